@@ -1,0 +1,1 @@
+"""The Feast catalogue and the pure feature transformations that both training and serving call."""

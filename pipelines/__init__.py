@@ -1,0 +1,1 @@
+"""Offline: imported data to a candidate release, one folder per domain, wired by Dagster."""

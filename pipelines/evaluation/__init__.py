@@ -1,0 +1,1 @@
+"""How good the recommendations are, on held-out data and against the oracle of a synthetic world."""

@@ -1,0 +1,1 @@
+"""Activity and reciprocity features as of a sequence of instants."""

@@ -1,0 +1,1 @@
+"""Stage 2 offline: from labelled pairs to a ranker."""

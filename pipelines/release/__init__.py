@@ -1,0 +1,1 @@
+"""The release candidate: what is registered, and under which conditions."""
