@@ -1,0 +1,26 @@
+"""Errors of the evaluation.
+
+DuetError
+└── EvaluationError
+    ├── EmptyWindow     one of the three time windows holds no decision
+    ├── NobodyToAsk     nobody in the held-out window can be evaluated
+    └── UnknownPerson   the ground-truth world does not know a person of the evaluation
+"""
+
+from infra.errors import DuetError
+
+
+class EvaluationError(DuetError):
+    """The evaluation cannot be carried out."""
+
+
+class EmptyWindow(EvaluationError):
+    """A time window holds no decision."""
+
+
+class NobodyToAsk(EvaluationError):
+    """Nobody in the held-out window has a like to find."""
+
+
+class UnknownPerson(EvaluationError):
+    """The ground-truth world does not know a person of the evaluation."""

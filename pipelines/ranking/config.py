@@ -1,0 +1,48 @@
+"""Settings of the ranker and of the rows it learns from, with their bounds and what each one does."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Aggregator = Literal["product", "harmonic", "min", "geometric"]
+
+
+class DatasetConfig(BaseModel):
+    """Say which decisions become training rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_rows: int = Field(
+        default=400_000, ge=100, le=50_000_000, description="rows of the training set; more are sampled uniformly"
+    )
+    last_likes: int = Field(
+        default=20, ge=1, le=500, description="latest likes of a person that a candidate is compared with"
+    )
+    seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of the sample")
+
+
+class RankerConfig(BaseModel):
+    """Say how the gradient-boosted trees are grown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rounds: int = Field(default=600, ge=1, le=20_000, description="the most trees; early stopping uses fewer")
+    early_stopping_rounds: int = Field(default=30, ge=1, le=1_000, description="rounds without progress that end it")
+    learning_rate: float = Field(default=0.08, gt=0, le=1, description="step of one tree")
+    max_depth: int = Field(default=5, ge=1, le=16, description="depth of one tree")
+    min_child_weight: float = Field(default=10.0, ge=0, le=10_000, description="least weight of a leaf")
+    subsample: float = Field(default=0.8, gt=0, le=1, description="share of rows a tree sees")
+    column_sample: float = Field(default=0.6, gt=0, le=1, description="share of features a tree sees")
+    l2: float = Field(default=5.0, ge=0, le=10_000, description="ridge on the leaves")
+    monotone_scores: bool = Field(
+        default=False, description="forbid that a higher retrieval score lowers the probability"
+    )
+    validation_share: float = Field(
+        default=0.2, gt=0, lt=0.9, description="the latest share of the rows, kept for early stopping and the report"
+    )
+    weight: float = Field(
+        default=0.5, ge=0, le=1, description="weight of the forward score in the retrieval order it is compared with"
+    )
+    aggregator: Aggregator = Field(default="product", description="how the two directions are combined")
+    threads: int = Field(default=2, ge=1, le=64, description="threads of the training; the result does not depend on it")
+    seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of row and feature sampling")

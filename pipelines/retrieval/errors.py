@@ -1,0 +1,21 @@
+"""Errors of candidate generation.
+
+DuetError
+└── RetrievalError
+    ├── TooFewLikes   there is nothing to factorise
+    └── BadInputs     the arrays given do not describe the same people, or are not finite
+"""
+
+from infra.errors import DuetError
+
+
+class RetrievalError(DuetError):
+    """Embeddings or the index cannot be built."""
+
+
+class TooFewLikes(RetrievalError):
+    """The window holds too few likes or people to factorise."""
+
+
+class BadInputs(RetrievalError):
+    """The arrays given do not belong together or hold numbers that are not finite."""
