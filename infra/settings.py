@@ -1,0 +1,194 @@
+"""The one frozen tree of settings, read once in an entry point by `load_settings` and passed down.
+
+A value comes from (first wins) an override, the environment (`DUET_…`, groups joined by `__`), `.env` (development
+only), a file of the same name in the secrets folder, the default. It refuses unknown `DUET_` variables, values out
+of bounds and change after it is built. `Settings(...)` itself reads nothing.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "DUET_"
+DELIMITER = "__"
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 lets Duet choose a free one."""
+Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PostgresSettings(_Group):
+    """PostgreSQL: the embedded server, and every client's limits."""
+
+    port: Port = Field(0, description="Port of the embedded server; 0 picks a free one once and remembers it.")
+    shared_buffers_mb: int = Field(256, ge=16, le=65536, description="Page cache of the embedded server, MiB.")
+    max_connections: int = Field(200, ge=20, le=5000, description="Connections the embedded server accepts.")
+    start_timeout_s: Seconds = Field(60.0, le=3600, description="Longest wait for the embedded server, s.")
+    pool_size: int = Field(10, ge=1, le=500, description="Connections a pool keeps open.")
+    max_overflow: int = Field(20, ge=0, le=500, description="Connections a pool may open beyond `pool_size`.")
+    max_waiting: int = Field(200, ge=1, le=10000, description="Requests that may wait for a connection of a pool.")
+    checkout_timeout_s: Seconds = Field(0.2, le=60, description="Longest wait for a connection of a pool, s.")
+    connect_timeout_s: Seconds = Field(5.0, le=120, description="Longest wait for a new connection, s.")
+    statement_timeout_s: Seconds = Field(1.0, le=3600, description="Longest statement on the request path, s.")
+    read_replica_url: SecretStr | None = Field(
+        None, description="URL of a read replica for eligibility and exclusions; unset reads from the primary."
+    )
+
+
+class RedisSettings(_Group):
+    """Redis: the embedded server, and every client's limits."""
+
+    port: Port = Field(0, description="Port of the embedded server; 0 picks a free one once and remembers it.")
+    start_timeout_s: Seconds = Field(60.0, le=3600, description="Longest wait for the embedded server, s.")
+    socket_timeout_s: Seconds = Field(0.05, le=60, description="Longest wait for an answer on the request path, s.")
+    connect_timeout_s: Seconds = Field(0.05, le=60, description="Longest wait for a new connection, s.")
+    max_connections: int = Field(64, ge=1, le=10000, description="Connections one client may open.")
+
+
+class MlflowSettings(_Group):
+    """MLflow: tracking server and model registry."""
+
+    url: str | None = Field(
+        None, pattern=r"^https?://", max_length=2000, description="URL of an MLflow server; unset starts one."
+    )
+    host: Host = Field("127.0.0.1", description="Address the started server listens on.")
+    port: Port = Field(5000, description="Port of the started server; 0 picks a free one once and remembers it.")
+    experiment: str = Field("duet", min_length=1, max_length=200, description="Experiment that runs are logged to.")
+    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait for the started server, s.")
+    request_timeout_s: Seconds = Field(10.0, le=600, description="Longest wait for one answer of the server, s.")
+
+
+class DagsterSettings(_Group):
+    """Dagster: web server and daemon."""
+
+    host: Host = Field("127.0.0.1", description="Address the web server listens on.")
+    port: Port = Field(3000, description="Port of the web server; 0 picks a free one.")
+    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait for the web server, s.")
+
+
+class ServingSettings(_Group):
+    """The HTTP service that answers recommendations."""
+
+    host: Host = Field("127.0.0.1", description="Address the service listens on.")
+    port: Port = Field(8000, description="Port of the service; 0 picks a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes.")
+    timeout_s: Seconds = Field(1.0, le=60, description="Longest time one HTTP request may take, s.")
+    deadline_ms: int = Field(250, ge=10, le=10000, description="Budget of one recommendation before it degrades, ms.")
+    n_candidates: int = Field(300, ge=1, le=5000, description="Candidates that stage 1 hands to stage 2.")
+    requester_weight: float = Field(
+        0.5, ge=0, le=1, allow_inf_nan=False, description="Weight of the requester's taste in retrieval, share."
+    )
+    release_poll_s: Seconds = Field(5.0, le=3600, description="Time between looks at the model registry, s.")
+    snapshot_refresh_s: Seconds = Field(60.0, le=86400, description="Time between refreshes of the population, s.")
+    max_body_bytes: int = Field(65536, ge=1024, le=10485760, description="Largest accepted request body, bytes.")
+    exploration_share: float = Field(
+        0.05, ge=0, le=0.5, allow_inf_nan=False, description="Share of an answer given to random exploration."
+    )
+    aggregator: Literal["product", "harmonic", "min", "geometric"] = Field(
+        "product", description="How the two directed probabilities become one reciprocal score."
+    )
+    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait until the service is ready, s.")
+
+
+class FeaturesSettings(_Group):
+    """The Feast feature store."""
+
+    project: str = Field(
+        "duet", pattern=r"^[a-z][a-z0-9_]*$", max_length=60, description="Feast project: prefix of every stored key."
+    )
+    offline_store: Literal["fast", "postgres"] = Field(
+        "fast", description="Point-in-time join: ours on Postgres (`fast`) or the stock one (`postgres`)."
+    )
+    online_store: Literal["fail_fast", "redis"] = Field(
+        "fail_fast", description="Online reads: Redis without hidden retries (`fail_fast`) or the stock one (`redis`)."
+    )
+    ttl_days: int = Field(400, ge=1, le=3650, description="Age at which a feature row no longer counts, days.")
+    registry_cache_ttl_s: int = Field(60, ge=1, le=86400, description="Age at which the cached catalogue is re-read, s.")
+    chunk_rows: int = Field(20000, ge=100, le=1000000, description="People read or written at a time.")
+
+
+class RankingSettings(_Group):
+    """What the ranking stage may use."""
+
+    pending_likes: bool = Field(
+        False, description="Whether `this person already liked you` may be a candidate source and a feature."
+    )
+
+
+class LoggingSettings(_Group):
+    """What is logged, and how it looks."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level written.")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`json`, `console`, or `auto`: JSON in production, readable otherwise."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, frozen; build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True, env_prefix=PREFIX)
+
+    environment: Literal["development", "test", "production"] = Field(
+        "development", description="Where this runs; `.env` is read in `development` only."
+    )
+    data_dir: Annotated[Path, AfterValidator(_expanded)] = Field(
+        Path(".duet"), description="Folder of the embedded servers' data, secrets, logs and cached releases."
+    )
+    database_url: SecretStr | None = Field(
+        None, description="URL of a PostgreSQL database (`postgresql://…`); unset starts the embedded server."
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="URL of a Redis database (`redis://…`); unset starts the embedded server."
+    )
+    postgres: PostgresSettings = Field(default_factory=PostgresSettings)
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    mlflow: MlflowSettings = Field(default_factory=MlflowSettings)
+    dagster: DagsterSettings = Field(default_factory=DagsterSettings)
+    serving: ServingSettings = Field(default_factory=ServingSettings)
+    features: FeaturesSettings = Field(default_factory=FeaturesSettings)
+    ranking: RankingSettings = Field(default_factory=RankingSettings)
+    logging: LoggingSettings = Field(default_factory=LoggingSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take arguments only: the environment is read by `load_settings`, where a misspelling is noticed."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Build the settings from overrides, environment, `.env` and secret files.
+
+    An override of a group is a mapping: `load_settings(postgres={"port": 5433})`. Raises ConfigurationError.
+    """
+    from infra.variables import read_settings
+
+    return read_settings(os.environ, overrides)
+
+
+def document() -> str:
+    """Render `.env.example`: every variable with its meaning and default."""
+    from infra.variables import render
+
+    return render()

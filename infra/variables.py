@@ -1,0 +1,176 @@
+"""Turns `DUET_…` variables into `Settings`, and `Settings` into `.env.example`.
+
+Every leaf of the tree is one variable. An unknown variable is refused with the closest known name, so that a
+misspelling never silently means the default. Values of secrets never appear in a message.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from infra.errors import ConfigurationError
+from infra.settings import DELIMITER, PREFIX, Settings
+
+SECRETS_VARIABLE = "DUET_SECRETS_DIR"
+DEFAULT_SECRETS_DIR = Path("/run/secrets")
+# Read outside the tree: where secret files lie, where the tests and demos find shared data sets.
+OTHER_VARIABLES = frozenset({SECRETS_VARIABLE, "DUET_SHARED_DATA"})
+DOTENV = Path(".env")
+
+
+class Variable(NamedTuple):
+    """One leaf of the settings tree."""
+
+    name: str
+    path: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def is_secret(self) -> bool:
+        """Tell whether the value must never be shown."""
+        return "SecretStr" in str(self.field.annotation)
+
+
+def variables(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> Iterator[Variable]:
+    """Yield every leaf, groups after plain fields as they are declared."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from variables(annotation, (*path, name))
+        else:
+            yield Variable(PREFIX + DELIMITER.join((*path, name)).upper(), (*path, name), field)
+
+
+def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+    """Build settings from `environ`, `.env`, secret files and overrides; raises ConfigurationError."""
+    values = _ours(environ)
+    secrets = _secret_files(values)
+    dotenv: dict[str, str] = {}
+    environment = overrides.get("environment", values.get(f"{PREFIX}ENVIRONMENT", "development"))
+    if environment == "development" and DOTENV.is_file():
+        dotenv = _ours({k: v for k, v in dotenv_values(DOTENV).items() if v is not None})
+        if dotenv.get(f"{PREFIX}ENVIRONMENT", "development") != "development":
+            raise ConfigurationError(
+                "`DUET_ENVIRONMENT` stands in `.env`, which is read in development only: set it in the environment."
+            )
+    known = {variable.name: variable for variable in variables()}
+    tree: dict[str, Any] = {}
+    for name, value in {**secrets, **dotenv, **values}.items():
+        if name in OTHER_VARIABLES:
+            continue
+        if name not in known:
+            raise ConfigurationError(_unknown(name, known))
+        _put(tree, known[name].path, value)
+    _merge(tree, overrides)
+    try:
+        return Settings(**tree)
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error)) from None
+
+
+def _ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """Keep `DUET_` variables that say something; an empty value means "not set"."""
+    found = {name.upper(): value for name, value in environ.items() if name.upper().startswith(PREFIX)}
+    return {name: value for name, value in found.items() if value.strip()}
+
+
+def _secret_files(values: Mapping[str, str]) -> dict[str, str]:
+    asked = values.get(SECRETS_VARIABLE)
+    folder = Path(asked) if asked else DEFAULT_SECRETS_DIR
+    if not folder.is_dir():
+        if asked:
+            raise ConfigurationError(f"`{SECRETS_VARIABLE}` is `{asked}`, which is not a folder: create it or unset it.")
+        return {}
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.upper().startswith(PREFIX) and path.is_file():
+            try:
+                found[path.name.upper()] = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(f"The secret file `{path}` cannot be read: {error}.") from None
+    return {name: value for name, value in found.items() if value}
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: str) -> None:
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _merge(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    for name, value in overrides.items():
+        if isinstance(value, Mapping) and isinstance(tree.setdefault(name, {}), dict):
+            _merge(tree[name], value)
+        else:
+            tree[name] = value
+
+
+def _unknown(name: str, known: Mapping[str, Variable]) -> str:
+    group = [other for other in known if other.startswith(name + DELIMITER)]
+    if group:
+        return f"`{name}` is a group of settings, not one setting: set `{group[0]}` or another of its members."
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"`{name}` is not a setting of Duet: did you mean `{close[0]}`? `.env.example` lists all of them."
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = tuple(str(part) for part in first["loc"])
+    found = next((variable for variable in variables() if variable.path == path[: len(variable.path)]), None)
+    if found is None:
+        name = PREFIX + DELIMITER.join(path).upper()
+        return _unknown(name, {variable.name: variable for variable in variables()})
+    value = "a secret" if found.is_secret else f"`{first['input']}`"
+    complaint = first["msg"][:1].lower() + first["msg"][1:]
+    return f"`{found.name}` is {value}, which is refused: {complaint}."
+
+
+def render() -> str:
+    """Render `.env.example`."""
+    lines = [
+        "# Every setting of Duet with its default. Copy to `.env` (read in development only) and uncomment to change.",
+        "# The environment wins over `.env`; a file of the same name in the secrets folder stands in for either.",
+        "",
+        f"# Folder of secret files, one per variable (default: {DEFAULT_SECRETS_DIR}, if it exists).",
+        f"# {SECRETS_VARIABLE}=",
+        "# Folder of the data sets that tests and examples use.",
+        "# DUET_SHARED_DATA=../shared/data",
+    ]
+    group: tuple[str, ...] = ()
+    for variable in variables():
+        if variable.path[:-1] != group:
+            group = variable.path[:-1]
+            model = Settings.model_fields[group[0]].annotation
+            lines += ["", f"# --- {group[0]}: {_first_line(model)}"]
+        lines += ["", f"# {variable.field.description}{_bounds(variable.field)}", f"# {variable.name}={_default(variable)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(model: object) -> str:
+    return (model.__doc__ or "").splitlines()[0]
+
+
+def _bounds(field: FieldInfo) -> str:
+    marks = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    said = [
+        f"{sign} {getattr(rule, mark)}"
+        for rule in field.metadata
+        for mark, sign in marks.items()
+        if getattr(rule, mark, None) is not None
+    ]
+    options = getattr(field.annotation, "__args__", ())
+    if options and all(isinstance(option, str) for option in options):
+        said = ["one of " + ", ".join(options)]
+    return f" [{', '.join(said)}]" if said else ""
+
+
+def _default(variable: Variable) -> str:
+    default = variable.field.default
+    if default is None or isinstance(default, SecretStr):
+        return ""
+    return str(default).lower() if isinstance(default, bool) else str(default)
