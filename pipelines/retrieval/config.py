@@ -12,10 +12,9 @@ class EmbeddingConfig(BaseModel):
 
     dimensions: int = Field(default=64, ge=2, le=512, description="width of a factor; lowered by itself on tiny sets")
     iterations: int = Field(default=15, ge=1, le=100, description="rounds of alternating least squares")
-    alpha: float = Field(default=20.0, ge=0.1, le=1_000, description="confidence of a like; an unseen pair has 1")
-    superlike_weight: float = Field(default=2.0, ge=1, le=10, description="a superlike counts as this many likes")
+    alpha: float = Field(default=20.0, ge=1, le=1_000, description="confidence of a like; an unseen pair has 1")
     pass_confidence: float = Field(
-        default=5.0, ge=0, le=1_000, description="confidence of a pass as a true negative; 0 treats it as unseen"
+        default=5.0, ge=1, le=1_000, description="confidence of a pass as a true negative; 1 treats it as unseen"
     )
     regularization: float = Field(default=30.0, ge=0.001, le=10_000, description="pull of every factor to zero")
     min_interactions: int = Field(

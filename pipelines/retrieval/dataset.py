@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from pipelines.features.events import SUPERLIKE, Events
+from pipelines.features.events import Events
 from pipelines.retrieval.config import EmbeddingConfig
 from pipelines.retrieval.errors import TooFewLikes
 
@@ -30,7 +30,7 @@ def first_decisions(events: Events) -> Events:
 
 
 def confidence_matrix(events: Events, config: EmbeddingConfig) -> sparse.csr_matrix:
-    """Return float32[n, n]: rows choose, columns are chosen; duplicates, if any, were decided by the latest.
+    """Return float32[n, n]: rows choose, columns are chosen; each pair's latest decision counts.
 
     Raises:
         TooFewLikes: fewer than two people or no like at all.
@@ -40,10 +40,8 @@ def confidence_matrix(events: Events, config: EmbeddingConfig) -> sparse.csr_mat
     if events.n_people < 2 or not decided.is_like.any():
         raise TooFewLikes(f"There are {int(decided.is_like.sum())} likes to learn from: import interactions first.")
     value = np.where(decided.is_like, config.alpha, -config.pass_confidence).astype(np.float32)
-    value[decided.kind == SUPERLIKE] *= config.superlike_weight
-    seen = value != 0
     shape = (events.n_people, events.n_people)
-    matrix = sparse.csr_matrix((value[seen], (decided.actor[seen], decided.target[seen])), shape=shape)
+    matrix = sparse.csr_matrix((value, (decided.actor, decided.target)), shape=shape)
     matrix.sort_indices()
     return matrix
 

@@ -1,0 +1,197 @@
+"""Activity and reciprocity of people as of a sequence of instants, from the interactions alone.
+
+A snapshot at an instant counts only what happened strictly before it, so the row stamped with that instant never
+knows the event that happened at it. Every event enters and leaves each rolling total once, whatever the number of
+snapshots; only people whose vector changed since the previous snapshot get a row.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from feature_repo.layout import ACTIVITY, RECIPROCITY, Layout
+from feature_repo.transforms.rates import smoothed_rate
+from pipelines.features.errors import FeatureError, NoSnapshots
+from pipelines.features.events import MESSAGE, Events, instant
+
+DAY_US = 86_400 * 1_000_000
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """People whose vectors changed: ids int64[n] ascending, vectors float32[n, width of the layout]."""
+
+    at: pd.Timestamp
+    user_ids: npt.NDArray[np.int64]
+    activity: Floats
+    reciprocity: Floats
+
+
+def snapshot_instants(
+    start: pd.Timestamp, end: pd.Timestamp, interval_s: float, max_snapshots: int
+) -> list[pd.Timestamp]:
+    """Return ascending instants from just after the start to the end, both included; the interval widens to the bound.
+
+    Raises:
+        NoSnapshots: the end is not after the start.
+
+    """
+    span_s = (end - start).total_seconds()
+    if span_s < 0:
+        raise NoSnapshots(f"There is nothing to snapshot between {start} and {end}: the end comes first.")
+    step_s = max(interval_s, span_s / max_snapshots)
+    steps = int(np.floor(span_s / step_s + 1e-9))
+    return [end - pd.Timedelta(seconds=step_s * step) for step in range(min(steps, max_snapshots - 1), -1, -1)]
+
+
+def snapshots(events: Events, instants: Sequence[pd.Timestamp]) -> Iterator[Snapshot]:
+    """Yield a snapshot per instant, in ascending order; memory is a few vectors per person."""
+    totals = _Totals(events)
+    previous_activity = ACTIVITY.default_rows(events.n_people)
+    previous_reciprocity = RECIPROCITY.default_rows(events.n_people)
+    for at in sorted(instants):
+        columns = totals.as_of(int(at.value) // 1_000)
+        activity, reciprocity = _stacked(ACTIVITY, columns), _stacked(RECIPROCITY, columns)
+        changed = _differs(activity, previous_activity) | _differs(reciprocity, previous_reciprocity)
+        rows = np.flatnonzero(changed)
+        yield Snapshot(at, events.user_ids[rows], activity[rows], reciprocity[rows])
+        previous_activity, previous_reciprocity = activity, reciprocity
+
+
+def vectors_at(events: Events, at: pd.Timestamp) -> tuple[Floats, Floats]:
+    """Return everybody's activity and reciprocity as of one instant, float32[n, width] each."""
+    columns = _Totals(events).as_of(int(at.value) // 1_000)
+    return _stacked(ACTIVITY, columns), _stacked(RECIPROCITY, columns)
+
+
+class _Stream:
+    """One kind of happening: who it counts for and when, ascending, with rolling totals per person."""
+
+    def __init__(self, person: npt.NDArray[np.int32], at_us: npt.NDArray[np.int64], n_people: int) -> None:
+        self._person, self._at_us = person, at_us
+        self._total = np.zeros(n_people, dtype=np.int32)
+        self._entered = 0
+        self._windows: dict[int, tuple[npt.NDArray[np.int32], int, int]] = {}
+
+    def before(self, at_us: int) -> npt.NDArray[np.int32]:
+        """Count everything before the instant, int32[n]; instants must come in ascending order."""
+        upto = int(np.searchsorted(self._at_us, at_us, side="left"))
+        self._total += self._count(self._entered, upto)
+        self._entered = upto
+        return self._total
+
+    def within(self, days: int, at_us: int) -> npt.NDArray[np.int32]:
+        """Count what happened in the last days before the instant, int32[n]; instants must ascend."""
+        empty = np.zeros(self._total.size, dtype=np.int32)
+        count, start, end = self._windows.get(days, (empty, 0, 0))
+        first = int(np.searchsorted(self._at_us, at_us - days * DAY_US, side="left"))
+        last = int(np.searchsorted(self._at_us, at_us, side="left"))
+        if first >= end:  # nothing of the earlier window is left
+            count = self._count(first, last)
+        else:
+            count = count + self._count(end, last) - self._count(start, first)
+        self._windows[days] = (count, first, last)
+        return count
+
+    def _count(self, first: int, last: int) -> npt.NDArray[np.int32]:
+        return np.bincount(self._person[first:last], minlength=self._total.size).astype(np.int32)
+
+
+class _Totals:
+    """The rolling totals behind every column of the two layouts."""
+
+    def __init__(self, events: Events) -> None:
+        like, message = events.is_like, events.kind == MESSAGE
+        passed = events.is_decision & ~like
+        n = events.n_people
+        self._likes_sent = _Stream(events.actor[like], events.at_us[like], n)
+        self._likes_received = _Stream(events.target[like], events.at_us[like], n)
+        self._passes_sent = _Stream(events.actor[passed], events.at_us[passed], n)
+        self._passes_received = _Stream(events.target[passed], events.at_us[passed], n)
+        self._messages_sent = _Stream(events.actor[message], events.at_us[message], n)
+        self._messages_received = _Stream(events.target[message], events.at_us[message], n)
+        self._matches = _Stream(*matches(events), n)
+        self._events, self._seen = events, 0
+        self._last_active_us = np.full(n, np.iinfo(np.int64).min)
+
+    def as_of(self, at_us: int) -> dict[str, npt.NDArray[np.generic]]:
+        """Return each column as of an instant, [n]; instants must come in ascending order."""
+        sent, received = self._likes_sent.before(at_us), self._likes_received.before(at_us)
+        decisions_sent = sent + self._passes_sent.before(at_us)
+        decisions_received = received + self._passes_received.before(at_us)
+        matched = self._matches.before(at_us)
+        return {
+            "likes_sent_7d": self._likes_sent.within(7, at_us),
+            "likes_sent_30d": self._likes_sent.within(30, at_us),
+            "passes_sent_30d": self._passes_sent.within(30, at_us),
+            "likes_received_7d": self._likes_received.within(7, at_us),
+            "likes_received_30d": self._likes_received.within(30, at_us),
+            "passes_received_30d": self._passes_received.within(30, at_us),
+            "decisions_sent": decisions_sent,
+            "decisions_received": decisions_received,
+            "like_rate_given": smoothed_rate(sent, decisions_sent),
+            "like_rate_received": smoothed_rate(received, decisions_received),
+            "last_active_day": self._last_active_day(at_us),
+            "matches_7d": self._matches.within(7, at_us),
+            "matches_30d": self._matches.within(30, at_us),
+            "matches": matched,
+            "match_rate": smoothed_rate(matched, sent),
+            "like_back_rate": smoothed_rate(matched, received),
+            "messages_sent_30d": self._messages_sent.within(30, at_us),
+            "messages_received_30d": self._messages_received.within(30, at_us),
+        }
+
+    def _last_active_day(self, at_us: int) -> npt.NDArray[np.float32]:
+        upto = int(np.searchsorted(self._events.at_us, at_us, side="left"))
+        # Times ascend, so the value written last for a person is the latest.
+        self._last_active_us[self._events.actor[self._seen : upto]] = self._events.at_us[self._seen : upto]
+        self._seen = upto
+        active = self._last_active_us > np.iinfo(np.int64).min
+        day = np.full(active.size, np.nan, dtype=np.float32)
+        day[active] = self._last_active_us[active] / DAY_US
+        return day
+
+
+def matches(events: Events) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return who gained a match and when, ascending in time: both people of a pair at its second first like."""
+    liked = events.take(events.is_like)
+    pairs, first = np.unique(liked.pair, return_index=True)
+    if not pairs.size:
+        return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
+    opposite = liked.reversed_pair[first]
+    found = np.minimum(np.searchsorted(pairs, opposite), pairs.size - 1)
+    mutual = pairs[found] == opposite
+    at_us = np.maximum(liked.at_us[first], liked.at_us[first[found]])[mutual]
+    person = liked.actor[first][mutual]
+    order = np.argsort(at_us, kind="stable")
+    return person[order], at_us[order]
+
+
+def changed_since(start: pd.Timestamp | None, events: Events) -> pd.Timestamp:
+    """Return where snapshots begin: the given instant or, without one, the first event's."""
+    if start is not None:
+        return start
+    if not len(events):
+        raise NoSnapshots("There are no interactions to snapshot: import some first.")
+    return instant(int(events.at_us[0]))
+
+
+def _stacked(layout: Layout, columns: dict[str, npt.NDArray[np.generic]]) -> Floats:
+    missing = [name for name in layout.columns if name not in columns]
+    if missing:
+        raise FeatureError(f"The layout `{layout.name}` has the column `{missing[0]}`, which nothing computes.")
+    first = columns[layout.columns[0]]
+    out = np.empty((first.size, layout.width), dtype=np.float32)
+    for index, name in enumerate(layout.columns):
+        out[:, index] = columns[name]
+    return out
+
+
+def _differs(left: Floats, right: Floats) -> npt.NDArray[np.bool_]:
+    # Bits, not values: NaN means "never" and equals itself.
+    return np.any(left.view(np.uint32) != right.view(np.uint32), axis=1)

@@ -1,0 +1,76 @@
+"""A linear map from a person's profile to factors: ridge regression in closed form, in double precision.
+
+Columns are standardised for the solve, so the penalty treats a bit and a kilometre alike, and mapped back so that
+readers multiply raw inputs. A column that never varies gets no weight.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ContentMap:
+    """weights float32[c, d], intercept float32[d]; `r2` per fitted block: explained share of variance on its rows."""
+
+    weights: Floats
+    intercept: Floats
+    r2: tuple[float, ...]
+
+    @classmethod
+    def stacked(cls, *blocks: "ContentMap") -> "ContentMap":
+        """Put the outputs of several maps side by side."""
+        return cls(
+            np.concatenate([block.weights for block in blocks], axis=1),
+            np.concatenate([block.intercept for block in blocks]),
+            tuple(r2 for block in blocks for r2 in block.r2),
+        )
+
+    def predict(self, inputs: Floats) -> Floats:
+        """Return float32[n, d] of float32[n, c]."""
+        return (inputs @ self.weights + self.intercept).astype(np.float32)
+
+
+def fit_content_map(
+    inputs: Floats, factors: Floats, rows: npt.NDArray[np.bool_], regularization: float
+) -> ContentMap:
+    """Fit factors float32[n, d] on inputs float32[n, c] over the chosen rows; without rows everything maps to zero."""
+    width, dimensions = inputs.shape[1], factors.shape[1]
+    at = np.flatnonzero(rows)
+    if not at.size:
+        return ContentMap(np.zeros((width, dimensions), np.float32), np.zeros(dimensions, np.float32), (0.0,))
+    total, square = np.zeros(width), np.zeros(width)
+    for part in _parts(at):
+        block = inputs[part].astype(np.float64)
+        total += block.sum(axis=0)
+        square += (block**2).sum(axis=0)
+    mean = total / at.size
+    deviation = np.sqrt(np.maximum(square / at.size - mean**2, 0.0))
+    varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1.0)
+    scale = np.where(varies, deviation, 1.0)
+    target_mean = factors[at].mean(axis=0, dtype=np.float64)
+    gram, moment, spread = np.zeros((width, width)), np.zeros((width, dimensions)), 0.0
+    for part in _parts(at):
+        z = (inputs[part].astype(np.float64) - mean) / scale * varies
+        y = factors[part].astype(np.float64) - target_mean
+        gram += z.T @ z
+        moment += z.T @ y
+        spread += float((y**2).sum())
+    gram[np.diag_indices_from(gram)] += regularization
+    solved = np.linalg.solve(gram, moment)
+    # ||y||^2 - ||y - zw||^2, with the penalty taken out of the regularised gram.
+    gained = 2 * float((solved * moment).sum()) - float((solved * (gram @ solved)).sum())
+    gained += regularization * float((solved**2).sum())
+    weights = solved / scale[:, None]
+    return ContentMap(
+        weights.astype(np.float32),
+        (target_mean - mean @ weights).astype(np.float32),
+        (gained / spread if spread > 0 else 0.0,),
+    )
+
+
+def _parts(rows: npt.NDArray[np.intp], size: int = 65_536) -> list[npt.NDArray[np.intp]]:
+    return [rows[start : start + size] for start in range(0, rows.size, size)]
