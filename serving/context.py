@@ -1,0 +1,42 @@
+"""What one HTTP request carries from the border to the code that answers it.
+
+Held in a context variable, because BentoML hands a method its input and nothing else.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+MAX_REQUEST_ID_LENGTH = 45  # a UUID as a URN
+
+
+@dataclass
+class RequestContext:
+    """One request: its id, when it came in (monotonic, s), and whether its answer already has our shape."""
+
+    request_id: UUID
+    started_s: float
+    answered_by_us: bool = field(default=False)
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("duet_request", default=None)
+
+
+def enter(context: RequestContext) -> None:
+    """Make `context` the current request of this task."""
+    _current.set(context)
+
+
+def current() -> RequestContext:
+    """Return the current request; outside of one, a new nameless context."""
+    return _current.get() or RequestContext(uuid4(), 0.0)
+
+
+def accept_request_id(header: bytes | None) -> UUID:
+    """Take the client's X-Request-ID when it is a UUID, or make one: impressions are keyed by it."""
+    if header is not None and len(header) <= MAX_REQUEST_ID_LENGTH:
+        try:
+            return UUID(header.decode("ascii"))
+        except ValueError:
+            pass
+    return uuid4()

@@ -1,0 +1,142 @@
+"""What serving refuses or cannot do, and how HTTP says so.
+
+Each class below `ApiError` carries its HTTP status and its stable code; `serving.border` is the one place that turns
+it into the envelope. `Degraded` errors never reach a client: they make the ladder step down a level.
+
+    DuetError
+    └── ServingError
+        ├── ApiError                    has a status and a code
+        │   ├── MalformedBody           400  not JSON as RFC 8259 means it
+        │   ├── UnknownUser             404  nobody has this id
+        │   ├── UnknownPath             404  no such route
+        │   ├── WrongMethod             405  the route exists for another method
+        │   ├── BodyTimeout             408  the body did not arrive in time
+        │   ├── EventConflict           409  the event id belongs to another interaction
+        │   ├── BodyTooLarge            413  more bytes than settings allow
+        │   ├── UnsupportedMediaType    415  not plain JSON
+        │   ├── InvalidRequest          422  JSON of the wrong shape
+        │   ├── InternalError           500  a defect of ours
+        │   ├── StorageUnavailable      503  the database did not take the write
+        │   └── RequestTimeout          504  not answered in time
+        └── Degraded                    carries the reason the answer will name
+            ├── LevelUnavailable        this level cannot answer now
+            └── EligibilityUnknown      who may be shown cannot be established: nobody is
+"""
+
+from typing import ClassVar
+
+from infra.errors import DuetError
+from serving.reasons import Reason
+
+
+class ServingError(DuetError):
+    """Base of everything serving raises on purpose."""
+
+
+class ApiError(ServingError):
+    """A refusal with an HTTP status and a stable code."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, details: list[dict[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details or []
+
+
+class MalformedBody(ApiError):
+    """The body is not JSON as RFC 8259 means it."""
+
+    status = 400
+    code = "malformed_body"
+
+
+class UnknownUser(ApiError):
+    """Nobody has this id."""
+
+    status = 404
+    code = "unknown_user"
+
+
+class UnknownPath(ApiError):
+    """No such route."""
+
+    status = 404
+    code = "unknown_path"
+
+
+class WrongMethod(ApiError):
+    """The route exists for another method."""
+
+    status = 405
+    code = "wrong_method"
+
+
+class BodyTimeout(ApiError):
+    """The body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+
+
+class EventConflict(ApiError):
+    """The event id belongs to another interaction."""
+
+    status = 409
+    code = "event_conflict"
+
+
+class BodyTooLarge(ApiError):
+    """More bytes than settings allow."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(ApiError):
+    """Not plain JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class InvalidRequest(ApiError):
+    """JSON of the wrong shape."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class InternalError(ApiError):
+    """A defect of ours; the log has the cause, the client does not."""
+
+
+class StorageUnavailable(ApiError):
+    """The database did not take the write."""
+
+    status = 503
+    code = "storage_unavailable"
+
+
+class RequestTimeout(ApiError):
+    """Not answered in time."""
+
+    status = 504
+    code = "timeout"
+
+
+class Degraded(ServingError):
+    """A reason to answer less well; `reason` is what the answer names."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class LevelUnavailable(Degraded):
+    """This level cannot answer now: the next one tries."""
+
+
+class EligibilityUnknown(Degraded):
+    """Who may be shown cannot be established: nobody is."""

@@ -1,0 +1,71 @@
+"""The closed sets of words that answers, metrics and logs use: levels, reasons, sources, stages.
+
+Metric labels and the OpenAPI document are built from these, so a new word is added here or nowhere.
+"""
+
+from enum import IntEnum, StrEnum
+
+
+class Level(IntEnum):
+    """How well an answer was made; 1 is best."""
+
+    FULL = 1
+    CONTENT = 2
+    RANDOM = 3
+    EMPTY = 4
+
+    @property
+    def label(self) -> str:
+        """Return the name that answers carry."""
+        return self.name.lower()
+
+
+class Reason(StrEnum):
+    """Why an answer is not of level 1."""
+
+    NO_RELEASE = "no_release"
+    RELEASE_REFUSED = "release_refused"
+    RETRIEVAL_FAILED = "retrieval_failed"
+    RANKING_FAILED = "ranking_failed"
+    CONTENT_FAILED = "content_failed"
+    POPULATION_UNAVAILABLE = "population_unavailable"
+    ELIGIBILITY_UNAVAILABLE = "eligibility_unavailable"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+
+
+class Source(StrEnum):
+    """Which candidate source found a person."""
+
+    RETRIEVAL = "retrieval"
+    CONTENT = "content"
+    POPULAR_NEARBY = "popular_nearby"
+    RANDOM = "random"
+
+
+class Stage(StrEnum):
+    """The timed steps of one answer."""
+
+    ELIGIBILITY = "eligibility"
+    FEATURES = "features"
+    RETRIEVAL = "retrieval"
+    FILTERING = "filtering"
+    RANKING = "ranking"
+    RERANKING = "reranking"
+    SAFETY = "safety"
+
+
+class Kind(StrEnum):
+    """What one person did about another."""
+
+    LIKE = "like"
+    PASS = "pass"  # noqa: S105 no password: they passed on somebody
+    SUPERLIKE = "superlike"
+    MESSAGE = "message"
+    BLOCK = "block"
+    REPORT = "report"
+
+
+LIKES = (Kind.LIKE, Kind.SUPERLIKE)
+DECISIONS = (Kind.LIKE, Kind.SUPERLIKE, Kind.PASS)
+SEPARATIONS = (Kind.BLOCK, Kind.REPORT)
+"""After one of these, in either direction, two people never see each other again."""
