@@ -1,0 +1,160 @@
+"""Names of every column of every packed feature vector, and what a missing row means.
+
+Feast stores one float32 list per person and view; these layouts are the only place that says which
+position holds what. Order is part of the contract: it enters `feature_repo.schema.ranking_schema_digest`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.errors import UnknownColumn
+
+NAN = float("nan")
+RATE_PRIOR = 0.3  # a person with no decisions at all is taken to be liked, and to like, this often
+RATE_STRENGTH = 10.0  # decisions after which the person's own record weighs as much as the prior
+
+GENDER_CODES: Mapping[str, int] = {"woman": 1, "man": 2, "nonbinary": 3}
+FIRST_OTHER_GENDER = 4
+N_GENDERS = 16  # code 0 is "unknown"
+INTEREST_WORDS = 10
+INTEREST_BITS_PER_WORD = 24  # every integer below 2**24 is exact in float32
+N_INTEREST_BUCKETS = INTEREST_WORDS * INTEREST_BITS_PER_WORD
+N_ATTRIBUTES = 24
+SECONDS_PER_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The ordered columns of one packed view and the value each takes where there is no row."""
+
+    name: str
+    columns: tuple[str, ...]
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Return the number of columns."""
+        return len(self.columns)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {column: position for position, column in enumerate(self.columns)}
+
+    def index(self, column: str) -> int:
+        """Return the position of `column`; raises UnknownColumn."""
+        try:
+            return self._positions[column]
+        except KeyError:
+            raise UnknownColumn(f"The layout {self.name} has no column {column!r}: it has {self.columns}.") from None
+
+    @cached_property
+    def default_row(self) -> NDArray[np.float32]:
+        """Return float32[width]: what a person without a row in this view is taken to have (0 unless declared)."""
+        row = np.array([self.defaults.get(column, 0.0) for column in self.columns], dtype=np.float32)
+        row.flags.writeable = False
+        return row
+
+    def default_rows(self, n: int) -> NDArray[np.float32]:
+        """Return float32[n, width], writable, of default rows."""
+        return np.tile(self.default_row, (n, 1))
+
+
+INTEREST_COLUMNS = tuple(f"interests_{word:02d}" for word in range(INTEREST_WORDS))
+ATTRIBUTE_COLUMNS = tuple(f"attribute_{slot:02d}" for slot in range(N_ATTRIBUTES))
+
+PROFILE = Layout(
+    "user_profile",
+    (
+        "birth_day",  # days since 1970-01-01, NaN unknown
+        "gender",  # code, 0 unknown
+        "seeking",  # sum of 2**code, 0 anybody
+        "age_min",  # whole years, NaN no restriction
+        "age_max",
+        "latitude",  # degrees, NaN unknown
+        "longitude",
+        "max_distance_km",  # NaN no restriction
+        "n_interests",
+        "bio_length",  # characters
+        "created_day",  # days since 1970-01-01 with a fraction
+        *INTEREST_COLUMNS,  # 240 buckets, 24 bits per float
+    ),
+    dict.fromkeys(
+        ("birth_day", "age_min", "age_max", "latitude", "longitude", "max_distance_km", "created_day"),
+        NAN,
+    ),
+)
+ATTRIBUTES = Layout("user_attributes", ATTRIBUTE_COLUMNS, dict.fromkeys(ATTRIBUTE_COLUMNS, NAN))
+ACTIVITY = Layout(
+    "user_activity",
+    (
+        "likes_sent_7d",
+        "likes_sent_30d",
+        "passes_sent_30d",
+        "likes_received_7d",
+        "likes_received_30d",
+        "passes_received_30d",
+        "decisions_sent",  # likes and passes, ever
+        "decisions_received",
+        "like_rate_given",  # smoothed_rate(likes sent, decisions sent)
+        "like_rate_received",  # smoothed_rate(likes received, decisions received)
+        "last_active_day",  # days since 1970-01-01 with a fraction, NaN never seen
+    ),
+    {"like_rate_given": RATE_PRIOR, "like_rate_received": RATE_PRIOR, "last_active_day": NAN},
+)
+RECIPROCITY = Layout(
+    "user_reciprocity",
+    (
+        "matches_7d",
+        "matches_30d",
+        "matches",
+        "match_rate",  # smoothed_rate(matches, likes sent)
+        "like_back_rate",  # smoothed_rate(matches, likes received)
+        "messages_sent_30d",
+        "messages_received_30d",
+    ),
+    {"match_rate": RATE_PRIOR, "like_back_rate": RATE_PRIOR},
+)
+VIEWS = (PROFILE, ATTRIBUTES, ACTIVITY, RECIPROCITY)
+
+CONTEXT_COLUMNS = ("score_forward", "score_backward", "similarity_to_liked", "liked_requester")
+"""What the first stage knows of a directed pair; forward is requester -> candidate."""
+
+PAIR_COLUMNS = (
+    "age_requester",  # years with a fraction
+    "age_candidate",
+    "age_gap",  # candidate minus requester
+    "abs_age_gap",
+    "candidate_age_position",  # where the candidate's age lies in the requester's range: 0 lower end, 1 upper end
+    "requester_age_position",
+    "distance_km",
+    "log_distance_km",  # log(1 + distance)
+    "distance_to_requester_limit",  # distance / the requester's maximum
+    "distance_to_candidate_limit",
+    "shared_interests",
+    "interest_jaccard",
+    "attribute_distance",  # mean of the gaps below over the slots that both have
+    *(f"attribute_gap_{slot:02d}" for slot in range(N_ATTRIBUTES)),  # |a - b| / max(|a|, |b|, 1)
+    "requester_tenure_days",
+    "candidate_tenure_days",
+    "requester_idle_days",
+    "candidate_idle_days",
+    "candidate_n_interests",
+    "candidate_bio_length",
+    *CONTEXT_COLUMNS,
+    "score_product",
+    "score_min",
+)
+PERSON_COLUMNS = (*ACTIVITY.columns, *RECIPROCITY.columns, *ATTRIBUTES.columns)
+# A clock reading means nothing to a ranker: the pair columns hold the days since instead.
+_CLOCK_COLUMNS = ("last_active_day",)
+SIDE_COLUMNS = tuple(column for column in PERSON_COLUMNS if column not in _CLOCK_COLUMNS)
+RANKING_FEATURES = (
+    *(f"requester_{column}" for column in SIDE_COLUMNS),
+    *(f"candidate_{column}" for column in SIDE_COLUMNS),
+    *PAIR_COLUMNS,
+)
+"""The full ranking vector of a directed pair, in order."""
