@@ -1,0 +1,192 @@
+"""What `duet doctor` looks at: each check answers whether it is well, what it saw, and what to do if it is not.
+
+A check never raises and changes nothing, except that the databases are started if nobody else runs them.
+"""
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from infra.embedded.ports import is_free
+from infra.endpoints import Endpoints, open_endpoints
+from infra.settings import Settings
+
+GIB = 1024**3
+LEAST_RAM_GIB = 3.0
+LEAST_DISK_GIB = 5.0
+BIG_FOUR = ("bentoml", "dagster", "feast", "mlflow")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer of one check; `remedy` is said only when it is not well."""
+
+    name: str
+    ok: bool
+    seen: str
+    remedy: str = ""
+
+
+def check_machine(settings: Settings) -> Iterator[Finding]:
+    """Look at Python, processors, memory, disk and compiled bytecode."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(
+        "Python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer and run `make clean demo`"
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    yield Finding(
+        "processor cores", cores >= 2, f"{cores} usable", "give it two cores; with one, start-up may time out"
+    )
+    memory = psutil.virtual_memory()
+    yield Finding(
+        "memory",
+        memory.available >= LEAST_RAM_GIB * GIB,
+        f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available",
+        f"free memory until {LEAST_RAM_GIB:g} GiB are available; the whole platform needs about 2.5",
+    )
+    folder = _existing(settings.data_dir.resolve())
+    free = shutil.disk_usage(folder).free / GIB
+    yield Finding(
+        "disk",
+        free >= LEAST_DISK_GIB,
+        f"{free:.1f} GiB free under {folder}",
+        f"free {LEAST_DISK_GIB:g} GiB there, or choose another place with --data-dir",
+    )
+    writable = os.access(folder, os.W_OK)
+    yield Finding("data folder", writable, str(settings.data_dir), f"make {folder} writable, or choose --data-dir")
+    yield _bytecode()
+
+
+def check_packages() -> Iterator[Finding]:
+    """Compare every installed package with the floor that this version of Duet needs."""
+    wrong, seen = [], []
+    for line in requires("duet") or []:
+        needed = Requirement(line)
+        if needed.marker is not None and not needed.marker.evaluate():
+            continue
+        try:
+            installed = version(needed.name)
+        except PackageNotFoundError:
+            wrong.append(f"{needed.name} is missing")
+            continue
+        if not needed.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{needed.name} {installed} instead of {needed.specifier}")
+        if needed.name in BIG_FOUR:
+            seen.append(f"{needed.name} {installed}")
+    yield Finding(
+        "packages", not wrong, "; ".join(wrong or seen), "run `make clean` and then `make demo` or `make test`"
+    )
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Look whether the ports of the web servers are free, or held by our own running platform."""
+    from infra.supervisor.state import running_state
+
+    state = running_state(settings.data_dir)
+    ours = state.urls() if state is not None else {}
+    wanted = [
+        ("dagster", settings.dagster.host, settings.dagster.port, "DUET_DAGSTER__PORT"),
+        ("serving", settings.serving.host, settings.serving.port, "DUET_SERVING__PORT"),
+    ]
+    if settings.mlflow.url is None:
+        wanted.append(("mlflow", settings.mlflow.host, settings.mlflow.port, "DUET_MLFLOW__PORT"))
+    for name, host, port, setting in wanted:
+        if name in ours:
+            yield Finding(f"port of {name}", ok=True, seen=f"our own platform runs at {ours[name]}")
+        elif port == 0:
+            yield Finding(f"port of {name}", ok=True, seen="any free one")
+        else:
+            free = is_free(port, host)
+            seen = f"{port} is {'free' if free else 'taken'}"
+            yield Finding(f"port of {name}", free, seen, f"end its holder, or set {setting} to another port or to 0")
+
+
+def check_secrets(settings: Settings) -> Iterator[Finding]:
+    """Look for secrets that other users of this machine could read."""
+    suspects = [Path(".env"), *sorted((settings.data_dir / "secrets").glob("*"))]
+    open_to_all = [str(p) for p in suspects if p.is_file() and p.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
+    seen = f"readable by others: {', '.join(open_to_all)}" if open_to_all else "readable by you only"
+    yield Finding("secrets", not open_to_all, seen, f"chmod 600 {' '.join(open_to_all)}")
+
+
+def check_servers(settings: Settings) -> Iterator[Finding]:
+    """Open Postgres, Redis and MLflow, starting what nobody runs, and ask each one thing."""
+    try:
+        with open_endpoints(settings) as endpoints:
+            yield from _postgres(settings, endpoints)
+            yield _redis(settings, endpoints)
+            yield _mlflow(settings)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, a person looks for it here
+        yield Finding(
+            "servers", ok=False, seen=str(failure), remedy="read the sentence; logs are under the data folder"
+        )
+
+
+def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
+    from infra.migrate import current_revision, head_revision
+    from infra.postgres import connect
+
+    with connect(endpoints.database_url) as connection:
+        row = connection.execute("select current_setting('server_version'), current_setting('max_connections')::int")
+        server, allowed = row.fetchone() or ("", 0)
+    yield Finding("Postgres", ok=True, seen=f"version {server} answers")
+    at, head = current_revision(endpoints.database_url), head_revision()
+    yield Finding("database schema", at == head, f"revision {at}", f"run `duet migrate`; this code needs {head}")
+    pools = settings.serving.workers * (settings.postgres.pool_size + settings.postgres.max_overflow)
+    yield Finding(
+        "Postgres connections",
+        pools <= allowed * 0.8,
+        f"serving may open {pools} of {allowed}",
+        "lower DUET_POSTGRES__POOL_SIZE, DUET_POSTGRES__MAX_OVERFLOW or DUET_SERVING__WORKERS, or raise max_connections",
+    )
+
+
+def _redis(settings: Settings, endpoints: Endpoints) -> Finding:
+    from infra.redis import connect
+
+    with connect(endpoints.redis_url, settings) as client:
+        server = client.info("server").get("redis_version", "of unknown version")
+    return Finding("Redis", ok=True, seen=f"version {server} answers")
+
+
+def _mlflow(settings: Settings) -> Finding:
+    from infra.supervisor.spec import HttpProbe
+    from infra.supervisor.state import running_state
+
+    state = running_state(settings.data_dir)
+    url = settings.mlflow.url or (state.urls().get("mlflow") if state is not None else None)
+    if url is None:
+        return Finding("MLflow", ok=True, seen="not running; `duet up` starts it")
+    refusal = HttpProbe(f"{url.rstrip('/')}/health", timeout_s=5.0).check()
+    return Finding("MLflow", refusal is None, refusal or f"{url} answers", "look at its log, or at DUET_MLFLOW__URL")
+
+
+def _bytecode() -> Finding:
+    """Without compiled bytecode every process starts two to three times slower."""
+    root = Path(str(distribution("dagster").locate_file("dagster")))
+    sources = list(root.glob("*.py"))
+    compiled = list((root / "__pycache__").glob(f"*.{sys.implementation.cache_tag}.pyc"))
+    return Finding(
+        "compiled bytecode",
+        len(compiled) >= len(sources) // 2,
+        f"{len(compiled)} of {len(sources)} modules of dagster",
+        f"run `{sys.executable} -m compileall -q {root.parent}`; without it every start is 2-3 times slower",
+    )
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+CHECKS: tuple[Check, ...] = (check_machine, lambda _: check_packages(), check_ports, check_secrets, check_servers)

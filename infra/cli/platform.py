@@ -1,0 +1,132 @@
+"""`duet up`, `down` and `status`: the whole platform on one machine, seen from the command line."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from infra.cli.console import err, one_line, out, print_note, print_success
+from infra.cli.context import current_settings
+from infra.supervisor.errors import PlatformNotRunning
+from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState
+
+MARKS = {
+    ServicePhase.WAITING: "·",
+    ServicePhase.STARTING: "…",
+    ServicePhase.HEALTHY: "[green]✓[/]",
+    ServicePhase.DONE: "[green]✓[/]",
+    ServicePhase.UNHEALTHY: "[yellow]![/]",
+    ServicePhase.DIED: "[red]✗[/]",
+    ServicePhase.STOPPED: "■",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("up", epilog="Example: duet up --detach && duet status")(up)
+    app.command("down", epilog="Example: duet --data-dir /srv/duet down")(down)
+    app.command("status", epilog="Example: curl $(duet status --json | jq -r .urls.serving)/health")(status)
+
+
+def up(
+    ctx: typer.Context,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once everything is healthy.")] = False,
+) -> None:
+    """Start Postgres, Redis, MLflow, Dagster and the serving app, and wait until each is healthy.
+
+    Ctrl-C stops all of them. A process that dies is reported and not restarted.
+    """
+    from infra.supervisor.platform import run_platform, start_in_background
+
+    settings = current_settings(ctx)
+    if detach:
+        out().print(draw(start_in_background(settings, report=report)))
+        print_success("running in the background; `duet status` looks at it, `duet down` stops it")
+        return
+
+    def ready(state: PlatformState) -> None:
+        out().print(draw(state))
+        print_success("running; Ctrl-C stops everything")
+
+    run_platform(settings, report=report, on_ready=ready)
+    print_success("stopped")
+
+
+def down(ctx: typer.Context) -> None:
+    """Stop the platform of this data directory, and whatever a killed one left over."""
+    from infra.supervisor.platform import stop_platform
+
+    settings = current_settings(ctx)
+    if stop_platform(settings):
+        print_success(f"stopped everything on {settings.data_dir}")
+    else:
+        print_note(f"nothing runs on {settings.data_dir}")
+
+
+def status(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
+) -> None:
+    """Show each process with its health, address, pid and log; exit code 1 unless everything is healthy."""
+    from infra.supervisor.state import read_state, running_state
+
+    data_dir = current_settings(ctx).data_dir
+    state = running_state(data_dir)
+    if as_json:
+        typer.echo(json.dumps(_as_json(state, str(data_dir.resolve()))))
+    elif state is None:
+        killed = read_state(data_dir)
+        if killed is not None and killed.phase is not Phase.FAILED:
+            raise PlatformNotRunning(f"the platform on {data_dir} was killed; clear up with `duet down`")
+        raise PlatformNotRunning(f"no platform runs on {data_dir}; start one with `duet up`")
+    else:
+        out().print(draw(state))
+    if state is None or state.phase is not Phase.RUNNING:
+        raise typer.Exit(1)
+
+
+def report(service: ServiceState) -> None:
+    """Print one line on standard error for a change of one process."""
+    if service.phase is ServicePhase.WAITING:
+        return
+    took = f" after {service.ready_after_s:.1f} s" if service.ready_after_s else ""
+    detail = f": {escape(one_line(service.detail))}" if service.detail else ""
+    err().print(f"{MARKS[service.phase]} {service.name} {service.phase.value}{took}{detail}")
+    if service.phase is ServicePhase.DIED and service.log is not None:
+        from infra.supervisor.processes import tail
+
+        for line in tail(service.log).splitlines():
+            err().print(f"  [dim]│ {escape(line)}[/]")
+
+
+def draw(state: PlatformState) -> Group:
+    """Draw the platform: one row per process, the reason of a bad one below."""
+    rows = Table(
+        title=f"Duet on {escape(str(state.data_dir))}: {state.phase}", title_justify="left", title_style="bold"
+    )
+    for column in ("", "what", "state", "address", "pid", "log"):
+        rows.add_column(column, overflow="fold")
+    troubles = []
+    for service in state.services.values():
+        if service.phase is ServicePhase.DONE:
+            continue  # a preparation step that went well is of no interest any more
+        rows.add_row(
+            MARKS[service.phase],
+            service.name,
+            service.phase.value,
+            escape(service.url or ""),
+            str(service.pid or ""),
+            escape(str(service.log or "")),
+        )
+        if service.detail:
+            troubles.append(f"[red]{service.name}[/] {escape(one_line(service.detail))}")
+    return Group(rows, *troubles)
+
+
+def _as_json(state: PlatformState | None, data_dir: str) -> dict[str, object]:
+    if state is None:
+        return {"phase": "stopped", "data_dir": data_dir, "pid": None, "urls": {}, "services": {}}
+    return {**state.model_dump(mode="json"), "urls": state.urls()}

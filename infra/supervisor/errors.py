@@ -1,0 +1,46 @@
+"""What can go wrong while processes are started, watched and stopped.
+
+DuetError
+└── SupervisorError
+    ├── ServiceDied           a process ended although it should run
+    ├── ServiceNotHealthy     a process runs but did not become healthy in time
+    ├── StepFailed            a one-time preparation step ended with an error
+    ├── StartInterrupted      a stop was asked for before everything was healthy
+    ├── PlatformRunning       a platform already runs on this data directory
+    ├── PlatformNotRunning    the command needs a running platform
+    └── PlatformNotStopped    the platform did not end in time, or processes are left over
+"""
+
+from infra.errors import DuetError
+
+
+class SupervisorError(DuetError):
+    """Anything about starting, watching and stopping processes."""
+
+
+class ServiceDied(SupervisorError):
+    """A process ended although it should run."""
+
+
+class ServiceNotHealthy(SupervisorError):
+    """A process runs but did not become healthy in time."""
+
+
+class StepFailed(SupervisorError):
+    """A one-time preparation step ended with an error."""
+
+
+class StartInterrupted(SupervisorError):
+    """A stop was asked for before everything was healthy."""
+
+
+class PlatformRunning(SupervisorError):
+    """A platform already runs on this data directory."""
+
+
+class PlatformNotRunning(SupervisorError):
+    """The command needs a running platform."""
+
+
+class PlatformNotStopped(SupervisorError):
+    """The platform did not end in time, or processes are left over."""

@@ -1,0 +1,196 @@
+"""One platform on one data directory: run it here, start it in the background, stop it, ask where it is.
+
+A supervisor that was killed leaves processes behind; the next start and the next stop find and end them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from infra.embedded.processes import identity, is_alive
+from infra.endpoints import open_endpoints
+from infra.errors import DuetError
+from infra.settings import Settings
+from infra.supervisor.errors import PlatformNotStopped, ServiceDied, StartInterrupted
+from infra.supervisor.processes import describe_exit, spawn, sweep, tail
+from infra.supervisor.stack import build_stack, choose_addresses, externals, prepare_dagster_home
+from infra.supervisor.state import (
+    Phase,
+    PlatformState,
+    ServiceState,
+    forget_state,
+    is_locked,
+    logs_dir,
+    mark_of,
+    platform_lock,
+    read_state,
+    refuse_running,
+    running_state,
+    write_state,
+)
+from infra.supervisor.supervisor import Report, Supervisor
+
+STOP_WITHIN_S = 90.0
+TICK_S = 0.25
+
+Ready = Callable[[PlatformState], None]
+
+
+def run_platform(settings: Settings, *, report: Report = lambda _: None, on_ready: Ready = lambda _: None) -> None:
+    """Run everything in the foreground until SIGINT, SIGTERM or SIGHUP, then stop everything.
+
+    Args:
+        settings: of the platform.
+        report: called after each change of one process.
+        on_ready: called once, when everything is healthy.
+
+    Raises:
+        PlatformRunning: one already runs on this data directory.
+        DuetError: a port is taken, or something did not start; everything is stopped again.
+    """
+    with platform_lock(settings.data_dir), _stop_on_signals() as stop:
+        sweep(mark_of(settings.data_dir))
+        pid = os.getpid()
+        state = PlatformState(data_dir=settings.data_dir.resolve(), pid=pid, identity=identity(pid) or "")
+        write_state(state)
+        try:
+            addresses = choose_addresses(settings)
+            home = prepare_dagster_home(settings.data_dir, addresses)
+            with open_endpoints(settings, mlflow=True) as endpoints:
+                supervisor = Supervisor(state, report=report, should_stop=stop.is_set)
+                try:
+                    supervisor.start(build_stack(settings, endpoints, addresses, home), externals(endpoints))
+                    supervisor.watch()
+                    on_ready(state)
+                    while not stop.wait(TICK_S):
+                        supervisor.watch()
+                finally:
+                    state.phase = Phase.STOPPING
+                    write_state(state)
+                    supervisor.stop()
+        except StartInterrupted:
+            forget_state(settings.data_dir)
+        except DuetError as failure:
+            state.phase, state.reason = Phase.FAILED, str(failure)
+            write_state(state)
+            raise
+        else:
+            forget_state(settings.data_dir)
+
+
+def start_in_background(settings: Settings, *, report: Report = lambda _: None) -> PlatformState:
+    """Start a supervisor in a session of its own and return when everything is healthy.
+
+    Raises:
+        PlatformRunning: one already runs on this data directory.
+        ServiceDied: the supervisor ended before that; the sentence gives its reason.
+    """
+    data_dir = settings.data_dir.resolve()
+    refuse_running(data_dir)
+    log = logs_dir(data_dir) / "platform.log"
+    forget_state(data_dir)
+    command = (sys.executable, "-m", "infra.cli", "--data-dir", str(data_dir), "up")
+    process = spawn(command, mark="", environment={"PYTHONUNBUFFERED": "1"}, log_path=log)
+    seen: dict[str, ServiceState] = {}
+    try:
+        while True:
+            state = read_state(data_dir)
+            if state is not None and state.pid == process.pid:
+                for name, service in state.services.items():
+                    if seen.get(name) != service:
+                        seen[name] = service
+                        report(service)
+                if state.phase in {Phase.RUNNING, Phase.DEGRADED}:
+                    return state
+            code = process.poll()
+            if code is not None:
+                reason = state.reason if state is not None and state.pid == process.pid else None
+                last = tail(log, 1).removeprefix("error: ")
+                raise ServiceDied(reason or f"the platform ended with {describe_exit(code)}; {log} ends: {last}")
+            time.sleep(TICK_S)
+    except BaseException:
+        # Ctrl-C while waiting must not leave a half-started platform in the background.
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_WITHIN_S)
+        raise
+
+
+def stop_platform(settings: Settings) -> bool:
+    """Stop the platform of this data directory and return whether anything was there to stop.
+
+    Raises:
+        PlatformNotStopped: processes are left over although they were killed.
+    """
+    data_dir = settings.data_dir.resolve()
+    state = running_state(data_dir)
+    if state is not None:
+        _end_supervisor(state)
+    with platform_lock(data_dir):
+        swept = sweep(mark_of(data_dir))
+        crashed = state is None and read_state(data_dir) is not None
+        if crashed or swept:
+            # The killed supervisor could not give its databases back: whoever uses them last stops them.
+            with open_endpoints(settings):
+                pass
+        forget_state(data_dir)
+    left = sweep(mark_of(data_dir), grace_s=1.0)
+    if left:
+        raise PlatformNotStopped(f"processes keep coming back: {', '.join(map(str, left))}; end them by hand")
+    return state is not None or crashed or bool(swept)
+
+
+def serving_url(settings: Settings) -> str:
+    """Return the address of the serving app: of the running platform, else of the settings."""
+    state = running_state(settings.data_dir)
+    url = state.urls().get("serving") if state is not None else None
+    return url or f"http://{settings.serving.host}:{settings.serving.port}"
+
+
+def dagster_url(settings: Settings) -> str:
+    """Return the address of Dagster's web server: of the running platform, else of the settings."""
+    state = running_state(settings.data_dir)
+    url = state.urls().get("dagster") if state is not None else None
+    return url or f"http://{settings.dagster.host}:{settings.dagster.port}"
+
+
+def _end_supervisor(state: PlatformState) -> None:
+    if is_alive(state.pid, state.identity):
+        _signal(state.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_WITHIN_S
+    while is_locked(state.data_dir):
+        if time.monotonic() > deadline:
+            _signal(state.pid, signal.SIGKILL)
+            deadline = float("inf")
+        time.sleep(TICK_S)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as refused:
+        raise PlatformNotStopped(f"the platform (pid {pid}) belongs to another user; stop it as that user") from refused
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, ask_to_stop) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

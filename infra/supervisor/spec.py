@@ -1,0 +1,100 @@
+"""What a supervised process is: its command, how one sees that it is healthy, and how long that may take."""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+
+
+class Probe(Protocol):
+    """Tells whether a service answers."""
+
+    def check(self) -> str | None:
+        """Return None when healthy, else the reason in a few words; never raises, never blocks for long."""
+        ...
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    """Healthy when `url` answers 200."""
+
+    url: str
+    timeout_s: float = 2.0
+
+    def check(self) -> str | None:
+        """Return None when `url` answers 200, else the reason."""
+        try:
+            response = httpx.get(self.url, timeout=self.timeout_s, trust_env=False)
+        except httpx.HTTPError as failure:
+            return f"{self.url} does not answer ({type(failure).__name__})"
+        if response.status_code == httpx.codes.OK:
+            return None
+        return f"{self.url} answers {response.status_code}"
+
+
+@dataclass(frozen=True)
+class TcpProbe:
+    """Healthy when something accepts connections on `host`:`port`."""
+
+    host: str
+    port: int
+    timeout_s: float = 1.0
+
+    def check(self) -> str | None:
+        """Return None when a connection is accepted, else the reason."""
+        try:
+            with socket.create_connection((self.host, self.port), timeout=self.timeout_s):
+                return None
+        except OSError as failure:
+            return f"{self.host}:{self.port} accepts no connection ({failure.strerror or type(failure).__name__})"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A process that runs until it is stopped.
+
+    Attributes:
+        name: unique; also the name of the log file.
+        command: program and arguments.
+        environment: variables on top of the inherited ones.
+        probe: how health is seen; None counts a started process as healthy.
+        url: the address for a person; None when there is none.
+        after: names that must be healthy (a step: done) before this one starts.
+        start_timeout_s: from start to the first healthy answer.
+        stop_grace_s: from SIGTERM to SIGKILL.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    probe: Probe | None = None
+    url: str | None = None
+    after: tuple[str, ...] = ()
+    start_timeout_s: float = 120.0
+    stop_grace_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A process that must end with exit code 0 before others start; fields as in `Service`."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    start_timeout_s: float = 120.0
+    stop_grace_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class External:
+    """A server that somebody else started; it is watched and shown, never started or stopped here."""
+
+    name: str
+    probe: Probe
+    url: str
+
+
+Spec = Service | Step
