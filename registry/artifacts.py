@@ -1,0 +1,157 @@
+"""Artefact directories on disk: written aside, synced, renamed into place; read only through their manifest.
+
+The manifest is written last, so a directory without one is an unfinished artefact. Nothing here loads a file's
+contents: readers verify first, then open what the manifest names.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue, ValidationError
+
+from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry, Manifest
+from registry.errors import ArtifactConflict, CorruptArtifact
+
+MAX_MANIFEST_BYTES: Final = 4 * 2**20
+_CHUNK: Final = 4 * 2**20
+
+FileWriter = Callable[[Path], None]
+
+
+def write_artifact(
+    directory: Path,
+    kind: ArtifactKind,
+    files: Mapping[str, FileWriter],
+    parameters: Mapping[str, JsonValue] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    lineage: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Write an artefact so that a reader sees all of it or nothing, and return its manifest.
+
+    Each writer is called with the path of its file. An artefact of the same digest already at `directory` is kept;
+    one of another digest raises ArtifactConflict; a directory without a manifest is an unfinished leftover and goes.
+    """
+    with staging_directory(directory) as staged:
+        for name, write in files.items():
+            write(staged / name)
+        manifest = Manifest(
+            kind=kind,
+            files={name: _entry(staged / name) for name in sorted(files)},
+            parameters=dict(parameters or {}),
+            metrics=dict(metrics or {}),
+            lineage=dict(lineage or {}),
+        )
+        return publish(staged, directory, manifest)
+
+
+@contextlib.contextmanager
+def staging_directory(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory on the same file system as `directory`, gone afterwards unless it was renamed."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
+    """Sync `staged`, write the manifest last and rename it to `directory`, unless the same artefact is already there."""
+    for name in manifest.files:
+        _sync(staged / name)
+    path = staged / MANIFEST_NAME
+    path.write_bytes(manifest.to_bytes())
+    _sync(path)
+    _sync(staged)
+    staged.chmod(0o755)
+    if (directory / MANIFEST_NAME).exists():
+        return _keep_existing(directory, manifest)
+    if directory.exists():
+        shutil.rmtree(directory)
+    try:
+        staged.rename(directory)
+    except OSError:
+        # Another process may have published first: rename refuses a directory that is not empty.
+        if not (directory / MANIFEST_NAME).exists():
+            raise
+        return _keep_existing(directory, manifest)
+    _sync(directory.parent)
+    return manifest
+
+
+def _keep_existing(directory: Path, manifest: Manifest) -> Manifest:
+    existing = read_manifest(directory)
+    if existing.digest != manifest.digest:
+        raise ArtifactConflict(
+            f"`{directory}` already holds artefact {existing.digest[:12]}, not {manifest.digest[:12]}: "
+            "choose another directory or remove it."
+        )
+    verify_artifact(directory, manifest.digest)
+    return existing
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read the manifest without looking at the files it names; raise CorruptArtifact if it is missing or unreadable."""
+    path = directory / MANIFEST_NAME
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise CorruptArtifact(f"`{path}` is larger than {MAX_MANIFEST_BYTES} bytes, so it is not a manifest.")
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptArtifact(f"`{path}` is missing: the artefact was never finished, write it again.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise CorruptArtifact(f"`{path}` is not a manifest: {where}: {first['msg']}.") from error
+
+
+def verify_artifact(directory: Path, expected_digest: str | None = None) -> Manifest:
+    """Check the manifest's digest, then every size, then every sha256; return the manifest.
+
+    Reads only what the manifest names. Raises CorruptArtifact naming the file, what was expected and what was found.
+    """
+    manifest = read_manifest(directory)
+    if expected_digest is not None and manifest.digest != expected_digest:
+        raise CorruptArtifact(
+            f"`{directory / MANIFEST_NAME}` has digest {manifest.digest}, expected {expected_digest}: fetch it again."
+        )
+    for name, entry in manifest.files.items():
+        path = directory / name
+        if path.is_symlink() or not path.is_file():
+            raise CorruptArtifact(f"`{path}` is missing or not a plain file, though the manifest names it.")
+        size = path.stat().st_size
+        if size != entry.size:
+            raise CorruptArtifact(f"`{path}` has {size} bytes, expected {entry.size}: fetch or build it again.")
+    for name, entry in manifest.files.items():
+        path = directory / name
+        found = sha256_of(path)
+        if found != entry.sha256:
+            raise CorruptArtifact(f"`{path}` has sha256 {found}, expected {entry.sha256}: fetch or build it again.")
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

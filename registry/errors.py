@@ -1,0 +1,93 @@
+"""What can go wrong with artefacts, releases and promotions.
+
+Each message is one sentence: what, with which value, what to do.
+
+DuetError
+└── RegistryError
+    ├── ArtifactError
+    │   ├── CorruptArtifact          a file is missing or is not what the manifest promises
+    │   ├── UnsupportedArtifact      the manifest is of another format or kind than the reader's
+    │   └── ArtifactConflict         another artefact already lies at this path
+    ├── InvalidVectors               factors that are not finite, not aligned or of the wrong shape
+    ├── InvalidQuery                 a search that the index must not answer
+    ├── FeatureSchemaMismatch        the ranker needs features that are not offered
+    ├── InvalidFeatures              a feature matrix that the ranker must not score
+    ├── IncoherentRelease            versions that do not belong together, or do not work together
+    ├── RegistryUnavailable          MLflow does not answer, or not in its own language
+    ├── UnknownVersion               no such version, stage or release
+    ├── RegistrationFailed           a version could not be logged; nothing was registered
+    └── PromotionError
+        ├── PromotionConflict        another promotion or rollback is under way
+        ├── PromotionFailed          a move failed midway; what was moved has been moved back
+        └── NothingToRollBackTo      the audit knows no earlier release
+"""
+
+from infra.errors import DuetError
+
+
+class RegistryError(DuetError):
+    """Anything that goes wrong between a trained artefact and a served release."""
+
+
+class ArtifactError(RegistryError):
+    """An artefact directory that cannot be used."""
+
+
+class CorruptArtifact(ArtifactError):
+    """A file is missing or is not what the manifest promises."""
+
+
+class UnsupportedArtifact(ArtifactError):
+    """The manifest is of another format or kind than the reader's."""
+
+
+class ArtifactConflict(ArtifactError):
+    """Another artefact already lies at this path."""
+
+
+class InvalidVectors(RegistryError):
+    """Factors that are not finite, not aligned or of the wrong shape."""
+
+
+class InvalidQuery(RegistryError):
+    """A search that the index must not answer."""
+
+
+class FeatureSchemaMismatch(RegistryError):
+    """The ranker needs features that are not offered."""
+
+
+class InvalidFeatures(RegistryError):
+    """A feature matrix that the ranker must not score."""
+
+
+class IncoherentRelease(RegistryError):
+    """Versions that do not belong together, or do not work together."""
+
+
+class RegistryUnavailable(RegistryError):
+    """MLflow does not answer, or not in its own language."""
+
+
+class UnknownVersion(RegistryError):
+    """No such version, stage or release."""
+
+
+class RegistrationFailed(RegistryError):
+    """A version could not be logged; nothing was registered."""
+
+
+class PromotionError(RegistryError):
+    """A promotion or rollback that did not happen."""
+
+
+class PromotionConflict(PromotionError):
+    """Another promotion or rollback is under way."""
+
+
+class PromotionFailed(PromotionError):
+    """A move failed midway; what was moved has been moved back."""
+
+
+class NothingToRollBackTo(PromotionError):
+    """The audit knows no earlier release."""

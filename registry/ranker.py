@@ -1,0 +1,263 @@
+"""The ranker artefact: an XGBoost model of P(like) for a directed pair, read by XGBoost's own reader and nothing else.
+
+XGBoost matches columns by position. So features are gathered by name, once, when the model is loaded against the names
+that the caller will offer; a name that is not offered refuses the model instead of shifting its columns.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.arrays import Floats, npz_writer, read_npz
+from registry.artifacts import verify_artifact, write_artifact
+from registry.contracts import ArtifactKind, Manifest
+from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
+
+_MODEL: Final = "model.ubj"
+_FEATURES: Final = "features.json"
+_CANARY: Final = "canary.npz"
+_MAX_MODEL_BYTES: Final = 2**30
+_CANARY_ROWS: Final = 32
+
+
+class Order(StrEnum):
+    """Which order won on held-out data, and is therefore served."""
+
+    RANKER = "ranker"
+    RETRIEVAL = "retrieval"
+
+
+class Aggregator(StrEnum):
+    """How the two directed probabilities become one reciprocal score."""
+
+    PRODUCT = "product"
+    HARMONIC = "harmonic"
+    MIN = "min"
+    GEOMETRIC = "geometric"
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """A booster, the names of its columns in its own order, and where each stands in the offered order."""
+
+    booster: Any
+    feature_names: tuple[str, ...]
+    offered_names: tuple[str, ...]
+    gather: NDArray[np.int64]
+    order: Order
+    canary_features: Floats
+    canary_expected: Floats
+
+    @classmethod
+    def from_booster(
+        cls,
+        booster: Any,
+        feature_names: Sequence[str],
+        *,
+        order: Order | str = Order.RANKER,
+        canary_features: Floats | None = None,
+        threads: int = 1,
+    ) -> Self:
+        """Wrap a trained `xgboost.Booster` whose columns are `feature_names`.
+
+        `canary_features` float32[m, k] (the first 32 rows are kept) travel with the model together with its answers,
+        so that a reader on another machine can prove that it computes the same.
+        """
+        names = tuple(feature_names)
+        _check_names(booster, names)
+        booster.set_param({"nthread": threads})
+        rows = np.empty((0, len(names)), dtype=np.float32) if canary_features is None else canary_features[:_CANARY_ROWS]
+        ranker = cls(
+            booster=booster,
+            feature_names=names,
+            offered_names=names,
+            gather=np.arange(len(names)),
+            order=Order(order),
+            canary_features=np.ascontiguousarray(rows, dtype=np.float32),
+            canary_expected=np.empty(0, dtype=np.float32),
+        )
+        if not len(rows):
+            return ranker
+        return cls(**{**ranker.__dict__, "canary_expected": ranker.predict(ranker.canary_features)})
+
+    def predict(self, features: Floats) -> Floats:
+        """Return P(like), float32[n], of float32[n, k] features in the offered order; NaN means missing.
+
+        Raises InvalidFeatures for a wrong width, an infinite value or a row without a single value, and if the model
+        itself answers with anything but a probability.
+        """
+        matrix = self._matrix(features)
+        if not len(matrix):
+            return np.empty(0, dtype=np.float32)
+        answer = np.asarray(self.booster.inplace_predict(matrix, validate_features=False), dtype=np.float32)
+        if answer.shape != (len(matrix),) or not ((answer >= 0.0) & (answer <= 1.0)).all():
+            raise InvalidFeatures("The ranker answered with something that is not one probability per row.")
+        return answer
+
+    def explain(self, features: Floats, n_top: int = 5) -> list[list[tuple[str, float]]]:
+        """Return, for each row, the features that moved its score the most, with their signed log-odds."""
+        import xgboost
+
+        matrix = self._matrix(features)
+        if not len(matrix) or n_top <= 0:
+            return [[] for _ in range(len(matrix))]
+        contributions = self.booster.predict(
+            xgboost.DMatrix(matrix, feature_names=self.booster.feature_names), pred_contribs=True
+        )[:, :-1]
+        top = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :n_top]
+        return [
+            [(self.feature_names[column], float(row[column])) for column in columns]
+            for row, columns in zip(contributions, top, strict=True)
+        ]
+
+    def _matrix(self, features: Floats) -> Floats:
+        if features.ndim != 2 or features.shape[1] != len(self.offered_names):
+            raise InvalidFeatures(
+                f"The feature matrix has shape {features.shape}, this ranker was loaded for "
+                f"{len(self.offered_names)} columns."
+            )
+        identity = self.feature_names == self.offered_names
+        matrix = np.ascontiguousarray(features if identity else features[:, self.gather], dtype=np.float32)
+        if np.isinf(matrix).any():
+            column = int(np.flatnonzero(np.isinf(matrix).any(axis=0))[0])
+            raise InvalidFeatures(f"`{self.feature_names[column]}` is infinite: use NaN for what is not known.")
+        if np.isnan(matrix).all(axis=1).any():
+            raise InvalidFeatures("A row has no feature at all, so its score would say nothing: leave it out.")
+        return matrix
+
+    def check_canary(self) -> str | None:
+        """Score the rows that travelled with the model; return what is wrong, or None."""
+        rows = self.canary_features
+        if not len(rows):
+            return None
+        offered = np.full((len(rows), len(self.offered_names)), np.nan, dtype=np.float32)
+        offered[:, self.gather] = rows
+        worst = float(np.abs(self.predict(offered) - self.canary_expected).max())
+        if worst > 1e-4:
+            return f"its canary rows score {worst:.4f} away from what they scored when it was trained"
+        return None
+
+    def save(
+        self,
+        directory: Path,
+        lineage: Mapping[str, str],
+        parameters: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Manifest:
+        """Write the model (UBJSON), its column names and its canary rows; `order` is put in the parameters."""
+        # save_raw leaves out nothing that predicts and, unlike save_model, the thread count is not part of it.
+        raw = bytes(self.booster.save_raw(raw_format="ubj"))
+        names = json.dumps(list(self.feature_names), indent=2).encode()
+        return write_artifact(
+            directory,
+            ArtifactKind.RANKER,
+            {
+                _MODEL: lambda path: _write(path, raw),
+                _FEATURES: lambda path: _write(path, names),
+                _CANARY: npz_writer({"features": self.canary_features, "expected": self.canary_expected}),
+            },
+            parameters={**(parameters or {}), "order": self.order.value, "features": len(self.feature_names)},
+            metrics=metrics,
+            lineage=lineage,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        feature_names: Sequence[str],
+        expected_digest: str | None = None,
+        *,
+        threads: int = 1,
+        verified: Manifest | None = None,
+    ) -> Self:
+        """Verify and read a ranker that will be offered columns in the order of `feature_names`.
+
+        Raises FeatureSchemaMismatch if the model needs a name that is not offered.
+        """
+        import xgboost
+
+        manifest = verified or verify_artifact(directory, expected_digest)
+        manifest.expect(ArtifactKind.RANKER)
+        names = _read_names(directory / _FEATURES)
+        offered = tuple(feature_names)
+        where = {name: position for position, name in enumerate(offered)}
+        if missing := [name for name in names if name not in where]:
+            raise FeatureSchemaMismatch(
+                f"The ranker needs {len(missing)} features that are not offered, `{missing[0]}` first: "
+                "train it again on the present feature service."
+            )
+        booster = _read_booster(xgboost, directory / _MODEL, threads)
+        _check_names(booster, names)
+        canary = read_npz(directory / _CANARY, {"features": (np.float32, 2), "expected": (np.float32, 1)})
+        try:
+            order = Order(manifest.parameters.get("order", Order.RANKER))
+        except ValueError as error:
+            raise CorruptArtifact(f"`{directory}` has an unknown order in its manifest: {error}.") from error
+        return cls(
+            booster=booster,
+            feature_names=names,
+            offered_names=offered,
+            gather=np.array([where[name] for name in names], dtype=np.int64),
+            order=order,
+            canary_features=canary["features"],
+            canary_expected=canary["expected"],
+        )
+
+
+def combine(forward: Floats, backward: Floats, aggregator: Aggregator | str = Aggregator.PRODUCT) -> Floats:
+    """Return the reciprocal score, float32[n] in 0..1, of two directed probabilities."""
+    match Aggregator(aggregator):
+        case Aggregator.PRODUCT:
+            score = forward * backward
+        case Aggregator.HARMONIC:
+            score = 2.0 * forward * backward / np.maximum(forward + backward, 1e-12)
+        case Aggregator.MIN:
+            score = np.minimum(forward, backward)
+        case Aggregator.GEOMETRIC:
+            score = np.sqrt(forward * backward)
+    return np.asarray(score, dtype=np.float32)
+
+
+def _check_names(booster: Any, names: tuple[str, ...]) -> None:
+    if len(set(names)) != len(names):
+        raise FeatureSchemaMismatch("The ranker's feature names are not unique.")
+    if booster.num_features() != len(names):
+        raise FeatureSchemaMismatch(
+            f"The model has {booster.num_features()} columns and {len(names)} names: they were not saved together."
+        )
+    own = booster.feature_names
+    if own is not None and tuple(own) != names:
+        raise FeatureSchemaMismatch("The names inside the model are not those beside it: they were not saved together.")
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CorruptArtifact(f"`{path}` is not JSON: build it again.") from error
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise CorruptArtifact(f"`{path}` is not a list of feature names: build it again.")
+    return tuple(names)
+
+
+def _read_booster(xgboost: Any, path: Path, threads: int) -> Any:
+    if path.stat().st_size > _MAX_MODEL_BYTES:
+        raise CorruptArtifact(f"`{path}` is larger than {_MAX_MODEL_BYTES} bytes: train a smaller ranker.")
+    booster = xgboost.Booster(params={"nthread": threads})
+    try:
+        booster.load_model(str(path))
+    except (xgboost.core.XGBoostError, ValueError) as error:
+        raise CorruptArtifact(f"`{path}` is not an XGBoost model: train it again.") from error
+    booster.set_param({"nthread": threads})
+    return booster
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
