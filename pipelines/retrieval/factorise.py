@@ -127,7 +127,7 @@ def _alternate(
             alpha=1.0,  # the matrix holds confidences already
             iterations=config.iterations,
             num_threads=config.threads,
-            random_state=np.random.RandomState(config.seed),
+            random_state=np.random.default_rng(config.seed),
         )
         model.fit(matrix, show_progress=False, callback=tell)
         # The last half-step moved Q: solve P exactly against it, so that a fold-in at request time gives the same P.

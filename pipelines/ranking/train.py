@@ -1,0 +1,221 @@
+"""Grow gradient-boosted trees that say how probable a directed like is, and judge them on the latest rows.
+
+Validation is by time: the last slice of the window stops the growth, gives the report and decides whether the ranker
+or the retrieval score orders people better; then the trees are grown again on all rows. Columns that are empty or
+constant are dropped. A set without both answers is refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.layout import RANKING_FEATURES
+from pipelines.evaluation.metrics import CalibrationBins, auc, calibration_bins, log_loss
+from pipelines.ranking.config import RankerConfig
+from pipelines.ranking.errors import BadFeatures, OneClass
+from pipelines.ranking.order import OrderEvidence, decide_order
+
+Floats = npt.NDArray[np.float32]
+_MIN_VALIDATION_ROWS = 50
+_FIXED_ROUNDS = 60
+"""Trees of a ranker whose rows are too few to stop it early."""
+MONOTONE = ("score_forward",)
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What was grown and how well it did on the validation slice, which the trees judged here had not seen."""
+
+    feature_names: tuple[str, ...]
+    rows: int
+    validation_rows: int
+    rounds: int
+    curve: dict[str, list[float]]
+    importance: dict[str, float]
+    auc: float
+    log_loss: float
+    base_log_loss: float
+    calibration: CalibrationBins
+    order: OrderEvidence
+    validation_scores: Floats = field(repr=False)
+    validation_labels: Floats = field(repr=False)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the finite numbers worth logging."""
+        numbers = {
+            "rows": float(self.rows),
+            "validation_rows": float(self.validation_rows),
+            "rounds": float(self.rounds),
+            "validation_auc": self.auc,
+            "validation_log_loss": self.log_loss,
+            "validation_base_log_loss": self.base_log_loss,
+            "validation_calibration_error": self.calibration.error,
+            "validation_auc_within_ranker": self.order.ranker,
+            "validation_auc_within_retrieval": self.order.retrieval,
+        }
+        return {name: value for name, value in numbers.items() if np.isfinite(value)}
+
+
+def train_ranker(
+    features: Floats,
+    labels: npt.NDArray[np.generic],
+    at_us: npt.NDArray[np.int64],
+    requester_ids: npt.NDArray[np.int64],
+    config: RankerConfig | None = None,
+    feature_names: Sequence[str] = RANKING_FEATURES,
+) -> tuple[Any, TrainingReport]:
+    """Return an `xgboost.Booster` over the kept columns and its report.
+
+    `features` float32[n, k] with NaN for missing, `labels` 0/1 [n], `at_us` int64[n] ascending or not,
+    `requester_ids` int64[n].
+
+    Raises:
+        BadFeatures: shapes do not fit or a value is infinite.
+        OneClass: all labels are equal.
+
+    """
+    config = config or RankerConfig()
+    _check(features, labels, feature_names)
+    late = _latest(at_us, config.validation_share)
+    usable = _both_classes(labels[~late]) and _both_classes(labels[late]) and int(late.sum()) >= _MIN_VALIDATION_ROWS
+    if not usable:
+        late = np.zeros(labels.size, dtype=np.bool_)
+    kept = _informative(features[~late])
+    if not kept.size:
+        raise BadFeatures("No feature varies over the training rows, so there is nothing to learn from.")
+    names = tuple(feature_names[column] for column in kept)
+    matrix = features[:, kept]
+    judged, curve = _grow(matrix, labels, late, names, config)
+    rounds = _best_rounds(judged, curve)
+    # Judge before the trees are grown again on all rows: afterwards the slice is no longer unseen.
+    shown = late if usable else np.ones(labels.size, dtype=np.bool_)
+    scores = np.asarray(judged.inplace_predict(matrix[shown], iteration_range=(0, rounds)), dtype=np.float32)
+    evidence = decide_order(requester_ids[shown], labels[shown], scores, *_retrieval(features[shown], feature_names), config)
+    final = judged if not usable else _grow(matrix, labels, np.zeros_like(late), names, config, rounds)[0]
+    report = TrainingReport(
+        feature_names=names,
+        rows=int(labels.size),
+        validation_rows=int(late.sum()),
+        rounds=rounds,
+        curve=curve,
+        importance=_importance(final, names),
+        auc=auc(labels[shown], scores),
+        log_loss=log_loss(labels[shown], scores),
+        base_log_loss=log_loss(labels[shown], np.full(int(shown.sum()), float(np.mean(labels[shown] > 0)))),
+        calibration=calibration_bins(labels[shown], scores),
+        order=evidence,
+        validation_scores=scores,
+        validation_labels=labels[shown].astype(np.float32),
+    )
+    return final, report
+
+
+def _grow(
+    matrix: Floats,
+    labels: npt.NDArray[np.generic],
+    late: npt.NDArray[np.bool_],
+    names: tuple[str, ...],
+    config: RankerConfig,
+    rounds: int | None = None,
+) -> tuple[Any, dict[str, list[float]]]:
+    import xgboost
+
+    early = xgboost.DMatrix(matrix[~late], label=labels[~late], feature_names=list(names), nthread=config.threads)
+    watched = [(early, "training")]
+    stop = None
+    if late.any():
+        watched.append(
+            (xgboost.DMatrix(matrix[late], label=labels[late], feature_names=list(names), nthread=config.threads), "validation")
+        )
+        stop = config.early_stopping_rounds
+    elif rounds is None:
+        rounds = min(config.rounds, _FIXED_ROUNDS)
+    curve: dict[str, dict[str, list[float]]] = {}
+    booster = xgboost.train(
+        _parameters(names, config),
+        early,
+        num_boost_round=rounds or config.rounds,
+        evals=watched,
+        early_stopping_rounds=stop,
+        evals_result=curve,
+        verbose_eval=False,
+    )
+    return booster, {name: list(values["logloss"]) for name, values in curve.items()}
+
+
+def _parameters(names: tuple[str, ...], config: RankerConfig) -> dict[str, Any]:
+    parameters: dict[str, Any] = {
+        "objective": "binary:logistic",
+        "eval_metric": "logloss",
+        "tree_method": "hist",
+        "learning_rate": config.learning_rate,
+        "max_depth": config.max_depth,
+        "min_child_weight": config.min_child_weight,
+        "subsample": config.subsample,
+        "colsample_bytree": config.column_sample,
+        "reg_lambda": config.l2,
+        "seed": config.seed,
+        "nthread": config.threads,
+    }
+    if config.monotone_scores:
+        parameters["monotone_constraints"] = {name: 1 for name in names if name in MONOTONE}
+    return parameters
+
+
+def _best_rounds(booster: Any, curve: dict[str, list[float]]) -> int:
+    validation = curve.get("validation")
+    return int(np.argmin(validation)) + 1 if validation else int(booster.num_boosted_rounds())
+
+
+def _importance(booster: Any, names: tuple[str, ...]) -> dict[str, float]:
+    gain = booster.get_score(importance_type="total_gain")
+    total = sum(gain.values()) or 1.0
+    shares = {name: float(gain.get(name, 0.0)) / total for name in names}
+    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _latest(at_us: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]:
+    """Mark the latest rows, never splitting an instant."""
+    edge = np.sort(at_us)[int(at_us.size * (1.0 - share))] if at_us.size > 1 else at_us.max(initial=0)
+    return np.asarray(at_us >= edge) if at_us.size else np.zeros(0, dtype=np.bool_)
+
+
+def _informative(features: Floats) -> npt.NDArray[np.intp]:
+    """Return the columns that vary over these rows; missing here and present there counts as varying."""
+    kept = []
+    for column in range(features.shape[1]):
+        values = features[:, column]
+        missing = np.isnan(values)
+        if missing.all():
+            continue
+        present = values[~missing]
+        if missing.any() or present.min() != present.max():
+            kept.append(column)
+    return np.array(kept, dtype=np.intp)
+
+
+def _retrieval(features: Floats, names: Sequence[str]) -> tuple[Floats, Floats]:
+    empty = np.full(len(features), np.nan, dtype=np.float32)
+    where = {name: column for column, name in enumerate(names)}
+    forward = features[:, where["score_forward"]] if "score_forward" in where else empty
+    backward = features[:, where["score_backward"]] if "score_backward" in where else empty
+    return forward, backward
+
+
+def _both_classes(labels: npt.NDArray[np.generic]) -> bool:
+    return bool(labels.size) and bool((labels > 0).any()) and bool((labels <= 0).any())
+
+
+def _check(features: Floats, labels: npt.NDArray[np.generic], names: Sequence[str]) -> None:
+    if features.ndim != 2 or features.shape != (labels.size, len(names)):
+        raise BadFeatures(
+            f"The feature matrix has shape {features.shape} where {labels.size} rows of {len(names)} features are needed."
+        )
+    if np.isinf(features).any():
+        column = int(np.flatnonzero(np.isinf(features).any(axis=0))[0])
+        raise BadFeatures(f"The feature `{names[column]}` is infinite in some row: use NaN for what is not known.")
+    if not _both_classes(labels):
+        raise OneClass(f"All {labels.size} decisions of the ranker's window are the same: import more days of data.")
