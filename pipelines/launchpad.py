@@ -32,7 +32,7 @@ class CheckedShape(dg.Shape):
         """Make a fresh instance: the base class would hand out a cached plain `Shape` with equal fields."""
         del model
         shape = object.__new__(cls)
-        shape._initialized = False  # noqa: SLF001 - the base class's own marker
+        shape._initialized = False
         return shape
 
     def __init__(self, model: type[BaseModel]) -> None:
@@ -91,7 +91,12 @@ def _field(model: type[BaseModel], name: str, info: FieldInfo) -> dg.Field:
 def bounds_of(info: FieldInfo) -> str:
     """Show the bounds of a number, such as `[>= 1, <= 512]`; empty where it has none."""
     signs = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
-    shown = [f"{sign} {getattr(limit, key)}" for limit in info.metadata for kind, (sign, key) in signs.items() if type(limit) is kind]
+    shown = [
+        f"{sign} {getattr(limit, key)}"
+        for limit in info.metadata
+        for kind, (sign, key) in signs.items()
+        if type(limit) is kind
+    ]
     return f"[{', '.join(shown)}]" if shown else ""
 
 
@@ -105,4 +110,7 @@ def _config_type(annotation: Any, key: str) -> Any:
         return dg.Noneable(_config_type(next(a for a in arguments if a is not type(None)), key))
     if origin in {list, tuple} and arguments:
         return dg.Array(_config_type(arguments[0], key))
-    raise UnsupportedConfigField(f"field `{key}` has type {annotation!r}, which the Launchpad cannot show; use a number, text, yes/no, a choice or a list of these")
+    raise UnsupportedConfigField(
+        f"field `{key}` has type {annotation!r}, which the Launchpad cannot show; "
+        "use a number, text, yes/no, a choice or a list of these"
+    )

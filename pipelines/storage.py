@@ -15,8 +15,8 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-
 from infra.endpoints import open_endpoints
+
 from infra.settings import Settings, load_settings
 
 CONFIG = {"data_dir": dg.Field(dg.Noneable(str), default_value=None, is_required=False)}
@@ -45,7 +45,9 @@ class DuetArtifacts(LocalArtifactStorage):
         return CONFIG
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]) -> "DuetArtifacts":
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]
+    ) -> "DuetArtifacts":
         """Build the storage below the data directory."""
         return cls(base_dir=str(_dagster_directory(config_value.get("data_dir"))), inst_data=inst_data)
 
@@ -59,7 +61,9 @@ class DuetComputeLogs(LocalComputeLogManager):
         return CONFIG
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]) -> "DuetComputeLogs":
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]
+    ) -> "DuetComputeLogs":
         """Build the log store below the data directory."""
         base_dir = _dagster_directory(config_value.get("data_dir")) / "logs"
         return cls(base_dir=str(base_dir), inst_data=inst_data)
