@@ -1,0 +1,95 @@
+"""Every Prometheus metric of Duet; nothing else creates one.
+
+Label sets are closed: routes, stages, levels and kinds come from enumerations, never from a request. With
+`PROMETHEUS_MULTIPROC_DIR` set (BentoML sets it for its workers) values are summed over all processes at scrape time;
+the module that imports this one must therefore be loaded after that variable is set.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+_FAST_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.1, 0.2, 0.3, 0.5, 1.0)
+_SHARE_BUCKETS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_COUNT_BUCKETS = (0, 1, 5, 10, 20, 50, 100, 300, 1000, 3000)
+
+
+@dataclass(frozen=True)
+class ServingMetrics:
+    """What the serving app measures; durations in seconds."""
+
+    requests: Counter
+    request_seconds: Histogram
+    stage_seconds: Histogram
+    answers: Counter
+    answer_items: Histogram
+    candidates: Histogram
+    predictions: Histogram
+    stage_degraded: Counter
+    interactions: Counter
+    impressions: Counter
+    release_version: Gauge
+    release_swaps: Counter
+    release_refusals: Counter
+    population_people: Gauge
+    population_loaded_at: Gauge
+    pool_waiting: Gauge
+
+
+@lru_cache(maxsize=1)
+def serving_metrics() -> ServingMetrics:
+    """Return the serving app's metrics, made on the first call."""
+    return ServingMetrics(
+        requests=Counter("duet_http_requests_total", "Answered HTTP requests.", ["route", "status"]),
+        request_seconds=Histogram(
+            "duet_http_request_seconds", "Time to answer an HTTP request.", ["route"], buckets=_FAST_BUCKETS
+        ),
+        stage_seconds=Histogram(
+            "duet_stage_seconds", "Time of one stage of a recommendation.", ["stage"], buckets=_FAST_BUCKETS
+        ),
+        answers=Counter("duet_answers_total", "Recommendation answers by level and reason.", ["level", "reason"]),
+        answer_items=Histogram("duet_answer_items", "People in one answer.", buckets=_COUNT_BUCKETS),
+        candidates=Histogram("duet_candidates", "Candidates left after a step.", ["step"], buckets=_COUNT_BUCKETS),
+        predictions=Histogram(
+            "duet_prediction", "Predicted probabilities of shown people.", ["direction"], buckets=_SHARE_BUCKETS
+        ),
+        stage_degraded=Counter("duet_stage_degraded_total", "Stages that did without a dependency.", ["stage"]),
+        interactions=Counter("duet_interactions_total", "Interactions received.", ["kind", "status"]),
+        impressions=Counter("duet_impressions_total", "Impressions by fate.", ["fate"]),
+        release_version=Gauge(
+            "duet_release_version", "Model versions being served.", ["model"], multiprocess_mode="livemostrecent"
+        ),
+        release_swaps=Counter("duet_release_swaps_total", "Releases that began to serve."),
+        release_refusals=Counter("duet_release_refusals_total", "Releases that were refused."),
+        population_people=Gauge(
+            "duet_population_people", "People in the snapshot.", multiprocess_mode="livemostrecent"
+        ),
+        population_loaded_at=Gauge(
+            "duet_population_loaded_timestamp_seconds",
+            "When the snapshot was last refreshed.",
+            multiprocess_mode="livemin",
+        ),
+        pool_waiting=Gauge(
+            "duet_pool_waiting_requests", "Requests waiting for a database connection.", multiprocess_mode="livesum"
+        ),
+    )
+
+
+def render() -> tuple[bytes, str]:
+    """Return the exposition of all metrics, over all processes where there are several, and its media type."""
+    registry: CollectorRegistry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+    return generate_latest(registry), CONTENT_TYPE_LATEST
