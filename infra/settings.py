@@ -116,7 +116,7 @@ class FeaturesSettings(_Group):
         "fail_fast", description="Online reads: Redis without hidden retries (`fail_fast`) or the stock one (`redis`)."
     )
     ttl_days: int = Field(400, ge=1, le=3650, description="Age at which a feature row no longer counts, days.")
-    registry_cache_ttl_s: int = Field(60, ge=1, le=86400, description="Age at which the cached catalogue is re-read, s.")
+    registry_cache_ttl_s: int = Field(60, ge=1, le=86400, description="Age at which the catalogue is re-read, s.")
     chunk_rows: int = Field(20000, ge=100, le=1000000, description="People read or written at a time.")
 
 

@@ -84,7 +84,7 @@ def _secret_files(values: Mapping[str, str]) -> dict[str, str]:
     folder = Path(asked) if asked else DEFAULT_SECRETS_DIR
     if not folder.is_dir():
         if asked:
-            raise ConfigurationError(f"`{SECRETS_VARIABLE}` is `{asked}`, which is not a folder: create it or unset it.")
+            raise ConfigurationError(f"`{SECRETS_VARIABLE}` is `{asked}`, which is no folder: create it or unset it.")
         return {}
     found = {}
     for path in sorted(folder.iterdir()):
@@ -147,7 +147,8 @@ def render() -> str:
             group = variable.path[:-1]
             model = Settings.model_fields[group[0]].annotation
             lines += ["", f"# --- {group[0]}: {_first_line(model)}"]
-        lines += ["", f"# {variable.field.description}{_bounds(variable.field)}", f"# {variable.name}={_default(variable)}"]
+        lines += ["", f"# {variable.field.description}{_bounds(variable.field)}"]
+        lines += [f"# {variable.name}={_default(variable)}"]
     return "\n".join(lines) + "\n"
 
 

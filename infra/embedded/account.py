@@ -1,0 +1,110 @@
+"""The account and the folders an embedded PostgreSQL runs with: it refuses to run as root, so root lends it `nobody`.
+
+What `nobody` cannot reach (a checkout below `/root`, a temporary folder of mode 700) is kept or copied below
+`/var/tmp`, in a folder whose name is a hash of the original path.
+"""
+
+import contextlib
+import hashlib
+import os
+import pwd
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.embedded.files import write_text
+from infra.errors import ServerUnavailable
+
+REACHABLE = Path("/var/tmp")  # noqa: S108 - the folder we make there is checked to be ours
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom the server runs as; `None` means this very user."""
+
+    uid: int | None
+    gid: int | None
+
+    @classmethod
+    def choose(cls) -> "Account":
+        """Return `nobody` for root and this user for everybody else."""
+        if os.geteuid() != 0:
+            return cls(None, None)
+        try:
+            entry = pwd.getpwnam("nobody")
+        except KeyError:
+            raise ServerUnavailable(
+                "PostgreSQL refuses to run as root and this machine has no user `nobody`: run as another user,"
+                " or set `DUET_DATABASE_URL` to a server of yours."
+            ) from None
+        return cls(entry.pw_uid, entry.pw_gid)
+
+    def popen(self) -> dict[str, Any]:
+        """Return the arguments that make `subprocess` drop to this account."""
+        if self.uid is None:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def can_reach(self, path: Path) -> bool:
+        """Tell whether the account may enter every folder above `path`."""
+        return self.uid is None or all(_may_enter(parent, self.uid) for parent in path.absolute().parents)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder of mode 700 owned by the account; refuses one that belongs to somebody else."""
+        path.mkdir(parents=True, exist_ok=True)
+        if self.uid is None:
+            path.chmod(0o700)
+            return
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {0, self.uid}:
+            raise ServerUnavailable(f"`{path}` belongs to somebody else (uid {found.st_uid}): remove it.")
+        os.chown(path, self.uid, self.gid if self.gid is not None else -1)
+        path.chmod(0o700)
+
+
+def data_folder(account: Account, wanted: Path, note: Path) -> Path:
+    """Return where the server's data lies: `wanted`, or a folder below /var/tmp where the account cannot reach it.
+
+    The choice is written to `note` and kept, so that data is never left behind by a changed permission.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return Path(note.read_text(encoding="utf-8").strip())
+    chosen = wanted if account.can_reach(wanted / "PG_VERSION") or wanted.exists() else _aside(wanted)
+    write_text(note, f"{chosen}\n")
+    return chosen
+
+
+def reachable_copy(account: Account, folder: Path) -> Path:
+    """Return a folder of programs that the account can run: `folder` itself, or a copy of it made once."""
+    if account.can_reach(folder / "bin" / "postgres"):
+        return folder
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    copy = _aside(folder, f"-{size}")
+    if copy.exists():
+        if copy.lstat().st_uid != os.geteuid():
+            raise ServerUnavailable(f"`{copy}` belongs to somebody else: remove it, then try again.")
+        return copy
+    temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
+    shutil.copytree(folder, temporary, symlinks=True)
+    temporary.chmod(0o755)
+    try:
+        temporary.rename(copy)
+    except OSError:  # another start was faster
+        shutil.rmtree(temporary)
+    return copy
+
+
+def _aside(path: Path, suffix: str = "") -> Path:
+    digest = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
+    return REACHABLE / f"duet-{digest}{suffix}"
+
+
+def _may_enter(folder: Path, uid: int) -> bool:
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return True  # we shall make it, with the usual mode
+    needed = stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH
+    return bool(found.st_mode & needed)

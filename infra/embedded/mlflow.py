@@ -1,0 +1,174 @@
+"""The MLflow server: tracking and model registry on our Postgres, artefacts below the data folder.
+
+Its job runner is off (2.6 GB of memory otherwise) and so is its telemetry. The database URL travels in the
+environment, because arguments can be read by everybody on the machine.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+import psutil
+
+from infra.embedded.files import write_text
+from infra.embedded.lease import Running
+from infra.embedded.ports import choose
+from infra.embedded.processes import end, identity, in_group, is_alive
+from infra.errors import ServerUnavailable
+from infra.settings import Settings
+from infra.telemetry import TELEMETRY_OFF
+
+PATIENCE_S = 15.0
+"""How long a live server may take to answer before it counts as hung."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is remembered of a started server."""
+
+    pid: int
+    identity: str
+    group: int
+    host: str
+    port: int
+    backend: str
+
+
+class EmbeddedMlflow:
+    """One MLflow server on the database `backend_url`."""
+
+    name = "mlflow"
+
+    def __init__(self, settings: Settings, backend_url: str = "") -> None:
+        root = settings.data_dir.absolute()
+        self.folder = root / "run" / "mlflow"
+        self.data = root / "mlflow"
+        self.log = root / "logs" / "mlflow.log"
+        self._state = self.folder / "state.json"
+        self._backend_url = backend_url
+        self._settings = settings.mlflow
+
+    def url(self, running: Running) -> str:
+        """Return the address for clients on this machine."""
+        host = "127.0.0.1" if running.host in {"0.0.0.0", "::"} else running.host  # noqa: S104 - compared, not bound
+        return f"http://[{host}]:{running.port}" if ":" in host else f"http://{host}:{running.port}"
+
+    def running(self) -> Running | None:
+        """Return the running server if it answers and works on our database."""
+        state = self._read()
+        if state is None or (self._backend_url and state.backend != self._backend_digest()):
+            return None
+        until = time.monotonic() + PATIENCE_S
+        while is_alive(state.pid, state.identity):
+            if self._is_healthy(state.host, state.port):
+                return Running(state.pid, state.host, state.port)
+            if time.monotonic() > until:
+                return None
+            time.sleep(0.1)
+        return None
+
+    def start(self) -> Running:
+        """Start the server and wait until its health page answers."""
+        self.stop()
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        host = self._settings.host
+        port = choose(self._settings.port, self.folder / "port", "DUET_MLFLOW__PORT", host)
+        command = [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--host", host, "--port", str(port), "--workers", "1"),
+            *("--serve-artifacts", "--artifacts-destination", str(self.data)),
+        ]
+        environment = {
+            **os.environ,
+            **TELEMETRY_OFF,
+            "MLFLOW_BACKEND_STORE_URI": self._backend_url,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        environment.pop("MLFLOW_TRACKING_URI", None)  # the server must not become a client of itself
+        # A shell between us: the server is nobody's child, so neither Ctrl-C nor our end reaches it.
+        started = subprocess.run(  # noqa: S603 - our own command
+            ["/bin/sh", "-c", '"$@" >>"$DUET_LOG" 2>&1 </dev/null & echo $!', "sh", *command],
+            env={**environment, "DUET_LOG": str(self.log)},
+            capture_output=True,
+            text=True,
+            check=True,
+            start_new_session=True,
+            cwd=self.data,
+        )
+        pid = int(started.stdout)
+        state = _State(
+            pid=pid,
+            identity=identity(pid) or "",
+            group=_group_of(pid),
+            host=host,
+            port=port,
+            backend=self._backend_digest(),
+        )
+        write_text(self._state, json.dumps(asdict(state)))
+        until = time.monotonic() + self._settings.start_timeout_s
+        while time.monotonic() < until and is_alive(pid, state.identity):
+            if self._is_healthy(host, port):
+                return Running(pid, host, port)
+            time.sleep(0.1)
+        self.stop()
+        raise ServerUnavailable(
+            f"The MLflow server did not become healthy on port {port} within {self._settings.start_timeout_s:.0f} s:"
+            f" its log `{self.log}` says why."
+        )
+
+    def stop(self) -> None:
+        """End the server and its workers."""
+        state = self._read()
+        if state is None:
+            return
+        main = [psutil.Process(state.pid)] if is_alive(state.pid, state.identity) else []
+        # The shell that led the group is gone, its number stays with the server's family and only with it.
+        group = [process for process in in_group(state.group) if _is_ours(process)] if state.group else []
+        children: list[psutil.Process] = []
+        for process in main:
+            with contextlib.suppress(psutil.Error):
+                children = process.children(recursive=True)
+        end([*main, *children, *group], grace_s=10.0)
+        self._state.unlink(missing_ok=True)
+
+    def _read(self) -> "_State | None":
+        try:
+            return _State(**json.loads(self._state.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _backend_digest(self) -> str:
+        return hashlib.sha256(self._backend_url.encode()).hexdigest()
+
+    @staticmethod
+    def _is_healthy(host: str, port: int) -> bool:
+        target = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        connection = http.client.HTTPConnection(target, port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.client.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    try:
+        return "mlflow" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return 0

@@ -1,0 +1,67 @@
+"""Chooses the port of an embedded server.
+
+A port asked for by number is used or refused; port 0 means one that is free, remembered for the next start so that
+bookmarks and open clients survive, and replaced when somebody else has taken it.
+"""
+
+import contextlib
+import socket
+from pathlib import Path
+
+import psutil
+
+from infra.embedded.files import write_text
+from infra.errors import PortTaken
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether this process could listen on the port now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)  # two sockets may bind one port with SO_REUSEADDR; only one may listen
+        except OSError:
+            return False
+        return True
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def choose(asked: int, memory: Path, variable: str, host: str = "127.0.0.1") -> int:
+    """Return the port to listen on; raises PortTaken if `asked` is a number and not free.
+
+    `memory` is the file that remembers a chosen port, `variable` the setting to name in the message.
+    """
+    if asked:
+        refuse_taken(asked, variable, host)
+        return asked
+    with contextlib.suppress(OSError, ValueError):
+        remembered = int(memory.read_text(encoding="ascii"))
+        if 0 < remembered < 65536 and is_free(remembered, host):
+            return remembered
+    port = free_port(host)
+    write_text(memory, str(port))
+    return port
+
+
+def refuse_taken(port: int, variable: str, host: str = "127.0.0.1") -> None:
+    """Raise PortTaken, naming who listens if that can be known, unless the port is free."""
+    if not is_free(port, host):
+        raise PortTaken(
+            f"Port {port} on {host} is taken{_owner(port)}: free it, or set `{variable}` to another port"
+            " or to 0 to have a free one chosen."
+        )
+
+
+def _owner(port: int) -> str:
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by `{psutil.Process(connection.pid).name()}` (pid {connection.pid})"
+    return ""

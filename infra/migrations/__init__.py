@@ -1,0 +1,1 @@
+"""Alembic's environment and revisions; run them through `infra.migrate`."""

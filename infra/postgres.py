@@ -1,0 +1,160 @@
+"""Connections to PostgreSQL with every timeout set, and fast ways in and out for many rows.
+
+Errors of connecting become one sentence without the password. SQL is only ever composed with `psycopg.sql`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg import sql
+from psycopg_pool import AsyncConnectionPool
+
+from infra.errors import ServerUnavailable
+from infra.settings import PostgresSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Query: TypeAlias = LiteralString | sql.SQL | sql.Composed
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any] | None
+
+
+def connect(
+    database_url: str,
+    *,
+    connect_timeout_s: float = 5.0,
+    statement_timeout_s: float | None = None,
+    application_name: str = "duet",
+    **kwargs: Any,
+) -> psycopg.Connection[Any]:
+    """Open one connection; raises ServerUnavailable.
+
+    `statement_timeout_s=None` leaves statements unbounded, for offline work. Other arguments (`autocommit`,
+    `row_factory`) go to psycopg.
+    """
+    try:
+        return psycopg.connect(
+            database_url,
+            connect_timeout=max(2, round(connect_timeout_s)),  # libpq takes whole seconds, and 1 means 2
+            application_name=application_name,
+            options=_options(database_url, statement_timeout_s),
+            **kwargs,
+        )
+    except psycopg.OperationalError as error:
+        raise ServerUnavailable(_unreachable(database_url, error)) from error
+
+
+def open_pool(
+    database_url: str,
+    settings: PostgresSettings,
+    *,
+    application_name: str = "duet-serving",
+    statement_timeout_s: float | None = None,
+    **kwargs: Any,
+) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
+    """Make a bounded pool of autocommit connections; open it with `async with` or `await pool.open()`.
+
+    A connection is checked before it is lent; waiting is bounded in time and in number (`PoolTimeout`,
+    `TooManyRequests` of psycopg_pool). Other arguments go to each connection.
+    """
+    timeout_s = settings.statement_timeout_s if statement_timeout_s is None else statement_timeout_s
+    return AsyncConnectionPool(
+        database_url,
+        open=False,
+        min_size=settings.pool_size,
+        max_size=settings.pool_size + settings.max_overflow,
+        max_waiting=settings.max_waiting,
+        timeout=settings.checkout_timeout_s,
+        check=AsyncConnectionPool.check_connection,
+        reconnect_timeout=30.0,
+        name=application_name,
+        kwargs={
+            "autocommit": True,
+            "connect_timeout": max(2, round(settings.connect_timeout_s)),
+            "application_name": application_name,
+            "options": _options(database_url, timeout_s),
+            **kwargs,
+        },
+    )
+
+
+def copy_rows(
+    connection: psycopg.Connection[Any], table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> int:
+    """Stream rows into `schema.table` with COPY in the current transaction and return how many went in."""
+    statement = sql.SQL("copy {} ({}) from stdin").format(
+        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
+    )
+    n_rows = 0
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+            n_rows += 1
+    return n_rows
+
+
+def read_frame(connection: psycopg.Connection[Any], query: Query, parameters: Parameters = None) -> "pd.DataFrame":
+    """Run a query and return its rows with the query's column names; arrays become lists."""
+    import pandas as pd
+    from psycopg.rows import tuple_row
+
+    with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
+        cursor.execute(query, parameters)
+        names = [column.name for column in cursor.description or ()]
+        return pd.DataFrame.from_records(cursor.fetchall(), columns=names)
+
+
+def read_table(
+    connection: psycopg.Connection[Any],
+    query: Query,
+    parameters: Parameters = None,
+    *,
+    types: Mapping[str, "pa.DataType"] | None = None,
+) -> "pa.Table":
+    """Run a query through COPY and return an Arrow table: the fast way out for millions of rows.
+
+    Columns must be scalars; `types` names those whose Arrow type must not be guessed. NULL is told from ''.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    statement = sql.SQL("copy ({}) to stdout (format csv, header true, force_quote *)").format(
+        query if isinstance(query, sql.Composable) else sql.SQL(query)
+    )
+    buffer = pa.BufferOutputStream()
+    with connection.cursor() as cursor, cursor.copy(statement, parameters) as copy:
+        for block in copy:
+            buffer.write(block)
+    return csv.read_csv(
+        pa.BufferReader(buffer.getvalue()),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(types or {}),
+            true_values=["t"],
+            false_values=["f"],
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+
+
+def _options(database_url: str, statement_timeout_s: float | None) -> str | None:
+    """Add the statement timeout to the URL's own options instead of replacing them."""
+    own = psycopg.conninfo.conninfo_to_dict(database_url).get("options")
+    parts = [str(own)] if own else []
+    if statement_timeout_s is not None:
+        parts.append(f"-c statement_timeout={round(statement_timeout_s * 1000)}")
+    return " ".join(parts) or None
+
+
+def _unreachable(database_url: str, error: Exception) -> str:
+    place = urlsplit(database_url)
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    password = place.password
+    if password:
+        reason = reason.replace(password, "***")
+    return f"PostgreSQL at `{place.hostname}:{place.port or 5432}{place.path}` cannot be reached: {reason}."

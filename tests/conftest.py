@@ -1,0 +1,150 @@
+"""Fixtures for every test: settings in a temporary folder, real Postgres and Redis, a clock that stands still.
+
+One pair of servers is shared by all workers of a run (they lease it, so the last worker stops it); each worker has its
+own database and its own Redis number.
+"""
+
+from infra.telemetry import disable_telemetry
+
+disable_telemetry()  # before any test module imports a library that reports home
+
+import contextlib  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from datetime import UTC, datetime  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+from urllib.parse import urlsplit, urlunsplit  # noqa: E402
+
+import psycopg  # noqa: E402
+import pytest  # noqa: E402
+import redis  # noqa: E402
+from psycopg import sql  # noqa: E402
+from pydantic import SecretStr  # noqa: E402
+
+from infra.clock import FixedClock  # noqa: E402
+from infra.endpoints import Endpoints, open_endpoints  # noqa: E402
+from infra.migrate import upgrade  # noqa: E402
+from infra.postgres import connect  # noqa: E402
+from infra.settings import Settings  # noqa: E402
+
+# Warnings are errors (pyproject.toml). Only these are let through, each for a reason:
+IGNORED_WARNINGS = (
+    # platformdirs notes that a container has no XDG_RUNTIME_DIR; jupyter, pulled in by a dependency, asks it on import.
+    "ignore:XDG_RUNTIME_DIR is not set:Warning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in IGNORED_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own `DUET_…` variables must not change what a test sees."""
+    for name in list(os.environ):
+        if name.startswith("DUET_") and name != "DUET_SHARED_DATA":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a test: data in a temporary folder, every port free; no server runs yet."""
+    return make_settings(tmp_path / "duet")
+
+
+@pytest.fixture
+def connected_settings(settings: Settings, endpoints: Endpoints) -> Settings:
+    """The same settings with the URLs of this worker's Postgres and Redis."""
+    return settings.model_copy(
+        update={"database_url": SecretStr(endpoints.database_url), "redis_url": SecretStr(endpoints.redis_url)}
+    )
+
+
+@pytest.fixture(scope="session")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """Real Postgres and Redis: this worker's own migrated database and its own Redis number."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    base = tmp_path_factory.getbasetemp()
+    settings = make_settings((base.parent if worker else base) / "servers")
+    with open_endpoints(settings) as shared:
+        database = f"duet_{worker or 'main'}"
+        with connect(shared.database_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
+            connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+        number = int(worker.removeprefix("gw") or 0) % 60 + 1
+        mine = replace(
+            shared,
+            database_url=urlunsplit(urlsplit(shared.database_url)._replace(path=f"/{database}")),
+            redis_url=urlunsplit(urlsplit(shared.redis_url)._replace(path=f"/{number}")),
+        )
+        upgrade(mine.database_url)
+        yield mine
+    remove_kept_aside(settings)
+
+
+@pytest.fixture
+def connection(endpoints: Endpoints) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the worker's database with every table of Duet's own schemas empty."""
+    with connect(endpoints.database_url) as connection:
+        empty_tables(connection)
+        yield connection
+        connection.rollback()
+
+
+@pytest.fixture
+def redis_client(endpoints: Endpoints) -> Iterator[redis.Redis]:
+    """A client of the worker's own, empty Redis database."""
+    with redis.Redis.from_url(endpoints.redis_url, socket_timeout=10) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """A clock that stands at noon on 1 June 2026, UTC."""
+    return FixedClock(datetime(2026, 6, 1, 12, tzinfo=UTC))
+
+
+def make_settings(data_dir: Path, **overrides: Any) -> Settings:
+    """Settings with free ports and small servers."""
+    groups: dict[str, Any] = {
+        "environment": "test",
+        "data_dir": data_dir,
+        "postgres": {"shared_buffers_mb": 64},
+        "mlflow": {"port": 0},
+        "dagster": {"port": 0},
+        "serving": {"port": 0},
+    }
+    return Settings(**{**groups, **overrides})
+
+
+def empty_tables(connection: psycopg.Connection[Any]) -> None:
+    """Delete every row of the schemas `duet` and `features`, the append-only audit included."""
+    # As a replica, no trigger fires: neither the audit's refusal nor the foreign keys' checks.
+    connection.execute("set session_replication_role = replica")
+    tables = connection.execute(
+        "select schemaname, tablename from pg_tables"
+        " where schemaname in ('duet', 'features') and tablename <> 'alembic_version'"
+    ).fetchall()
+    for schema, table in tables:
+        connection.execute(sql.SQL("delete from {}").format(sql.Identifier(schema, table)))
+    connection.execute("set session_replication_role = default")
+    connection.commit()
+
+
+def remove_kept_aside(settings: Settings) -> None:
+    """Remove the Postgres data that root keeps outside the temporary folder, if this was the last user."""
+    from infra.embedded.lease import holders, locked
+    from infra.embedded.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(settings)
+    with locked(server.folder):
+        data = server.known_data
+        if data is not None and data != server.wanted and not holders(server.folder):
+            shutil.rmtree(data)
+            with contextlib.suppress(FileNotFoundError):
+                (settings.data_dir / "postgres.folder").unlink()
