@@ -1,0 +1,128 @@
+"""What must hold for the snapshots. A failing blocking check fails the step, so nothing downstream starts.
+
+The checks belong to the step that takes the snapshots: nobody can leave them out, and a snapshot that fails them
+never becomes the one that later steps read.
+"""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from pipelines.ingest.config import SnapshotConfig
+from pipelines.presentation import path, table
+from pipelines.snapshots import Instant
+from pipelines.validation.frames import Facts
+from pipelines.validation.run import ValidationReport
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+PEOPLE_CHECK = dg.AssetCheckSpec(
+    "people_expectations",
+    asset="people",
+    blocking=True,
+    description="Great Expectations: types, ranges, uniqueness and volume of people.",
+)
+INTERACTIONS_CHECK = dg.AssetCheckSpec(
+    "interactions_expectations",
+    asset="interactions",
+    blocking=True,
+    description="Great Expectations: types, ranges, references, freshness, volume and like rate of interactions.",
+)
+LIVE_CHECK = dg.AssetCheckSpec(
+    "interactions_are_live",
+    asset="interactions",
+    blocking=False,
+    description="Warns when the data are historical: the run then works as of the end of the data.",
+)
+CHECK_SPECS = [PEOPLE_CHECK, INTERACTIONS_CHECK, LIVE_CHECK]
+
+
+def validate_people(
+    people: "pd.DataFrame", facts: Facts, accepted: Facts | None, as_of: datetime, config: SnapshotConfig, docs: "Path"
+) -> ValidationReport:
+    """Run the suites on people."""
+    from pipelines.validation.frames import people_frame, totals_frame
+    from pipelines.validation.run import validate
+    from pipelines.validation.suites import people_suite, people_totals_suite
+
+    return validate(
+        {
+            "people": (people_frame(people, as_of, config.validated_rows), people_suite(config)),
+            "people_totals": (totals_frame(facts), people_totals_suite(config, accepted)),
+        },
+        docs,
+        {"people": ["user_id"]},
+    )
+
+
+def validate_interactions(
+    interactions: "pd.DataFrame",
+    people: "pd.DataFrame",
+    facts: Facts,
+    accepted: Facts | None,
+    as_of: datetime,
+    config: SnapshotConfig,
+    docs: "Path",
+) -> ValidationReport:
+    """Run the suites on interactions."""
+    from pipelines.validation.frames import interactions_frame, totals_frame
+    from pipelines.validation.run import validate
+    from pipelines.validation.suites import interactions_suite, interactions_totals_suite
+
+    return validate(
+        {
+            "interactions": (
+                interactions_frame(interactions, people, config.validated_rows),
+                interactions_suite(as_of),
+            ),
+            "interactions_totals": (totals_frame(facts), interactions_totals_suite(config, accepted)),
+        },
+        docs,
+        {"interactions": ["actor_id", "target_id", "kind", "occurred_at"]},
+    )
+
+
+def expectations_result(spec: dg.AssetCheckSpec, report: ValidationReport) -> dg.AssetCheckResult:
+    """Show how the expectations went, the failed ones first."""
+    ordered = sorted(report.outcomes, key=lambda outcome: outcome.passed)
+    metadata: dict[str, dg.MetadataValue] = {
+        "summary": dg.MetadataValue.text(report.sentence()),
+        "expectations": table([asdict(outcome) for outcome in ordered]),
+    }
+    if report.failures:
+        metadata["failed"] = table([asdict(outcome) for outcome in report.failures])
+    if report.document is not None:
+        metadata["data_docs"] = path(report.document)
+        metadata["data_docs_url"] = dg.MetadataValue.url(report.document.as_uri())
+    return dg.AssetCheckResult(
+        check_name=spec.name,
+        asset_key=spec.asset_key,
+        passed=report.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=report.sentence()[:1000],
+        metadata=metadata,
+    )
+
+
+def live_result(instant: Instant) -> dg.AssetCheckResult:
+    """Warn when the clock of the run was set back to the end of old data."""
+    told = "the data are live"
+    if instant.is_historical:
+        told = f"the newest interaction is from {instant.newest_at.isoformat()}: the run works as of that instant"
+    return dg.AssetCheckResult(
+        check_name=LIVE_CHECK.name,
+        asset_key=LIVE_CHECK.asset_key,
+        passed=not instant.is_historical,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=told,
+        metadata={
+            "as_of": instant.at.isoformat(),
+            "newest_at": instant.newest_at.isoformat(),
+            "reason": instant.reason,
+        },
+    )

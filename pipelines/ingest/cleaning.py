@@ -1,0 +1,264 @@
+"""The row contract: source columns in, rows that fit `duet.users` and `duet.interactions` out, and a reason for each rest.
+
+Pure and vectorised. What only the database knows (unknown people, keys seen earlier in the file) is found by the
+loader. Nothing is repaired: a row fits or it is quarantined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.ingest import columns as read
+from pipelines.ingest import faults as why
+from pipelines.ingest.attributes import NumericColumns, json_objects
+from pipelines.ingest.columns import mask_of, present, without
+from pipelines.ingest.faults import Faults
+from pipelines.ingest.frames import INTERACTIONS, KINDS, PEOPLE, event_ids, hashed_event_ids, hashed_id
+from pipelines.ingest.mapping import Rating, Source
+
+LARGEST_ID = 2**63 - 1
+YOUNGEST, OLDEST = 18, 120
+CLOCK_SKEW = timedelta(minutes=5)
+_KIND_NAMES = {kind: kind for kind in KINDS}
+_UUID = r"^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Rows that fit, and which source rows do not."""
+
+    good: Any
+    bad: NDArray[np.int64]
+    reasons: list[str]
+
+
+class _Rows:
+    """One batch and where its contract columns come from."""
+
+    def __init__(self, table: Any, origins: Mapping[str, Source], faults: Faults) -> None:
+        self._table = table
+        self._origins = origins
+        self.n_rows: int = table.num_rows
+        self.faults = faults
+
+    def source(self, name: str) -> Source:
+        return self._origins.get(name, _ABSENT)
+
+    def column(self, name: str) -> Any:
+        """Return the source array of a contract column; text with NUL characters is a fault."""
+        origin = self._origins.get(name)
+        if origin is None:
+            return pa.nulls(self.n_rows, pa.string())
+        if origin.column is None:
+            return pa.array([origin.constant] * self.n_rows)
+        return self.raw(origin.column)
+
+    def raw(self, column: str) -> Any:
+        array = self._table.column(column)
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        if isinstance(array, pa.ChunkedArray):
+            array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if pa.types.is_null(array.type):
+            array = array.cast(pa.string())
+        if read.is_text(array.type):
+            nul = mask_of(pc.match_substring(array, "\x00"))
+            self.faults.mark(nul, why.NUL, column)
+            array = without(array, nul)
+        return array
+
+    def ids(self, name: str) -> Any:
+        """Return ids 1 to 2^63-1, hashed when the source says so; a missing one is a fault."""
+        array = self.column(name)
+        if self.source(name).hash:
+            text = read.texts(array, self.faults, name, 1000)
+            coded = text.dictionary_encode()
+            hashes = pa.array([hashed_id(value) for value in coded.dictionary.to_pylist()], pa.int64())
+            values = hashes.take(coded.indices)
+        else:
+            values = read.integers(array, self.faults, name, 1, LARGEST_ID)
+        return self.required(values, name)
+
+    def instants(self, name: str, latest: datetime) -> Any:
+        """Return instants not later than `latest`."""
+        origin = self.source(name)
+        stamps = read.instants(
+            self.column(name),
+            self.faults,
+            name,
+            text_format=origin.format,
+            unit=origin.unit,
+            timezone=origin.timezone,
+        )
+        future = mask_of(pc.greater(stamps, pa.scalar(latest, pa.timestamp("us", "UTC"))))
+        self.faults.mark(future, why.FUTURE, name)
+        return stamps
+
+    def required(self, values: Any, name: str) -> Any:
+        self.faults.mark(~present(values), why.MISSING, name)
+        return values
+
+    def cleaned(self, arrays: Mapping[str, Any], schema: Any) -> Cleaned:
+        """Cut the faulty rows out and cast the rest to the schema; absent columns stay absent."""
+        bad = self.faults.bad
+        fields = [item for item in schema if item.name in arrays]
+        keep = pa.array(~bad)
+        good = pa.table(
+            [arrays[f.name].filter(keep).cast(f.type, safe=False) for f in fields], schema=pa.schema(fields)
+        )
+        return Cleaned(good, np.flatnonzero(bad), self.faults.reasons())
+
+
+_ABSENT = Source(column="-", constant=None)
+
+
+def clean_people(
+    table: Any,
+    lines: NDArray[np.int64],
+    origins: Mapping[str, Source],
+    extras: Sequence[str],
+    *,
+    now: datetime,
+    numeric: NumericColumns,
+) -> Cleaned:
+    """Return the people of one batch; `good` has only the contract columns that `origins` names, and `attributes`."""
+    faults = Faults(table.num_rows)
+    rows = _Rows(table, origins, faults)
+    latest = now + CLOCK_SKEW
+    arrays: dict[str, Any] = {"user_id": rows.ids("user_id")}
+    for name in origins:
+        if name in _PERSON_NUMBERS:
+            arrays[name] = read.numbers(rows.column(name), faults, name, *_PERSON_NUMBERS[name])
+        elif name in {"age_min", "age_max"}:
+            arrays[name] = read.integers(rows.column(name), faults, name, YOUNGEST, OLDEST)
+        elif name in {"created_at", "last_active_at"}:
+            arrays[name] = rows.instants(name, latest)
+        elif name in {"seeking", "interests"}:
+            origin = rows.source(name)
+            arrays[name] = read.label_lists(
+                rows.column(name), faults, name, separator=origin.separator, values=origin.values
+            )
+    if "gender" in origins:
+        arrays["gender"] = read.labels(rows.column("gender"), faults, "gender", rows.source("gender").values)
+    if "bio" in origins:
+        arrays["bio"] = read.texts(rows.column("bio"), faults, "bio")
+    if "visible" in origins:
+        arrays["visible"] = pc.fill_null(read.flags(rows.column("visible"), faults, "visible"), True)
+    if "birth_date" in origins:
+        arrays["birth_date"] = _birth_dates(rows, now)
+    _consistent(arrays, faults)
+    arrays["attributes"] = _attributes(rows, origins, extras, numeric)
+    arrays["line"] = pa.array(lines)
+    return rows.cleaned(arrays, PEOPLE)
+
+
+_PERSON_NUMBERS = {"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0), "max_distance_km": (0.0, 40_100.0)}
+
+
+def _birth_dates(rows: _Rows, now: datetime) -> Any:
+    faults = rows.faults
+    born = read.dates(rows.column("birth_date"), faults, "birth_date", text_format=rows.source("birth_date").format)
+    today = now.astimezone(UTC).date()
+    faults.mark(mask_of(pc.greater(born, pa.scalar(today))), why.FUTURE, "birth_date")
+    outside = pc.or_(
+        pc.greater(born, pa.scalar(_years_before(today, YOUNGEST))),
+        pc.less(born, pa.scalar(_years_before(today, OLDEST))),
+    )
+    faults.mark(mask_of(outside), why.OUT_OF_RANGE, "birth_date")
+    return born
+
+
+def _years_before(day: date, years: int) -> date:
+    # 29 February has no counterpart in most years; the day before is on the generous side.
+    return day.replace(year=day.year - years, day=28 if (day.month, day.day) == (2, 29) else day.day)
+
+
+def _consistent(arrays: Mapping[str, Any], faults: Faults) -> None:
+    if "age_min" in arrays and "age_max" in arrays:
+        faults.mark(mask_of(pc.greater(arrays["age_min"], arrays["age_max"])), why.OUT_OF_RANGE, "age_min > age_max")
+    if "latitude" in arrays and "longitude" in arrays:
+        here, there = present(arrays["latitude"]), present(arrays["longitude"])
+        faults.mark(here & ~there, why.MISSING, "longitude")
+        faults.mark(there & ~here, why.MISSING, "latitude")
+
+
+def _attributes(rows: _Rows, origins: Mapping[str, Source], extras: Sequence[str], numeric: NumericColumns) -> Any:
+    columns = {name: rows.raw(name) for name in extras}
+    if rows.source("user_id").hash:
+        # Kept as text even where it looks like a number: it is a name, not a quantity.
+        source_id = origins["user_id"].column or ""
+        columns = {"source_id": rows.raw(source_id), **columns}
+    found = json_objects(columns, rows.n_rows, rows.faults, numeric)
+    numeric.seen.pop("source_id", None)
+    return found
+
+
+def clean_interactions(
+    table: Any,
+    lines: NDArray[np.int64],
+    origins: Mapping[str, Source],
+    rating: Rating | None,
+    *,
+    now: datetime,
+) -> Cleaned:
+    """Return the interactions of one batch, each with its event id."""
+    faults = Faults(table.num_rows)
+    rows = _Rows(table, origins, faults)
+    actors = rows.ids("actor_id")
+    targets = rows.ids("target_id")
+    kinds = _kinds(rows, rating)
+    occurred = rows.required(rows.instants("occurred_at", now + CLOCK_SKEW), "occurred_at")
+    faults.mark(mask_of(pc.equal(actors, targets)), why.SELF)
+    arrays = {
+        "event_id": _event_ids(rows, origins, actors, targets, kinds, occurred),
+        "actor_id": actors,
+        "target_id": targets,
+        "kind": kinds,
+        "occurred_at": occurred,
+        "line": pa.array(lines),
+    }
+    return rows.cleaned(arrays, INTERACTIONS)
+
+
+def _kinds(rows: _Rows, rating: Rating | None) -> Any:
+    if rating is not None:
+        scores = read.numbers(rows.raw(rating.column), rows.faults, rating.column, -1e12, 1e12)
+        rows.required(scores, rating.column)
+        return pc.if_else(pc.greater_equal(scores, rating.like_at_or_above), "like", "pass")
+    kinds = read.labels(rows.column("kind"), rows.faults, "kind", rows.source("kind").values or _KIND_NAMES)
+    return rows.required(kinds, "kind")
+
+
+def _event_ids(rows: _Rows, origins: Mapping[str, Source], actors: Any, targets: Any, kinds: Any, occurred: Any) -> Any:
+    faults = rows.faults
+    given = pa.nulls(rows.n_rows, pa.string())
+    if "event_id" in origins:
+        given = read.texts(rows.column("event_id"), faults, "event_id", 1000)
+        if rows.source("event_id").hash:
+            named = present(given)
+            hashed = hashed_event_ids(given.filter(pa.array(named)))
+            given = _spread(hashed, named)
+        else:
+            faults.mark(present(given) & ~mask_of(pc.match_substring_regex(given, _UUID)), why.WRONG_TYPE, "event_id")
+            given = pc.utf8_lower(pc.replace_substring(given, "-", ""))
+    derived = ~present(given) & ~faults.bad
+    if not derived.any():
+        return given
+    keep = pa.array(derived)
+    fresh = event_ids(actors.filter(keep), targets.filter(keep), kinds.filter(keep), occurred.filter(keep))
+    return pc.coalesce(_spread(fresh, derived), given)
+
+
+def _spread(values: Any, rows: NDArray[np.bool_]) -> Any:
+    """Put `values` at the rows of the mask, null elsewhere."""
+    at = np.cumsum(rows) - 1
+    return values.take(pa.array(at, mask=~rows))

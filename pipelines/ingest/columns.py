@@ -1,0 +1,275 @@
+"""Turn one source column of any type into one contract column, without looking at single rows.
+
+Every function takes an Arrow array (text from CSV, typed from Parquet), marks the rows that cannot be read in
+`Faults`, and returns an array of the contract's type in which those rows are null. Nothing is guessed: a value that
+does not parse is a fault, never a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.ingest import faults as why
+from pipelines.ingest.faults import Faults, Mask
+
+_INTEGER = r"^[+-]?[0-9]+(\.0+)?$"
+_NUMBER = r"^[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?$"
+_NOT_FINITE = r"^[+-]?(?i:nan|inf|infinity)$"
+_ZONED = r"(Z|z|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_LARGEST = "9223372036854775807"
+_TRUE = ("true", "t", "yes", "y", "1")
+_FALSE = ("false", "f", "no", "n", "0")
+_DEFAULT_SEPARATORS = r"[|;,]"
+_MAX_TEXT = 10_000
+_MAX_LABEL = 64
+_MAX_LABELS = 100
+_UNITS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+_YEAR_9999_US = 253_402_300_799_000_000
+
+
+def mask_of(array: Any) -> Mask:
+    """Return a boolean Arrow array as numpy, null meaning false."""
+    return np.asarray(pc.fill_null(array, False).to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def present(array: Any) -> Mask:
+    """Return which values are there."""
+    return np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def without(array: Any, rows: Mask) -> Any:
+    """Return the array with null in the rows of the mask."""
+    return pc.if_else(pa.array(~rows), array, pa.scalar(None, array.type)) if rows.any() else array
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether an Arrow type is a string type."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def text_of(array: Any) -> Any:
+    """Return the array as trimmed text; empty text is null."""
+    text = pc.utf8_trim_whitespace(array.cast(pa.string()))
+    return without(text, mask_of(pc.equal(text, "")))
+
+
+def integers(array: Any, faults: Faults, column: str, low: int, high: int) -> Any:
+    """Return int64 in [low, high]."""
+    kind = array.type
+    if pa.types.is_uint64(kind):
+        faults.mark(mask_of(pc.greater(array, pa.scalar(2**63 - 1, pa.uint64()))), why.OUT_OF_RANGE, column)
+        values = without(array, faults.bad).cast(pa.int64())
+    elif pa.types.is_integer(kind):
+        values = array.cast(pa.int64())
+    elif pa.types.is_floating(kind):
+        array = _finite(array.cast(pa.float64()), faults, column)
+        fractional = mask_of(pc.not_equal(pc.floor(array), array))
+        faults.mark(fractional, why.WRONG_TYPE, column)
+        # Beyond 2**53 a float no longer says which whole number it means.
+        vague = mask_of(pc.greater(pc.abs(array), float(2**53)))
+        faults.mark(vague, why.OUT_OF_RANGE, column)
+        values = without(array, fractional | vague).cast(pa.int64())
+    elif is_text(kind):
+        values = _integers_from_text(text_of(array), faults, column)
+    else:
+        return _wrong_type(array, faults, column, pa.int64())
+    outside = mask_of(pc.or_(pc.less(values, low), pc.greater(values, high)))
+    faults.mark(outside, why.OUT_OF_RANGE, column)
+    return without(values, outside)
+
+
+def _integers_from_text(text: Any, faults: Faults, column: str) -> Any:
+    fits = mask_of(pc.match_substring_regex(text, _INTEGER))
+    faults.mark(mask_of(pc.match_substring_regex(text, _NOT_FINITE)), why.NOT_FINITE, column)
+    faults.mark(present(text) & ~fits, why.WRONG_TYPE, column)
+    text = without(text, ~fits)
+    text = pc.replace_substring_regex(text, r"\.0+$", "")
+    magnitude = pc.utf8_ltrim(pc.utf8_ltrim(text, characters="+-"), characters="0")
+    length = pc.utf8_length(magnitude)
+    too_large = mask_of(pc.or_(pc.greater(length, 19), pc.and_(pc.equal(length, 19), pc.greater(magnitude, _LARGEST))))
+    faults.mark(too_large, why.OUT_OF_RANGE, column)
+    magnitude = pc.if_else(pc.equal(magnitude, ""), "0", magnitude)
+    values = without(magnitude, too_large).cast(pa.int64())
+    return pc.if_else(pc.starts_with(text, "-"), pc.negate(values), values)
+
+
+def numbers(array: Any, faults: Faults, column: str, low: float, high: float) -> Any:
+    """Return finite float64 in [low, high]."""
+    if is_text(array.type):
+        text = text_of(array)
+        fits = mask_of(pc.match_substring_regex(text, _NUMBER))
+        faults.mark(mask_of(pc.match_substring_regex(text, _NOT_FINITE)), why.NOT_FINITE, column)
+        faults.mark(present(text) & ~fits, why.WRONG_TYPE, column)
+        values = pc.utf8_ltrim(without(text, ~fits), characters="+").cast(pa.float64())
+    elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        values = _finite(array.cast(pa.float64(), safe=False), faults, column)
+    else:
+        return _wrong_type(array, faults, column, pa.float64())
+    outside = mask_of(pc.or_(pc.less(values, low), pc.greater(values, high)))
+    faults.mark(outside, why.OUT_OF_RANGE, column)
+    return without(values, outside)
+
+
+def _finite(values: Any, faults: Faults, column: str) -> Any:
+    wild = present(values) & ~mask_of(pc.is_finite(values))
+    faults.mark(wild, why.NOT_FINITE, column)
+    return without(values, wild)
+
+
+def _wrong_type(array: Any, faults: Faults, column: str, kind: Any) -> Any:
+    faults.mark(present(array), why.WRONG_TYPE, column)
+    return pa.nulls(len(array), kind)
+
+
+def instants(
+    array: Any,
+    faults: Faults,
+    column: str,
+    *,
+    text_format: str | None = None,
+    unit: str | None = None,
+    timezone: str = "UTC",
+) -> Any:
+    """Return `timestamp[us, UTC]`; text without a zone is read in `timezone`, numbers in `unit` since 1970."""
+    if unit is not None:
+        seconds = numbers(array, faults, column, -1e30, 1e30)
+        micros = np.asarray(pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)) * _UNITS[unit]
+        outside = np.abs(micros) > _YEAR_9999_US
+        faults.mark(outside, why.OUT_OF_RANGE, column)
+        whole = pa.array(np.where(outside, 0.0, micros).round().astype(np.int64))
+        return without(whole, outside | ~present(seconds)).cast(pa.timestamp("us", "UTC"))
+    if pa.types.is_date(array.type):
+        array = array.cast(pa.timestamp("us"))
+    if pa.types.is_timestamp(array.type):
+        zoned = array.type.tz is not None
+        stamps = array.cast(pa.timestamp("us", "UTC" if zoned else None), safe=False)
+        return stamps if zoned else _localised(stamps, timezone)
+    if not is_text(array.type):
+        return _wrong_type(array, faults, column, pa.timestamp("us", "UTC"))
+    text = text_of(array)
+    # Offsets such as +0130 or a bare +01 are ISO 8601; letting pandas see one zone keeps its fast path.
+    frame = pd.Series(text.to_pandas(), dtype="object")
+    parsed = pd.to_datetime(frame, errors="coerce", utc=True, format=text_format or "ISO8601")
+    read = np.asarray(parsed.notna())
+    faults.mark(present(text) & ~read, why.WRONG_TYPE, column)
+    stamps = pa.Array.from_pandas(parsed, type=pa.timestamp("us", "UTC"), safe=False)
+    if timezone == "UTC":
+        return stamps
+    zoned_rows = pc.fill_null(pc.match_substring_regex(text, _ZONED), False)
+    if text_format is not None and "%z" not in text_format:
+        zoned_rows = pa.array(np.zeros(len(text), dtype=bool))
+    return pc.if_else(zoned_rows, stamps, _localised(stamps.cast(pa.timestamp("us", "UTC")), timezone))
+
+
+def _localised(stamps: Any, timezone: str) -> Any:
+    """Read wall-clock time as time in `timezone`; a doubtful hour is its earlier reading, a skipped one moves on."""
+    naive = stamps.cast(pa.int64()).cast(pa.timestamp("us"))
+    zoned = pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent="latest")
+    return zoned.cast(pa.timestamp("us", "UTC"))
+
+
+def dates(array: Any, faults: Faults, column: str, *, text_format: str | None = None) -> Any:
+    """Return `date32`."""
+    if pa.types.is_date(array.type):
+        return array.cast(pa.date32())
+    if pa.types.is_timestamp(array.type):
+        return array.cast(pa.timestamp("us", array.type.tz)).cast(pa.date32(), safe=False)
+    if not is_text(array.type):
+        return _wrong_type(array, faults, column, pa.date32())
+    stamps = instants(array, faults, column, text_format=text_format)
+    return stamps.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
+
+
+def flags(array: Any, faults: Faults, column: str) -> Any:
+    """Return booleans; `true/false`, `yes/no`, `t/f`, `y/n` and `1/0` are read."""
+    if pa.types.is_boolean(array.type):
+        return array
+    if not (is_text(array.type) or pa.types.is_integer(array.type)):
+        return _wrong_type(array, faults, column, pa.bool_())
+    text = pc.utf8_lower(text_of(array))
+    yes = mask_of(pc.is_in(text, pa.array(_TRUE)))
+    no = mask_of(pc.is_in(text, pa.array(_FALSE)))
+    faults.mark(present(text) & ~yes & ~no, why.WRONG_TYPE, column)
+    return without(pa.array(yes), ~yes & ~no)
+
+
+def texts(array: Any, faults: Faults, column: str, max_length: int = _MAX_TEXT) -> Any:
+    """Return text of at most `max_length` characters."""
+    if pa.types.is_nested(array.type) or pa.types.is_binary(array.type):
+        return _wrong_type(array, faults, column, pa.string())
+    text = text_of(array)
+    long = mask_of(pc.greater(pc.utf8_length(text), max_length))
+    faults.mark(long, why.TOO_LONG, column)
+    return without(text, long)
+
+
+def labels(array: Any, faults: Faults, column: str, values: Mapping[str, str] | None = None) -> Any:
+    """Return lower-case labels (gender, kind); with `values`, each must be in the map."""
+    text = pc.utf8_lower(texts(array, faults, column, _MAX_LABEL))
+    return text if values is None else _mapped(text, faults, column, values)
+
+
+def _mapped(text: Any, faults: Faults, column: str, values: Mapping[str, str]) -> Any:
+    known = {source.strip().lower(): target for source, target in values.items()}
+    position = pc.index_in(text, pa.array(list(known), pa.string()))
+    faults.mark(present(text) & ~present(position), why.BAD_ENUM, column)
+    return pa.array(list(known.values()), pa.string()).take(position)
+
+
+def label_lists(
+    array: Any,
+    faults: Faults,
+    column: str,
+    *,
+    separator: str | None = None,
+    values: Mapping[str, str] | None = None,
+) -> Any:
+    """Return `list<string>` of distinct lower-case labels in source order; text is split at `separator`.
+
+    Without a separator text is split at `|`, `;` and `,`; brackets and quotes around it are dropped.
+    """
+    n_rows = len(array)
+    if is_text(array.type):
+        text = pc.replace_substring_regex(text_of(array), r"^[\[{(]|[\])}]$|[\"']", "")
+        parts = (
+            pc.split_pattern_regex(text, _DEFAULT_SEPARATORS)
+            if separator is None
+            else pc.split_pattern(text, separator)
+        )
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        if not is_text(array.type.value_type):
+            return _wrong_type(array, faults, column, pa.list_(pa.string()))
+        parts = array
+    else:
+        return _wrong_type(array, faults, column, pa.list_(pa.string()))
+    parents = np.asarray(pc.list_parent_indices(parts).to_numpy(zero_copy_only=False), dtype=np.int64)
+    items = pc.utf8_lower(text_of(pc.list_flatten(parts).cast(pa.string())))
+    rows_of = _row_marker(parents, n_rows)
+    long = mask_of(pc.greater(pc.utf8_length(items), _MAX_LABEL))
+    faults.mark(rows_of(long), why.TOO_LONG, column)
+    if values is not None:
+        inner = Faults(len(items))
+        items = _mapped(items, inner, column, values)
+        faults.mark(rows_of(inner.bad), why.BAD_ENUM, column)
+    coded = items.dictionary_encode()
+    codes = np.asarray(pc.fill_null(coded.indices, -1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    kept = np.flatnonzero(codes >= 0)
+    _, first = np.unique(parents[kept] * (len(coded.dictionary) + 1) + codes[kept], return_index=True)
+    kept = kept[np.sort(first)]
+    counts = np.bincount(parents[kept], minlength=n_rows)
+    faults.mark(counts > _MAX_LABELS, why.TOO_LONG, column)
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), items.take(pa.array(kept)))
+
+
+def _row_marker(parents: Any, n_rows: int) -> Callable[[Mask], Mask]:
+    def rows_of(items: Mask) -> Mask:
+        return np.bincount(parents[items], minlength=n_rows).astype(bool)
+
+    return rows_of

@@ -1,0 +1,130 @@
+"""Import people and interactions from CSV or Parquet files of any size, in bounded memory and one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingType
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from infra.clock import Clock
+from pipelines.ingest import load
+from pipelines.ingest.attributes import NumericColumns
+from pipelines.ingest.cleaning import clean_interactions, clean_people
+from pipelines.ingest.errors import IngestError, RefusedFile
+from pipelines.ingest.frames import PEOPLE
+from pipelines.ingest.mapping import Mapping, Source, resolve
+from pipelines.ingest.quarantine import Quarantine
+from pipelines.ingest.reading import SourceFile, open_source
+from pipelines.ingest.report import ImportReport
+from pipelines.ingest.transaction import Progress, importing, no_progress
+
+
+def import_tables(
+    connection: psycopg.Connection[Any],
+    *,
+    people: Path | None,
+    interactions: Path | None,
+    data_dir: Path,
+    clock: Clock,
+    mapping: Mapping | None = None,
+    encoding: str | None = None,
+    progress: Progress = no_progress,
+) -> ImportReport:
+    """Import either file or both; people first, so that interactions may name them.
+
+    Raises:
+        RefusedFile: a file is not what it claims to be or lacks a required column; nothing is written.
+        RefusedMapping: the mapping does not fit the files; nothing is written.
+    """
+    if people is None and interactions is None:
+        raise IngestError("There is nothing to import: give `--people`, `--interactions` or both.")
+    mapping = mapping or Mapping()
+    # Both files are opened, and so refused, before anything is staged.
+    people_file = None if people is None else _PeopleFile(people, mapping, encoding)
+    interactions_file = None if interactions is None else _InteractionsFile(interactions, mapping, encoding)
+    source = ", ".join(path.name for path in (people, interactions) if path is not None)
+    parameters = {
+        "people": None if people is None else str(people),
+        "interactions": None if interactions is None else str(interactions),
+        "mapping": mapping.model_dump(mode="json", exclude_defaults=True),
+    }
+    with importing(
+        connection, kind="tables", source=source, parameters=parameters, data_dir=data_dir, clock=clock
+    ) as report:
+        if people_file is not None:
+            people_file.load(connection, report, clock, progress)
+        if interactions_file is not None:
+            interactions_file.load(connection, report, clock, progress)
+    return report
+
+
+class _PeopleFile:
+    def __init__(self, path: Path, mapping: Mapping, encoding: str | None) -> None:
+        self._file = _open(path, mapping, encoding)
+        self._origins, extras = resolve(mapping.people, self._file.header, path)
+        self._extras = extras
+        _require(self._origins, ("user_id",), path)
+
+    def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
+        counts, numeric, now = report.people, NumericColumns(), clock.now()
+        quarantine = Quarantine(connection, report.import_id, self._file.path.name, counts.quarantined)
+        for batch in self._file.batches():
+            counts.read += batch.rows.num_rows + len(batch.malformed)
+            quarantine.add_malformed(batch.malformed)
+            cleaned = clean_people(batch.rows, batch.lines, self._origins, self._extras, now=now, numeric=numeric)
+            quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
+            load.stage_people(connection, cleaned.good)
+            progress("people", self._file.position, self._file.size)
+        columns = [name for name in PEOPLE.names if name in self._origins or name == "attributes"]
+        load.merge_people(connection, columns, now, counts)
+        quarantine.take_staged()
+        without = load.claim_slots(connection, numeric.names())
+        if without:
+            report.notes.append(
+                f"All 24 feature slots are taken: {', '.join(f'`{name}`' for name in without)} "
+                "are kept as attributes but are no features."
+            )
+
+
+class _InteractionsFile:
+    def __init__(self, path: Path, mapping: Mapping, encoding: str | None) -> None:
+        self._file = _open(path, mapping, encoding)
+        self._rating = mapping.interactions.rating
+        self._origins, self._unused = resolve(mapping.interactions, self._file.header, path)
+        kind = () if self._rating is not None else ("kind",)
+        _require(self._origins, ("actor_id", "target_id", *kind, "occurred_at"), path)
+
+    def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
+        counts, now = report.interactions, clock.now()
+        quarantine = Quarantine(connection, report.import_id, self._file.path.name, counts.quarantined)
+        for batch in self._file.batches():
+            counts.read += batch.rows.num_rows + len(batch.malformed)
+            quarantine.add_malformed(batch.malformed)
+            cleaned = clean_interactions(batch.rows, batch.lines, self._origins, self._rating, now=now)
+            quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
+            load.stage_interactions(connection, cleaned.good)
+            progress("interactions", self._file.position, self._file.size)
+        load.merge_interactions(connection, counts)
+        quarantine.take_staged()
+        if self._unused:
+            names = ", ".join(f"`{name}`" for name in self._unused)
+            report.notes.append(f"Columns of `{self._file.path.name}` that Duet has no place for: {names}.")
+
+
+def _open(path: Path, mapping: Mapping, encoding: str | None) -> SourceFile:
+    return open_source(
+        path,
+        encoding=encoding or mapping.encoding,
+        delimiter=mapping.delimiter,
+        null_values=mapping.null_values,
+    )
+
+
+def _require(origins: MappingType[str, Source], names: tuple[str, ...], path: Path) -> None:
+    for name in names:
+        if name not in origins:
+            raise RefusedFile(
+                f"`{path.name}` has no column `{name}`; rename the column that holds it, or map it with `--mapping`."
+            )
