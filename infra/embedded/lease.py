@@ -36,11 +36,13 @@ class Running:
 class Server(Protocol):
     """One embedded server; every method is called under the lock of its folder."""
 
-    name: str
-    folder: Path
+    @property
+    def folder(self) -> Path:
+        """The folder of the lock and the leases."""
+        ...
 
     def running(self) -> Running | None:
-        """Return the healthy running server, or None."""
+        """Return the server that runs and answers, or None."""
         ...
 
     def start(self) -> Running:

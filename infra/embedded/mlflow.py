@@ -59,12 +59,12 @@ class EmbeddedMlflow:
         host = "127.0.0.1" if running.host in {"0.0.0.0", "::"} else running.host  # noqa: S104 - compared, not bound
         return f"http://[{host}]:{running.port}" if ":" in host else f"http://{host}:{running.port}"
 
-    def running(self) -> Running | None:
+    def running(self, patience_s: float = PATIENCE_S) -> Running | None:
         """Return the running server if it answers and works on our database."""
         state = self._read()
         if state is None or (self._backend_url and state.backend != self._backend_digest()):
             return None
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + patience_s
         while is_alive(state.pid, state.identity):
             if self._is_healthy(state.host, state.port):
                 return Running(state.pid, state.host, state.port)

@@ -62,6 +62,6 @@ def refuse_taken(port: int, variable: str, host: str = "127.0.0.1") -> None:
 def _owner(port: int) -> str:
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:] == (port,):
                 return f" by `{psutil.Process(connection.pid).name()}` (pid {connection.pid})"
     return ""

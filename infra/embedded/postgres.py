@@ -53,7 +53,7 @@ class EmbeddedPostgres:
 
     @property
     def data(self) -> Path:
-        """The folder of the data."""
+        """The folder of the data, chosen and remembered the first time."""
         return data_folder(Account.choose(), self.wanted, self._note)
 
     @property
@@ -68,9 +68,9 @@ class EmbeddedPostgres:
         """Return the URL of the database, password included."""
         return f"postgresql://{USER}:{self.password}@{running.host}:{running.port}/{DATABASE}"
 
-    def running(self) -> Running | None:
+    def running(self, patience_s: float = PATIENCE_S) -> Running | None:
         """Return the running server if it answers; a live one is given time to recover."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + patience_s
         while True:
             process = self._postmaster()
             if process is None:

@@ -45,9 +45,9 @@ class EmbeddedRedis:
         """Return the URL of database 0, password included."""
         return f"redis://:{self.password}@{running.host}:{running.port}/0"
 
-    def running(self) -> Running | None:
+    def running(self, patience_s: float = PATIENCE_S) -> Running | None:
         """Return the running server if it answers."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + patience_s
         while True:
             processes = self._processes()
             port = self._configured_port()
