@@ -1,0 +1,138 @@
+"""A release: the embedding, index and ranker that serve together, verified before any of them is used.
+
+Nothing is loaded before every digest holds; nothing is returned before the parts agree with each other and answer
+their canary queries as they did when they were built. A release never changes after that.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from registry.artifacts import verify_artifact
+from registry.arrays import row_dot
+from registry.contracts import (
+    TAG_EMBEDDING_DIGEST,
+    TAG_FEATURE_SCHEMA_DIGEST,
+    ArtifactKind,
+    Manifest,
+    ReleaseVersions,
+)
+from registry.embedding import Embedding, item_vectors
+from registry.errors import IncoherentRelease
+from registry.item_index import ItemIndex
+from registry.ranker import Ranker
+
+# Quantisation and fold-ins move scores by a few per cent; another embedding moves them by all of it.
+_MAX_DISAGREEMENT: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Release:
+    """The matched set that serves, with the manifest of each part."""
+
+    versions: ReleaseVersions
+    embedding: Embedding
+    index: ItemIndex
+    ranker: Ranker
+    manifests: Mapping[ArtifactKind, Manifest]
+
+    @property
+    def release_id(self) -> str:
+        """Return the short name, such as `e3-i5-r2`."""
+        return self.versions.release_id
+
+
+def load_release(
+    directories: Mapping[ArtifactKind, Path],
+    versions: ReleaseVersions,
+    *,
+    feature_schema_digest: str,
+    feature_names: Sequence[str],
+    expected_digests: Mapping[ArtifactKind, str] | None = None,
+    threads: int = 1,
+) -> Release:
+    """Verify, check, load and try a release.
+
+    `feature_names` is the column order that the caller will offer the ranker. Raises CorruptArtifact,
+    IncoherentRelease or FeatureSchemaMismatch.
+    """
+    digests = expected_digests or {}
+    manifests = {kind: verify_artifact(directories[kind], digests.get(kind)) for kind in ArtifactKind}
+    for kind, manifest in manifests.items():
+        manifest.expect(kind)
+    check_coherence(manifests, feature_schema_digest)
+    release = Release(
+        versions=versions,
+        embedding=Embedding.load(directories[ArtifactKind.EMBEDDING], verified=manifests[ArtifactKind.EMBEDDING]),
+        index=ItemIndex.load(
+            directories[ArtifactKind.INDEX], verified=manifests[ArtifactKind.INDEX], threads=threads
+        ),
+        ranker=Ranker.load(
+            directories[ArtifactKind.RANKER],
+            feature_names,
+            verified=manifests[ArtifactKind.RANKER],
+            threads=threads,
+        ),
+        manifests=manifests,
+    )
+    self_check(release)
+    return release
+
+
+def check_coherence(manifests: Mapping[ArtifactKind, Manifest], feature_schema_digest: str | None = None) -> None:
+    """Raise IncoherentRelease unless the index was built from exactly this embedding and the ranker fits the schema."""
+    embedding, index, ranker = (manifests[kind] for kind in ArtifactKind)
+    built_from = index.lineage.get(TAG_EMBEDDING_DIGEST)
+    if built_from != embedding.digest:
+        raise IncoherentRelease(
+            f"The index was built from embedding {_short(built_from)}, not from {_short(embedding.digest)}: "
+            "promote the index that belongs to the embedding."
+        )
+    trained_on = ranker.lineage.get(TAG_FEATURE_SCHEMA_DIGEST)
+    if feature_schema_digest is not None and trained_on != feature_schema_digest:
+        raise IncoherentRelease(
+            f"The ranker was trained on feature schema {_short(trained_on)}, the feature service provides "
+            f"{_short(feature_schema_digest)}: train the ranker again."
+        )
+
+
+def self_check(release: Release) -> None:
+    """Raise IncoherentRelease unless every part answers its canary queries and the parts agree on what they score."""
+    embedding, index = release.embedding, release.index
+    if index.width != 2 * embedding.dimensions:
+        raise IncoherentRelease(
+            f"The index holds vectors of width {index.width}, the embedding makes {2 * embedding.dimensions}."
+        )
+    if not len(index):
+        raise IncoherentRelease("The index holds nobody: build it again once people are imported.")
+    for name, problem in (("index", index.check_canary()), ("ranker", release.ranker.check_canary())):
+        if problem is not None:
+            raise IncoherentRelease(f"The {name} does not work here: {problem}.")
+    _check_scores_agree(embedding, index)
+    release.embedding.warm()
+
+
+def _check_scores_agree(embedding: Embedding, index: ItemIndex) -> None:
+    if not index.canary_ids.size:
+        return
+    ids, scores = index.search_many(index.canary_queries, index.canary_ids.shape[1])
+    queries = np.repeat(index.canary_queries, ids.shape[1], axis=0)
+    flat_ids, flat_scores = ids.reshape(-1), scores.reshape(-1)
+    known = embedding.known(flat_ids)
+    if not known.any():
+        return
+    expected = row_dot(queries[known], item_vectors(*embedding.vectors(flat_ids[known])))
+    size = float(np.median(np.abs(flat_scores[known])))
+    gap = float(np.median(np.abs(flat_scores[known] - expected)))
+    if gap > _MAX_DISAGREEMENT * size:
+        raise IncoherentRelease(
+            f"The index scores its canary queries {gap / max(size, 1e-12):.0%} away from the embedding: "
+            "it was built from other factors."
+        )
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "nothing on record"

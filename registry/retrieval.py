@@ -1,0 +1,203 @@
+"""Candidate generation from a release: one query, one search, and the merging of sources with their provenance.
+
+Offline evaluation and serving call these same functions. Eligibility is not checked here: what comes out of any source
+is filtered by the caller.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from registry.arrays import Floats, Ids
+from registry.embedding import Embedding, query_vectors
+from registry.errors import InvalidQuery, InvalidVectors
+from registry.item_index import ItemIndex
+
+RETRIEVAL: Final = "retrieval"
+
+
+class HasRetrieval(Protocol):
+    """Whatever carries a matching embedding and index: a Release, or a Retriever where there is no ranker yet."""
+
+    @property
+    def embedding(self) -> Embedding:
+        """Return the factors."""
+
+    @property
+    def index(self) -> ItemIndex:
+        """Return the index built from them."""
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """An embedding and the index built from it."""
+
+    embedding: Embedding
+    index: ItemIndex
+
+
+class Origin(StrEnum):
+    """Where a requester's factors come from."""
+
+    FITTED = "fitted"
+    FOLDED_IN = "folded_in"
+    CONTENT = "content"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """P and Q of one person, float32[d] each."""
+
+    chooser: Floats
+    chosen: Floats
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class CandidateList:
+    """What one source found, best first: ids int64[n], scores float32[n], and for random sources the propensity."""
+
+    ids: Ids
+    scores: Floats
+    propensity: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class MergedCandidates:
+    """Everybody found by any source, once, in order of first appearance.
+
+    `sources` names the columns; `ranks` int32[n, s] is the place (0 is best) in each source, -1 where it did not find
+    the person; `scores` and `propensity` float32[n, s] are NaN there.
+    """
+
+    ids: Ids
+    sources: tuple[str, ...]
+    ranks: NDArray[np.int32]
+    scores: Floats
+    propensity: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def primary(self) -> NDArray[np.int64]:
+        """Return the column of the first source that found each person, int64[n]."""
+        return np.asarray((self.ranks >= 0).argmax(axis=1), dtype=np.int64)
+
+    def found_by(self, row: int) -> tuple[str, ...]:
+        """Name the sources that found one candidate."""
+        return tuple(self.sources[column] for column in np.flatnonzero(self.ranks[row] >= 0))
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "MergedCandidates":
+        """Keep some rows, in the given order."""
+        return MergedCandidates(
+            self.ids[rows], self.sources, self.ranks[rows], self.scores[rows], self.propensity[rows]
+        )
+
+
+def query_for(
+    release: HasRetrieval,
+    user_id: int,
+    content_inputs: Floats | None = None,
+    liked_ids: ArrayLike = (),
+    passed_ids: ArrayLike = (),
+    liked_by_ids: ArrayLike = (),
+    passed_by_ids: ArrayLike = (),
+) -> Factors:
+    """Return the requester's factors as of now.
+
+    Decisions given here are *all* decisions of that side: a fold-in replaces the fitted factor, so what happened since
+    training counts at once. A person outside the factorisation is folded in around the factor of their profile.
+    """
+    embedding = release.embedding
+    known = bool(embedding.known([user_id])[0])
+    chooser, chosen = (side[0] for side in embedding.vectors([user_id], content_inputs))
+    decided = _any_known(embedding, liked_ids, passed_ids)
+    judged = _any_known(embedding, liked_by_ids, passed_by_ids)
+    if decided:
+        chooser = embedding.fold_in_chooser(liked_ids, passed_ids, prior=None if known else chooser)
+    if judged:
+        chosen = embedding.fold_in_chosen(liked_by_ids, passed_by_ids, prior=None if known else chosen)
+    if decided or judged:
+        origin = Origin.FOLDED_IN
+    elif known:
+        origin = Origin.FITTED
+    else:
+        origin = Origin.CONTENT if content_inputs is not None else Origin.NOTHING
+    return Factors(chooser, chosen, origin)
+
+
+def _any_known(embedding: Embedding, *sides: ArrayLike) -> bool:
+    return any(bool(embedding.known(np.asarray(side, dtype=np.int64).reshape(-1)).any()) for side in sides)
+
+
+def retrieve(
+    release: HasRetrieval, factors: Factors, n: int, weight: float = 0.5, exclude_ids: ArrayLike = ()
+) -> CandidateList:
+    """Return up to `n` people by `weight * s(u->v) + (1 - weight) * s(v->u)`, without the excluded.
+
+    The search is widened by the number of the excluded, up to the index's own limit. Raises InvalidQuery if the
+    factors are all zero, because every answer would be as good.
+    """
+    query = query_vectors(factors.chooser[None], factors.chosen[None], weight)[0]
+    if not np.any(query):
+        raise InvalidQuery("The requester has no factors at all, so the index cannot be asked.")
+    excluded = np.unique(np.asarray(exclude_ids, dtype=np.int64).reshape(-1))
+    ids, scores = release.index.search(query, min(n + len(excluded), 10_000) if 1 <= n else n)
+    if len(excluded):
+        keep = ~np.isin(ids, excluded)
+        ids, scores = ids[keep], scores[keep]
+    return CandidateList(ids[:n], scores[:n])
+
+
+def retrieve_many(
+    release: HasRetrieval, chooser: Floats, chosen: Floats, n: int, weight: float = 0.5
+) -> tuple[Ids, Floats]:
+    """Search for many requesters at once: ids int64[m, n'] and scores float32[m, n'], n' = min(n, people)."""
+    return release.index.search_many(query_vectors(chooser, chosen, weight), n)
+
+
+def merge_candidates(lists: Mapping[str, CandidateList]) -> MergedCandidates:
+    """Merge sources in the order of the mapping: everybody once, with rank, score and propensity per source."""
+    sources = tuple(lists)
+    for source, found in lists.items():
+        if found.scores.shape != found.ids.shape:
+            raise InvalidVectors(f"`{source}` found {found.ids.shape} people with {found.scores.shape} scores.")
+    if not any(len(found) for found in lists.values()):
+        return _empty(sources)
+    every = np.concatenate([np.asarray(found.ids, dtype=np.int64) for found in lists.values()])
+    unique, first, inverse = np.unique(every, return_index=True, return_inverse=True)
+    appearance = np.argsort(first, kind="stable")
+    place = np.empty(len(unique), dtype=np.int64)
+    place[appearance] = np.arange(len(unique))
+    merged = _empty(sources, len(unique))
+    ids = unique[appearance]
+    start = 0
+    for column, found in enumerate(lists.values()):
+        # Backwards, so that the better place wins should a source name somebody twice.
+        rows = place[inverse[start : start + len(found)]][::-1]
+        merged.ranks[rows, column] = np.arange(len(found), dtype=np.int32)[::-1]
+        merged.scores[rows, column] = found.scores[::-1]
+        if found.propensity is not None:
+            merged.propensity[rows, column] = found.propensity[::-1]
+        start += len(found)
+    return MergedCandidates(ids, sources, merged.ranks, merged.scores, merged.propensity)
+
+
+def _empty(sources: Sequence[str], n: int = 0) -> MergedCandidates:
+    shape = (n, len(sources))
+    return MergedCandidates(
+        ids=np.empty(n, dtype=np.int64),
+        sources=tuple(sources),
+        ranks=np.full(shape, -1, dtype=np.int32),
+        scores=np.full(shape, np.nan, dtype=np.float32),
+        propensity=np.full(shape, np.nan, dtype=np.float32),
+    )
