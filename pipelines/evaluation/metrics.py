@@ -6,11 +6,13 @@ the means leave out: they cannot be answered rightly or wrongly.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
 Hits = npt.NDArray[np.bool_]
 
 
@@ -50,13 +52,13 @@ def average_precision_at(hits: Hits, n_relevant: npt.NDArray[np.int64], k: int) 
     return _where_relevant((precision * shown).sum(axis=1), np.minimum(n_relevant, k))
 
 
-def _where_relevant(gained: npt.NDArray[np.generic], most: npt.NDArray[np.generic]) -> Floats:
+def _where_relevant(gained: Numbers, most: Numbers) -> Floats:
     value = np.full(gained.shape, np.nan)
     np.divide(gained, most, out=value, where=most > 0)
     return value
 
 
-def auc(labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> float:
+def auc(labels: Numbers, scores: Numbers) -> float:
     """Return the chance that a positive scores above a negative, ties as half; NaN with one class only."""
     positive = np.asarray(labels) > 0
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
@@ -67,9 +69,7 @@ def auc(labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> flo
     return float((rank[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
 
 
-def grouped_auc(
-    groups: npt.NDArray[np.int64], labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]
-) -> Floats:
+def grouped_auc(groups: npt.NDArray[np.int64], labels: Numbers, scores: Numbers) -> Floats:
     """Return the AUC within each group, float64[n groups] in ascending order of group; NaN with one class only."""
     order = np.lexsort((np.asarray(scores), groups))
     _, start = np.unique(groups[order], return_index=True)
@@ -80,7 +80,7 @@ def grouped_auc(
     )
 
 
-def log_loss(labels: npt.NDArray[np.generic], probabilities: npt.NDArray[np.generic]) -> float:
+def log_loss(labels: Numbers, probabilities: Numbers) -> float:
     """Return the mean negative log-likelihood in nats."""
     p = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
     positive = np.asarray(labels) > 0
@@ -103,9 +103,7 @@ class CalibrationBins:
         return float(np.average(np.abs(self.predicted - self.observed), weights=self.rows))
 
 
-def calibration_bins(
-    labels: npt.NDArray[np.generic], probabilities: npt.NDArray[np.generic], bins: int = 10
-) -> CalibrationBins:
+def calibration_bins(labels: Numbers, probabilities: Numbers, bins: int = 10) -> CalibrationBins:
     """Sort predictions into bins of equally many rows; equal predictions keep the order given."""
     order = np.argsort(np.asarray(probabilities), kind="stable")
     parts = [part for part in np.array_split(order, bins) if part.size]
@@ -117,7 +115,7 @@ def calibration_bins(
     )
 
 
-def gini(exposure: npt.NDArray[np.generic]) -> float:
+def gini(exposure: Numbers) -> float:
     """Return the inequality of exposure: 0 where everybody is shown equally often, near 1 where one person is."""
     counts = np.sort(np.asarray(exposure, dtype=np.float64))
     if not counts.size or counts.sum() == 0:
@@ -126,7 +124,7 @@ def gini(exposure: npt.NDArray[np.generic]) -> float:
     return float((2 * np.arange(1, n + 1) - n - 1) @ counts / (n * counts.sum()))
 
 
-def coverage(exposure: npt.NDArray[np.generic]) -> float:
+def coverage(exposure: Numbers) -> float:
     """Return the share of people shown at least once."""
     counts = np.asarray(exposure)
     return float((counts > 0).mean()) if counts.size else float("nan")
@@ -139,9 +137,11 @@ def bootstrap_interval(values: Floats, rounds: int, seed: int) -> Interval:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     rng = np.random.default_rng(seed)
     per_block = max(1, 4_000_000 // present.size)
-    means = np.concatenate([
-        present[rng.integers(0, present.size, (min(per_block, rounds - done), present.size))].mean(axis=1)
-        for done in range(0, rounds, per_block)
-    ])
+    means = np.concatenate(
+        [
+            present[rng.integers(0, present.size, (min(per_block, rounds - done), present.size))].mean(axis=1)
+            for done in range(0, rounds, per_block)
+        ]
+    )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(present.mean()), float(low), float(high), int(present.size))

@@ -91,10 +91,8 @@ class _Stream:
         count, start, end = self._windows.get(days, (empty, 0, 0))
         first = int(np.searchsorted(self._at_us, at_us - days * DAY_US, side="left"))
         last = int(np.searchsorted(self._at_us, at_us, side="left"))
-        if first >= end:  # nothing of the earlier window is left
-            count = self._count(first, last)
-        else:
-            count = count + self._count(end, last) - self._count(start, first)
+        disjoint = first >= end  # nothing of the earlier window is left
+        count = self._count(first, last) if disjoint else count + self._count(end, last) - self._count(start, first)
         self._windows[days] = (count, first, last)
         return count
 
@@ -194,4 +192,4 @@ def _stacked(layout: Layout, columns: dict[str, npt.NDArray[np.generic]]) -> Flo
 
 def _differs(left: Floats, right: Floats) -> npt.NDArray[np.bool_]:
     # Bits, not values: NaN means "never" and equals itself.
-    return np.any(left.view(np.uint32) != right.view(np.uint32), axis=1)
+    return np.asarray((left.view(np.uint32) != right.view(np.uint32)).any(axis=1))

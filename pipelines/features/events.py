@@ -75,12 +75,12 @@ class Events:
     @cached_property
     def is_like(self) -> npt.NDArray[np.bool_]:
         """Return which rows are likes or superlikes, bool[m]."""
-        return (self.kind == LIKE) | (self.kind == SUPERLIKE)
+        return np.isin(self.kind, (LIKE, SUPERLIKE))
 
     @cached_property
     def is_decision(self) -> npt.NDArray[np.bool_]:
         """Return which rows are likes, superlikes or passes, bool[m]."""
-        return self.kind <= PASS
+        return np.isin(self.kind, (LIKE, SUPERLIKE, PASS))
 
     @property
     def pair(self) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.layout import ACTIVITY, RECIPROCITY
-from feature_repo.people import People, PeopleRows
+from feature_repo.people import People
 from pipelines.features.aggregates import snapshots
 from pipelines.features.events import Events
 
@@ -49,18 +49,18 @@ class PeopleHistory:
             people, instants_us, joined[order], np.concatenate(activity)[order], np.concatenate(reciprocity)[order]
         )
 
-    def rows(self, positions: npt.NDArray[np.int64], at_us: npt.NDArray[np.int64]) -> PeopleRows:
+    def rows(self, positions: npt.NDArray[np.int64], at_us: npt.NDArray[np.int64]) -> People:
         """Return people as of an instant each: row i is person `positions[i]` at `at_us[i]`."""
         number = np.searchsorted(self.instants_us, at_us, side="right") - 1
         wanted = positions * self.instants_us.size + number
         found = np.searchsorted(self.keys, wanted, side="right") - 1
         there = (number >= 0) & (found >= 0)
-        there &= self.keys[np.maximum(found, 0)] // max(self.instants_us.size, 1) == positions if self.keys.size else False
+        there[there] = self.keys[found[there]] // self.instants_us.size == positions[there]
         n = positions.size
         activity, reciprocity = ACTIVITY.default_rows(n), RECIPROCITY.default_rows(n)
         activity[there] = self.activity[found[there]]
         reciprocity[there] = self.reciprocity[found[there]]
-        return PeopleRows(
+        return People(
             self.people.user_ids[positions],
             self.people.profile[positions],
             self.people.attributes[positions],
@@ -71,5 +71,4 @@ class PeopleHistory:
     def as_of(self, at_us: int) -> People:
         """Return everybody as of one instant."""
         n = len(self.people)
-        rows = self.rows(np.arange(n, dtype=np.int64), np.full(n, at_us, dtype=np.int64))
-        return People(rows.user_ids, rows.profile, rows.attributes, rows.activity, rows.reciprocity)
+        return self.rows(np.arange(n, dtype=np.int64), np.full(n, at_us, dtype=np.int64))

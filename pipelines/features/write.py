@@ -5,7 +5,7 @@ a snapshot nor two. Profiles are upserted: a person's row lies at the instant th
 """
 
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ from psycopg import Connection, sql
 
 from pipelines.features.aggregates import Snapshot
 
-Table = Literal["user_profile", "user_attributes", "user_activity", "user_reciprocity"]
 _HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + b"\x00" * 8
 _TRAILER: Final = b"\xff\xff"
 _POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, which Postgres counts from
@@ -27,10 +26,7 @@ def write_snapshot(
 ) -> int:
     """Replace the activity and reciprocity rows of the snapshot's instant; return how many rows were written."""
     stamps = np.full(snapshot.user_ids.size, int(snapshot.at.value) // 1_000, dtype=np.int64)
-    parts: tuple[tuple[Table, npt.NDArray[np.float32]], ...] = (
-        ("user_activity", snapshot.activity),
-        ("user_reciprocity", snapshot.reciprocity),
-    )
+    parts = (("user_activity", snapshot.activity), ("user_reciprocity", snapshot.reciprocity))
     with connection.transaction(), connection.cursor() as cursor:
         for table, values in parts:
             name = sql.Identifier("features", table)
@@ -46,19 +42,18 @@ def write_snapshot(
 
 def upsert_rows(
     connection: Connection[tuple[object, ...]],
-    table: Table,
+    table: str,
     user_ids: npt.NDArray[np.int64],
     at_us: npt.NDArray[np.int64],
     values: npt.NDArray[np.float32],
+    *,
     now: pd.Timestamp,
     chunk_rows: int = 50_000,
 ) -> int:
     """Write one row per person at that person's instant, replacing an equal stamp; return how many rows were sent."""
     name, staging = sql.Identifier("features", table), sql.Identifier(f"staged_{table}")
     with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute(
-            sql.SQL("create temporary table {} (like {}) on commit drop").format(staging, name)
-        )
+        cursor.execute(sql.SQL("create temporary table {} (like {}) on commit drop").format(staging, name))
         with cursor.copy(sql.SQL("copy {} {} from stdin (format binary)").format(staging, _COLUMNS)) as copy:
             for block in binary_rows(user_ids, at_us, now, values, chunk_rows):
                 copy.write(block)

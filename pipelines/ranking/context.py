@@ -11,24 +11,30 @@ import numpy.typing as npt
 
 from feature_repo.transforms import PairContext
 from pipelines.features.events import Events
+from pipelines.retrieval.content import ContentInputs
 from registry.embedding import Embedding, pair_scores
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
-_BLOCK = 65_536
+_BLOCK = 16_384
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Everybody's P and Q, float32[n, d] each, by position; people outside the embedding have theirs from the profile."""
+    """Everybody's P and Q, float32[n, d] each, by position; from the profile where the fit knows nobody."""
 
     chooser: Floats
     chosen: Floats
 
     @classmethod
-    def of(cls, embedding: Embedding, user_ids: npt.NDArray[np.int64], content_inputs: Floats) -> Self:
-        """Read the factors of `user_ids` int64[n], whose content inputs are float32[n, c]."""
-        return cls(*embedding.vectors(user_ids, content_inputs))
+    def of(cls, embedding: Embedding, user_ids: npt.NDArray[np.int64], content_inputs: ContentInputs) -> Self:
+        """Read the factors of `user_ids` int64[n]; `content_inputs` is asked only about people it does not know."""
+        chooser, chosen = embedding.vectors(user_ids)
+        unknown = np.flatnonzero(~embedding.known(user_ids))
+        for start in range(0, unknown.size, _BLOCK):
+            part = unknown[start : start + _BLOCK]
+            chooser[part], chosen[part] = embedding.content_factors(content_inputs(part))
+        return cls(chooser, chosen)
 
 
 class LikeHistory:
@@ -63,7 +69,7 @@ class LikeHistory:
             return np.zeros(actors.size, dtype=np.bool_)
         wanted = actors * self._n + targets
         found = np.minimum(np.searchsorted(self._pairs, wanted), self._pairs.size - 1)
-        return (self._pairs[found] == wanted) & (self._first_us[found] < at_us)
+        return np.asarray((self._pairs[found] == wanted) & (self._first_us[found] < at_us))
 
 
 def pair_context(
@@ -71,9 +77,9 @@ def pair_context(
     candidates: Positions,
     at_us: Positions,
     factors: Factors,
+    *,
     likes: LikeHistory,
     last_likes: int,
-    *,
     pending_likes: bool,
 ) -> PairContext:
     """Return the context of aligned pairs at an instant each, in both directions.
@@ -83,23 +89,24 @@ def pair_context(
     forward, backward = pair_scores(
         factors.chooser[requesters], factors.chosen[requesters], factors.chooser[candidates], factors.chosen[candidates]
     )
+    unit = factors.chosen / np.maximum(np.linalg.norm(factors.chosen, axis=1, keepdims=True), 1e-12)
+    taste = likes, last_likes
     zeros = np.zeros(requesters.size, dtype=np.float32)
     return PairContext(
         forward,
         backward,
-        _similarity(requesters, candidates, at_us, factors, likes, last_likes),
+        _similarity(requesters, candidates, at_us, unit, taste),
         likes.liked_before(candidates, requesters, at_us).astype(np.float32) if pending_likes else zeros,
-        _similarity(candidates, requesters, at_us, factors, likes, last_likes),
+        _similarity(candidates, requesters, at_us, unit, taste),
         likes.liked_before(requesters, candidates, at_us).astype(np.float32) if pending_likes else zeros,
     )
 
 
 def _similarity(
-    actors: Positions, targets: Positions, at_us: Positions, factors: Factors, likes: LikeHistory, k: int
+    actors: Positions, targets: Positions, at_us: Positions, unit: Floats, taste: tuple[LikeHistory, int]
 ) -> Floats:
     """Return the highest cosine of a target's Q to the Q of the actor's last likes, float32[n], NaN without likes."""
-    norms = np.linalg.norm(factors.chosen, axis=1, keepdims=True)
-    unit = factors.chosen / np.maximum(norms, 1e-12)
+    likes, k = taste
     out = np.full(actors.size, np.nan, dtype=np.float32)
     for start in range(0, actors.size, _BLOCK):
         part = slice(start, start + _BLOCK)

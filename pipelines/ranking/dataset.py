@@ -45,19 +45,21 @@ def context_of(
         pairs.target.astype(np.int64),
         pairs.at_us,
         factors,
-        LikeHistory(events),
-        config.last_likes,
+        likes=LikeHistory(events),
+        last_likes=config.last_likes,
         pending_likes=pending_likes,
     )
 
 
 def pairs_frame(pairs: Events, context: PairContext) -> pd.DataFrame:
     """Return the entity rows of the point-in-time join: ids, event_timestamp in UTC, context, label float32."""
-    frame = pd.DataFrame({
-        "requester_id": pairs.user_ids[pairs.actor],
-        "candidate_id": pairs.user_ids[pairs.target],
-        "event_timestamp": pd.to_datetime(pairs.at_us, unit="us", utc=True).as_unit("us"),
-    })
+    frame = pd.DataFrame(
+        {
+            "requester_id": pairs.user_ids[pairs.actor],
+            "candidate_id": pairs.user_ids[pairs.target],
+            "event_timestamp": pd.to_datetime(pairs.at_us, unit="us", utc=True).as_unit("us"),
+        }
+    )
     for name in CONTEXT:
         frame[name] = getattr(context, name)
     frame["label"] = labels(pairs)

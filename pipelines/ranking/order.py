@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.metrics import Interval, bootstrap_interval, grouped_auc
+from pipelines.evaluation.metrics import Interval, Numbers, bootstrap_interval, grouped_auc
 from pipelines.ranking.config import RankerConfig
 
 Floats = npt.NDArray[np.float32]
@@ -29,10 +29,11 @@ class OrderEvidence:
 
 def decide_order(
     requester_ids: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.generic],
+    labels: Numbers,
     probability: Floats,
     score_forward: Floats,
     score_backward: Floats,
+    *,
     config: RankerConfig,
 ) -> OrderEvidence:
     """Compare p(like) with the better of the forward and the weighted retrieval score; NaN scores count as zero."""

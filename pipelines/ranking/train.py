@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.layout import RANKING_FEATURES
-from pipelines.evaluation.metrics import CalibrationBins, auc, calibration_bins, log_loss
+from pipelines.evaluation.metrics import CalibrationBins, Numbers, auc, calibration_bins, log_loss
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import BadFeatures, OneClass
 from pipelines.ranking.order import OrderEvidence, decide_order
@@ -61,9 +61,10 @@ class TrainingReport:
 
 def train_ranker(
     features: Floats,
-    labels: npt.NDArray[np.generic],
+    labels: Numbers,
     at_us: npt.NDArray[np.int64],
     requester_ids: npt.NDArray[np.int64],
+    *,
     config: RankerConfig | None = None,
     feature_names: Sequence[str] = RANKING_FEATURES,
 ) -> tuple[Any, TrainingReport]:
@@ -88,13 +89,15 @@ def train_ranker(
         raise BadFeatures("No feature varies over the training rows, so there is nothing to learn from.")
     names = tuple(feature_names[column] for column in kept)
     matrix = features[:, kept]
-    judged, curve = _grow(matrix, labels, late, names, config)
+    judged, curve = _grow(matrix, labels, late, names, config=config)
     rounds = _best_rounds(judged, curve)
     # Judge before the trees are grown again on all rows: afterwards the slice is no longer unseen.
     shown = late if usable else np.ones(labels.size, dtype=np.bool_)
     scores = np.asarray(judged.inplace_predict(matrix[shown], iteration_range=(0, rounds)), dtype=np.float32)
-    evidence = decide_order(requester_ids[shown], labels[shown], scores, *_retrieval(features[shown], feature_names), config)
-    final = judged if not usable else _grow(matrix, labels, np.zeros_like(late), names, config, rounds)[0]
+    evidence = decide_order(
+        requester_ids[shown], labels[shown], scores, *_retrieval(features[shown], feature_names), config=config
+    )
+    final = judged if not usable else _grow(matrix, labels, np.zeros_like(late), names, config=config, rounds=rounds)[0]
     report = TrainingReport(
         feature_names=names,
         rows=int(labels.size),
@@ -115,9 +118,10 @@ def train_ranker(
 
 def _grow(
     matrix: Floats,
-    labels: npt.NDArray[np.generic],
+    labels: Numbers,
     late: npt.NDArray[np.bool_],
     names: tuple[str, ...],
+    *,
     config: RankerConfig,
     rounds: int | None = None,
 ) -> tuple[Any, dict[str, list[float]]]:
@@ -128,7 +132,10 @@ def _grow(
     stop = None
     if late.any():
         watched.append(
-            (xgboost.DMatrix(matrix[late], label=labels[late], feature_names=list(names), nthread=config.threads), "validation")
+            (
+                xgboost.DMatrix(matrix[late], label=labels[late], feature_names=list(names), nthread=config.threads),
+                "validation",
+            )
         )
         stop = config.early_stopping_rounds
     elif rounds is None:
@@ -205,14 +212,14 @@ def _retrieval(features: Floats, names: Sequence[str]) -> tuple[Floats, Floats]:
     return forward, backward
 
 
-def _both_classes(labels: npt.NDArray[np.generic]) -> bool:
+def _both_classes(labels: Numbers) -> bool:
     return bool(labels.size) and bool((labels > 0).any()) and bool((labels <= 0).any())
 
 
-def _check(features: Floats, labels: npt.NDArray[np.generic], names: Sequence[str]) -> None:
+def _check(features: Floats, labels: Numbers, names: Sequence[str]) -> None:
     if features.ndim != 2 or features.shape != (labels.size, len(names)):
         raise BadFeatures(
-            f"The feature matrix has shape {features.shape} where {labels.size} rows of {len(names)} features are needed."
+            f"The feature matrix has shape {features.shape}, not {labels.size} rows of {len(names)} features."
         )
     if np.isinf(features).any():
         column = int(np.flatnonzero(np.isinf(features).any(axis=0))[0])

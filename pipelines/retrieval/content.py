@@ -4,12 +4,18 @@ Columns are standardised for the solve, so the penalty treats a bit and a kilome
 readers multiply raw inputs. A column that never varies gets no weight.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.people import People
+from feature_repo.transforms import content_inputs
+
 Floats = npt.NDArray[np.float32]
+ContentInputs = Callable[[npt.NDArray[np.int64]], Floats]
+"""Inputs float32[m, c] of the people at m positions: a function, so that a million people need no giant matrix."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +40,22 @@ class ContentMap:
         return (inputs @ self.weights + self.intercept).astype(np.float32)
 
 
+def inputs_of(people: People, at_s: float) -> ContentInputs:
+    """Return the content inputs of these people at unix seconds, computed when asked for."""
+    return lambda positions: content_inputs(people.take(positions), at_s)
+
+
 def fit_content_map(
-    inputs: Floats, factors: Floats, rows: npt.NDArray[np.bool_], regularization: float
+    inputs: ContentInputs, factors: Floats, rows: npt.NDArray[np.bool_], regularization: float
 ) -> ContentMap:
-    """Fit factors float32[n, d] on inputs float32[n, c] over the chosen rows; without rows everything maps to zero."""
-    width, dimensions = inputs.shape[1], factors.shape[1]
+    """Fit factors float32[n, d] on their people's inputs over the chosen rows; without rows everything maps to zero."""
+    width, dimensions = inputs(np.empty(0, dtype=np.int64)).shape[1], factors.shape[1]
     at = np.flatnonzero(rows)
     if not at.size:
         return ContentMap(np.zeros((width, dimensions), np.float32), np.zeros(dimensions, np.float32), (0.0,))
     total, square = np.zeros(width), np.zeros(width)
     for part in _parts(at):
-        block = inputs[part].astype(np.float64)
+        block = inputs(part).astype(np.float64)
         total += block.sum(axis=0)
         square += (block**2).sum(axis=0)
     mean = total / at.size
@@ -54,7 +65,7 @@ def fit_content_map(
     target_mean = factors[at].mean(axis=0, dtype=np.float64)
     gram, moment, spread = np.zeros((width, width)), np.zeros((width, dimensions)), 0.0
     for part in _parts(at):
-        z = (inputs[part].astype(np.float64) - mean) / scale * varies
+        z = (inputs(part).astype(np.float64) - mean) / scale * varies
         y = factors[part].astype(np.float64) - target_mean
         gram += z.T @ z
         moment += z.T @ y
@@ -72,5 +83,5 @@ def fit_content_map(
     )
 
 
-def _parts(rows: npt.NDArray[np.intp], size: int = 65_536) -> list[npt.NDArray[np.intp]]:
+def _parts(rows: npt.NDArray[np.int64], size: int = 16_384) -> list[npt.NDArray[np.int64]]:
     return [rows[start : start + size] for start in range(0, rows.size, size)]

@@ -3,7 +3,7 @@
 DuetError
 └── RetrievalError
     ├── TooFewLikes   there is nothing to factorise
-    └── BadInputs     the arrays given do not describe the same people, or are not finite
+    └── BadInputs     the arrays given do not describe the same people
 """
 
 from infra.errors import DuetError
@@ -18,4 +18,4 @@ class TooFewLikes(RetrievalError):
 
 
 class BadInputs(RetrievalError):
-    """The arrays given do not belong together or hold numbers that are not finite."""
+    """The arrays given do not belong together."""

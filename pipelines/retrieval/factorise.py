@@ -15,7 +15,7 @@ from scipy import sparse
 
 from pipelines.features.events import Events
 from pipelines.retrieval.config import EmbeddingConfig
-from pipelines.retrieval.content import ContentMap, fit_content_map
+from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_map
 from pipelines.retrieval.dataset import confidence_matrix, decision_counts
 from pipelines.retrieval.errors import BadInputs
 from registry.embedding import Embedding, EmbeddingParameters
@@ -54,22 +54,23 @@ class EmbeddingReport:
 def fit_embedding(
     interactions: Events | pd.DataFrame,
     user_ids: npt.NDArray[np.int64],
-    content_inputs: Floats,
+    content_inputs: ContentInputs,
     config: EmbeddingConfig | None = None,
     progress: Progress | None = None,
 ) -> tuple[Embedding, EmbeddingReport]:
     """Fit factors of everybody with enough decisions in either role.
 
-    Give only the interactions of the embeddings' window. `user_ids` int64[n] ascending and `content_inputs`
-    float32[n, c] describe all people; those without enough decisions stay outside and are served from their profile.
+    Give only the interactions of the embeddings' window. `user_ids` int64[n] ascending are all people and
+    `content_inputs` gives float32[m, c] of those at m positions; whoever lacks decisions is served from the profile.
 
     Raises:
-        BadInputs: ids and inputs do not align, or inputs are not finite.
+        BadInputs: ids do not ascend, or the interactions are numbered over other people.
         TooFewLikes: there is nothing to factorise.
 
     """
     config = config or EmbeddingConfig()
-    _check(user_ids, content_inputs)
+    if user_ids.size and np.any(np.diff(user_ids) <= 0):
+        raise BadInputs("The people's ids must ascend without repeats.")
     events = _over(interactions, user_ids)
     matrix = confidence_matrix(events, config)
     made, received = decision_counts(events)
@@ -81,7 +82,7 @@ def fit_embedding(
     )
     inside = np.flatnonzero(chooses | is_chosen)
     chooser, chosen = chooser[inside], chosen[inside]
-    predicted = from_profile.predict(content_inputs[inside])
+    predicted = from_profile.predict(content_inputs(inside))
     width = chooser.shape[1]
     chooser[~chooses[inside]] = predicted[~chooses[inside], :width]
     chosen[~is_chosen[inside]] = predicted[~is_chosen[inside], width:]
@@ -150,12 +151,3 @@ def _over(interactions: Events | pd.DataFrame, user_ids: npt.NDArray[np.int64]) 
     if isinstance(interactions, Events):
         raise BadInputs("The interactions are numbered over other people than the content inputs describe.")
     return Events.from_frame(interactions, user_ids)
-
-
-def _check(user_ids: npt.NDArray[np.int64], content_inputs: Floats) -> None:
-    if content_inputs.ndim != 2 or len(content_inputs) != user_ids.size:
-        raise BadInputs(f"There are {user_ids.size} people and content inputs of shape {content_inputs.shape}.")
-    if user_ids.size and np.any(np.diff(user_ids) <= 0):
-        raise BadInputs("The people's ids must ascend without repeats.")
-    if not np.isfinite(content_inputs).all():
-        raise BadInputs("The content inputs hold numbers that are not finite.")

@@ -1,0 +1,127 @@
+"""Everything the evaluation may know at T1, and what happened after it: the ground both protocols stand on.
+
+Positions are into the ids of `people` throughout; events, factors and people are numbered alike. Whoever orders
+people here sees only what lies at or before the instant of the order.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_repo.people import People
+from feature_repo.transforms import PairContext, ranking_features_both
+from pipelines.evaluation.config import EvaluationConfig
+from pipelines.evaluation.windows import Windows
+from pipelines.features.events import BLOCK, Events
+from pipelines.ranking.context import Factors, LikeHistory, pair_context
+from registry.ranker import Ranker
+
+Positions = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """People as of T1 (`visible` bool[n] or everybody), their factors fitted before T0, and all events to the end."""
+
+    people: People
+    events: Events
+    windows: Windows
+    factors: Factors
+    ranker: Ranker | None
+    config: EvaluationConfig
+    pending_likes: bool = False
+    visible: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def at_s(self) -> float:
+        """Return T1 in unix seconds."""
+        return self.windows.t1_us / 1e6
+
+    @cached_property
+    def before(self) -> Events:
+        """Return the events up to and including T1."""
+        return self.events.between(None, self.windows.t1_us)
+
+    @cached_property
+    def likes(self) -> LikeHistory:
+        """Return all likes; look-ups say before when."""
+        return LikeHistory(self.events)
+
+    @cached_property
+    def likes_received(self) -> npt.NDArray[np.int64]:
+        """Return how many likes each person received up to T1, int64[n]."""
+        before = self.before
+        return np.bincount(before.target[before.is_like], minlength=before.n_people)
+
+    @cached_property
+    def closed(self) -> "Lookup":
+        """Return whom each person may not be shown any more at T1: decided people, and blocks in either direction."""
+        before = self.before
+        blocks = before.take(before.kind == BLOCK)
+        decided = before.take(before.is_decision)
+        return Lookup.of(
+            np.concatenate([decided.actor, blocks.actor, blocks.target]),
+            np.concatenate([decided.target, blocks.target, blocks.actor]),
+            before.n_people,
+        )
+
+    @cached_property
+    def held_out(self) -> Events:
+        """Return the decisions after T1 on pairs that the actor had not decided before: each pair's first."""
+        from pipelines.retrieval.dataset import first_decisions
+
+        return first_decisions(self.events).between(self.windows.t1_us, self.windows.end_us)
+
+    @cached_property
+    def held_out_matched(self) -> npt.NDArray[np.bool_]:
+        """Say which held-out decisions are likes that the other side returned by the end, bool[len(held_out)]."""
+        held_out = self.held_out
+        end = np.full(len(held_out), self.windows.end_us + 1, dtype=np.int64)
+        returned = self.likes.liked_before(held_out.target.astype(np.int64), held_out.actor.astype(np.int64), end)
+        return held_out.is_like & returned
+
+    def probabilities(self, requester: int, candidates: Positions) -> tuple[Floats, Floats]:
+        """Return the ranker's (p(u likes v), p(v likes u)) as of T1, float32[n] each."""
+        if self.ranker is None:
+            nothing = np.full(candidates.size, np.nan, dtype=np.float32)
+            return nothing, nothing
+        u = np.full(candidates.size, requester, dtype=np.int64)
+        # One microsecond later: what happened at T1 itself is known.
+        context = self.context(u, candidates, np.full(candidates.size, self.windows.t1_us + 1, dtype=np.int64))
+        forward, backward = ranking_features_both(
+            self.people.take([requester]), self.people.take(candidates), context, self.at_s
+        )
+        return self.ranker.predict(forward), self.ranker.predict(backward)
+
+    def context(self, requesters: Positions, candidates: Positions, at_us: npt.NDArray[np.int64]) -> PairContext:
+        """Return what retrieval knew of aligned pairs just before an instant each."""
+        return pair_context(
+            requesters,
+            candidates,
+            at_us,
+            self.factors,
+            likes=self.likes,
+            last_likes=self.config.last_likes,
+            pending_likes=self.pending_likes,
+        )
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Per person a list of positions, laid end to end."""
+
+    start: npt.NDArray[np.int64]
+    values: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.int32], values: npt.NDArray[np.int32], n: int) -> "Lookup":
+        """Group values by key."""
+        order = np.argsort(keys, kind="stable")
+        start = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=n))])
+        return cls(start.astype(np.int64), values[order])
+
+    def __getitem__(self, key: int) -> npt.NDArray[np.int32]:
+        return self.values[self.start[key] : self.start[key + 1]]

@@ -1,0 +1,132 @@
+"""Feature rows into the offline tables, and from there into the online store that serving reads."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from pipelines.features.config import FeatureConfig
+from pipelines.launchpad import launch_checked, read_config
+from pipelines.presentation import table
+from pipelines.resources import Platform
+from pipelines.state import Current, combined_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.inputs import Snapshot
+
+
+class FeaturesStep(FeatureConfig):
+    """Say which feature rows a run writes."""
+
+    history: bool = Field(
+        default=True,
+        description="write the snapshots of the training windows too; without, only everybody as of the run's instant",
+    )
+
+
+@dg.asset(
+    deps=["people", "interactions"],
+    group_name="features",
+    kinds={"numpy", "postgres"},
+    pool="features",
+    config_schema=launch_checked(FeaturesStep),
+    description="Profile, attributes, activity and reciprocity of everybody, as of a sequence of instants.",
+)
+def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+    """Write the rows of the four offline feature tables."""
+    import pandas as pd
+
+    from pipelines.features.aggregates import snapshots
+    from pipelines.features.write import upsert_rows, write_snapshot
+
+    config = read_config(context, FeaturesStep)
+    pointer = platform.state.require("interactions", "materialize_features")
+    snapshot = platform.snapshot(pointer)
+    now = pd.Timestamp(platform.clock.now())
+    instants = instants_for(snapshot, config)
+    written: dict[str, int] = {}
+    began = platform.clock.monotonic()
+    with platform.connection() as connection:
+        rows = snapshot.rows
+        for view, values in (("user_profile", rows.profile), ("user_attributes", rows.attributes)):
+            ids, at_us = rows.user_ids, rows.at_us
+            written[view] = upsert_rows(
+                connection, view, ids, at_us, values, now=now, chunk_rows=config.write_chunk_rows
+            )
+        connection.commit()
+        for number, taken in enumerate(snapshots(snapshot.events, instants), start=1):
+            count = write_snapshot(connection, taken, now, config.write_chunk_rows)
+            connection.commit()
+            written["user_activity"] = written.get("user_activity", 0) + count // 2
+            written["user_reciprocity"] = written.get("user_reciprocity", 0) + count // 2
+            context.log.info(f"snapshot {number} of {len(instants)}, as of {taken.at}: {count:,} rows")
+    seconds = max(platform.clock.monotonic() - began, 1e-9)
+    total = sum(written.values())
+    digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(pointer.as_of)})
+    directory = platform.state.directory("features", digest)
+    directory.mkdir(parents=True, exist_ok=True)
+    platform.state.publish(
+        Current(
+            asset="features", path=directory, digest=digest, run_id=context.run_id, as_of=pointer.as_of,
+            t0=pointer.t0, t1=pointer.t1, inputs=snapshot.digests, facts={"history": config.history, "rows": total},
+        )
+    )  # fmt: skip
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": total,
+            "tables": table([{"table": f"features.{name}", "rows": count} for name, count in written.items()]),
+            "instants": len(instants),
+            "first_instant": str(instants[0]),
+            "last_instant": str(instants[-1]),
+            "rows_per_s": round(total / seconds),
+            "digest": digest,
+        }
+    )
+
+
+@dg.asset(
+    deps=["features"],
+    group_name="features",
+    kinds={"feast", "redis"},
+    pool="features",
+    description="The newest features of everybody in Redis, through Feast; only what changed is written.",
+)
+def online_features(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Any]:
+    """Apply the feature catalogue and bring the online store up to the newest features."""
+    from feature_repo.store import apply_catalogue, materialize, open_feature_store
+
+    pointer = platform.state.require("features", "materialize_features")
+    store = open_feature_store(platform.settings, platform.endpoints)
+    apply_catalogue(store)
+
+    def progress(view: str, rows: int) -> None:
+        context.log.info(f"{view}: {rows:,} rows written")
+
+    report = materialize(store, pointer.as_of, progress)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": report.rows,
+            "seconds": round(report.seconds, 3),
+            "rows_per_s": round(report.rows_per_s),
+            "as_of": pointer.as_of.isoformat(),
+        }
+    )
+
+
+def instants_for(snapshot: "Snapshot", config: FeaturesStep) -> "list[pd.Timestamp]":
+    """Return as of when people are photographed: T0, then regularly to the run's instant; or only that instant."""
+    import pandas as pd
+
+    from pipelines.features.aggregates import snapshot_instants
+
+    end = pd.Timestamp(snapshot.as_of)
+    start = snapshot.interactions_pointer.t0
+    if not config.history or start is None:
+        return [end]
+    first = pd.Timestamp(start)
+    later = snapshot_instants(first, end, config.interval_s, config.max_snapshots)
+    return [first, *(at for at in later if at > first)]
