@@ -131,28 +131,28 @@ def check_servers(settings: Settings) -> Iterator[Finding]:
 
 
 def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
-    from infra.migrate import current_revision, head_revision
+    from infra.migrate import HEAD, current
     from infra.postgres import connect
 
     with connect(endpoints.database_url) as connection:
         row = connection.execute("select current_setting('server_version'), current_setting('max_connections')::int")
         server, allowed = row.fetchone() or ("", 0)
     yield Finding("Postgres", ok=True, seen=f"version {server} answers")
-    at, head = current_revision(endpoints.database_url), head_revision()
-    yield Finding("database schema", at == head, f"revision {at}", f"run `duet migrate`; this code needs {head}")
+    at = current(endpoints.database_url)
+    yield Finding("database schema", at == HEAD, f"revision {at}", f"run `duet migrate`; this code needs {HEAD}")
     pools = settings.serving.workers * (settings.postgres.pool_size + settings.postgres.max_overflow)
     yield Finding(
         "Postgres connections",
         pools <= allowed * 0.8,
         f"serving may open {pools} of {allowed}",
-        "lower DUET_POSTGRES__POOL_SIZE, DUET_POSTGRES__MAX_OVERFLOW or DUET_SERVING__WORKERS, or raise max_connections",
+        "lower DUET_POSTGRES__POOL_SIZE, DUET_POSTGRES__MAX_OVERFLOW or DUET_SERVING__WORKERS, or allow more",
     )
 
 
 def _redis(settings: Settings, endpoints: Endpoints) -> Finding:
     from infra.redis import connect
 
-    with connect(endpoints.redis_url, settings) as client:
+    with connect(endpoints.redis_url, settings.redis, socket_timeout_s=2.0) as client:
         server = client.info("server").get("redis_version", "of unknown version")
     return Finding("Redis", ok=True, seen=f"version {server} answers")
 

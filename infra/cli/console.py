@@ -64,7 +64,7 @@ def table(
 
 
 def progress() -> Progress:
-    """Return a progress display on standard error, for `with progress() as bars: bars.add_task(name, total=n)`."""
+    """Return a progress display on standard error; use it as a context and add tasks with a total."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from types import FrameType
 
 from infra.embedded.processes import identity, is_alive
@@ -18,8 +19,9 @@ from infra.endpoints import open_endpoints
 from infra.errors import DuetError
 from infra.settings import Settings
 from infra.supervisor.errors import PlatformNotStopped, ServiceDied, StartInterrupted
-from infra.supervisor.processes import describe_exit, spawn, sweep, tail
-from infra.supervisor.stack import build_stack, choose_addresses, externals, prepare_dagster_home
+from infra.supervisor.processes import describe_exit, end, spawn, sweep, tail
+from infra.supervisor.spec import External, Spec
+from infra.supervisor.stack import duet_stack
 from infra.supervisor.state import (
     Phase,
     PlatformState,
@@ -40,15 +42,23 @@ STOP_WITHIN_S = 90.0
 TICK_S = 0.25
 
 Ready = Callable[[PlatformState], None]
+Stack = Callable[[Settings], AbstractContextManager[tuple[list[Spec], list[External]]]]
 
 
-def run_platform(settings: Settings, *, report: Report = lambda _: None, on_ready: Ready = lambda _: None) -> None:
+def run_platform(
+    settings: Settings,
+    *,
+    report: Report = lambda _: None,
+    on_ready: Ready = lambda _: None,
+    stack: Stack = duet_stack,
+) -> None:
     """Run everything in the foreground until SIGINT, SIGTERM or SIGHUP, then stop everything.
 
     Args:
         settings: of the platform.
         report: called after each change of one process.
         on_ready: called once, when everything is healthy.
+        stack: gives the processes to run and the servers to watch.
 
     Raises:
         PlatformRunning: one already runs on this data directory.
@@ -60,12 +70,10 @@ def run_platform(settings: Settings, *, report: Report = lambda _: None, on_read
         state = PlatformState(data_dir=settings.data_dir.resolve(), pid=pid, identity=identity(pid) or "")
         write_state(state)
         try:
-            addresses = choose_addresses(settings)
-            home = prepare_dagster_home(settings.data_dir, addresses)
-            with open_endpoints(settings, mlflow=True) as endpoints:
+            with stack(settings) as (specs, externals):
                 supervisor = Supervisor(state, report=report, should_stop=stop.is_set)
                 try:
-                    supervisor.start(build_stack(settings, endpoints, addresses, home), externals(endpoints))
+                    supervisor.start(specs, externals)
                     supervisor.watch()
                     on_ready(state)
                     while not stop.wait(TICK_S):
@@ -97,29 +105,31 @@ def start_in_background(settings: Settings, *, report: Report = lambda _: None) 
     forget_state(data_dir)
     command = (sys.executable, "-m", "infra.cli", "--data-dir", str(data_dir), "up")
     process = spawn(command, mark="", environment={"PYTHONUNBUFFERED": "1"}, log_path=log)
-    seen: dict[str, ServiceState] = {}
     try:
-        while True:
-            state = read_state(data_dir)
-            if state is not None and state.pid == process.pid:
-                for name, service in state.services.items():
-                    if seen.get(name) != service:
-                        seen[name] = service
-                        report(service)
-                if state.phase in {Phase.RUNNING, Phase.DEGRADED}:
-                    return state
-            code = process.poll()
-            if code is not None:
-                reason = state.reason if state is not None and state.pid == process.pid else None
-                last = tail(log, 1).removeprefix("error: ")
-                raise ServiceDied(reason or f"the platform ended with {describe_exit(code)}; {log} ends: {last}")
-            time.sleep(TICK_S)
+        return _await_background(process, data_dir, log, report)
     except BaseException:
         # Ctrl-C while waiting must not leave a half-started platform in the background.
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_WITHIN_S)
+        end(process, STOP_WITHIN_S)
         raise
+
+
+def _await_background(process: subprocess.Popen[bytes], data_dir: Path, log: Path, report: Report) -> PlatformState:
+    seen: dict[str, ServiceState] = {}
+    while True:
+        code = process.poll()
+        state = read_state(data_dir)
+        ours = state if state is not None and state.pid == process.pid else None
+        for name, service in (ours.services if ours is not None else {}).items():
+            if seen.get(name) != service:
+                seen[name] = service
+                report(service)
+        if code is not None:
+            reason = ours.reason if ours is not None else None
+            last = tail(log, 1).removeprefix("error: ")
+            raise ServiceDied(reason or f"the platform ended with {describe_exit(code)}; {log} ends: {last}")
+        if ours is not None and ours.phase in {Phase.RUNNING, Phase.DEGRADED}:
+            return ours
+        time.sleep(TICK_S)
 
 
 def stop_platform(settings: Settings) -> bool:

@@ -1,7 +1,7 @@
 """What a supervised process is: its command, how one sees that it is healthy, and how long that may take."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -90,11 +90,19 @@ class Step:
 
 @dataclass(frozen=True)
 class External:
-    """A server that somebody else started; it is watched and shown, never started or stopped here."""
+    """A server that somebody else started: it is watched and shown, never stopped here.
+
+    Attributes:
+        name: unique.
+        probe: how health is seen.
+        url: the address for a person, without a password.
+        revive: starts it again after it died; None when that is not our business. Raises DuetError.
+    """
 
     name: str
     probe: Probe
     url: str
+    revive: Callable[[], None] | None = None
 
 
 Spec = Service | Step

@@ -6,6 +6,8 @@ The order is not taste: orphaned runs are closed after the code server answers a
 
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +16,7 @@ import httpx
 import yaml
 
 from infra.embedded.ports import free_port, refuse_taken
-from infra.endpoints import Endpoints
+from infra.endpoints import Endpoints, open_endpoints, without_password
 from infra.errors import ConfigurationError
 from infra.settings import Settings
 from infra.supervisor.spec import External, HttpProbe, Service, Spec, Step, TcpProbe
@@ -25,6 +27,19 @@ CODE_MODULE = "pipelines.definitions"
 SERVING_TARGET = "serving.service:Duet"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
+
+
+@contextmanager
+def duet_stack(settings: Settings) -> Iterator[tuple[list[Spec], list[External]]]:
+    """Have the databases for the length of the block and give what is to be started on them, and what to watch.
+
+    Raises:
+        PortTaken, ServerUnavailable, MigrationError, ConfigurationError: before anything of ours was started.
+    """
+    addresses = choose_addresses(settings)
+    home = prepare_dagster_home(settings.data_dir, addresses)
+    with open_endpoints(settings, mlflow=True) as endpoints:
+        yield build_stack(settings, endpoints, addresses, home), list_externals(settings, endpoints)
 
 
 @dataclass(frozen=True)
@@ -150,15 +165,25 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
     ]  # fmt: skip
 
 
-def externals(endpoints: Endpoints) -> list[External]:
+def list_externals(settings: Settings, endpoints: Endpoints) -> list[External]:
     """List the servers that `infra.endpoints` runs, to be watched; their URLs without the password."""
+
+    def revive() -> None:
+        # Our own lease keeps what this starts; the ports are remembered, so clients find it again.
+        with open_endpoints(settings, mlflow=True):
+            pass
+
+    database, cache = endpoints.database_url, endpoints.redis_url
     found = [
-        External("postgres", _tcp(endpoints.database_url, 5432), _public(endpoints.database_url)),
-        External("redis", _tcp(endpoints.redis_url, 6379), _public(endpoints.redis_url)),
+        External(
+            "postgres", _tcp(database, 5432), without_password(database), None if settings.database_url else revive
+        ),
+        External("redis", _tcp(cache, 6379), without_password(cache), None if settings.redis_url else revive),
     ]
     if endpoints.mlflow_url is not None:
         url = endpoints.mlflow_url.rstrip("/")
-        found.append(External("mlflow", HttpProbe(f"{url}/health", timeout_s=5.0), url))
+        probe = HttpProbe(f"{url}/health", timeout_s=5.0)
+        found.append(External("mlflow", probe, url, None if settings.mlflow.url else revive))
     return found
 
 
@@ -206,11 +231,6 @@ def _local(host: str, port: int) -> str:
 def _tcp(url: str, default_port: int) -> TcpProbe:
     parts = urlsplit(url)
     return TcpProbe(parts.hostname or LOOPBACK, parts.port or default_port)
-
-
-def _public(url: str) -> str:
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _broken_location(data: dict[str, dict[str, object]]) -> str | None:

@@ -1,7 +1,8 @@
 """Start a set of processes in order, watch them, and stop them in reverse order.
 
 A process that dies is reported at once with the tail of its log and is not restarted: a restart that nobody sees
-hides the reason. One thread does everything; whoever runs it decides what a signal means through `should_stop`.
+hides the reason. Only a database that `infra.endpoints` runs is started again, visibly and a few times. One thread
+does everything; whoever runs it decides what a signal means through `should_stop`.
 """
 
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.errors import DuetError
 from infra.supervisor.errors import ServiceDied, ServiceNotHealthy, StartInterrupted, StepFailed
 from infra.supervisor.processes import describe_exit, end, spawn, sweep, tail
 from infra.supervisor.spec import External, Service, Spec, Step
@@ -18,7 +20,9 @@ from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceSt
 TICK_S = 0.15
 PROBE_EVERY_S = 5.0
 # One late answer on a busy machine is no outage.
-PROBE_FAILURES = 3
+PROBE_FAILURES = 2
+# A database that keeps dying has a reason that a person has to see.
+REVIVALS = 3
 
 Report = Callable[[ServiceState], None]
 
@@ -51,8 +55,9 @@ class Supervisor:
         self._report = report
         self._should_stop = should_stop
         self._children: dict[str, _Child] = {}
-        self._externals: list[External] = []
+        self._externals: dict[str, External] = {}
         self._failures: dict[str, int] = {}
+        self._revivals: dict[str, int] = {}
         self._probed_at = 0.0
 
     def start(self, specs: Sequence[Spec], externals: Sequence[External] = ()) -> None:
@@ -64,7 +69,7 @@ class Supervisor:
         """
         _check_order(specs)
         for external in externals:
-            self._externals.append(external)
+            self._externals[external.name] = external
             self._change(external.name, ServicePhase.HEALTHY, url=external.url)
         for spec in specs:
             self._change(
@@ -148,14 +153,15 @@ class Supervisor:
                 self._change(spec.name, ServicePhase.HEALTHY, ready_after_s=self._age(child))
         if refusal is not None and time.monotonic() - child.started > spec.start_timeout_s:
             self._change(spec.name, ServicePhase.UNHEALTHY, detail=refusal)
+            log = self._log_path(spec.name)
             raise ServiceNotHealthy(
-                f"{spec.name} is not healthy after {spec.start_timeout_s:g} s: {refusal}; its log is {self._log_path(spec.name)}"
+                f"{spec.name} is not healthy after {spec.start_timeout_s:g} s: {refusal}; its log is {log}"
             )
         return refusal is None
 
     def _probe_all(self) -> None:
         probed = [(c.spec.name, c.spec.probe) for c in self._children.values() if isinstance(c.spec, Service)]
-        probed += [(external.name, external.probe) for external in self._externals]
+        probed += [(external.name, external.probe) for external in self._externals.values()]
         for name, probe in probed:
             state = self.state.services[name]
             if probe is None or state.phase is ServicePhase.DIED:
@@ -164,8 +170,23 @@ class Supervisor:
             self._failures[name] = 0 if refusal is None else self._failures.get(name, 0) + 1
             if refusal is None and state.phase is ServicePhase.UNHEALTHY:
                 self._change(name, ServicePhase.HEALTHY)
-            elif self._failures[name] >= PROBE_FAILURES and state.phase is ServicePhase.HEALTHY:
+            elif self._failures[name] == PROBE_FAILURES:
                 self._change(name, ServicePhase.UNHEALTHY, detail=refusal)
+                self._revive(name)
+
+    def _revive(self, name: str) -> None:
+        external = self._externals.get(name)
+        if external is None or external.revive is None or self._revivals.get(name, 0) >= REVIVALS:
+            return
+        self._revivals[name] = self._revivals.get(name, 0) + 1
+        self._failures[name] = 0
+        try:
+            external.revive()
+        except DuetError as failure:
+            self._change(name, ServicePhase.UNHEALTHY, detail=f"cannot be started again: {failure}")
+        else:
+            detail = f"it did not answer and was started again ({self._revivals[name]} of {REVIVALS} times)"
+            self._change(name, ServicePhase.UNHEALTHY, detail=detail)
 
     def _change(
         self,

@@ -1,0 +1,68 @@
+# Two commands are enough on a fresh machine with Python 3.11 or newer and make: `make demo` and `make test`.
+# The environment is made once, in .venv, from the hashes in requirements.lock; a second run finds it ready.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+PEOPLE ?= 4000
+EXIT ?=
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := infra feature_repo registry pipelines serving
+# What holds for a person's shell must not leak into the tests.
+CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH
+
+.PHONY: help demo up down test check lock clean install format
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## People in, models trained and promoted, recommendations out; stays up (EXIT=1: ends; PEOPLE=4000)
+	@$(BIN)/duet demo --people $(PEOPLE) $(if $(filter-out 0,$(EXIT)),--exit)
+
+up: $(STAMP) ## Start the whole platform on this machine and stay in the foreground
+	@$(BIN)/duet up
+
+down: $(STAMP) ## Stop the platform
+	@$(BIN)/duet down
+
+test: $(STAMP) ## Run all tests against real servers (PYTEST_ARGS='-k name' to choose)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+check: $(STAMP) ## Lint, format, types, import contracts, lock
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(CLEAN_ENV) $(BIN)/python -m pytest -q tests/architecture/test_lock.py
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+lock: $(STAMP) ## Resolve pyproject.toml again into requirements.lock, with hashes
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev \
+		--generate-hashes --no-emit-index-url --no-header --upgrade --output-file requirements.lock
+
+install: $(STAMP) ## Create the environment in .venv
+
+# The stamp comes last: an interrupted installation is done again.
+$(STAMP): requirements.lock pyproject.toml .ci/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is older than 3.11; install a newer one or run make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/uv || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r .ci/bootstrap.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock .ci/bootstrap.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean: ## Delete the environment and caches; data under .duet stays
+	rm -rf $(VENV) build ./*.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) tests -type d -name __pycache__ -prune -exec rm -rf {} +
