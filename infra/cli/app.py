@@ -97,6 +97,12 @@ def main() -> None:
     sys.exit(run())
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer passes the value of the switch
+    if asked:
+        typer.echo(f"duet {version('duet')}")
+        raise typer.Exit
+
+
 def _global_options(
     ctx: typer.Context,
     data_dir: Annotated[
@@ -104,14 +110,14 @@ def _global_options(
         typer.Option(help="Where everything is kept. Default: DUET_DATA_DIR, or .duet here.", show_default=False),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
     invocation = current_invocation(ctx)
     invocation.data_dir = data_dir
     invocation.debug = debug
-    if show_version:
-        typer.echo(f"duet {version('duet')}")
-        raise typer.Exit
 
 
 def _load(app: typer.Typer, entry: EntryPoint) -> None:

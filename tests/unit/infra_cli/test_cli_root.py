@@ -1,0 +1,146 @@
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from infra.cli import build_app, current_settings, run
+from infra.errors import ConfigurationError, DuetError
+
+COMMANDS = {"up", "down", "status", "doctor", "migrate", "demo"}
+
+
+class Planted(EntryPoint):
+    """An entry point that gives what was planted instead of importing a module."""
+
+    def load(self) -> object:
+        return _planted
+
+
+def _planted(app: typer.Typer) -> None:
+    @app.command("fail")
+    def fail(ctx: typer.Context, how: str) -> None:
+        if how == "ours":
+            raise DuetError("the file people.csv\nhas no column [bold]user_id[/]; add it")
+        if how == "bug":
+            raise ZeroDivisionError("by zero")
+        if how == "interrupt":
+            raise KeyboardInterrupt
+        if how == "exit":
+            raise typer.Exit(3)
+        typer.echo(str(current_settings(ctx).data_dir))
+
+
+ENTRIES = [Planted("planted", "nowhere:register", "duet.commands")]
+BROKEN = [EntryPoint("missing", "no_such_package.commands:register", "duet.commands")]
+
+
+def fail(*arguments: str) -> int:
+    return run(arguments, entries=ENTRIES)
+
+
+def test_an_error_of_ours_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail("fail", "ours") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "error: the file people.csv has no column [bold]user_id[/]; add it\n"
+
+
+def test_a_bug_is_one_line_that_says_how_to_see_more(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail("fail", "bug") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: unexpected ZeroDivisionError: by zero; run again with `duet --debug")
+    assert error.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail("--debug", "fail", "bug") == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["no-such-command"], ["fail"], ["fail", "x", "--no-such-option"], ["demo", "--people", "many"]]
+)
+def test_wrong_usage_is_one_line_and_exit_code_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert "--help`)" in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_an_interrupted_command_ends_with_130() -> None:
+    assert fail("fail", "interrupt") == 130
+
+
+def test_a_command_chooses_its_exit_code() -> None:
+    assert fail("fail", "exit") == 3
+
+
+def test_the_data_directory_of_the_command_line_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUET_DATA_DIR", str(tmp_path / "environment"))
+    assert fail("fail", "no") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "environment")
+    assert fail("--data-dir", str(tmp_path / "option"), "fail", "no") == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "option")
+
+
+def test_a_broken_setting_is_named_when_it_is_needed_and_never_hides_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUET_SERVING__PORT", "harbour")
+    assert fail("--help") == 0
+    assert fail("fail", "--help") == 0
+    capsys.readouterr()
+    assert fail("fail", "no") == 1
+    assert "DUET_SERVING__PORT" in capsys.readouterr().err
+
+
+def test_a_package_that_cannot_be_loaded_does_not_take_the_rest_away(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"], entries=BROKEN) == 0
+    printed = capsys.readouterr()
+    assert "warning: the commands of `missing` are not available: ModuleNotFoundError" in printed.err
+    assert all(command in printed.out for command in COMMANDS)
+
+
+def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([], entries=[]) in {0, 2}
+    shown = capsys.readouterr().out
+    assert "duet up --detach" in shown
+    assert "duet import synthetic --people 4000" in shown
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_itself_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"], entries=[]) == 0
+    assert "Example: " in capsys.readouterr().out
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"], entries=[]) == 0
+    assert capsys.readouterr().out.startswith("duet ")
+
+
+def test_status_without_a_platform_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--data-dir", str(tmp_path), "status"], entries=[]) == 1
+    assert capsys.readouterr().err == f"error: no platform runs on {tmp_path}; start one with `duet up`\n"
+    assert run(["--data-dir", str(tmp_path), "status", "--json"], entries=[]) == 1
+    assert '"phase": "stopped"' in capsys.readouterr().out
+
+
+def test_a_command_can_be_tried_without_the_root() -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    _planted(app)
+    result = CliRunner().invoke(app, ["fail", "no"])
+    assert result.exit_code == 0
+    assert result.output.strip() == ".duet"
+    assert CliRunner().invoke(build_app(ENTRIES), ["fail", "exit"]).exit_code == 3
+
+
+def test_a_configuration_error_is_an_error_of_ours() -> None:
+    assert issubclass(ConfigurationError, DuetError)
