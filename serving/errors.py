@@ -18,6 +18,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   ├── InternalError           500  a defect of ours
         │   ├── StorageUnavailable      503  the database did not take the write
         │   └── RequestTimeout          504  not answered in time
+        ├── FeaturesUnavailable         the online store did not answer: older features are used
         └── Degraded                    carries the reason the answer will name
             ├── LevelUnavailable        this level cannot answer now
             └── EligibilityUnknown      who may be shown cannot be established: nobody is
@@ -124,6 +125,10 @@ class RequestTimeout(ApiError):
 
     status = 504
     code = "timeout"
+
+
+class FeaturesUnavailable(ServingError):
+    """The online store did not answer: older features are used."""
 
 
 class Degraded(ServingError):

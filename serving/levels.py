@@ -1,0 +1,144 @@
+"""The ladder: strategies from the best answer to the one that needs least, tried in order.
+
+A strategy orders people or raises LevelUnavailable with the reason that the answer will name. Hard filters run inside
+each of them and the safety check after any of them; the empty answer is not a strategy, it is what is left.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from feature_repo.people import People
+from feature_repo.population import Population
+from feature_repo.transforms import content_score, profile_vectors
+from infra.settings import Settings
+from registry.release import Release
+from registry.retrieval import CandidateList, merge_candidates
+from serving.errors import LevelUnavailable
+from serving.people_store import PeopleStore
+from serving.pool import Pool, Ranked, Requester
+from serving.reasons import Level, Reason, Source, Stage
+from serving.run import Run
+from serving.stages.filtering import filter_pool
+from serving.stages.ranking import rank
+from serving.stages.reranking import explore
+from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
+
+RANDOM_DRAW = 500
+
+
+class Strategy(Protocol):
+    """One way to order people for somebody."""
+
+    @property
+    def level(self) -> Level:
+        """Return which level this is."""
+
+    async def rank(self, run: Run, requester: Requester) -> Ranked:
+        """Return people in order; raises LevelUnavailable, or EligibilityUnknown which no lower level can mend."""
+        ...
+
+
+@dataclass(frozen=True)
+class FullLevel:
+    """Level 1: the release's index and every other source, ordered by its ranker in both directions."""
+
+    settings: Settings
+    rng: np.random.Generator
+    level: Level = Level.FULL
+
+    async def rank(self, run: Run, requester: Requester) -> Ranked:
+        """Run both stages on the release that the run captured."""
+        release, population = _release(run), _population(run)
+        serving = self.settings.serving
+        with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
+            factors = requester_factors(release, requester, run.at)
+            n = serving.n_candidates
+            found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
+            others = from_population(run, population, requester, max(n // 3, 1), self.rng)
+            pool = pooled(population, {Source.RETRIEVAL.value: found, **others})
+        with run.stage(Stage.FILTERING):
+            pool = filter_pool(requester, pool, run.request.filters, run.at)
+        if not run.remaining_s():
+            run.degrade(Stage.RANKING)
+            raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left to rank.")
+        with run.stage(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
+            ranked = rank(
+                release,
+                requester,
+                factors,
+                pool,
+                run.recent_likes,
+                aggregator=serving.aggregator,
+                weight=serving.requester_weight,
+                at=run.at,
+            )
+        with run.stage(Stage.RERANKING):
+            return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
+
+
+@dataclass(frozen=True)
+class ContentLevel:
+    """Level 2: the order of profiles alone; needs no model."""
+
+    settings: Settings
+    rng: np.random.Generator
+    level: Level = Level.CONTENT
+
+    async def rank(self, run: Run, requester: Requester) -> Ranked:
+        """Order the population's candidates by how close their profiles are."""
+        population = _population(run)
+        serving = self.settings.serving
+        with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
+            pool = pooled(population, from_population(run, population, requester, serving.n_candidates, self.rng))
+        with run.stage(Stage.FILTERING):
+            pool = filter_pool(requester, pool, run.request.filters, run.at)
+        with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):
+            score = content_score(requester.person, pool.people, run.at)
+            order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)
+            ranked = Ranked(pool, order, score, np.ones(len(pool), dtype=np.float32))
+        with run.stage(Stage.RERANKING):
+            return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
+
+
+@dataclass(frozen=True)
+class RandomLevel:
+    """Level 3: eligible people at random, straight from Postgres; needs neither a model nor a population."""
+
+    people: PeopleStore
+    rng: np.random.Generator
+    level: Level = Level.RANDOM
+
+    async def rank(self, run: Run, requester: Requester) -> Ranked:
+        """Draw visible people, keep the eligible, shuffle them."""
+        with run.stage(Stage.RETRIEVAL):
+            rows = await self.people.some_visible(float(self.rng.random()), RANDOM_DRAW, run.remaining_s())
+        with run.stage(Stage.FILTERING):
+            drawn = People.build(rows.columns["user_id"], profile=profile_vectors(rows.columns))
+            n = len(drawn)
+            everybody = merge_candidates(
+                {Source.RANDOM.value: CandidateList(drawn.user_ids, np.zeros(n, np.float32), np.ones(n, np.float32))}
+            )
+            pool = filter_pool(requester, Pool(drawn, everybody), run.request.filters, run.at)
+        with run.stage(Stage.RANKING):
+            order = self.rng.permutation(len(pool)).astype(np.int64)
+            chance = min(run.request.limit / max(len(pool), 1), 1.0)
+            return Ranked(pool, order, np.zeros(len(pool), np.float32), np.full(len(pool), chance, np.float32))
+
+
+def ladder(settings: Settings, people: PeopleStore, rng: np.random.Generator) -> tuple[Strategy, ...]:
+    """Return the strategies, best first."""
+    return FullLevel(settings, rng), ContentLevel(settings, rng), RandomLevel(people, rng)
+
+
+def _release(run: Run) -> Release:
+    if run.release is None:
+        raise run.no_release or LevelUnavailable(Reason.NO_RELEASE, "No model is in production yet: promote a release.")
+    return run.release
+
+
+def _population(run: Run) -> Population:
+    if run.population is None or not len(run.population):
+        raise LevelUnavailable(Reason.POPULATION_UNAVAILABLE, "The snapshot of people is not loaded yet.")
+    return run.population

@@ -1,0 +1,182 @@
+"""What only Postgres may say: who exists, who may be shown to whom, who is already decided.
+
+Every statement is bounded by the pool's checkout wait, the statement timeout and the caller's deadline. A failure is
+EligibilityUnknown: the caller then shows nobody.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from serving.errors import EligibilityUnknown
+from serving.reasons import DECISIONS, LIKES, SEPARATIONS, Reason
+
+Int64 = NDArray[np.int64]
+PROFILE_COLUMNS = (
+    "user_id",
+    "birth_date",
+    "gender",
+    "seeking",
+    "age_min",
+    "age_max",
+    "latitude",
+    "longitude",
+    "max_distance_km",
+    "interests",
+    "bio_length",
+    "created_at",
+)
+MAX_FOLD_IN = 1000
+"""Most recent decisions that a fold-in takes into account."""
+
+_PROFILE = sql.SQL("""
+    u.user_id, u.birth_date, u.gender, u.seeking, u.age_min, u.age_max, u.latitude, u.longitude, u.max_distance_km,
+    u.interests, coalesce(length(u.bio), 0) AS bio_length, u.created_at
+""")
+_REQUESTER = sql.SQL("""
+WITH mine AS MATERIALIZED (
+    SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = %(user_id)s
+), latest AS (
+    SELECT DISTINCT ON (target_id) target_id, kind, occurred_at FROM mine
+    WHERE kind = ANY(%(decisions)s) ORDER BY target_id, occurred_at DESC
+), recent AS (
+    SELECT * FROM latest ORDER BY occurred_at DESC LIMIT %(fold_in)s
+)
+SELECT {profile}, u.attributes,
+    ARRAY(SELECT DISTINCT target_id FROM mine WHERE kind = ANY(%(ending)s)) AS decided,
+    ARRAY(SELECT DISTINCT actor_id FROM duet.interactions
+          WHERE target_id = %(user_id)s AND kind IN ('block', 'report')) AS separated_by,
+    ARRAY(SELECT target_id FROM recent WHERE kind = ANY(%(likes)s) ORDER BY occurred_at DESC) AS liked,
+    ARRAY(SELECT target_id FROM recent WHERE kind = 'pass') AS passed
+FROM duet.users u WHERE u.user_id = %(user_id)s
+""").format(profile=_PROFILE)
+_STILL_ALLOWED = sql.SQL("""
+SELECT {profile} FROM duet.users u
+WHERE u.user_id = ANY(%(ids)s) AND u.visible
+  AND (%(interests)s::text[] IS NULL OR u.interests && %(interests)s::text[])
+  AND NOT EXISTS (SELECT 1 FROM duet.interactions i
+                  WHERE i.actor_id = %(user_id)s AND i.target_id = u.user_id AND i.kind = ANY(%(ending)s))
+  AND NOT EXISTS (SELECT 1 FROM duet.interactions i
+                  WHERE i.target_id = %(user_id)s AND i.actor_id = u.user_id AND i.kind IN ('block', 'report'))
+""").format(profile=_PROFILE)
+# A random point of the id range and the visible people after it, wrapping around: no sequential scan at any size.
+_SOME_VISIBLE = sql.SQL("""
+WITH span AS (SELECT min(user_id) AS low, max(user_id) AS high FROM duet.users),
+start AS (SELECT low + floor(%(share)s::float8 * (high - low + 1))::bigint AS id FROM span)
+(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id >= start.id ORDER BY u.user_id LIMIT %(n)s)
+UNION ALL
+(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id < start.id ORDER BY u.user_id LIMIT %(n)s)
+LIMIT %(n)s
+""").format(profile=_PROFILE)
+_ENDING = [kind.value for kind in (*DECISIONS, *SEPARATIONS)]
+_KINDS = {
+    "decisions": [kind.value for kind in DECISIONS],
+    "ending": _ENDING,
+    "likes": [kind.value for kind in LIKES],
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Profile columns of n people by name: what `profile_vectors` takes."""
+
+    columns: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.columns["user_id"])
+
+
+@dataclass(frozen=True)
+class RequesterRow:
+    """The requester as Postgres knows them this instant; ids int64."""
+
+    profile: Rows
+    attributes: dict[str, Any]
+    excluded: Int64
+    liked: Int64
+    passed: Int64
+
+
+class PeopleStore(Protocol):
+    """Answers about people that must be fresh; every method raises EligibilityUnknown when it cannot answer."""
+
+    async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
+        """Return the requester, or None when nobody has this id."""
+        ...
+
+    async def still_allowed(
+        self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
+    ) -> Rows:
+        """Return the fresh profiles of those candidates that are visible, undecided and not separated."""
+        ...
+
+    async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
+        """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
+        ...
+
+
+class PostgresPeople:
+    """The PeopleStore on a psycopg pool."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
+        """Return the requester, or None when nobody has this id."""
+        rows = await self._fetch(_REQUESTER, {"user_id": user_id, "fold_in": MAX_FOLD_IN, **_KINDS}, timeout_s)
+        if not rows:
+            return None
+        row = rows[0]
+        excluded = np.unique(np.array([*row["decided"], *row["separated_by"], user_id], dtype=np.int64))
+        return RequesterRow(
+            profile=columns_of(rows),
+            attributes=row["attributes"],
+            excluded=excluded,
+            liked=np.array(row["liked"], dtype=np.int64),
+            passed=np.array(row["passed"], dtype=np.int64),
+        )
+
+    async def still_allowed(
+        self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
+    ) -> Rows:
+        """Return the fresh profiles of those candidates that are visible, undecided and not separated."""
+        parameters = {"user_id": user_id, "ids": list(candidate_ids), "interests": interests, **_KINDS}
+        return columns_of(await self._fetch(_STILL_ALLOWED, parameters, timeout_s))
+
+    async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
+        """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
+        return columns_of(await self._fetch(_SOME_VISIBLE, {"share": share, "n": n}, timeout_s))
+
+    async def _fetch(
+        self, statement: sql.Composed, parameters: dict[str, Any], timeout_s: float
+    ) -> list[dict[str, Any]]:
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._pool.connection() as connection,
+                connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                await cursor.execute(statement, parameters)
+                rows: list[dict[str, Any]] = await cursor.fetchall()
+        except TimeoutError:
+            raise EligibilityUnknown(
+                Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time, so nobody can be shown safely."
+            ) from None
+        except (psycopg.Error, PoolTimeout, TooManyRequests, OSError) as error:
+            raise EligibilityUnknown(
+                Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read, so nobody can be shown safely."
+            ) from error
+        return rows
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> Rows:
+    """Turn rows into columns."""
+    return Rows({name: [row[name] for row in rows] for name in PROFILE_COLUMNS})

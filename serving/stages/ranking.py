@@ -1,0 +1,85 @@
+"""Stage 2: the probability of a like in both directions, in one matrix, and the reciprocal score.
+
+Embedding features are scores, never coordinates. What training could not know (who waits for an answer) is told to the
+ranker only where settings allow it; the context is built as `pipelines.ranking` builds it.
+"""
+
+import numpy as np
+
+from feature_repo.people import People
+from feature_repo.transforms import PairContext, content_inputs, ranking_features_both
+from registry.contracts import ArtifactKind
+from registry.embedding import Embedding, pair_scores, similarity_to_liked
+from registry.ranker import Order, combine
+from registry.release import Release
+from registry.retrieval import Factors
+from serving.api_models import Explanation, Influence
+from serving.pool import Float32, Int64, Pool, Ranked, Requester
+from serving.recent_likes import RecentLikes
+
+DEFAULT_LAST_LIKES = 20
+_STRONGEST = 5
+
+
+def rank(
+    release: Release,
+    requester: Requester,
+    factors: Factors,
+    pool: Pool,
+    recent: RecentLikes,
+    *,
+    aggregator: str,
+    weight: float,
+    at: float,
+) -> Ranked:
+    """Order a pool by the reciprocal score, or by the retrieval score where that won on held-out data."""
+    context = pair_context(release, requester, factors, pool.people, recent, at=at)
+    forward, backward = ranking_features_both(requester.person, pool.people, context, at)
+    n = len(pool)
+    both = release.ranker.predict(np.concatenate([forward, backward]))
+    p_like, p_liked_back = both[:n], both[n:]
+    score = combine(p_like, p_liked_back, aggregator)
+    if release.ranker.order is Order.RETRIEVAL:
+        score = (weight * context.score_forward + (1.0 - weight) * context.score_backward).astype(np.float32)
+    # Ties are broken by id, so that equal inputs give equal answers.
+    order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)
+
+    def explain(rows: Int64) -> list[Explanation]:
+        like = release.ranker.explain(forward[rows], _STRONGEST)
+        back = release.ranker.explain(backward[rows], _STRONGEST)
+        return [Explanation(p_like=_named(a), p_liked_back=_named(b)) for a, b in zip(like, back, strict=True)]
+
+    return Ranked(pool, order, score, np.ones(n, dtype=np.float32), p_like, p_liked_back, explain)
+
+
+def pair_context(
+    release: Release, requester: Requester, factors: Factors, people: People, recent: RecentLikes, *, at: float
+) -> PairContext:
+    """Return what retrieval knows of requester and each of `people`, in both directions, float32[n] each."""
+    embedding = release.embedding
+    n = len(people)
+    chooser, chosen = _vectors(embedding, people, at)
+    score_forward, score_backward = pair_scores(factors.chooser[None], factors.chosen[None], chooser, chosen)
+    last = int(str(release.manifests[ArtifactKind.RANKER].parameters.get("last_likes", DEFAULT_LAST_LIKES)))
+    liked = requester.liked[:last]
+    zeros = np.zeros(n, dtype=np.float32)
+    return PairContext(
+        np.broadcast_to(score_forward, (n,)),
+        np.broadcast_to(score_backward, (n,)),
+        similarity_to_liked(embedding.vectors(liked)[1][embedding.known(liked)], chosen),
+        zeros,
+        recent.similarity(embedding, people.user_ids, factors.chosen, last),
+        zeros,
+    )
+
+
+def _vectors(embedding: Embedding, people: People, at: float) -> tuple[Float32, Float32]:
+    chooser, chosen = embedding.vectors(people.user_ids)
+    unknown = np.flatnonzero(~embedding.known(people.user_ids))
+    if len(unknown):
+        chooser[unknown], chosen[unknown] = embedding.content_factors(content_inputs(people.take(unknown), at))
+    return chooser, chosen
+
+
+def _named(strongest: list[tuple[str, float]]) -> list[Influence]:
+    return [Influence(feature=feature, contribution=round(value, 4)) for feature, value in strongest]
