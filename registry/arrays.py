@@ -29,7 +29,7 @@ def npz_writer(arrays: Mapping[str, NDArray[Any]]) -> FileWriter:
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
 
     return write
 

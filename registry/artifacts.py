@@ -28,6 +28,7 @@ def write_artifact(
     directory: Path,
     kind: ArtifactKind,
     files: Mapping[str, FileWriter],
+    *,
     parameters: Mapping[str, JsonValue] | None = None,
     metrics: Mapping[str, float] | None = None,
     lineage: Mapping[str, str] | None = None,
@@ -62,7 +63,7 @@ def staging_directory(directory: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
-    """Sync `staged`, write the manifest last and rename it to `directory`, unless the same artefact is already there."""
+    """Sync `staged`, write the manifest last and rename it to `directory`, unless the artefact is already there."""
     for name in manifest.files:
         _sync(staged / name)
     path = staged / MANIFEST_NAME

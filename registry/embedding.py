@@ -175,9 +175,7 @@ class Embedding:
         """Compute what the first fold-in would otherwise wait for."""
         _ = self._chosen_gram, self._chooser_gram
 
-    def save(
-        self, directory: Path, lineage: Mapping[str, str], metrics: Mapping[str, float] | None = None
-    ) -> Manifest:
+    def save(self, directory: Path, lineage: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Manifest:
         """Write the artefact; raise InvalidVectors if any number is not finite."""
         for name in ("chooser", "chosen", "content_weights", "content_intercept"):
             if not np.isfinite(getattr(self, name)).all():
@@ -211,7 +209,9 @@ class Embedding:
         manifest = verified or verify_artifact(directory, expected_digest)
         manifest.expect(ArtifactKind.EMBEDDING)
         content = read_npz(directory / _CONTENT, {"weights": (np.float32, 2), "intercept": (np.float32, 1)})
-        known = {name: manifest.parameters[name] for name in EmbeddingParameters.model_fields if name in manifest.parameters}
+        known = {
+            name: manifest.parameters[name] for name in EmbeddingParameters.model_fields if name in manifest.parameters
+        }
         try:
             return cls(
                 user_ids=read_npy(directory / _USER_IDS, np.int64, 1),

@@ -148,7 +148,7 @@ def _cluster(vectors: Floats, nlist: int, config: IndexConfig) -> Floats:
 def _ivf(quantizer: Any, width: int, nlist: int, kind: IndexKind) -> Any:
     metric = faiss.METRIC_INNER_PRODUCT
     if kind is IndexKind.IVF_FLAT:
-        index = faiss.IndexIVFFlat(quantizer, width, nlist, metric)
+        index: Any = faiss.IndexIVFFlat(quantizer, width, nlist, metric)
     elif kind is IndexKind.IVF_SQ8:
         index = faiss.IndexIVFScalarQuantizer(quantizer, width, nlist, faiss.ScalarQuantizer.QT_8bit, metric)
     else:

@@ -137,7 +137,9 @@ class ItemIndex:
         short = np.flatnonzero((found < 0).any(axis=1))
         if len(short):
             # The probed lists held fewer than `depth` people: probe all of them rather than hand out filler.
-            every = faiss.SearchParametersIVF(nprobe=int(self.index.nlist))
+            every = faiss.SearchParametersIVF(  # type: ignore[call-arg]
+                nprobe=int(self.index.nlist)
+            )
             scores[short], found[short] = self.index.search(np.ascontiguousarray(rows[short]), depth, params=every)
         if (found < 0).any() or (found >= len(self.user_ids)).any() or not np.isfinite(scores).all():
             raise InvalidQuery("The index answered with filler or infinite scores: the query is out of its range.")
@@ -224,7 +226,7 @@ class ItemIndex:
         if index.metric_type != faiss.METRIC_INNER_PRODUCT:
             raise CorruptArtifact(f"`{directory / _INDEX}` does not search by inner product: build it again.")
         try:
-            kind = IndexKind(manifest.parameters.get("index_kind", ""))
+            kind = IndexKind(str(manifest.parameters.get("index_kind")))
         except ValueError as error:
             raise CorruptArtifact(f"`{directory}` has an unknown kind of index in its manifest: {error}.") from error
         return cls(index, user_ids, kind, canary["queries"], canary["ids"], threads)

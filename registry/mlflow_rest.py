@@ -114,7 +114,11 @@ class MlflowRest(ModelRegistry):
         self, kind: ArtifactKind, version: int, stage: str, *, archive_existing: bool = True
     ) -> ModelVersion:
         """Move a version to a stage; what stood there is archived in the same transaction of MLflow."""
-        body = {**_key(kind, version), "stage": stage, "archive_existing_versions": archive_existing}
+        body: dict[str, JsonValue] = {
+            **_key(kind, version),
+            "stage": stage,
+            "archive_existing_versions": archive_existing,
+        }
         answer = self._call("POST", "model-versions/transition-stage", json=body)
         return _version(kind, _row(answer, "model_version"))
 
@@ -130,9 +134,7 @@ class MlflowRest(ModelRegistry):
 
     def aliases(self, kind: ArtifactKind) -> dict[str, int]:
         """Return the version that each alias points at."""
-        answer = self._call(
-            "GET", "registered-models/get", params={"name": MODEL_NAMES[kind]}, absent_is_empty=True
-        )
+        answer = self._call("GET", "registered-models/get", params={"name": MODEL_NAMES[kind]}, absent_is_empty=True)
         model = answer.get("registered_model")
         rows = _rows(model, "aliases") if isinstance(model, dict) else []
         return {str(row["alias"]): int(str(row["version"])) for row in rows}
@@ -206,7 +208,7 @@ class MlflowRest(ModelRegistry):
             raise self._unavailable(error) from error
         if received > size or (exact and received != size):
             raise CorruptArtifact(
-                f"`{remote}` gave {'more than ' if received > size else ''}{min(received, size)} bytes, expected {size}."
+                f"`{remote}` gave {received} bytes or more, expected {size}."
             )
 
     def _call(
@@ -222,7 +224,9 @@ class MlflowRest(ModelRegistry):
         try:
             content = answer.json()
         except ValueError as error:
-            raise RegistryUnavailable(f"{self.url} does not answer like an MLflow server ({answer.status_code}).") from error
+            raise RegistryUnavailable(
+                f"{self.url} does not answer like an MLflow server ({answer.status_code})."
+            ) from error
         if not isinstance(content, dict):
             raise RegistryUnavailable(f"{self.url} does not answer like an MLflow server.")
         if answer.is_success:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from pydantic import JsonValue
@@ -214,7 +214,7 @@ class MlflowStore:
 def _tags(
     manifest: Manifest, tags: Mapping[str, str] | None, dagster_run_id: str | None, dagster_url: str | None
 ) -> dict[str, str]:
-    lineage = {name: manifest.lineage[name] for name in _LINEAGE_TAGS if name in manifest.lineage}
+    lineage: dict[str, str] = {name: manifest.lineage[name] for name in _LINEAGE_TAGS if name in manifest.lineage}
     if manifest.kind is ArtifactKind.EMBEDDING:
         lineage[TAG_EMBEDDING_DIGEST] = manifest.digest
     return {TAG_DIGEST: manifest.digest, **lineage, **_link_tags(tags, dagster_run_id, dagster_url)}

@@ -72,7 +72,9 @@ class Ranker:
         names = tuple(feature_names)
         _check_names(booster, names)
         booster.set_param({"nthread": threads})
-        rows = np.empty((0, len(names)), dtype=np.float32) if canary_features is None else canary_features[:_CANARY_ROWS]
+        rows = (
+            np.empty((0, len(names)), dtype=np.float32) if canary_features is None else canary_features[:_CANARY_ROWS]
+        )
         ranker = cls(
             booster=booster,
             feature_names=names,
@@ -197,7 +199,7 @@ class Ranker:
         _check_names(booster, names)
         canary = read_npz(directory / _CANARY, {"features": (np.float32, 2), "expected": (np.float32, 1)})
         try:
-            order = Order(manifest.parameters.get("order", Order.RANKER))
+            order = Order(str(manifest.parameters.get("order", Order.RANKER)))
         except ValueError as error:
             raise CorruptArtifact(f"`{directory}` has an unknown order in its manifest: {error}.") from error
         return cls(

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from registry.artifacts import verify_artifact
 from registry.arrays import row_dot
+from registry.artifacts import verify_artifact
 from registry.contracts import (
     TAG_EMBEDDING_DIGEST,
     TAG_FEATURE_SCHEMA_DIGEST,
@@ -67,9 +67,7 @@ def load_release(
     release = Release(
         versions=versions,
         embedding=Embedding.load(directories[ArtifactKind.EMBEDDING], verified=manifests[ArtifactKind.EMBEDDING]),
-        index=ItemIndex.load(
-            directories[ArtifactKind.INDEX], verified=manifests[ArtifactKind.INDEX], threads=threads
-        ),
+        index=ItemIndex.load(directories[ArtifactKind.INDEX], verified=manifests[ArtifactKind.INDEX], threads=threads),
         ranker=Ranker.load(
             directories[ArtifactKind.RANKER],
             feature_names,

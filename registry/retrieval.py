@@ -109,6 +109,7 @@ def query_for(
     content_inputs: Floats | None = None,
     liked_ids: ArrayLike = (),
     passed_ids: ArrayLike = (),
+    *,
     liked_by_ids: ArrayLike = (),
     passed_by_ids: ArrayLike = (),
 ) -> Factors:
@@ -151,7 +152,7 @@ def retrieve(
     if not np.any(query):
         raise InvalidQuery("The requester has no factors at all, so the index cannot be asked.")
     excluded = np.unique(np.asarray(exclude_ids, dtype=np.int64).reshape(-1))
-    ids, scores = release.index.search(query, min(n + len(excluded), 10_000) if 1 <= n else n)
+    ids, scores = release.index.search(query, min(n + len(excluded), 10_000) if n >= 1 else n)
     if len(excluded):
         keep = ~np.isin(ids, excluded)
         ids, scores = ids[keep], scores[keep]

@@ -68,13 +68,19 @@ class ModelRegistry(ABC):
         return {kind: versions[0] for kind, versions in found.items() if versions}
 
     def resolve_stage(self, stage: str = PRODUCTION, feature_schema_digest: str | None = None) -> ReleaseVersions:
-        """Return the release that the newest versions in a stage make up; raise IncoherentRelease with the reason."""
+        """Return the release that the newest versions in a stage make up; raise IncoherentRelease with the reason.
+
+        A version stands in one stage only, so a challenger that shares a part with Production finds it there.
+        """
         standing = self.in_stage(stage)
         if not standing:
             raise IncoherentRelease(f"No model is in stage {stage}: train, then run `duet promote`.")
+        if stage != PRODUCTION and len(standing) < len(ArtifactKind):
+            standing = {**self.in_stage(PRODUCTION), **standing}
         if missing := [kind.value for kind in ArtifactKind if kind not in standing]:
             raise IncoherentRelease(
-                f"Stage {stage} has no {' and no '.join(missing)}: move the matching version there or run `duet promote`."
+                f"Stage {stage} has no {' and no '.join(missing)}: move the matching version there, "
+                "or run `duet promote`."
             )
         check_tags(standing, feature_schema_digest)
         return ReleaseVersions.of({kind: version.version for kind, version in standing.items()})
@@ -105,9 +111,7 @@ def _newness(versions: Mapping[ArtifactKind, ModelVersion]) -> tuple[int, ...]:
     return tuple(versions[kind].version for kind in (ArtifactKind.RANKER, ArtifactKind.INDEX, ArtifactKind.EMBEDDING))
 
 
-def incoherence(
-    versions: Mapping[ArtifactKind, ModelVersion], feature_schema_digest: str | None = None
-) -> str | None:
+def incoherence(versions: Mapping[ArtifactKind, ModelVersion], feature_schema_digest: str | None = None) -> str | None:
     """Say from the tags alone why these versions must not serve together, or None."""
     for version in versions.values():
         if not version.digest:

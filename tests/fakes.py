@@ -1,0 +1,180 @@
+"""Hand-written fakes of our protocols, held to the same contract tests as the real ones."""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from registry.artifacts import publish, staging_directory, verify_artifact
+from registry.audit import Promotion
+from registry.contracts import (
+    ARCHIVED,
+    MANIFEST_NAME,
+    MODEL_NAMES,
+    NO_STAGE,
+    PRODUCTION,
+    STAGING,
+    TAG_DIGEST,
+    TAG_EMBEDDING_DIGEST,
+    TAG_FEATURE_SCHEMA_DIGEST,
+    TAG_RELEASE_CANDIDATE,
+    ArtifactKind,
+    Manifest,
+    ModelVersion,
+)
+from registry.errors import CorruptArtifact, PromotionConflict, RegistryUnavailable, UnknownVersion
+from registry.store import ModelRegistry
+
+_BEGIN = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+class MemoryRegistry(ModelRegistry):
+    """A model registry in memory; artefacts stay where they were written.
+
+    `down` makes every call fail; `fail_after(n)` lets n more writes succeed, then fails once; `before_write` is
+    called before every write and may raise whatever a test wants to happen at that instant.
+    """
+
+    def __init__(self) -> None:
+        self._versions: dict[ArtifactKind, list[ModelVersion]] = {kind: [] for kind in ArtifactKind}
+        self._sources: dict[tuple[ArtifactKind, int], Path] = {}
+        self._aliases: dict[ArtifactKind, dict[str, int]] = {kind: {} for kind in ArtifactKind}
+        self._writes_left: int | None = None
+        self.down = False
+        self.before_write: Callable[[], None] = lambda: None
+        self.downloads = 0
+
+    def register(
+        self, kind: ArtifactKind, directory: Path, *, release_candidate: str | None = None, tags: dict[str, str] | None = None
+    ) -> int:
+        """Register an artefact directory; the same digest again returns its version."""
+        manifest = verify_artifact(directory)
+        for version in self._versions[kind]:
+            if version.digest == manifest.digest:
+                if release_candidate:
+                    present = version.tags.get(TAG_RELEASE_CANDIDATE)
+                    joined = f"{present},{release_candidate}" if present else release_candidate
+                    self.set_tag(kind, version.version, TAG_RELEASE_CANDIDATE, joined)
+                return version.version
+        number = len(self._versions[kind]) + 1
+        own = {
+            TAG_DIGEST: manifest.digest,
+            **{
+                key: manifest.lineage[key]
+                for key in (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA_DIGEST)
+                if key in manifest.lineage
+            },
+            **({TAG_RELEASE_CANDIDATE: release_candidate} if release_candidate else {}),
+            **(tags or {}),
+        }
+        self._versions[kind].append(ModelVersion(kind, number, tags=own, created_at=_BEGIN + timedelta(minutes=number)))
+        self._sources[kind, number] = directory
+        return number
+
+    def fail_after(self, n_writes: int) -> None:
+        """Let so many writes succeed and fail the next one."""
+        self._writes_left = n_writes
+
+    def _read(self) -> None:
+        if self.down:
+            raise RegistryUnavailable("The registry does not answer.")
+
+    def _write(self) -> None:
+        self._read()
+        self.before_write()
+        if self._writes_left is not None:
+            self._writes_left -= 1
+            if self._writes_left < 0:
+                self._writes_left = None
+                raise RegistryUnavailable("The registry went away in the middle.")
+
+    def versions(self, kind: ArtifactKind) -> list[ModelVersion]:
+        self._read()
+        return list(reversed(self._versions[kind]))
+
+    def version(self, kind: ArtifactKind, version: int) -> ModelVersion:
+        self._read()
+        if not 1 <= version <= len(self._versions[kind]):
+            raise UnknownVersion(f"{MODEL_NAMES[kind]} has no version {version}.")
+        return self._versions[kind][version - 1]
+
+    def _replace(self, version: ModelVersion, **changes: object) -> ModelVersion:
+        changed = dataclasses.replace(version, **changes)  # type: ignore[arg-type]
+        self._versions[version.kind][version.version - 1] = changed
+        return changed
+
+    def transition_stage(
+        self, kind: ArtifactKind, version: int, stage: str, *, archive_existing: bool = True
+    ) -> ModelVersion:
+        moved = self.version(kind, version)
+        if stage not in {PRODUCTION, STAGING, ARCHIVED, NO_STAGE}:
+            raise RegistryUnavailable(f"The registry knows no stage `{stage}`.")
+        self._write()
+        if archive_existing:
+            for other in self.versions_in_stage(kind, stage):
+                if other.version != version:
+                    self._replace(other, stage=ARCHIVED)
+        return self._replace(moved, stage=stage)
+
+    def set_alias(self, kind: ArtifactKind, alias: str, version: int) -> None:
+        self.version(kind, version)
+        self._write()
+        self._aliases[kind][alias] = version
+
+    def delete_alias(self, kind: ArtifactKind, alias: str) -> None:
+        self._write()
+        self._aliases[kind].pop(alias, None)
+
+    def aliases(self, kind: ArtifactKind) -> dict[str, int]:
+        self._read()
+        return dict(self._aliases[kind])
+
+    def set_tag(self, kind: ArtifactKind, version: int, key: str, value: str) -> None:
+        found = self.version(kind, version)
+        self._write()
+        self._replace(found, tags={**found.tags, key: value})
+
+    def download(self, kind: ArtifactKind, version: int, directory: Path) -> Manifest:
+        found = self.version(kind, version)
+        if not found.digest:
+            raise CorruptArtifact(f"{MODEL_NAMES[kind]} version {version} has no digest tag.")
+        if (directory / MANIFEST_NAME).exists():
+            return verify_artifact(directory, found.digest)
+        source = self._sources[kind, version]
+        manifest = verify_artifact(source, found.digest)
+        self.downloads += 1
+        with staging_directory(directory) as staged:
+            for name in manifest.files:
+                shutil.copy(source / name, staged / name)
+            return publish(staged, directory, manifest)
+
+
+class MemoryPromotionLog:
+    """The audit in memory: what is recorded in a block that fails is not kept."""
+
+    def __init__(self) -> None:
+        self.promotions: list[Promotion] = []
+        self.locked = False
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        if self.locked:
+            raise PromotionConflict("Another promotion is under way.")
+        self.locked = True
+        kept = list(self.promotions)
+        try:
+            yield
+        except BaseException:
+            self.promotions = kept
+            raise
+        finally:
+            self.locked = False
+
+    def record(self, promotion: Promotion) -> None:
+        at = promotion.at or _BEGIN + timedelta(minutes=len(self.promotions))
+        self.promotions.append(dataclasses.replace(promotion, at=at))
+
+    def history(self, stage: str = PRODUCTION, limit: int = 1_000) -> Sequence[Promotion]:
+        return [promotion for promotion in self.promotions if promotion.stage == stage][-limit:]
