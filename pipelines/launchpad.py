@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import dagster as dg
 from annotated_types import Ge, Gt, Le, Lt
 from dagster._config.errors import PostProcessingError
+from dagster._core.definitions.definition_config_schema import convert_user_facing_definition_config_schema
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -57,6 +58,16 @@ def launch_checked(model: type[BaseModel]) -> dg.Field:
         UnsupportedConfigField: a field of the model has a type the Launchpad cannot show.
     """
     return dg.Field(CheckedShape(model), is_required=False, description=model.__doc__)
+
+
+def configured_by(assets: dg.AssetsDefinition, model: type[BaseModel]) -> dg.AssetsDefinition:
+    """Give a multi-asset the schema of `launch_checked`: its decorator takes plain mappings only.
+
+    Raises:
+        UnsupportedConfigField: a field of the model has a type the Launchpad cannot show.
+    """
+    assets.op._config_schema = convert_user_facing_definition_config_schema(launch_checked(model))  # noqa: SLF001
+    return assets
 
 
 def read_config(context: dg.AssetExecutionContext, model: type[Model]) -> Model:

@@ -6,6 +6,7 @@ as they are now (their table keeps no history); only interactions are cut at the
 """
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 PEOPLE_FILE = "people.parquet"
 INTERACTIONS_FILE = "interactions.parquet"
+SLOTS_FILE = "attribute_slots.json"
 ROWS_PER_CHUNK = 200_000
 KINDS = ("like", "pass", "superlike", "message", "block", "report")
 
@@ -265,3 +267,11 @@ class _Readable(io.RawIOBase):
         cut = len(joined) if size < 0 else size
         self._held = joined[cut:]
         return joined[:cut]
+
+
+def export_slots(connection: Connection[Any], directory: Path) -> dict[str, int]:
+    """Write which numeric attribute owns which slot to `attribute_slots.json`."""
+    rows = connection.execute("SELECT name, slot FROM duet.attribute_slots ORDER BY slot").fetchall()
+    slots = {str(name): int(slot) for name, slot in rows}
+    (directory / SLOTS_FILE).write_text(json.dumps(slots, sort_keys=True))
+    return slots

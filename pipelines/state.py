@@ -5,6 +5,7 @@ a job of the later steps alone works on the last good result of the earlier ones
 as it was. Nothing here knows what the directories hold.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -135,3 +136,8 @@ def iso(at: datetime) -> str:
 def canonical(value: Mapping[str, object]) -> bytes:
     """Write `value` as JSON that is equal for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
+
+
+def combined_digest(parts: Mapping[str, object]) -> str:
+    """Return the sha256 (hex) of what a result was made from."""
+    return hashlib.sha256(canonical(parts)).hexdigest()

@@ -18,7 +18,7 @@ from pipelines.ingest.checks import (
     validate_people,
 )
 from pipelines.ingest.config import SnapshotConfig
-from pipelines.launchpad import launch_checked, read_config
+from pipelines.launchpad import configured_by, read_config
 from pipelines.presentation import path, plots, table
 from pipelines.resources import Platform
 from pipelines.snapshots import (
@@ -66,7 +66,6 @@ class _Taken:
     name="snapshots",
     specs=[PEOPLE, INTERACTIONS],
     check_specs=CHECK_SPECS,
-    config_schema=launch_checked(SnapshotConfig),
     op_tags={"duet/stage": "ingest"},
 )
 def snapshots(
@@ -126,6 +125,9 @@ def snapshots(
         | plots(figures),
         check_results=[expectations_result(INTERACTIONS_CHECK, report), live_result(instant)],
     )
+
+
+configured_by(snapshots, SnapshotConfig)
 
 
 def _accepted(state: PipelineState, asset: str) -> dict[str, Any] | None:

@@ -1,0 +1,146 @@
+"""The comparison on the held-out window: every method, with intervals, plots and, in a generated world, the oracle."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from pipelines.evaluation.config import EvaluationConfig
+from pipelines.launchpad import launch_checked, read_config
+from pipelines.presentation import frame, link, markdown, path, plots
+from pipelines.ranking.assets import snapshot_of
+from pipelines.resources import Platform
+from pipelines.state import Current, combined_digest
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.compare import EvaluationReport
+    from pipelines.evaluation.windows import Windows
+    from pipelines.inputs import Snapshot
+
+TABLE_FILE = "table.csv"
+REPORT_FILE = "report.json"
+
+
+@dg.asset(
+    deps=["ranker", "candidate_index"],
+    group_name="evaluation",
+    kinds={"numpy", "mlflow"},
+    pool="training",
+    op_tags={"duet/heavy": "yes"},
+    config_schema=launch_checked(EvaluationConfig),
+    description="Random, popular, content, one-sided, reciprocal and two-stage orders on decisions after T1.",
+)
+def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+    """Compare the methods, log the comparison and keep its table."""
+    from pipelines.evaluation.truth import truth_of_last_import
+
+    config = read_config(context, EvaluationConfig)
+    judged = platform.state.require("ranker")
+    snapshot = platform.snapshot(snapshot_of(platform, judged))
+    with platform.connection() as connection:
+        truth = truth_of_last_import(connection, snapshot.people.user_ids)
+    report = compare(platform, judged, snapshot, config, truth)
+    wide = report.wide().reset_index()
+    tags = {
+        "protocol": report.protocol,
+        "embedding_digest": judged.inputs["embeddings"],
+        "ranker_digest": judged.digest,
+        "dataset_digest": combined_digest(snapshot.digests),
+        "oracle": "yes" if truth is not None else "no",
+    }
+    parameters = config.model_dump(mode="json")
+    run = platform.models.log_evaluation(
+        name=f"evaluation-{report.protocol}",
+        metrics=report.metrics(),
+        params=parameters,
+        figures=report.figures,
+        tables={"evaluation.csv": report.table.to_csv(index=False), "evaluation_wide.csv": wide.to_csv(index=False)},
+        tags=tags,
+        dagster_run_id=context.run_id,
+        dagster_url=platform.run_url(context.run_id),
+    )
+    digest = combined_digest({"table": report.table.to_csv(index=False), "config": parameters, **tags})
+    with platform.state.staging("evaluation") as scratch:
+        staged = scratch / "report"
+        staged.mkdir()
+        report.table.to_csv(staged / TABLE_FILE, index=False)
+        written = {"protocol": report.protocol, "numbers": report.numbers, "ranker_version": judged.version}
+        (staged / REPORT_FILE).write_text(json.dumps(written, sort_keys=True, indent=2))
+        directory = platform.state.adopt(staged, "evaluation", digest)
+    platform.state.publish(
+        Current(
+            asset="evaluation", path=directory, digest=digest, run_id=context.run_id, as_of=judged.as_of,
+            t0=judged.t0, t1=judged.t1, inputs={**judged.inputs, "ranker": judged.digest},
+            facts={"protocol": report.protocol, "mlflow_run": run},
+        )
+    )  # fmt: skip
+    return dg.MaterializeResult(
+        metadata={
+            "protocol": report.protocol,
+            "comparison": markdown(wide),
+            "table": frame(report.table),
+            "numbers": frame_of_numbers(report),
+            "oracle": truth is not None,
+            "mlflow": link(platform.models.run_url(run)),
+            "digest": digest,
+            "path": path(directory),
+            **plots(report.figures),
+        }
+    )
+
+
+def compare(
+    platform: Platform, judged: Current, snapshot: "Snapshot", config: EvaluationConfig, truth: Any
+) -> "EvaluationReport":
+    """Set the scene at T1 with the judged ranker and its embedding, and compare all methods on it."""
+    import pandas as pd
+
+    from feature_repo.layout import RANKING_FEATURES
+    from pipelines.evaluation.compare import evaluate, history_features
+    from pipelines.evaluation.scene import Scene
+    from pipelines.features.assets import FeaturesStep, instants_for
+    from pipelines.features.history import PeopleHistory
+    from pipelines.ranking.context import Factors
+    from pipelines.retrieval.content import inputs_of
+    from registry.embedding import Embedding
+    from registry.ranker import Ranker
+
+    digest = judged.inputs["embeddings"]
+    embedding = Embedding.load(platform.state.directory("embeddings", digest), digest)
+    windows = windows_of(snapshot, judged)
+    people = snapshot.people
+    instants = [at for at in instants_for(snapshot, FeaturesStep()) if at > windows.t1]
+    history = PeopleHistory.build(people, snapshot.events, [windows.t1 + pd.Timedelta(microseconds=1), *instants])
+    scene = Scene(
+        people=history.as_of(windows.t1_us + 1),
+        events=snapshot.events,
+        windows=windows,
+        factors=Factors.of(embedding, people.user_ids, inputs_of(people, windows.t0_us / 1e6)),
+        ranker=Ranker.load(judged.path, RANKING_FEATURES, judged.digest, threads=2),
+        config=config,
+        pending_likes=platform.settings.ranking.pending_likes,
+        visible=snapshot.users["visible"].to_numpy().astype(bool),
+    )
+    return evaluate(scene, history_features(history), truth)
+
+
+def windows_of(snapshot: "Snapshot", judged: Current) -> "Windows":
+    """Return the windows that the judged artefacts were made with."""
+    import numpy as np
+
+    from pipelines.evaluation.windows import Windows
+    from pipelines.inputs import microseconds_of
+
+    times = snapshot.events.at_us[snapshot.events.is_decision]
+    t0_us, t1_us = microseconds_of(judged.t0 or judged.as_of), microseconds_of(judged.t1 or judged.as_of)
+    end_us = int(times[-1])
+    edges = np.searchsorted(times, [t0_us, t1_us, end_us], side="right")
+    first, second, third = (int(count) for count in np.diff(np.concatenate([[0], edges])))
+    return Windows(t0_us, t1_us, end_us, (first, second, third))
+
+
+def frame_of_numbers(report: "EvaluationReport") -> dg.MetadataValue:
+    """Show the single figures of a report."""
+    import pandas as pd
+
+    return frame(pd.DataFrame(sorted(report.numbers.items()), columns=["figure", "value"]))

@@ -1,0 +1,112 @@
+"""What every asset is given: settings, servers, the pipeline's state, the model registry and the feature store.
+
+One object per run. Servers are opened when first needed and kept for the run; nothing is opened by importing this.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from infra.clock import Clock, SystemClock
+from infra.endpoints import Endpoints, open_endpoints
+from infra.errors import ServerUnavailable
+from infra.postgres import connect
+from infra.settings import Settings, load_settings
+from infra.telemetry import disable_telemetry
+from pipelines.inputs import Snapshot
+from pipelines.state import Current, PipelineState
+from registry.contracts import MODEL_NAMES, ArtifactKind
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from registry.mlflow_rest import MlflowRest
+    from registry.mlflow_store import MlflowStore
+
+
+class Platform:
+    """The platform a run works on."""
+
+    def __init__(self, settings: Settings, endpoints: Endpoints | None = None, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.state = PipelineState(settings.data_dir)
+        self._given = endpoints
+        self._leases = ExitStack()
+        self._loaded: Snapshot | None = None
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """Return the servers, started if need be; MLflow is among them."""
+        if self._given is not None and self._given.mlflow_url:
+            return self._given
+        return self._leases.enter_context(open_endpoints(self.settings, mlflow=True))
+
+    @contextmanager
+    def connection(self, *, autocommit: bool = False) -> "Iterator[psycopg.Connection[Any]]":
+        """Open a connection for offline work: no statement timeout; commits when the block ends well."""
+        with connect(self.endpoints.database_url, autocommit=autocommit, application_name="duet-pipelines") as opened:
+            yield opened
+
+    @cached_property
+    def models(self) -> "MlflowStore":
+        """Return the tracking server and model registry."""
+        from registry.mlflow_store import MlflowStore
+
+        return MlflowStore(self._mlflow_url, self.settings.mlflow.experiment)
+
+    @cached_property
+    def registry(self) -> "MlflowRest":
+        """Return the model registry for reading: stages, versions, downloads."""
+        from registry.mlflow_rest import MlflowRest
+
+        return self._leases.enter_context(closing(MlflowRest(self._mlflow_url)))
+
+    @property
+    def _mlflow_url(self) -> str:
+        url = self.endpoints.mlflow_url
+        if url is None:
+            raise ServerUnavailable(
+                "no MLflow server is configured or running; set `DUET_MLFLOW__URL` or start `duet up`"
+            )
+        return url
+
+    def model_url(self, kind: ArtifactKind, version: int) -> str:
+        """Return the address of a registered version in MLflow's UI."""
+        return f"{self._mlflow_url.rstrip('/')}/#/models/{MODEL_NAMES[kind]}/versions/{version}"
+
+    def run_url(self, run_id: str) -> str | None:
+        """Return the address of a run in Dagster's UI, where its port is known beforehand."""
+        dagster = self.settings.dagster
+        return f"http://{dagster.host}:{dagster.port}/runs/{run_id}" if dagster.port else None
+
+    def snapshot(self, interactions: Current) -> Snapshot:
+        """Return a snapshot, read once per run however many steps ask for it."""
+        loaded = self._loaded
+        if loaded is None or loaded.interactions_pointer != interactions:
+            loaded = self._loaded = Snapshot.of(self.state, interactions)
+        return loaded
+
+    def docs_directory(self, run_id: str) -> Path:
+        """Return where this run's Data Docs go."""
+        return Path(self.settings.data_dir).absolute() / "data_docs" / run_id[:8]
+
+    def close(self) -> None:
+        """Give back the servers."""
+        self._loaded = None
+        self._leases.close()
+
+
+@dg.resource(description="Settings, servers, pipeline state, model registry and feature store of this run.")
+def platform_resource(_context: dg.InitResourceContext) -> Iterator[Platform]:
+    """Build the platform of a run from the settings of the process."""
+    disable_telemetry()
+    platform = Platform(load_settings())
+    try:
+        yield platform
+    finally:
+        platform.close()

@@ -1,0 +1,164 @@
+"""Candidate generation: factors of everybody, and the index in which they are found."""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from pipelines.artifacts import Explanation, finish_artifact, production_or_newest
+from pipelines.launchpad import launch_checked, read_config
+from pipelines.lineage import lineage_of
+from pipelines.presentation import link, path, plots, table
+from pipelines.resources import Platform
+from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
+from pipelines.state import Current
+from registry.contracts import ArtifactKind
+
+if TYPE_CHECKING:
+    from pipelines.artifacts import Registered
+
+
+class IndexStep(IndexBuildConfig):
+    """Say which index is built and how fresh its people are."""
+
+    refresh: bool = Field(
+        default=True, description="bring people with decisions since the fit up to date before they are indexed"
+    )
+
+
+@dg.asset(
+    deps=["people", "interactions", "features"],
+    group_name="retrieval",
+    kinds={"implicit", "mlflow"},
+    pool="training",
+    op_tags={"duet/heavy": "yes"},
+    config_schema=launch_checked(EmbeddingConfig),
+    description="Two factors per person, P who chooses and Q who is chosen, from the decisions up to T0.",
+)
+def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+    """Fit the factors, log and register them."""
+    from pipelines.evaluation.windows import split_windows
+    from pipelines.inputs import microseconds_of
+    from pipelines.retrieval.content import inputs_of
+    from pipelines.retrieval.factorise import fit_embedding
+    from pipelines.retrieval.plots import embedding_norms
+
+    config = read_config(context, EmbeddingConfig)
+    pointer = platform.state.require("interactions")
+    snapshot = platform.snapshot(pointer)
+    if pointer.t0 is None:
+        split_windows(snapshot.events)  # says why there are no windows
+    t0_us = microseconds_of(pointer.t0 or pointer.as_of)
+    people = snapshot.people
+
+    def progress(iteration: int, iterations: int, seconds: float) -> None:
+        context.log.info(f"iteration {iteration} of {iterations} took {seconds:.2f} s")
+
+    embedding, report = fit_embedding(
+        snapshot.events.between(None, t0_us), people.user_ids, inputs_of(people, t0_us / 1e6), config, progress
+    )
+    figures = {"embedding_norms": embedding_norms(embedding)}
+    lineage = lineage_of(pointer)
+    registered = finish_artifact(
+        platform,
+        ArtifactKind.EMBEDDING,
+        lambda directory: embedding.save(directory, lineage, report.metrics()),
+        Explanation(config.model_dump(mode="json"), report.metrics(), figures, {}),
+        context.run_id,
+    )
+    _publish(platform, registered, pointer, context.run_id, {})
+    return dg.MaterializeResult(
+        metadata=_metadata(registered, report.metrics(), figures)
+        | {"dagster/row_count": report.people, "t0": str(pointer.t0), "dimensions": report.dimensions}
+    )
+
+
+@dg.asset(
+    deps=["people", "interactions", "embeddings"],
+    group_name="retrieval",
+    kinds={"faiss", "mlflow"},
+    pool="training",
+    op_tags={"duet/heavy": "yes"},
+    config_schema=launch_checked(IndexStep),
+    description="Everybody visible in FAISS, tuned to a stated recall against exact search.",
+)
+def candidate_index(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Any]:
+    """Index everybody visible now, with the embedding of this run or else the one in Production."""
+    from dataclasses import asdict
+
+    from pipelines.inputs import microseconds_of
+    from pipelines.retrieval.content import inputs_of
+    from pipelines.retrieval.index_build import build_candidate_index
+    from pipelines.retrieval.plots import recall_curve
+    from pipelines.retrieval.refresh import refreshed
+    from registry.embedding import Embedding
+
+    config = read_config(context, IndexStep)
+    pointer = platform.state.require("interactions")
+    made = platform.state.find("embeddings")
+    if made is None or made.run_id != context.run_id:
+        made = production_or_newest(platform, ArtifactKind.EMBEDDING)
+    context.log.info(f"indexing with embedding version {made.version} ({made.digest[:12]})")
+    snapshot = platform.snapshot(pointer)
+    embedding, recomputed = Embedding.load(made.path, made.digest), 0
+    if config.refresh:
+        embedding, recomputed = refreshed(embedding, snapshot.events, microseconds_of(made.t0 or made.as_of))
+    visible = snapshot.people.rows(snapshot.users["visible"].to_numpy().nonzero()[0])
+    inputs = inputs_of(visible, snapshot.as_of.timestamp())
+    build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))
+    index, report = build_candidate_index(embedding, visible.user_ids, inputs, build)
+    known = int(embedding.known(visible.user_ids).sum())
+    metrics = report.metrics() | {"index_refreshed_factors": float(recomputed), "index_people_known": float(known)}
+    figures = {"recall_against_nprobe": recall_curve(report, config.target_recall)}
+    lineage = lineage_of(pointer, embedding_digest=made.digest)
+    registered = finish_artifact(
+        platform,
+        ArtifactKind.INDEX,
+        lambda directory: index.save(directory, lineage, config.model_dump(mode="json"), metrics),
+        Explanation(config.model_dump(mode="json"), metrics, figures, {}),
+        context.run_id,
+    )
+    _publish(platform, registered, pointer, context.run_id, {"embeddings": made.digest})
+    return dg.MaterializeResult(
+        metadata=_metadata(registered, metrics, figures)
+        | {
+            "dagster/row_count": report.people,
+            "kind": report.kind.value,
+            "reached_target": report.reached,
+            "embedding_version": made.version,
+            "from_profile": report.people - known,
+            "recall_curve": table([asdict(point) for point in report.curve]),
+        }
+    )
+
+
+def _publish(
+    platform: Platform, registered: "Registered", snapshot: Current, run_id: str, inputs: dict[str, str]
+) -> None:
+    kind = registered.manifest.kind
+    platform.state.publish(
+        Current(
+            asset="embeddings" if kind is ArtifactKind.EMBEDDING else "candidate_index",
+            path=registered.directory,
+            digest=registered.manifest.digest,
+            run_id=run_id,
+            as_of=snapshot.as_of,
+            t0=snapshot.t0,
+            t1=snapshot.t1,
+            version=registered.version,
+            inputs={**snapshot.inputs, "interactions": snapshot.digest, **inputs},
+        )
+    )
+
+
+def _metadata(registered: "Registered", metrics: dict[str, float], figures: dict[str, bytes]) -> dict[str, Any]:
+    return {
+        "version": registered.version,
+        "digest": registered.manifest.digest,
+        "mlflow": link(registered.run_url),
+        "path": path(registered.directory),
+        "metrics": table([{"metric": name, "value": value} for name, value in metrics.items()]),
+        **plots(figures),
+    }
