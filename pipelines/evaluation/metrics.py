@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]
+Numbers = npt.NDArray[Any]
+"""Real numbers or truth values of any width."""
 Hits = npt.NDArray[np.bool_]
 
 
@@ -60,7 +61,7 @@ def _where_relevant(gained: Numbers, most: Numbers) -> Floats:
 
 def auc(labels: Numbers, scores: Numbers) -> float:
     """Return the chance that a positive scores above a negative, ties as half; NaN with one class only."""
-    positive = np.asarray(labels) > 0
+    positive = np.asarray(labels, dtype=np.float64) > 0
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return float("nan")
@@ -83,7 +84,7 @@ def grouped_auc(groups: npt.NDArray[np.int64], labels: Numbers, scores: Numbers)
 def log_loss(labels: Numbers, probabilities: Numbers) -> float:
     """Return the mean negative log-likelihood in nats."""
     p = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-7, 1 - 1e-7)
-    positive = np.asarray(labels) > 0
+    positive = np.asarray(labels, dtype=np.float64) > 0
     return float(-np.where(positive, np.log(p), np.log1p(-p)).mean())
 
 
@@ -107,7 +108,7 @@ def calibration_bins(labels: Numbers, probabilities: Numbers, bins: int = 10) ->
     """Sort predictions into bins of equally many rows; equal predictions keep the order given."""
     order = np.argsort(np.asarray(probabilities), kind="stable")
     parts = [part for part in np.array_split(order, bins) if part.size]
-    p, y = np.asarray(probabilities, dtype=np.float64), (np.asarray(labels) > 0).astype(np.float64)
+    p, y = np.asarray(probabilities, dtype=np.float64), (np.asarray(labels, dtype=np.float64) > 0).astype(np.float64)
     return CalibrationBins(
         np.array([p[part].mean() for part in parts]),
         np.array([y[part].mean() for part in parts]),

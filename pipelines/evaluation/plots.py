@@ -1,7 +1,6 @@
 """Pictures of the evaluation: methods with their intervals, calibration, and how scores separate likes from passes."""
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas

@@ -64,8 +64,8 @@ def train_ranker(
     labels: Numbers,
     at_us: npt.NDArray[np.int64],
     requester_ids: npt.NDArray[np.int64],
-    *,
     config: RankerConfig | None = None,
+    *,
     feature_names: Sequence[str] = RANKING_FEATURES,
 ) -> tuple[Any, TrainingReport]:
     """Return an `xgboost.Booster` over the kept columns and its report.

@@ -115,7 +115,7 @@ def _alternate(
     matrix: sparse.csr_matrix, dimensions: int, config: EmbeddingConfig, progress: Progress | None
 ) -> tuple[Floats, Floats]:
     from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     def tell(iteration: int, seconds: float, _loss: float | None) -> None:
         if progress is not None:
