@@ -136,7 +136,7 @@ def render() -> str:
         "# Every setting of Duet with its default. Copy to `.env` (read in development only) and uncomment to change.",
         "# The environment wins over `.env`; a file of the same name in the secrets folder stands in for either.",
         "",
-        f"# Folder of secret files, one per variable (default: {DEFAULT_SECRETS_DIR}, if it exists).",
+        "# Folder of secret files, one per variable (default: /run/secrets, if it exists).",
         f"# {SECRETS_VARIABLE}=",
         "# Folder of the data sets that tests and examples use.",
         "# DUET_SHARED_DATA=../shared/data",

@@ -106,6 +106,8 @@ def leased(server: Server) -> Iterator[Running]:
 
 def retire(server: Server) -> bool:
     """Stop a server that nobody uses; return whether it is stopped."""
+    if not server.folder.exists():
+        return True  # never started: leave no trace of having looked
     with locked(server.folder):
         return _stop_if_unused(server)
 

@@ -30,6 +30,8 @@ USER = "duet"
 DATABASE = "duet"
 PATIENCE_S = 15.0
 """How long a live server may take to answer (recovering, machine overloaded) before it counts as hung."""
+CONNECT_TIMEOUT_S = 5
+STOP_TIMEOUT_S = 30.0
 
 
 class EmbeddedPostgres:
@@ -121,11 +123,15 @@ class EmbeddedPostgres:
         if process is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGINT)  # fast shutdown: roll back, checkpoint, exit
-            until = time.monotonic() + 30.0
+            until = time.monotonic() + STOP_TIMEOUT_S
             while time.monotonic() < until and self._postmaster() is not None:
                 time.sleep(0.02)
         # Left: a hung server, or children of a killed one, which keep its shared memory and so forbid a new start.
         end(self._processes(), grace_s=2.0)
+        data = self.known_data
+        if data is not None and not self._processes():
+            # PostgreSQL would take a zombie (a container's init may never reap it) or a reused pid for a server.
+            (data / "postmaster.pid").unlink(missing_ok=True)
 
     def _initialise(self, account: Account, programs: Path, data: Path) -> None:
         """Make the cluster aside and rename it: a killed initdb leaves nothing that looks like one."""
@@ -226,7 +232,13 @@ class EmbeddedPostgres:
 
     def _connect(self, port: int, database: str) -> psycopg.Connection:
         return psycopg.connect(
-            host=HOST, port=port, user=USER, password=self.password, dbname=database, connect_timeout=5, autocommit=True
+            host=HOST,
+            port=port,
+            user=USER,
+            password=self.password,
+            dbname=database,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            autocommit=True,
         )
 
     def _answers(self, port: int) -> bool:

@@ -1,0 +1,252 @@
+"""Real servers are started, shared, killed and recovered."""
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from infra.embedded.lease import leased
+from infra.embedded.postgres import EmbeddedPostgres
+from infra.embedded.processes import identity
+from infra.embedded.redis import EmbeddedRedis
+from infra.embedded.servers import ServerStatus, inspect, retire_all, stop_all
+from infra.endpoints import Endpoints, open_endpoints
+from infra.errors import PortTaken, ServerUnavailable
+from infra.postgres import connect
+from infra.settings import Settings
+
+# Opens endpoints on the data folder argv[1], says so, and waits for its standard input to end.
+HOLD = """
+import sys
+from pathlib import Path
+from infra.endpoints import open_endpoints
+from infra.settings import Settings
+settings = Settings(data_dir=Path(sys.argv[1]), postgres={"shared_buffers_mb": 16}, mlflow={"port": 0})
+with open_endpoints(settings) as endpoints:
+    print(endpoints.database_url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Settings]:
+    """Settings of servers that only this test uses, and nothing left of them afterwards."""
+    settings = Settings(
+        environment="test", data_dir=tmp_path / "duet", postgres={"shared_buffers_mb": 16}, mlflow={"port": 0}
+    )
+    yield settings
+    stop_all(settings)
+    data = EmbeddedPostgres(settings).known_data
+    if data is not None and data.exists():
+        subprocess.run(["rm", "-rf", str(data)], check=True)
+
+
+def status_of(settings: Settings, name: str) -> ServerStatus:
+    return next(server for server in inspect(settings) if server.name == name)
+
+
+def hold(settings: Settings) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(settings.data_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def let_go(holder: subprocess.Popen[str]) -> None:
+    holder.communicate("", timeout=60)
+    assert holder.returncode == 0
+
+
+def test_two_processes_that_start_at_once_share_one_server_and_the_last_one_stops_it(alone: Settings) -> None:
+    first, second = hold(alone), hold(alone)
+    assert first.stdout is not None
+    assert second.stdout is not None
+    assert first.stdout.readline() == second.stdout.readline() != ""
+    server = status_of(alone, "postgres")
+    assert {holder.pid for holder in server.leases} == {first.pid, second.pid}
+    let_go(first)
+    assert status_of(alone, "postgres").pid == server.pid
+    let_go(second)
+    assert not any(server.is_running for server in inspect(alone))
+    assert identity(server.pid or 0) is None
+
+
+def test_a_killed_postgres_loses_no_committed_row_and_recovers(alone: Settings) -> None:
+    with open_endpoints(alone) as endpoints:
+        acknowledged = 0
+        with (
+            contextlib.closing(connect(endpoints.database_url, autocommit=True)) as writer,
+            contextlib.suppress(psycopg.OperationalError),
+        ):
+            for user_id in range(1, 1_000_000):
+                writer.execute("insert into duet.users (user_id) values (%s)", (user_id,))
+                acknowledged = user_id
+                if user_id == 200:
+                    os.kill(status_of(alone, "postgres").pid or 0, signal.SIGKILL)
+        assert acknowledged >= 200
+        with pytest.raises(ServerUnavailable, match="cannot be reached"):
+            connect(endpoints.database_url)
+        with open_endpoints(alone) as recovered, connect(recovered.database_url) as connection:
+            rows = connection.execute("select count(*) from duet.users where user_id <= %s", (acknowledged,)).fetchone()
+            assert rows == (acknowledged,)
+            assert recovered.database_url == endpoints.database_url
+
+
+def test_a_postgres_whose_port_was_taken_meanwhile_moves(alone: Settings) -> None:
+    with open_endpoints(alone) as endpoints:
+        with connect(endpoints.database_url, autocommit=True) as connection:
+            connection.execute("insert into duet.users (user_id) values (1)")
+        port = status_of(alone, "postgres").port or 0
+        os.kill(status_of(alone, "postgres").pid or 0, signal.SIGKILL)
+        with socket.socket() as squatter:
+            squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            for _ in range(200):  # the killed server's children let go of the socket a moment later
+                with contextlib.suppress(OSError):
+                    squatter.bind(("127.0.0.1", port))
+                    squatter.listen()
+                    break
+                time.sleep(0.05)
+            with open_endpoints(alone) as moved, connect(moved.database_url) as connection:
+                assert status_of(alone, "postgres").port != port
+                assert connection.execute("select count(*) from duet.users").fetchone() == (1,)
+
+
+def test_a_killed_redis_keeps_what_it_acknowledged(alone: Settings) -> None:
+    server = EmbeddedRedis(alone)
+    with leased(server) as running:
+        with redis.Redis.from_url(server.url(running)) as client:
+            for number in range(500):
+                client.set(f"key:{number}", number)
+        os.kill(running.pid, signal.SIGKILL)
+        with leased(server) as recovered, redis.Redis.from_url(server.url(recovered)) as client:
+            assert recovered.pid != running.pid
+            assert client.dbsize() == 500
+
+
+def test_data_survives_a_clean_restart(alone: Settings) -> None:
+    with open_endpoints(alone) as endpoints, redis.Redis.from_url(endpoints.redis_url) as client:
+        client.set("key", "value")
+        with connect(endpoints.database_url, autocommit=True) as connection:
+            connection.execute("insert into duet.users (user_id) values (1)")
+    with open_endpoints(alone) as again, redis.Redis.from_url(again.redis_url) as client:
+        assert again == endpoints
+        assert client.get("key") == b"value"
+        with connect(again.database_url) as connection:
+            assert connection.execute("select user_id from duet.users").fetchall() == [(1,)]
+
+
+def test_servers_whose_user_was_killed_are_used_again_or_stopped(alone: Settings) -> None:
+    holder = hold(alone)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    orphan = status_of(alone, "postgres")
+    holder.kill()
+    holder.communicate()
+    assert status_of(alone, "postgres").leases == ()
+    with open_endpoints(alone):
+        assert status_of(alone, "postgres").pid == orphan.pid
+    assert not status_of(alone, "postgres").is_running
+    holder = hold(alone)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    holder.kill()
+    holder.communicate()
+    retire_all(alone)
+    assert not any(server.is_running for server in inspect(alone))
+
+
+def test_a_hung_postgres_is_replaced(alone: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedPostgres(alone)
+    with leased(server) as running:
+        os.kill(running.pid, signal.SIGSTOP)
+        monkeypatch.setattr("infra.embedded.postgres.CONNECT_TIMEOUT_S", 1)
+        monkeypatch.setattr("infra.embedded.postgres.STOP_TIMEOUT_S", 1.0)
+        assert server.running(patience_s=0.0) is None
+        replacement = server.start()
+        assert replacement.pid != running.pid
+
+
+def test_a_killed_initdb_leaves_nothing_half_made(alone: Settings) -> None:
+    server = EmbeddedPostgres(alone)
+    half_made = server.data.parent / f".{server.data.name}-init-left"
+    half_made.mkdir(parents=True)
+    with leased(server):
+        assert not half_made.exists()
+
+
+def test_a_data_folder_that_was_removed_and_made_anew_starts_empty(alone: Settings) -> None:
+    with open_endpoints(alone) as endpoints, connect(endpoints.database_url, autocommit=True) as connection:
+        connection.execute("insert into duet.users (user_id) values (1)")
+    subprocess.run(["rm", "-rf", str(alone.data_dir)], check=True)
+    with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
+        assert connection.execute("select count(*) from duet.users").fetchone() == (0,)
+
+
+def test_data_of_another_major_version_is_refused_in_one_sentence(alone: Settings) -> None:
+    server = EmbeddedPostgres(alone)
+    assert server.password
+    server.data.mkdir(parents=True)
+    (server.data / "PG_VERSION").write_text("9\n")
+    with pytest.raises(ServerUnavailable, match="was made by PostgreSQL 9"), leased(server):
+        pass
+
+
+@pytest.mark.parametrize(("group", "variable"), [("postgres", "DUET_POSTGRES__PORT"), ("redis", "DUET_REDIS__PORT")])
+def test_an_explicit_port_that_is_taken_is_refused_in_one_sentence(tmp_path: Path, group: str, variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Settings(data_dir=tmp_path / "duet", **{group: {"port": port}})
+        server = EmbeddedPostgres(settings) if group == "postgres" else EmbeddedRedis(settings)
+        with pytest.raises(PortTaken, match=rf"Port {port} on 127.0.0.1 is taken.*`{variable}`"), leased(server):
+            pass
+        assert not any(server.is_running for server in inspect(settings))
+    data = EmbeddedPostgres(settings).known_data
+    if data is not None:
+        subprocess.run(["rm", "-rf", str(data)], check=True)
+
+
+def test_servers_listen_on_loopback_only_and_ask_for_a_password(endpoints: Endpoints) -> None:
+    with connect(endpoints.database_url) as connection:
+        assert connection.execute("show listen_addresses").fetchone() == ("127.0.0.1",)
+        assert connection.execute("show fsync").fetchone() == ("on",)
+        assert connection.execute("show synchronous_commit").fetchone() == ("on",)
+    password = psycopg.conninfo.conninfo_to_dict(endpoints.database_url)["password"]
+    with pytest.raises(ServerUnavailable) as caught:
+        connect(endpoints.database_url.replace(str(password), "wrong-password"))
+    assert "wrong-password" not in str(caught.value)
+    url = endpoints.redis_url.partition("@")[2]
+    with redis.Redis.from_url(f"redis://{url}") as client, pytest.raises(redis.AuthenticationError):
+        client.ping()
+
+
+def test_passwords_are_in_private_files_and_in_no_command_line(alone: Settings) -> None:
+    with open_endpoints(alone) as endpoints:
+        secrets = list((alone.data_dir / "secrets").iterdir())
+        assert len(secrets) == 2
+        assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
+        passwords = [path.read_text().strip() for path in secrets]
+        commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+        assert not [command for command in commands for password in passwords if password in command]
+        assert all(password in "".join(endpoints.environment().values()) for password in passwords)
+
+
+def test_configured_urls_start_nothing(tmp_path: Path, connected_settings: Settings, endpoints: Endpoints) -> None:
+    with open_endpoints(connected_settings) as opened:
+        assert (opened.database_url, opened.redis_url) == (endpoints.database_url, endpoints.redis_url)
+    assert not connected_settings.data_dir.exists()
+
+
+def test_stop_all_stops_servers_in_use(alone: Settings) -> None:
+    with open_endpoints(alone):
+        stop_all(alone)
+        assert not any(server.is_running for server in inspect(alone))
