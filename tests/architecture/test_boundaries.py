@@ -1,0 +1,81 @@
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.architecture.sources import ROOT, modules, name_of, tree_of
+
+DAGSTER_MODULES = {"assets", "checks", "jobs", "definitions", "resources", "schedules", "storage", "commands"}
+# Beside the agreed names: the Launchpad's schema, inline plots and tables, and the closing of orphaned runs.
+DAGSTER_MODULES |= {"launchpad", "presentation", "orphans", "sensors", "inputs"}
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield every imported module and its line, those inside functions among them."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module, node.lineno
+
+
+def importers(*libraries: str) -> set[str]:
+    return {
+        name_of(path) for path in modules() for module, _ in imports(path) if module.partition(".")[0] in set(libraries)
+    }
+
+
+def test_the_import_contracts_hold() -> None:
+    script = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([script, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dagster_stays_at_the_edge() -> None:
+    inside = [name for name in importers("dagster", "dagster_postgres") if Path(name).stem not in DAGSTER_MODULES]
+    assert not inside
+    assert all(name.startswith("pipelines/") for name in importers("dagster", "dagster_postgres"))
+
+
+def test_mlflow_bentoml_faiss_and_feast_stay_behind_their_modules() -> None:
+    assert importers("mlflow") <= {"registry/mlflow_store.py"}
+    assert importers("bentoml") <= {"serving/service.py"}
+    assert all(name.startswith("registry/") for name in importers("faiss"))
+    assert all(name.startswith("feature_repo/") for name in importers("feast"))
+
+
+def test_nothing_that_executes_when_it_is_read_is_imported() -> None:
+    assert not importers(*UNSAFE)
+
+
+# Reads of the environment, the wall clock and the global random state belong to infra alone.
+BANNED = {
+    "os.environ": "settings",
+    "os.getenv": "settings",
+    "time.time": "infra.clock",
+    "datetime.now": "infra.clock",
+    "datetime.utcnow": "infra.clock",
+    "datetime.today": "infra.clock",
+    "date.today": "infra.clock",
+    "random.random": "a seeded generator",
+    "np.random.seed": "a seeded generator",
+    "np.random.rand": "a seeded generator",
+}
+
+
+def test_environment_wall_clock_and_global_randomness_are_read_only_in_infra() -> None:
+    reads = [
+        f"{name_of(path)}:{node.lineno} reads {what}: use {instead}"
+        for path in modules("feature_repo", "registry", "pipelines", "serving")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute)
+        for what, instead in BANNED.items()
+        if ast.unparse(node) == what or ast.unparse(node).endswith(f"datetime.{what}")
+    ]
+    assert not reads
+
+
+def test_every_package_is_typed() -> None:
+    assert all((ROOT / package / "py.typed").is_file() for package in {p.relative_to(ROOT).parts[0] for p in modules()})

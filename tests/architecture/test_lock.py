@@ -1,0 +1,68 @@
+import re
+import tomllib
+from importlib.metadata import entry_points
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests.architecture.sources import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+# Without a floor a resolver silently picks years-old releases of these.
+NEED_FLOORS = {"bentoml", "dagster", "feast", "mlflow"}
+
+
+def locked() -> dict[str, Version]:
+    pins = re.findall(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", LOCK, re.MULTILINE)
+    return {canonicalize_name(name): Version(version) for name, version in pins}
+
+
+def wanted() -> list[Requirement]:
+    lines = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    return [Requirement(line) for line in lines]
+
+
+def test_every_direct_dependency_is_locked_at_a_version_that_is_allowed() -> None:
+    pins = locked()
+    stale = [
+        f"{need} but the lock has {pins.get(canonicalize_name(need.name))}"
+        for need in wanted()
+        if canonicalize_name(need.name) not in pins
+        or not need.specifier.contains(pins[canonicalize_name(need.name)], prereleases=True)
+    ]
+    assert not stale, "run `make lock`"
+
+
+def test_the_four_that_resolvers_get_wrong_have_floors() -> None:
+    floors = {need.name: str(need.specifier) for need in wanted() if need.name in NEED_FLOORS}
+    assert floors.keys() == NEED_FLOORS
+    assert all(floor.startswith(">=") for floor in floors.values())
+
+
+def test_python_is_asked_for_by_a_floor() -> None:
+    assert PROJECT["project"]["requires-python"] == ">=3.11"
+
+
+def test_every_locked_package_is_pinned_exactly_and_carries_hashes() -> None:
+    entries = [part for part in re.split(r"\n(?=[A-Za-z0-9])", LOCK) if re.match(r"[A-Za-z0-9]", part)]
+    assert len(entries) == len(locked())
+    assert not [entry.split("\n")[0] for entry in entries if "--hash=sha256:" not in entry]
+
+
+def test_the_lock_names_no_place_to_download_from() -> None:
+    assert "://" not in LOCK
+    assert not re.search(r"^-", LOCK, re.MULTILINE)
+
+
+def test_the_installer_is_pinned_with_hashes_too() -> None:
+    bootstrap = (ROOT / ".ci" / "bootstrap.lock").read_text()
+    assert re.search(r"^uv==[0-9.]+ \\$", bootstrap, re.MULTILINE)
+    assert "--hash=sha256:" in bootstrap
+    assert "://" not in bootstrap
+
+
+def test_the_installed_commands_are_those_of_the_project() -> None:
+    declared = PROJECT["project"]["entry-points"]["duet.commands"]
+    assert {entry.name: entry.value for entry in entry_points(group="duet.commands")} == declared
