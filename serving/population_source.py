@@ -29,12 +29,13 @@ OVERLAP: Final = timedelta(minutes=10)
 _CHUNK: Final = 20_000
 _LARGE_TAIL: Final = 5_000
 _VISIBLE = b"SELECT user_id FROM duet.users WHERE visible ORDER BY user_id"
+_NOW = b"SELECT clock_timestamp()"
 _FILLED_AT = b"SELECT max(created_timestamp) FROM features.user_profile"
 _SLOTS = b"SELECT name, slot FROM duet.attribute_slots"
 _CHANGED = sql.SQL("""
     SELECT user_id, birth_date, gender, seeking, age_min, age_max, latitude, longitude, max_distance_km, interests,
-           coalesce(length(bio), 0) AS bio_length, created_at, attributes, visible, updated_at
-    FROM duet.users WHERE updated_at > %s OR user_id = ANY(%s)
+           coalesce(length(bio), 0) AS bio_length, created_at, attributes, visible
+    FROM duet.users WHERE updated_at > %s::timestamptz OR user_id = ANY(%s)
 """)
 _LIKES = b"""
     SELECT actor_id, array_agg(target_id ORDER BY occurred_at DESC) FROM (
@@ -47,70 +48,65 @@ _LIKES = b"""
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The population and what belongs to it; `filled_at` is when the online store's source was last written."""
+    """The population and what belongs to it.
+
+    `read_at` is the database's time of the last read, `filled_at` when the online store's source was last written.
+    """
 
     population: Population
     recent_likes: RecentLikes
     slots: dict[str, int]
-    changed_until: datetime | None
+    read_at: datetime | None
     filled_at: datetime | None
 
 
 def load(connection: psycopg.Connection[Any], read_stored: ReadPeople | None) -> Snapshot:
     """Read everybody; without `read_stored` (no online store) everybody comes from Postgres."""
+    read_at = _instant(connection, _NOW)
+    filled_at = _instant(connection, _FILLED_AT)
     slots = dict(connection.execute(_SLOTS).fetchall())
-    filled_at = _one(connection, _FILLED_AT)
     ids = np.array([row[0] for row in connection.execute(_VISIBLE)], dtype=np.int64)
     stored = People.empty() if read_stored is None else read_stored(ids)
     unknown = ids[stored.positions(ids) < 0]
-    since = datetime.min if filled_at is None or read_stored is None else filled_at - OVERLAP
-    population = Population.build(stored)
-    snapshot = Snapshot(population, _recent_likes(connection), slots, None, filled_at)
+    since = None if filled_at is None or read_stored is None else filled_at - OVERLAP
+    snapshot = Snapshot(Population.build(stored), _recent_likes(connection), slots, read_at, filled_at)
     changed = _with_changes(connection, snapshot, since, unknown)
     return replace(changed, population=changed.population.compacted())
 
 
-def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
-    """Return the snapshot with the people who came, changed or hid since."""
-    if snapshot.changed_until is None:
-        return _with_changes(connection, snapshot, datetime.min, np.empty(0, np.int64))
-    since = snapshot.changed_until - OVERLAP
-    changed = _with_changes(connection, snapshot, since, np.empty(0, np.int64))
+def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> tuple[Snapshot, bool]:
+    """Return the snapshot with the people who came, changed or hid since, and whether the online store was refilled."""
+    read_at = _instant(connection, _NOW)
+    since = None if snapshot.read_at is None else snapshot.read_at - OVERLAP
+    changed = _with_changes(connection, replace(snapshot, read_at=read_at), since, np.empty(0, np.int64))
     if len(changed.population.tail) > _LARGE_TAIL:
-        return replace(changed, population=changed.population.compacted())
-    return changed
-
-
-def filled_at(connection: psycopg.Connection[Any]) -> datetime | None:
-    """Return when the online store's source was last written."""
-    return _one(connection, _FILLED_AT)
+        changed = replace(changed, population=changed.population.compacted())
+    return changed, _instant(connection, _FILLED_AT) != snapshot.filled_at
 
 
 def _with_changes(
-    connection: psycopg.Connection[Any], snapshot: Snapshot, since: datetime, ids: NDArray[np.int64]
+    connection: psycopg.Connection[Any], snapshot: Snapshot, since: datetime | None, ids: NDArray[np.int64]
 ) -> Snapshot:
-    population, until = snapshot.population, snapshot.changed_until
+    population = snapshot.population
     for rows in _changed_rows(connection, since, ids):
         hidden = [row["user_id"] for row in rows if not row["visible"]]
+        shown = [row for row in rows if row["visible"]]
         if hidden:
             population = population.remove(hidden)
-        shown = [row for row in rows if row["visible"]]
         if shown:
             population = population.upsert(_people(shown, snapshot, population))
-        latest = max(row["updated_at"] for row in rows)
-        until = latest if until is None else max(until, latest)
-    return replace(snapshot, population=population, changed_until=until)
+    return replace(snapshot, population=population)
 
 
 def _changed_rows(
-    connection: psycopg.Connection[Any], since: datetime, ids: NDArray[np.int64]
+    connection: psycopg.Connection[Any], since: datetime | None, ids: NDArray[np.int64]
 ) -> Iterator[list[dict[str, Any]]]:
     # A named cursor needs a transaction, and streams: memory stays bounded at any number of changes.
     with (
         connection.transaction(),
         connection.cursor(name="changed_people", row_factory=dict_row) as cursor,
     ):
-        cursor.execute(_CHANGED, ("-infinity" if since == datetime.min else since, ids.tolist()))
+        cursor.execute(_CHANGED, ("-infinity" if since is None else since.isoformat(), ids.tolist()))
         while rows := cursor.fetchmany(_CHUNK):
             yield rows
 
@@ -134,6 +130,6 @@ def _recent_likes(connection: psycopg.Connection[Any]) -> RecentLikes:
         return RecentLikes.build(cursor.fetchall())
 
 
-def _one(connection: psycopg.Connection[Any], statement: bytes) -> datetime | None:
+def _instant(connection: psycopg.Connection[Any], statement: bytes) -> datetime | None:
     row = connection.execute(statement).fetchone()
     return row[0] if row else None

@@ -55,29 +55,32 @@ class SnapshotKeeper:
 
     async def step(self) -> None:
         """Load or refresh once; failures are kept in `problem`."""
-        loop = asyncio.get_running_loop()
-        began = self._clock.monotonic()
+        began_s = self._clock.monotonic()
         try:
-            if self.current is None or self._until_reload <= 0:
-                self.current = await loop.run_in_executor(self._thread, self._load)
-                self._until_reload = RELOAD_EVERY
-            else:
-                self.current, refilled = await loop.run_in_executor(self._thread, self._refresh, self.current)
-                self._until_reload = min(self._until_reload - 1, 1 if refilled else RELOAD_EVERY)
-                if refilled:
-                    self.current = await loop.run_in_executor(self._thread, self._load)
+            snapshot = await asyncio.get_running_loop().run_in_executor(self._thread, self._next, self.current)
         except Exception as error:  # noqa: BLE001 a background task must outlive whatever its libraries raise
             self.problem = f"The population could not be refreshed: {type(error).__name__}."
             _log.warning("snapshot_failed", exc_info=error)
         else:
+            self.current = snapshot
             self.problem = None
             self._refreshed_s = self._clock.monotonic()
-            people = len(self.current.population)
-            self._metrics.population_people.set(people)
+            self._metrics.population_people.set(len(snapshot.population))
             self._metrics.population_loaded_at.set(self._clock.now().timestamp())
-            _log.debug("snapshot_refreshed", people=people, ms=round((self._refreshed_s - began) * 1000))
+            _log.debug("snapshot_refreshed", ms=round((self._refreshed_s - began_s) * 1000))
         finally:
             self.tried.set()
+
+    def _next(self, current: Snapshot | None) -> Snapshot:
+        if current is None or self._until_reload <= 0:
+            self._until_reload = RELOAD_EVERY
+            return self._load()
+        refreshed, refilled = self._refresh(current)
+        if not refilled:
+            self._until_reload -= 1
+            return refreshed
+        self._until_reload = 0
+        return self._load()
 
     def close(self) -> None:
         """Let go of the thread."""

@@ -1,0 +1,218 @@
+"""Everything a serving process holds, wired together: the one place of serving that chooses real dependencies.
+
+`start` returns at once and never fails because a server is down: what is missing is fetched in the background, and
+until then answers are worse in the way the ladder says.
+"""
+
+import asyncio
+import gc
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+import structlog
+from psycopg_pool import AsyncConnectionPool
+
+from feature_repo.layout import RANKING_FEATURES
+from feature_repo.schema import ranking_schema_digest
+from infra import postgres
+from infra import redis as infra_redis
+from infra.clock import Clock
+from infra.endpoints import Endpoints, libpq_url, open_endpoints
+from infra.metrics import serving_metrics
+from infra.settings import Settings
+from registry.audit import PostgresPromotionLog
+from registry.cache import LocalRelease, ReleaseCache
+from registry.mlflow_rest import MlflowRest
+from registry.promotion import record_observed
+from registry.release import Release, load_release
+from registry.store import ModelRegistry
+from serving import population_source
+from serving.features import OnlineFeatures
+from serving.impressions import ImpressionLog
+from serving.interactions import Interactions
+from serving.levels import ladder
+from serving.people_store import PostgresPeople
+from serving.population_source import Snapshot
+from serving.recent_likes import RecentLikes
+from serving.recommend import Recommender, World
+from serving.releases import ReleaseWatcher
+from serving.snapshot import SnapshotKeeper
+from serving.stored_people import StoredPeople
+from serving.trial import try_release
+
+_log = structlog.get_logger(__name__)
+_STATEMENT_S = 600.0
+
+
+class Runtime:
+    """A serving process from `start` to `stop`; attributes are there after `start`."""
+
+    endpoints: Endpoints
+    pool: AsyncConnectionPool[Any]
+    registry: MlflowRest | None
+    snapshot: SnapshotKeeper
+    releases: ReleaseWatcher
+    recommender: Recommender
+    interactions: Interactions
+
+    def __init__(self, settings: Settings, clock: Clock, seed: int | None = None) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.metrics = serving_metrics()
+        self._rng = np.random.default_rng(seed)
+        self._servers = ExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.warm = False
+
+    async def start(self) -> None:
+        """Wire everything and begin the background work."""
+        settings, clock, metrics = self.settings, self.clock, self.metrics
+        self.endpoints = await asyncio.to_thread(self._find_servers)
+        self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
+        await self.pool.open(wait=False)
+        self.redis = infra_redis.connect_async(self.endpoints.redis_url, settings.redis)
+        self._stored = StoredPeople(settings, self.endpoints)
+        self._features = OnlineFeatures(self._stored.one, clock)
+        self.registry = self._registry()
+        self.snapshot = SnapshotKeeper(
+            load=self._load_people,
+            refresh=self._refresh_people,
+            refresh_s=settings.serving.snapshot_refresh_s,
+            clock=clock,
+            metrics=metrics,
+        )
+        self.releases = ReleaseWatcher(
+            registry=self.registry,
+            cache=ReleaseCache(settings.data_dir / "releases"),
+            feature_schema_digest=ranking_schema_digest(),
+            load=_load_release,
+            trial=lambda release: try_release(release, self.snapshot.current, settings, clock),
+            record=self._record,
+            poll_s=settings.serving.release_poll_s,
+            clock=clock,
+            metrics=metrics,
+        )
+        people = PostgresPeople(self.pool)
+        self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
+        self.interactions = Interactions(
+            self.pool, clock=clock, metrics=metrics, timeout_s=settings.serving.timeout_s / 2
+        )
+        self.recommender = Recommender(
+            settings=settings,
+            people=people,
+            features=self._features,
+            world=self.world,
+            ladder=ladder(settings, people, self._rng),
+            log_impressions=self._impressions.add,
+            metrics=metrics,
+            clock=clock,
+        )
+        self._tasks = [
+            asyncio.create_task(self.snapshot.run(), name="snapshot"),
+            asyncio.create_task(self._watch_releases(), name="releases"),
+            asyncio.create_task(self._impressions.run(), name="impressions"),
+            asyncio.create_task(self._settle(), name="settle"),
+        ]
+
+    async def stop(self) -> None:
+        """End the background work, write what is queued, close every connection."""
+        self._impressions.close()
+        for task in self._tasks:
+            if task.get_name() != "impressions":
+                task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError, TimeoutError):
+                await asyncio.wait_for(task, 5.0)
+        self.snapshot.close()
+        self.releases.close()
+        self._features.close()
+        await self.pool.close(timeout=2.0)
+        await self.redis.aclose()
+        if self.registry is not None:
+            self.registry.close()
+        await asyncio.to_thread(self._servers.close)
+
+    def world(self) -> World:
+        """Return what a request captures once."""
+        snapshot, release = self.snapshot.current, self.releases.current
+        return World(
+            release=release,
+            no_release=None if release is not None else self.releases.absence(),
+            population=snapshot.population if snapshot else None,
+            recent_likes=snapshot.recent_likes if snapshot else RecentLikes.nobody(),
+            slots=snapshot.slots if snapshot else {},
+        )
+
+    def problems(self) -> list[str]:
+        """Return what makes answers worse than they could be, as sentences."""
+        found = []
+        if self.releases.current is None:
+            found.append(str(self.releases.absence()))
+        elif self.releases.refusal is not None:
+            found.append(self.releases.refusal)
+        if self.snapshot.current is None or not len(self.snapshot.current.population):
+            found.append("There is nobody in the snapshot of people.")
+        found.extend(problem for problem in (self.snapshot.problem, self._stored.problem) if problem)
+        return found
+
+    def _find_servers(self) -> Endpoints:
+        settings = self.settings
+        if settings.database_url is None or settings.redis_url is None:
+            return self._servers.enter_context(open_endpoints(settings))
+        # Given servers may be down just now, and their schema is the deployment's to migrate: only note the addresses.
+        return Endpoints(
+            libpq_url(settings.database_url.get_secret_value()),
+            settings.redis_url.get_secret_value(),
+            settings.mlflow.url,
+        )
+
+    def _registry(self) -> MlflowRest | None:
+        url = self.endpoints.mlflow_url
+        return None if url is None else MlflowRest(url, timeout_s=self.settings.mlflow.request_timeout_s)
+
+    def _load_people(self) -> Snapshot:
+        with self._offline_connection() as connection:
+            return population_source.load(connection, self._stored.many)
+
+    def _refresh_people(self, snapshot: Snapshot) -> tuple[Snapshot, bool]:
+        with self._offline_connection() as connection:
+            refreshed, refilled = population_source.refresh(connection, snapshot)
+        return refreshed, refilled or self._stored.problem is not None
+
+    def _record(self, registry: ModelRegistry) -> object:
+        with self._offline_connection() as connection:
+            return record_observed(registry, PostgresPromotionLog(connection))
+
+    def _offline_connection(self) -> Any:
+        return postgres.connect(
+            self.endpoints.database_url,
+            autocommit=True,
+            statement_timeout_s=_STATEMENT_S,
+            application_name="duet-serving-background",
+        )
+
+    async def _watch_releases(self) -> None:
+        # A release is tried on real people, so people come first; but not for ever.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.snapshot.tried.wait(), 30.0)
+        await self.releases.run()
+
+    async def _settle(self) -> None:
+        """Take everything loaded so far out of the garbage collector's sight: its pauses were the tail."""
+        await self.releases.tried.wait()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
+        self.warm = True
+        _log.info("warm", problems=self.problems())
+
+
+def _load_release(local: LocalRelease) -> Release:
+    return load_release(
+        local.directories,
+        local.versions,
+        feature_schema_digest=ranking_schema_digest(),
+        feature_names=RANKING_FEATURES,
+        expected_digests=local.digests,
+    )

@@ -1,0 +1,86 @@
+"""The BentoML service: `bentoml serve serving.service:Duet`.
+
+BentoML gives processes, workers, life cycle, timeouts, and both calls of the contract as `@bentoml.api` methods, so its
+own client and Swagger page work. What it lacks stands around it: `serving.border`, an ASGI middleware that is stricter
+than BentoML's parsing (which ignores unknown fields, has no size limit and answers errors in three shapes), and
+`serving.pages`, mounted for health, metrics and a correct OpenAPI document. Both methods return ready responses, so
+statuses and the envelope are ours. BentoML's own metrics are off because they label by raw path: every unknown URL
+would be a new series.
+
+This is an entry point: it reads the settings, once, when it is imported.
+"""
+
+import bentoml
+from starlette.responses import Response
+
+from infra.clock import SystemClock
+from infra.logging import configure_logging
+from infra.settings import load_settings
+from infra.telemetry import disable_telemetry
+from serving import context, responses
+from serving.api_models import InteractionRequest, RecommendationRequest, Recommendations, StoredInteraction
+from serving.border import Border
+from serving.pages import pages
+from serving.runtime import Runtime
+
+disable_telemetry()
+_settings = load_settings()
+_runtime = Runtime(_settings, SystemClock())
+
+
+@bentoml.service(
+    name="duet",
+    workers=_settings.serving.workers,
+    # BentoML keeps every request's objects alive until its timer ends, so this must be short; ours fires first.
+    traffic={"timeout": _settings.serving.timeout_s * 1.25},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+    http={"host": _settings.serving.host, "port": _settings.serving.port or 8000},
+)
+class Duet:
+    """Who should be shown to whom, so that both sides say yes."""
+
+    def __init__(self) -> None:
+        configure_logging(_settings)
+        self.runtime = _runtime
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def start(self) -> None:
+        """Begin to serve."""
+        await self.runtime.start()
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def stop(self) -> None:
+        """Let go of everything, after the last answer."""
+        await self.runtime.stop()
+
+    async def __is_ready__(self) -> bool:
+        """Tell BentoML's own /readyz."""
+        return self.runtime.warm
+
+    @bentoml.api(route="/v1/recommendations")  # type: ignore[untyped-decorator]
+    async def recommendations(self, request: RecommendationRequest, /) -> Recommendations:
+        """Recommend people to a person."""
+        return await responses.answered(self._recommend(request))  # type: ignore[return-value]
+
+    @bentoml.api(route="/v1/interactions")  # type: ignore[untyped-decorator]
+    async def interactions(self, interaction: InteractionRequest, /) -> StoredInteraction:
+        """Store what one person did about another."""
+        return await responses.answered(self._store(interaction))  # type: ignore[return-value]
+
+    async def _recommend(self, request: RecommendationRequest) -> Response:
+        return responses.ok(await self.runtime.recommender.recommend(request, context.current().request_id))
+
+    async def _store(self, interaction: InteractionRequest) -> Response:
+        stored = await self.runtime.interactions.store(interaction, context.current().request_id)
+        return responses.ok(stored, 201 if stored.status == "stored" else 200)
+
+
+Duet.add_asgi_middleware(  # type: ignore[attr-defined]
+    Border,
+    models={"/v1/recommendations": RecommendationRequest, "/v1/interactions": InteractionRequest},
+    max_body_bytes=_settings.serving.max_body_bytes,
+    timeout_s=_settings.serving.timeout_s,
+    clock=SystemClock(),
+)
+Duet.mount_asgi_app(pages(_runtime), path="/", name="pages")  # type: ignore[attr-defined]

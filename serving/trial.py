@@ -1,0 +1,60 @@
+"""Answers real requests with a release before it serves: what fails here is refused, and what is slow once is warm."""
+
+from uuid import UUID
+
+import numpy as np
+
+from infra.clock import Clock
+from infra.settings import Settings
+from registry.release import Release
+from serving.api_models import RecommendationRequest
+from serving.pool import Requester
+from serving.population_source import Snapshot
+from serving.reasons import Source
+from serving.run import Run
+from serving.stages.ranking import rank
+from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
+
+PEOPLE = 8
+_NOBODY = np.empty(0, dtype=np.int64)
+
+
+def try_release(release: Release, snapshot: Snapshot | None, settings: Settings, clock: Clock) -> None:
+    """Rank candidates for a few people of the snapshot; raises whatever goes wrong. Without people it only warms."""
+    release.embedding.warm()
+    if snapshot is None or not len(snapshot.population):
+        return
+    rng = np.random.default_rng(0)
+    population = snapshot.population
+    serving = settings.serving
+    everybody = np.flatnonzero(population.alive)
+    for position in rng.choice(everybody, min(PEOPLE, len(everybody)), replace=False):
+        person = population.rows(np.array([position]))
+        user_id = int(person.user_ids[0])
+        requester = Requester(user_id, person, np.array([user_id]), _NOBODY, _NOBODY)
+        now = clock.monotonic()
+        run = Run(
+            request=RecommendationRequest(user_id=user_id),
+            request_id=UUID(int=0),
+            release=release,
+            population=population,
+            recent_likes=snapshot.recent_likes,
+            at=clock.now().timestamp(),
+            started_s=now,
+            deadline_s=now + 60.0,
+            clock=clock,
+        )
+        factors = requester_factors(release, requester, run.at)
+        n = serving.n_candidates
+        found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
+        others = from_population(run, population, requester, max(n // 3, 1), rng)
+        rank(
+            release,
+            requester,
+            factors,
+            pooled(population, {Source.RETRIEVAL.value: found, **others}),
+            snapshot.recent_likes,
+            aggregator=serving.aggregator,
+            weight=serving.requester_weight,
+            at=run.at,
+        )
