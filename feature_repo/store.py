@@ -1,0 +1,286 @@
+"""The feature store as the rest of Duet uses it: open, apply, join for training, materialise, read people.
+
+Feast is imported when a store is opened, not when this module is. Nothing here computes a feature.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable, MalformedFeatures
+from feature_repo.layout import CONTEXT_COLUMNS, RANKING_FEATURES, VIEWS
+from feature_repo.people import People
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from feast import FeatureStore, FeatureView
+
+    from infra.endpoints import Endpoints
+    from infra.settings import Settings
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+"""Called with the view's name, the people done and the people in all."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+CHUNK_PAIRS = 50_000
+CHUNK_PEOPLE = 2_000
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class ViewMaterialization:
+    """What materialising one view did."""
+
+    view: str
+    people: int  # with a row in the interval
+    rows: int  # newer than what was online
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MaterializationReport:
+    """What one materialisation did, in all and per view."""
+
+    until: datetime
+    views: tuple[ViewMaterialization, ...] = field(default_factory=tuple)
+
+    @property
+    def rows(self) -> int:
+        """Return the rows written to the online store."""
+        return sum(view.rows for view in self.views)
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds all views took."""
+        return sum(view.seconds for view in self.views)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Return people read and written per second, 0 when there was nothing to do."""
+        people = sum(view.people for view in self.views)
+        return people / self.seconds if people else 0.0
+
+
+def open_feature_store(settings: "Settings", endpoints: "Endpoints") -> "FeatureStore":
+    """Open the feature store that `settings.features` describes; touches the registry's database."""
+    from feast import FeatureStore
+
+    from feature_repo.repo_config import repo_config
+
+    return FeatureStore(config=repo_config(settings, endpoints))
+
+
+def apply_catalogue(store: "FeatureStore", *, activity_ttl_days: int = 400) -> None:
+    """Register the catalogue; applying it again changes nothing."""
+    from feature_repo.definitions import catalogue
+
+    with warnings.catch_warnings():
+        # Its advice is to avoid slow on-demand views offline; the benchmark says what ours costs.
+        warnings.filterwarnings("ignore", message="On demand feature view is an experimental", category=RuntimeWarning)
+        store.apply(catalogue(timedelta(days=activity_ttl_days)))
+    store.refresh_registry()
+
+
+def user_views(store: "FeatureStore") -> "list[FeatureView]":
+    """Return the four views of a person in the order of `layout.VIEWS`; raises CatalogueNotApplied."""
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        views = [store.get_feature_view(layout.name) for layout in VIEWS]
+    except FeatureViewNotFoundException as error:
+        raise CatalogueNotApplied(
+            "The feature catalogue is not in the registry: run `duet train`, or call `apply_catalogue`."
+        ) from error
+    for layout, view in zip(VIEWS, views, strict=True):
+        if view.features[0].tags.get("columns") != ",".join(layout.columns):
+            raise CatalogueNotApplied(
+                f"The registry holds other columns for {layout.name} than this version: apply the catalogue again."
+            )
+    return views
+
+
+def historical_ranking_features(
+    store: "FeatureStore", pairs: "pd.DataFrame", *, chunk: int = CHUNK_PAIRS, progress: Progress | None = None
+) -> Float32:
+    """Return float32[n, len(RANKING_FEATURES)] of directed pairs as they were at their instants, in input order.
+
+    `pairs` has requester_id, candidate_id, event_timestamp (UTC) and the context columns score_forward,
+    score_backward, similarity_to_liked, liked_requester. Joined and computed by Feast, `chunk` pairs at a time.
+    """
+    from feature_repo.definitions import PAIR_VIEW, SERVICE, VALUES
+
+    user_views(store)
+    service = store.get_feature_service(SERVICE)
+    out = np.empty((len(pairs), len(RANKING_FEATURES)), dtype=np.float32)
+    for start in range(0, len(pairs), chunk):
+        part = pairs.iloc[start : start + chunk]
+        job = store.get_historical_features(_entities(part), service, full_feature_names=True)
+        vectors = job.to_arrow().column(f"{PAIR_VIEW}__{VALUES}").combine_chunks()
+        out[start : start + len(part)] = _matrix(vectors, len(part))
+        if progress is not None:
+            progress(PAIR_VIEW, min(start + chunk, len(pairs)), len(pairs))
+    return out
+
+
+def _entities(pairs: "pd.DataFrame") -> "pd.DataFrame":
+    import pandas as pd
+
+    at = pd.to_datetime(pairs["event_timestamp"], utc=True)
+    micros = at.to_numpy(dtype="datetime64[us]").astype(np.int64)
+    columns: dict[str, Any] = {
+        "requester_id": pairs["requester_id"].to_numpy(dtype=np.int64),
+        "candidate_id": pairs["candidate_id"].to_numpy(dtype=np.int64),
+        "event_timestamp": at.to_numpy(dtype="datetime64[us]"),
+        "requested_at": micros / 1e6,
+    }
+    for column in CONTEXT_COLUMNS:
+        columns[column] = pairs[column].to_numpy(dtype=np.float32)
+    frame = pd.DataFrame(columns)
+    frame["event_timestamp"] = frame["event_timestamp"].dt.tz_localize("UTC")
+    return frame
+
+
+def _matrix(vectors: Any, n: int) -> Float32:
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    if len(flat) != n * len(RANKING_FEATURES):
+        raise MalformedFeatures(f"Feast returned {len(flat)} values for {n} pairs of {len(RANKING_FEATURES)} features.")
+    return np.asarray(flat, dtype=np.float32).reshape(n, len(RANKING_FEATURES))
+
+
+def materialize(
+    store: "FeatureStore", until: datetime, *, progress: Progress | None = None, chunk: int = 20_000
+) -> MaterializationReport:
+    """Bring every view's latest rows up to `until` online; only what came since the last time is read.
+
+    The last materialised instant of each view is Feast's own record of it, written after its rows are. A row
+    that is already newer online stays.
+    """
+    done = []
+    for view, layout in zip(user_views(store), VIEWS, strict=True):
+        began = time.monotonic()
+        start = view.most_recent_end_time or EPOCH
+        people = rows = 0
+        if start < until:
+            total, blocks = _latest(store, view, start, until, chunk)
+            for user_ids, micros, values in blocks:
+                rows += _write_online(store, view, user_ids, micros, values)
+                people += len(user_ids)
+                if progress is not None:
+                    progress(layout.name, people, total)
+            store.registry.apply_materialization(view, store.project, start, until)
+        done.append(ViewMaterialization(layout.name, people, rows, time.monotonic() - began))
+    store.refresh_registry()
+    return MaterializationReport(until, tuple(done))
+
+
+def _latest(store: "FeatureStore", view: "FeatureView", start: datetime, until: datetime, chunk: int) -> Any:
+    from feature_repo.offline_store import FastPostgresOfflineStore
+
+    # The stock store reads the same tables, so the fast reader serves both; only its SQL differs.
+    return FastPostgresOfflineStore.latest(store.config, view, start, until, chunk)
+
+
+def _write_online(store: "FeatureStore", view: "FeatureView", ids: Int64, micros: Int64, values: Float32) -> int:
+    from feature_repo.online_store import FailFastRedisOnlineStore
+
+    provider = store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
+    online = provider.online_store
+    if isinstance(online, FailFastRedisOnlineStore):
+        return online.write_packed(store.config, view, ids, values, micros)
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import FloatList, Value
+
+    rows = [
+        (
+            EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=int(user_id))]),
+            {view.features[0].name: Value(float_list_val=FloatList(val=row))},
+            EPOCH + timedelta(microseconds=int(at)),
+            None,
+        )
+        for user_id, at, row in zip(ids, micros, values.tolist(), strict=True)
+    ]
+    provider.online_write_batch(store.config, view, rows, None)
+    return len(rows)
+
+
+class PersonReader:
+    """Reads people from the online store, prepared once: one round trip per person or per chunk of people."""
+
+    def __init__(self, store: "FeatureStore") -> None:
+        self._store = store
+        self._views = user_views(store)
+        self._ttl_micros = [round(view.ttl.total_seconds() * 1e6) if view.ttl else 0 for view in self._views]
+
+    def read(self, user_id: int, at: float | None = None) -> People | None:
+        """Return one person (a row of People), or None for somebody without any features online."""
+        people = self._read(np.array([user_id], dtype=np.int64), at)
+        return people if len(people) else None
+
+    def read_many(self, user_ids: ArrayLike, at: float | None = None, *, chunk: int = CHUNK_PEOPLE) -> People:
+        """Return those of `user_ids` who have features online, sorted by id.
+
+        A view without a row, or with one older than its ttl at unix seconds `at`, gives its default row.
+        Raises FeatureStoreUnavailable.
+        """
+        ids = np.unique(np.asarray(user_ids, dtype=np.int64))
+        parts = [self._read(ids[start : start + chunk], at) for start in range(0, len(ids), chunk)]
+        if len(parts) == 1:
+            return parts[0]
+        return People.concat(parts)
+
+    def _read(self, ids: Int64, at: float | None) -> People:
+        views, known = [], np.zeros(len(ids), dtype=np.bool_)
+        for layout, ttl, (rows, micros) in zip(VIEWS, self._ttl_micros, self._stored(ids), strict=True):
+            present = micros >= 0
+            known |= present
+            if ttl and at is not None:
+                present &= micros >= round(at * 1e6) - ttl
+            rows[~present] = layout.default_row
+            views.append(rows)
+        people = People(ids, *views)
+        return people if known.all() else people.take(np.flatnonzero(known))
+
+    def _stored(self, ids: Int64) -> list[tuple[Float32, Int64]]:
+        from feature_repo.online_store import FailFastRedisOnlineStore
+
+        provider = self._store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
+        online = provider.online_store
+        wanted = [(view, layout.width) for view, layout in zip(self._views, VIEWS, strict=True)]
+        if isinstance(online, FailFastRedisOnlineStore):
+            return online.read_packed(self._store.config, wanted, ids)
+        return [self._generic(provider, view, width, ids) for view, width in wanted]
+
+    def _generic(self, provider: Any, view: "FeatureView", width: int, ids: Int64) -> tuple[Float32, Int64]:
+        """Read one view through Feast's plain interface, whatever the online store."""
+        from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        keys = [EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=int(i))]) for i in ids]
+        rows, micros = np.empty((len(ids), width), dtype=np.float32), np.full(len(ids), -1, dtype=np.int64)
+        name = view.features[0].name
+        try:
+            # A fresh list: the store appends to it.
+            found = provider.online_read(self._store.config, view, keys, [name])
+        except (OSError, RuntimeError) as error:
+            raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
+        for position, (stamp, values) in enumerate(found):
+            packed = values[name].float_list_val.val if values else ()
+            if len(packed):
+                rows[position] = packed
+                micros[position] = round(stamp.timestamp() * 1e6)
+        return rows, micros
+
+
+def read_people(
+    store: "FeatureStore", user_ids: ArrayLike, *, chunk: int = CHUNK_PEOPLE, at: float | None = None
+) -> People:
+    """Return those of `user_ids` who have features online; see PersonReader.read_many."""
+    return PersonReader(store).read_many(user_ids, at, chunk=chunk)

@@ -1,0 +1,63 @@
+"""A feature store on the worker's real Postgres and Redis, and rows to put into it."""
+
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+
+from feature_repo.layout import VIEWS, Layout
+from infra.endpoints import Endpoints
+from infra.settings import Settings
+
+Put = Callable[..., None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _feast_import_warns() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import feast  # noqa: F401
+
+
+@pytest.fixture
+def store(
+    connected_settings: Settings,
+    endpoints: Endpoints,
+    connection: psycopg.Connection[Any],
+    redis_client: redis.Redis,
+) -> Any:
+    """An applied catalogue over empty tables and an empty Redis; each test has its own Feast project."""
+    from feature_repo.store import apply_catalogue, open_feature_store
+
+    with connection.cursor() as cursor:
+        cursor.execute("select tablename from pg_tables where schemaname = 'feast'")
+        for (table,) in cursor.fetchall():
+            cursor.execute(sql.SQL("drop table {} cascade").format(sql.Identifier("feast", table)))
+    connection.commit()
+    store = open_feature_store(connected_settings, endpoints)
+    apply_catalogue(store)
+    return store
+
+
+@pytest.fixture
+def put(connection: psycopg.Connection[Any]) -> Put:
+    """Insert a feature row: put(layout, user_id, at, column=value, …); other columns take their default."""
+
+    def insert(layout: Layout, user_id: int, at: datetime, *, created: datetime | None = None, **values: float) -> None:
+        row = layout.default_row.copy()
+        for column, value in values.items():
+            row[layout.index(column)] = value
+        connection.execute(
+            sql.SQL("insert into {} values (%s, %s, %s, %s)").format(sql.Identifier("features", layout.name)),
+            (user_id, at, created or at, [float(value) for value in np.asarray(row)]),
+        )
+        connection.commit()
+
+    assert {layout.name for layout in VIEWS} == {"user_profile", "user_attributes", "user_activity", "user_reciprocity"}
+    return insert
