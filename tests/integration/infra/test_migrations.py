@@ -29,7 +29,7 @@ def test_the_schema_goes_up_down_and_up_again(endpoints: Endpoints) -> None:
     assert current(endpoints.database_url) == HEAD
 
 
-def test_the_constant_head_is_the_only_head_of_the_revisions() -> None:
+def test_the_newest_file_is_the_only_head_of_the_revisions() -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_heads() == [HEAD]
 
 

@@ -1,0 +1,173 @@
+"""Clients of Postgres: timeouts that hold, errors without passwords, and many rows in and out."""
+
+import asyncio
+import threading
+import uuid
+from datetime import UTC, datetime
+
+import psycopg
+import psycopg_pool
+import pyarrow as pa
+import pytest
+
+from infra.embedded.ports import free_port
+from infra.endpoints import Endpoints
+from infra.errors import MigrationError, ServerUnavailable
+from infra.migrate import HEAD, LOCK, SCHEMAS, current, upgrade
+from infra.postgres import connect, copy_rows, open_pool, read_frame, read_table
+from infra.settings import PostgresSettings
+
+
+def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> None:
+    port = free_port()
+    with pytest.raises(ServerUnavailable) as caught:
+        connect(f"postgresql://duet:hunter2@127.0.0.1:{port}/duet")
+    assert str(caught.value).startswith(f"PostgreSQL at `127.0.0.1:{port}/duet` cannot be reached: ")
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_statement_timeout_holds_beside_the_options_of_the_url(endpoints: Endpoints) -> None:
+    url = endpoints.database_url + "?options=-csearch_path%3Dduet"
+    with connect(url, statement_timeout_s=0.05) as connection:
+        assert connection.execute("show search_path").fetchone() == ("duet",)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("select pg_sleep(5)")
+
+
+def test_rows_go_in_by_copy_and_come_out_as_a_frame(connection: psycopg.Connection) -> None:
+    at = datetime(2026, 6, 1, tzinfo=UTC)
+    rows = [(1, "woman", ["man"], 1.5, at), (2, None, [], None, at)]
+    columns = ["user_id", "gender", "seeking", "latitude", "created_at"]
+    assert copy_rows(connection, "duet.users", columns, iter(rows)) == 2
+    frame = read_frame(
+        connection, "select user_id, seeking, created_at from duet.users where user_id >= %s order by 1", (1,)
+    )
+    assert frame["user_id"].tolist() == [1, 2]
+    assert frame["seeking"].tolist() == [["man"], []]
+    assert frame["created_at"].tolist() == [at, at]
+    assert read_frame(connection, "select user_id, bio from duet.users where false").columns.tolist() == [
+        "user_id",
+        "bio",
+    ]
+
+
+def test_a_table_tells_null_from_empty_and_keeps_commas_and_line_breaks(connection: psycopg.Connection) -> None:
+    texts = [None, "", "a,b", 'say "hi"', "two\nlines"]
+    copy_rows(connection, "duet.users", ["user_id", "bio"], list(enumerate(texts, start=1)))
+    table = read_table(
+        connection,
+        "select user_id, bio, visible from duet.users where user_id <= %(most)s order by user_id",
+        {"most": 5},
+        types={"user_id": pa.int64(), "bio": pa.string()},
+    )
+    assert table["bio"].to_pylist() == texts
+    assert table["visible"].to_pylist() == [True] * 5
+
+
+def test_a_table_and_column_name_cannot_inject(connection: psycopg.Connection) -> None:
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        copy_rows(connection, 'duet.users" (user_id) from stdin; drop table duet; --', ["user_id"], [(1,)])
+    connection.rollback()
+    assert connection.execute("select to_regclass('duet.users') is not null").fetchone() == (True,)
+
+
+def test_a_pool_is_bounded_in_time_and_in_waiters(endpoints: Endpoints) -> None:
+    settings = PostgresSettings(pool_size=1, max_overflow=0, max_waiting=1, checkout_timeout_s=0.2)
+
+    async def exhaust() -> list[object]:
+        async with open_pool(endpoints.database_url, settings) as pool:
+            await pool.wait(10)
+            async with pool.connection():
+                return await asyncio.gather(pool.getconn(), pool.getconn(), return_exceptions=True)
+
+    results = {type(result) for result in asyncio.run(exhaust())}
+    assert results == {psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests}
+
+
+def test_a_pool_replaces_connections_that_the_server_dropped(endpoints: Endpoints) -> None:
+    settings = PostgresSettings(pool_size=1, max_overflow=1, checkout_timeout_s=10)
+
+    async def survive() -> int:
+        async with open_pool(endpoints.database_url, settings, application_name=f"duet-{uuid.uuid4()}") as pool:
+            await pool.wait(10)
+            with connect(endpoints.database_url, autocommit=True) as killer:
+                killer.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (pool.name,)
+                )
+            async with pool.connection() as connection:
+                row = await (await connection.execute("select 1")).fetchone()
+                return int(row[0])
+
+    assert asyncio.run(survive()) == 1
+
+
+def test_a_pool_stops_slow_statements(endpoints: Endpoints) -> None:
+    settings = PostgresSettings(pool_size=1, statement_timeout_s=0.05, checkout_timeout_s=10)
+
+    async def sleep() -> None:
+        async with open_pool(endpoints.database_url, settings) as pool, pool.connection() as connection:
+            await connection.execute("select pg_sleep(5)")
+
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        asyncio.run(sleep())
+
+
+@pytest.fixture
+def empty_database(endpoints: Endpoints) -> str:
+    """A database without any of Duet's schemas."""
+    name = f"empty_{uuid.uuid4().hex}"
+    with connect(endpoints.database_url, autocommit=True) as connection:
+        connection.execute(psycopg.sql.SQL("create database {}").format(psycopg.sql.Identifier(name)))
+    return endpoints.database_url.rpartition("/")[0] + f"/{name}"
+
+
+def test_many_processes_may_migrate_an_empty_database_at_once(empty_database: str) -> None:
+    failures: list[Exception] = []
+
+    def migrate() -> None:
+        try:
+            upgrade(empty_database)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong must fail the test, not its thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert current(empty_database) == HEAD
+
+
+def test_a_role_that_may_create_nothing_can_use_a_migrated_database(endpoints: Endpoints) -> None:
+    role = f"reader_{uuid.uuid4().hex}"
+    with connect(endpoints.database_url, autocommit=True) as connection:
+        name = psycopg.sql.Identifier(role)
+        connection.execute(psycopg.sql.SQL("create role {} login password 'reader'").format(name))
+        for schema in SCHEMAS:
+            schema_name = psycopg.sql.Identifier(schema)
+            connection.execute(psycopg.sql.SQL("grant usage on schema {} to {}").format(schema_name, name))
+        connection.execute(psycopg.sql.SQL("grant select on duet.alembic_version to {}").format(name))
+        place = endpoints.database_url.partition("@")[2]
+        upgrade(f"postgresql://{role}:reader@{place}")
+        connection.execute(psycopg.sql.SQL("drop owned by {}").format(name))
+        connection.execute(psycopg.sql.SQL("drop role {}").format(name))
+
+
+def test_waiting_for_another_migration_is_bounded(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.migrate.LOCK_WAIT_S", 1)
+    with connect(empty_database, autocommit=True) as holder:
+        holder.execute("select pg_advisory_lock(%s)", (LOCK,))
+        with pytest.raises(MigrationError, match="Another process has been migrating"):
+            upgrade(empty_database)
+
+
+def test_a_role_that_may_create_nothing_is_told_so_on_an_empty_database(empty_database: str) -> None:
+    role = f"closed_{uuid.uuid4().hex}"
+    with connect(empty_database, autocommit=True) as connection:
+        connection.execute(
+            psycopg.sql.SQL("create role {} login password 'closed'").format(psycopg.sql.Identifier(role))
+        )
+    with pytest.raises(MigrationError, match="The schemas of Duet cannot be created: permission denied"):
+        upgrade(f"postgresql://{role}:closed@{empty_database.partition('@')[2]}")
