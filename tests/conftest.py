@@ -103,6 +103,35 @@ def redis_client(endpoints: Endpoints) -> Iterator[redis.Redis]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def mlflow_endpoints(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """Real Postgres and Redis, and an MLflow server on them; tests that use it belong to `xdist_group("mlflow")`."""
+    settings = make_settings(
+        tmp_path_factory.mktemp("mlflow"),
+        database_url=SecretStr(endpoints.database_url),
+        redis_url=SecretStr(endpoints.redis_url),
+    )
+    with open_endpoints(settings, mlflow=True) as started:
+        yield started
+
+
+@pytest.fixture
+def empty_mlflow(mlflow_endpoints: Endpoints) -> Endpoints:
+    """The MLflow server without any registered model."""
+    import httpx
+
+    from registry.contracts import MODEL_NAMES
+
+    for name in MODEL_NAMES.values():
+        httpx.request(
+            "DELETE",
+            f"{mlflow_endpoints.mlflow_url}/api/2.0/mlflow/registered-models/delete",
+            json={"name": name},
+            timeout=30,
+        )
+    return mlflow_endpoints
+
+
 @pytest.fixture
 def clock() -> FixedClock:
     """A clock that stands at noon on 1 June 2026, UTC."""

@@ -1,0 +1,198 @@
+"""Every model registry obeys the same suite: the in-memory one of the tests, and MLflow over REST on a real server."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.endpoints import Endpoints
+from registry.artifacts import verify_artifact
+from registry.contracts import ARCHIVED, NO_STAGE, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+from registry.errors import CorruptArtifact, IncoherentRelease, RegistryUnavailable, UnknownVersion
+from registry.promotion import sync_aliases
+from registry.store import ModelRegistry
+from tests.fakes import MemoryRegistry
+from tests.releases import digest_of, write_release
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+
+EMBEDDING, INDEX, RANKER = ArtifactKind
+
+
+@dataclass
+class Subject:
+    """A registry and the way a version gets into it."""
+
+    registry: ModelRegistry
+    register: Callable[[ArtifactKind, Path, str | None], int]
+
+    def register_release(self, paths: dict[ArtifactKind, Path], candidate: str | None = None) -> ReleaseVersions:
+        return ReleaseVersions.of({kind: self.register(kind, path, candidate) for kind, path in paths.items()})
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
+    root = tmp_path_factory.mktemp("releases")
+    return [write_release(root, seed) for seed in range(3)]
+
+
+@pytest.fixture(params=["memory", "mlflow"])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    if request.param == "memory":
+        memory = MemoryRegistry()
+        yield Subject(memory, lambda kind, path, candidate: memory.register(kind, path, release_candidate=candidate))
+        return
+    from registry.mlflow_rest import MlflowRest
+    from registry.mlflow_store import MlflowStore
+
+    mlflow_endpoints: Endpoints = request.getfixturevalue("mlflow_endpoints")
+    assert mlflow_endpoints.mlflow_url
+    request.getfixturevalue("empty_mlflow")
+    store = MlflowStore(mlflow_endpoints.mlflow_url, "contract")
+    with MlflowRest(mlflow_endpoints.mlflow_url) as rest:
+        yield Subject(rest, lambda kind, path, candidate: store.log_version(kind, path, release_candidate=candidate))
+
+
+def test_a_registry_without_models_is_empty_not_broken(subject: Subject) -> None:
+    assert subject.registry.versions(RANKER) == []
+    assert subject.registry.in_stage(PRODUCTION) == {}
+    assert subject.registry.aliases(RANKER) == {}
+    with pytest.raises(UnknownVersion):
+        subject.registry.version(RANKER, 1)
+    with pytest.raises(IncoherentRelease, match="No model is in stage Production"):
+        subject.registry.resolve_stage(PRODUCTION)
+    with pytest.raises(UnknownVersion, match="no complete release candidate"):
+        subject.registry.release_candidate()
+
+
+def test_a_registered_version_can_be_read_back(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]], tmp_path: Path
+) -> None:
+    versions = subject.register_release(releases[0], "rc-0")
+    assert versions == ReleaseVersions(1, 1, 1)
+    for kind, path in releases[0].items():
+        found = subject.registry.version(kind, 1)
+        assert (found.kind, found.version, found.stage, found.digest) == (kind, 1, NO_STAGE, digest_of(path))
+        assert found.tags["release_candidate"] == "rc-0"
+        assert found.created_at is not None
+        assert found.created_at.tzinfo is not None
+        manifest = subject.registry.download(kind, 1, tmp_path / kind)
+        assert manifest == verify_artifact(path)
+        assert {file.name for file in (tmp_path / kind).iterdir()} == {*manifest.files, "manifest.json"}
+    assert subject.registry.version(INDEX, 1).tags["embedding_digest"] == digest_of(releases[0][EMBEDDING])
+    assert subject.registry.version(RANKER, 1).tags["feature_schema_digest"]
+
+
+def test_the_same_artefact_is_registered_once(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
+    first = subject.register_release(releases[0], "rc-0")
+    assert subject.register_release(releases[0], "rc-1") == first
+    assert len(subject.registry.versions(EMBEDDING)) == 1
+    assert subject.registry.release_candidate("rc-0") == subject.registry.release_candidate("rc-1") == first
+
+
+def test_versions_are_listed_newest_first(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
+    for paths in releases:
+        subject.register_release(paths)
+    assert [version.version for version in subject.registry.versions(RANKER)] == [3, 2, 1]
+
+
+def test_a_download_is_repeatable_and_a_damaged_copy_refused(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]], tmp_path: Path
+) -> None:
+    subject.register_release(releases[0])
+    first = subject.registry.download(RANKER, 1, tmp_path / "copy")
+    assert subject.registry.download(RANKER, 1, tmp_path / "copy") == first
+    (tmp_path / "copy" / "model.ubj").write_bytes(b"")
+    with pytest.raises(CorruptArtifact, match=r"model\.ubj"):
+        subject.registry.download(RANKER, 1, tmp_path / "copy")
+    with pytest.raises(UnknownVersion):
+        subject.registry.download(RANKER, 99, tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
+
+
+def test_moving_a_version_archives_what_stood_there(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    registry = subject.registry
+    for paths in releases[:2]:
+        subject.register_release(paths)
+    assert registry.transition_stage(RANKER, 1, PRODUCTION).stage == PRODUCTION
+    registry.transition_stage(RANKER, 2, PRODUCTION)
+    assert [version.stage for version in registry.versions(RANKER)] == [PRODUCTION, ARCHIVED]
+    registry.transition_stage(RANKER, 1, PRODUCTION, archive_existing=False)
+    assert [version.version for version in registry.versions_in_stage(RANKER, PRODUCTION)] == [2, 1]
+    assert registry.in_stage(PRODUCTION)[RANKER].version == 2, "the newest counts"
+    with pytest.raises(UnknownVersion):
+        registry.transition_stage(RANKER, 99, PRODUCTION)
+    with pytest.raises(RegistryUnavailable):
+        registry.transition_stage(RANKER, 1, "Nowhere")
+
+
+def test_production_resolves_to_a_coherent_release_or_a_reason(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    registry = subject.registry
+    subject.register_release(releases[0])
+    subject.register_release(releases[1])
+    registry.transition_stage(EMBEDDING, 1, PRODUCTION)
+    with pytest.raises(IncoherentRelease, match="no index and no ranker"):
+        registry.resolve_stage()
+    registry.transition_stage(INDEX, 1, PRODUCTION)
+    registry.transition_stage(RANKER, 2, PRODUCTION)
+    assert registry.resolve_stage() == ReleaseVersions(1, 1, 2)
+    registry.transition_stage(EMBEDDING, 2, PRODUCTION)
+    with pytest.raises(IncoherentRelease, match="index 1 was built from embedding"):
+        registry.resolve_stage()
+    registry.transition_stage(INDEX, 2, PRODUCTION)
+    assert registry.resolve_stage() == ReleaseVersions(2, 2, 2)
+    with pytest.raises(IncoherentRelease, match="feature schema"):
+        registry.resolve_stage(PRODUCTION, "f" * 64)
+
+
+def test_a_challenger_shares_what_stands_in_production(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    registry = subject.registry
+    subject.register_release(releases[0])
+    subject.register_release(releases[1])
+    for kind in ArtifactKind:
+        registry.transition_stage(kind, 1, PRODUCTION)
+    registry.transition_stage(RANKER, 2, STAGING)
+    assert registry.resolve_stage(STAGING) == ReleaseVersions(1, 1, 2)
+
+
+def test_the_newest_complete_coherent_candidate_is_the_latest(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    subject.register_release(releases[0], "rc-0")
+    subject.register_release({**releases[0], INDEX: releases[1][INDEX]}, "broken")
+    subject.register(EMBEDDING, releases[2][EMBEDDING], "unfinished")
+    assert subject.registry.release_candidate() == ReleaseVersions(1, 1, 1)
+    for name in ("broken", "unfinished", "nobody"):
+        with pytest.raises(UnknownVersion, match=f"`{name}`"):
+            subject.registry.release_candidate(name)
+
+
+def test_aliases_follow_the_stages(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
+    registry = subject.registry
+    subject.register_release(releases[0])
+    subject.register_release(releases[1])
+    for kind in ArtifactKind:
+        registry.transition_stage(kind, 1, PRODUCTION)
+        registry.transition_stage(kind, 2, STAGING)
+    sync_aliases(registry)
+    assert registry.aliases(INDEX) == {"champion": 1, "challenger": 2}
+    for kind in ArtifactKind:
+        registry.transition_stage(kind, 2, PRODUCTION)
+    sync_aliases(registry)
+    assert registry.aliases(INDEX) == {"champion": 2}
+    registry.delete_alias(INDEX, "nobody")
+
+
+def test_tags_can_be_set(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
+    subject.register_release(releases[0])
+    subject.registry.set_tag(RANKER, 1, "gate", "failed: recall")
+    assert subject.registry.version(RANKER, 1).tags["gate"] == "failed: recall"
+    with pytest.raises(UnknownVersion):
+        subject.registry.set_tag(RANKER, 9, "gate", "x")
