@@ -1,4 +1,4 @@
-"""The row contract: source columns in, rows that fit `duet.users` and `duet.interactions` out, and a reason for each rest.
+"""The row contract: source columns in, rows that fit the database out, and a reason for every other row.
 
 Pure and vectorised. What only the database knows (unknown people, keys seen earlier in the file) is found by the
 loader. Nothing is repaired: a row fits or it is quarantined.
@@ -219,7 +219,7 @@ def clean_interactions(
     occurred = rows.required(rows.instants("occurred_at", now + CLOCK_SKEW), "occurred_at")
     faults.mark(mask_of(pc.equal(actors, targets)), why.SELF)
     arrays = {
-        "event_id": _event_ids(rows, origins, actors, targets, kinds, occurred),
+        "event_id": _event_ids(rows, origins, (actors, targets, kinds, occurred)),
         "actor_id": actors,
         "target_id": targets,
         "kind": kinds,
@@ -238,7 +238,7 @@ def _kinds(rows: _Rows, rating: Rating | None) -> Any:
     return rows.required(kinds, "kind")
 
 
-def _event_ids(rows: _Rows, origins: Mapping[str, Source], actors: Any, targets: Any, kinds: Any, occurred: Any) -> Any:
+def _event_ids(rows: _Rows, origins: Mapping[str, Source], content: Sequence[Any]) -> Any:
     faults = rows.faults
     given = pa.nulls(rows.n_rows, pa.string())
     if "event_id" in origins:
@@ -254,7 +254,7 @@ def _event_ids(rows: _Rows, origins: Mapping[str, Source], actors: Any, targets:
     if not derived.any():
         return given
     keep = pa.array(derived)
-    fresh = event_ids(actors.filter(keep), targets.filter(keep), kinds.filter(keep), occurred.filter(keep))
+    fresh = event_ids(*(column.filter(keep) for column in content))
     return pc.coalesce(_spread(fresh, derived), given)
 
 

@@ -1,4 +1,4 @@
-"""The shape that every importer hands to the loader: two Arrow schemas that mirror `duet.users` and `duet.interactions`.
+"""The shape that every importer hands to the loader: two Arrow schemas that mirror the tables.
 
 `line` is where the row came from, so that what only the database can find wrong still names its line.
 """

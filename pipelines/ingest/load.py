@@ -54,7 +54,8 @@ def _drop_repeated(connection: psycopg.Connection[Any], table: sql.Identifier, k
     """Move all but the first row of each key to `staged_faults`."""
     connection.execute(
         sql.SQL(
-            "WITH ranked AS (SELECT ctid AS place, row_number() OVER (PARTITION BY {key} ORDER BY line) AS n FROM {table}), "
+            "WITH ranked AS (SELECT ctid AS place, row_number() OVER (PARTITION BY {key} ORDER BY line) AS n "
+            "FROM {table}), "
             "gone AS (DELETE FROM {table} AS s USING ranked WHERE s.ctid = ranked.place AND ranked.n > 1 "
             "RETURNING s.line, to_jsonb(s) - 'line' AS content) "
             "INSERT INTO staged_faults SELECT line, {reason}, content FROM gone"
@@ -75,8 +76,11 @@ def merge_people(connection: psycopg.Connection[Any], columns: Sequence[str], no
     _drop_repeated(connection, _PEOPLE, "user_id")
     plain = [name for name in columns if name not in {"user_id", "attributes", "last_active_at", "line"}]
     kept = {name: sql.SQL("u.{0} IS DISTINCT FROM excluded.{0}").format(sql.Identifier(name)) for name in plain}
-    sets = [sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in plain]
-    changes = [*kept.values(), sql.SQL("u.attributes IS DISTINCT FROM u.attributes || excluded.attributes")]
+    sets: list[sql.Composable] = [sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in plain]
+    changes: list[sql.Composable] = [
+        *kept.values(),
+        sql.SQL("u.attributes IS DISTINCT FROM u.attributes || excluded.attributes"),
+    ]
     if "last_active_at" in columns:
         # Activity never moves back: interactions may have told of a later moment than the file.
         sets.append(sql.SQL("last_active_at = greatest(u.last_active_at, excluded.last_active_at)"))
@@ -105,7 +109,7 @@ def merge_people(connection: psycopg.Connection[Any], columns: Sequence[str], no
 
 
 def merge_interactions(connection: psycopg.Connection[Any], counts: Counts) -> None:
-    """Insert the staged interactions that are not there yet; unknown people and repeated ids wait in `staged_faults`."""
+    """Insert the staged interactions that are new; unknown people and repeated ids wait in `staged_faults`."""
     connection.execute("ANALYZE staged_interactions")
     for column in ("actor_id", "target_id"):
         connection.execute(

@@ -66,7 +66,7 @@ def _year_and_rank(day: Indexes) -> tuple[Indexes, Indexes]:
 
 
 class Town:
-    """The eligible neighbourhood: two-sided preferences, and people sorted so that a fitting slice is one search away."""
+    """The eligible neighbourhood: two-sided preferences, and people sorted so that those who fit are one slice."""
 
     def __init__(self, people: Inhabitants) -> None:
         self._people = people

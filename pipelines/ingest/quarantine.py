@@ -53,7 +53,7 @@ class Quarantine:
             "SELECT reason, count(*) FROM moved GROUP BY reason",
             (self.import_id, self.file),
         )
-        self._tally.update({reason: n_rows for reason, n_rows in tallied})
+        self._tally.update(dict(tallied.fetchall()))
 
     def _add(self, lines: Sequence[int], reasons: Sequence[str], rows: Sequence[str]) -> None:
         n_rows = len(lines)

@@ -42,21 +42,10 @@ INTERESTS = (
 STATED_SHARES = ("attr1_1", "sinc1_1", "intel1_1", "fun1_1", "amb1_1", "shar1_1")
 SELF_RATINGS = ("attr3_1", "sinc3_1", "intel3_1", "fun3_1", "amb3_1")
 FACTS = ("age", "race", "field_cd", "goal", "date", "go_out", "career_c", "imprace", "imprelig")
+_TRAITS = ("attractive", "sincere", "intelligent", "fun", "ambitious", "shared")
 _ATTRIBUTE_NAMES = {
-    **dict(
-        zip(
-            STATED_SHARES,
-            (f"wants_{n}" for n in ("attractive", "sincere", "intelligent", "fun", "ambitious", "shared")),
-            strict=True,
-        )
-    ),
-    **dict(
-        zip(
-            SELF_RATINGS,
-            (f"self_{n}" for n in ("attractive", "sincere", "intelligent", "fun", "ambitious")),
-            strict=True,
-        )
-    ),
+    **{source: f"wants_{trait}" for source, trait in zip(STATED_SHARES, _TRAITS, strict=True)},
+    **{source: f"self_{trait}" for source, trait in zip(SELF_RATINGS, _TRAITS[:5], strict=True)},
     "age": "age_at_event",
     "race": "race",
     "field_cd": "field_code",

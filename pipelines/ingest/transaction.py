@@ -1,4 +1,4 @@
-"""One import = one transaction: its rows, its quarantine and its record in `duet.imports` land together or not at all."""
+"""One import = one transaction: its rows, its quarantine and its record land together or not at all."""
 
 from __future__ import annotations
 
