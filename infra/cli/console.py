@@ -5,26 +5,35 @@ Progress, notes and errors never mix with an answer, so that `duet … --json | 
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+# In a file or a pipe nothing ends at a screen's edge: an address that is cut in two cannot be copied.
+WIDTH_OF_NO_SCREEN = 200
+
 
 def out() -> Console:
     """Return the console for answers, bound to the present standard output."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    return _console(sys.stdout)
 
 
 def err() -> Console:
     """Return the console for progress, notes and errors, bound to the present standard error."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return _console(sys.stderr)
 
 
 def one_line(text: str) -> str:
     """Fold all white space of `text` into single spaces."""
     return " ".join(text.split())
+
+
+def _console(stream: TextIO) -> Console:
+    width = None if stream.isatty() else WIDTH_OF_NO_SCREEN
+    return Console(file=stream, width=width, highlight=False, soft_wrap=True)
 
 
 def print_error(message: str) -> None:

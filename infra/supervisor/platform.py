@@ -174,7 +174,7 @@ def _end_supervisor(state: PlatformState) -> None:
     if is_alive(state.pid, state.identity):
         _signal(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_WITHIN_S
-    while is_locked(state.data_dir):
+    while is_locked(state.data_dir) or is_alive(state.pid, state.identity):
         if time.monotonic() > deadline:
             _signal(state.pid, signal.SIGKILL)
             deadline = float("inf")

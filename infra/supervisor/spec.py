@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import httpx
@@ -96,12 +97,14 @@ class External:
         name: unique.
         probe: how health is seen.
         url: the address for a person, without a password.
+        log: its log file; None when it is not on this machine.
         revive: starts it again after it died; None when that is not our business. Raises DuetError.
     """
 
     name: str
     probe: Probe
     url: str
+    log: Path | None = None
     revive: Callable[[], None] | None = None
 
 

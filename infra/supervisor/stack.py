@@ -19,7 +19,8 @@ from infra.embedded.ports import free_port, refuse_taken
 from infra.endpoints import Endpoints, open_endpoints, without_password
 from infra.errors import ConfigurationError
 from infra.settings import Settings
-from infra.supervisor.spec import External, HttpProbe, Service, Spec, Step, TcpProbe
+from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Step, TcpProbe
+from infra.supervisor.state import logs_dir
 from infra.telemetry import TELEMETRY_OFF
 
 LOCATION = "duet"
@@ -173,17 +174,19 @@ def list_externals(settings: Settings, endpoints: Endpoints) -> list[External]:
         with open_endpoints(settings, mlflow=True):
             pass
 
-    database, cache = endpoints.database_url, endpoints.redis_url
+    def watch(name: str, probe: Probe, url: str, configured: object) -> External:
+        if configured:
+            return External(name, probe, without_password(url))
+        return External(name, probe, without_password(url), logs_dir(settings.data_dir) / f"{name}.log", revive)
+
+    database, cache, mlflow = endpoints.database_url, endpoints.redis_url, endpoints.mlflow_url
     found = [
-        External(
-            "postgres", _tcp(database, 5432), without_password(database), None if settings.database_url else revive
-        ),
-        External("redis", _tcp(cache, 6379), without_password(cache), None if settings.redis_url else revive),
+        watch("postgres", _tcp(database, 5432), database, settings.database_url),
+        watch("redis", _tcp(cache, 6379), cache, settings.redis_url),
     ]
-    if endpoints.mlflow_url is not None:
-        url = endpoints.mlflow_url.rstrip("/")
-        probe = HttpProbe(f"{url}/health", timeout_s=5.0)
-        found.append(External("mlflow", probe, url, None if settings.mlflow.url else revive))
+    if mlflow is not None:
+        health = HttpProbe(f"{mlflow.rstrip('/')}/health", timeout_s=5.0)
+        found.append(watch("mlflow", health, mlflow, settings.mlflow.url))
     return found
 
 

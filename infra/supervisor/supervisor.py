@@ -70,7 +70,7 @@ class Supervisor:
         _check_order(specs)
         for external in externals:
             self._externals[external.name] = external
-            self._change(external.name, ServicePhase.HEALTHY, url=external.url)
+            self._change(external.name, ServicePhase.HEALTHY, url=external.url, log=external.log)
         for spec in specs:
             self._change(
                 spec.name,
