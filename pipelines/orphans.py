@@ -1,52 +1,77 @@
-"""Close runs that a crash left behind: `python -m pipelines.orphans`, once per start of the platform.
+"""Close runs that a power loss left open: started, but with no worker alive to finish them.
 
-A run that was killed together with its code server stays "started" for hours. It is reported as failed here, after
-which Dagster retries it by itself. A run whose worker is still alive is left alone: two copies would train.
-Call it when the code server answers and before the daemon starts, else the daemon's only retry finds nobody.
+Dagster's own monitor notices such a run only after its longest allowed time. Run this once at start, after the code
+server answers and before the daemon does, so that the daemon's automatic retry finds the code. A run survives its code
+server, so only one whose worker's process is gone is closed: two copies must never train at once.
 """
 
 import re
-import sys
+from collections.abc import Callable, Sequence
 
+import dagster as dg
 import psutil
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-WORKER = re.compile(r"Started process for run \(pid: (\d+)\)")
-# The worker writes its event after it was started; the clocks of both are the same machine's.
-SLACK_S = 2.0
+OPEN = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+REASON = "Its worker is gone: the machine or the platform stopped in the middle of the run."
+PID_TAG = "duet/worker_pid"
+_PID = re.compile(r"\(pid: (\d+)\)")
 
 
-def close_orphans(instance: DagsterInstance) -> list[str]:
-    """Report every unfinished run without a living worker as failed and return the run ids."""
-    orphans = [run for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)) if not has_worker(instance, run)]
-    for run in orphans:
-        instance.report_run_failed(run, "the platform stopped while this run was at work; it is tried again")
-    return [run.run_id for run in orphans]
+def close_orphans(instance: DagsterInstance, is_alive: Callable[[int], bool] | None = None) -> list[str]:
+    """Report every open run without a living worker as failed; return their ids.
+
+    Args:
+        instance: where the runs are recorded.
+        is_alive: tells whether a process is one of ours and alive; None asks the operating system.
+    """
+    alive = is_alive or worker_is_alive
+    closed: list[str] = []
+    for run in instance.get_runs(RunsFilter(statuses=OPEN)):
+        pid = worker_pid(instance, run)
+        if pid is not None and alive(pid):
+            continue
+        instance.report_run_failed(run, REASON)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        closed.append(run.run_id)
+    return closed
 
 
-def has_worker(instance: DagsterInstance, run: DagsterRun) -> bool:
-    """Return whether the process that works on `run` is alive; a reused pid does not count."""
-    for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
-        found = WORKER.search(entry.message)
-        if found is not None and _is_alive_since(int(found.group(1)), entry.timestamp):
-            return True
-    return False
+def worker_pid(instance: DagsterInstance, run: DagsterRun) -> int | None:
+    """Return the process id of a run's worker as the run itself recorded it, or None when it never got that far."""
+    if PID_TAG in run.tags:
+        return int(run.tags[PID_TAG])
+    found: Sequence[dg.EventLogEntry] = instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+    for entry in reversed(found):
+        event = entry.dagster_event
+        if event is None:
+            continue
+        told = _PID.search(event.message or "")
+        if told:
+            return int(told.group(1))
+        metadata = getattr(event.event_specific_data, "metadata", {}) or {}
+        if "pid" in metadata:
+            return int(str(metadata["pid"].value))
+    return None
 
 
-def _is_alive_since(pid: int, at: float) -> bool:
+def worker_is_alive(pid: int) -> bool:
+    """Tell whether the process lives and is a Python of a run; a recycled id of another program does not count."""
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at + SLACK_S
-    except psutil.Error:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        words = " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
+    return "dagster" in words or "duet" in words or "infra.cli" in words
 
 
 def main() -> None:
-    """Close the orphans of the instance that `DAGSTER_HOME` names."""
+    """Close the orphans of the instance that `DAGSTER_HOME` names and print how many there were."""
     with DagsterInstance.get() as instance:
         closed = close_orphans(instance)
-    sys.stdout.write(f"closed {len(closed)} runs that a crash left behind {closed}\n")
+    print(f"{len(closed)} orphaned runs closed{': ' + ', '.join(closed) if closed else ''}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Feature rows into the offline tables, and from there into the online store that serving reads."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -103,16 +104,18 @@ def online_features(
     store = open_feature_store(platform.settings, platform.endpoints)
     apply_catalogue(store)
 
-    def progress(view: str, rows: int) -> None:
-        context.log.info(f"{view}: {rows:,} rows written")
+    def progress(view: str, done: int, total: int) -> None:
+        context.log.info(f"{view}: {done:,} of {total:,} people")
 
-    report = materialize(store, pointer.as_of, progress)
+    # Up to now, not to the run's instant: somebody who joined after the end of old data is served too.
+    report = materialize(store, platform.clock.now(), progress=progress)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": report.rows,
             "seconds": round(report.seconds, 3),
             "rows_per_s": round(report.rows_per_s),
             "as_of": pointer.as_of.isoformat(),
+            "views": table([asdict(view) for view in report.views]),
         }
     )
 

@@ -105,7 +105,7 @@ def candidate_index(
     embedding, recomputed = Embedding.load(made.path, made.digest), 0
     if config.refresh:
         embedding, recomputed = refreshed(embedding, snapshot.events, microseconds_of(made.t0 or made.as_of))
-    visible = snapshot.people.rows(snapshot.users["visible"].to_numpy().nonzero()[0])
+    visible = snapshot.people.take(snapshot.users["visible"].to_numpy().nonzero()[0])
     inputs = inputs_of(visible, snapshot.as_of.timestamp())
     build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))
     index, report = build_candidate_index(embedding, visible.user_ids, inputs, build)
