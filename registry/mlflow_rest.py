@@ -207,9 +207,7 @@ class MlflowRest(ModelRegistry):
         except httpx.HTTPError as error:
             raise self._unavailable(error) from error
         if received > size or (exact and received != size):
-            raise CorruptArtifact(
-                f"`{remote}` gave {received} bytes or more, expected {size}."
-            )
+            raise CorruptArtifact(f"`{remote}` gave {received} bytes or more, expected {size}.")
 
     def _call(
         self,

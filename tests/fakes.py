@@ -47,7 +47,12 @@ class MemoryRegistry(ModelRegistry):
         self.downloads = 0
 
     def register(
-        self, kind: ArtifactKind, directory: Path, *, release_candidate: str | None = None, tags: dict[str, str] | None = None
+        self,
+        kind: ArtifactKind,
+        directory: Path,
+        *,
+        release_candidate: str | None = None,
+        tags: dict[str, str] | None = None,
     ) -> int:
         """Register an artefact directory; the same digest again returns its version."""
         manifest = verify_artifact(directory)

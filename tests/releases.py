@@ -33,7 +33,11 @@ def make_embedding(seed: int = 0) -> Embedding:
     weights = np.zeros((CONTENT_WIDTH, 2 * DIMENSIONS), dtype=np.float32)
     weights[0] = np.concatenate([direction[0], direction[0]])
     return Embedding(
-        ids, chooser, chosen, weights, np.zeros(2 * DIMENSIONS, dtype=np.float32),
+        ids,
+        chooser,
+        chosen,
+        weights,
+        np.zeros(2 * DIMENSIONS, dtype=np.float32),
         EmbeddingParameters(alpha=10.0, pass_confidence=2.0, regularization=1.0),
     )
 

@@ -111,9 +111,7 @@ def test_a_download_is_repeatable_and_a_damaged_copy_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
 
 
-def test_moving_a_version_archives_what_stood_there(
-    subject: Subject, releases: list[dict[ArtifactKind, Path]]
-) -> None:
+def test_moving_a_version_archives_what_stood_there(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
     registry = subject.registry
     for paths in releases[:2]:
         subject.register_release(paths)

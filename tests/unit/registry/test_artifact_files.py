@@ -16,7 +16,10 @@ def write(directory: Path, text: str = "hello", **kwargs: object) -> Manifest:
     return write_artifact(
         directory,
         ArtifactKind.RANKER,
-        {"model.txt": lambda path: path.write_text(text) and None, "other.txt": lambda path: path.write_text("x") and None},
+        {
+            "model.txt": lambda path: path.write_text(text) and None,
+            "other.txt": lambda path: path.write_text("x") and None,
+        },
         parameters={"alpha": 1.5},
         lineage={"code_version": "1"},
         **kwargs,  # type: ignore[arg-type]
