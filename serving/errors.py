@@ -18,6 +18,8 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   ├── InternalError           500  a defect of ours
         │   ├── StorageUnavailable      503  the database did not take the write
         │   └── RequestTimeout          504  not answered in time
+        ├── NotServing                  `duet recommend` found no serving app
+        ├── RefusedByService            `duet recommend` was answered with an error
         ├── FeaturesUnavailable         the online store did not answer: older features are used
         └── Degraded                    carries the reason the answer will name
             ├── LevelUnavailable        this level cannot answer now
@@ -125,6 +127,14 @@ class RequestTimeout(ApiError):
 
     status = 504
     code = "timeout"
+
+
+class NotServing(ServingError):
+    """The command line found no serving app."""
+
+
+class RefusedByService(ServingError):
+    """The command line was answered with an error."""
 
 
 class FeaturesUnavailable(ServingError):

@@ -113,7 +113,7 @@ class RandomLevel:
     async def rank(self, run: Run, requester: Requester) -> Ranked:
         """Draw visible people, keep the eligible, shuffle them."""
         with run.stage(Stage.RETRIEVAL):
-            rows = await self.people.some_visible(float(self.rng.random()), RANDOM_DRAW, run.remaining_s())
+            rows = await self.people.some_visible(float(self.rng.random()), RANDOM_DRAW, run.safety_s())
         with run.stage(Stage.FILTERING):
             drawn = People.build(rows.columns["user_id"], profile=profile_vectors(rows.columns))
             n = len(drawn)

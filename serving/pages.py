@@ -1,11 +1,11 @@
-"""The GET routes beside the two calls: health, metrics and the OpenAPI document, as a mounted Starlette app."""
+"""The GET routes beside the two calls: health, metrics, the OpenAPI document and its page, as a mounted app."""
 
 import asyncio
 from datetime import UTC
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from infra.metrics import render
@@ -20,6 +20,21 @@ from serving.health import (
     probe,
 )
 from serving.runtime import Runtime
+
+# BentoML serves Swagger's files, but its own page around them loads a tracker from the internet.
+_INDEX = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><title>Duet</title>
+<link rel="stylesheet" href="static_content/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="static_content/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "docs.json", dom_id: "#swagger-ui"})</script>
+</body>
+</html>
+"""
 
 
 def pages(runtime: Runtime) -> Starlette:
@@ -40,6 +55,9 @@ def pages(runtime: Runtime) -> Starlette:
         body, media_type = render()
         return Response(body, media_type=media_type)
 
+    async def index(_: Request) -> Response:
+        return HTMLResponse(_INDEX)
+
     async def document(_: Request) -> Response:
         return JSONResponse(openapi.document())
 
@@ -50,6 +68,7 @@ def pages(runtime: Runtime) -> Starlette:
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/docs.json", document),
+            Route("/", index),
         ]
     )
 
@@ -73,7 +92,7 @@ def _verdict(runtime: Runtime, postgres: ComponentReport) -> ReadyReport:
 
 async def _health(runtime: Runtime) -> HealthReport:
     async def ping_redis() -> None:
-        await runtime.redis.execute_command("PING")
+        await runtime.redis.execute_command("PING")  # type: ignore[no-untyped-call]
 
     async def ask_mlflow() -> None:
         if runtime.registry is not None:

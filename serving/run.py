@@ -19,6 +19,7 @@ from serving.errors import Degraded, LevelUnavailable
 from serving.reasons import Reason, Stage
 from serving.recent_likes import RecentLikes
 
+SAFETY_RESERVE_S = 0.05
 _log = structlog.get_logger(__name__)
 
 
@@ -41,8 +42,12 @@ class Run:
     first_step_down: Degraded | None = None
 
     def remaining_s(self) -> float:
-        """Return the seconds left until the deadline, 0 when it is over."""
-        return max(self.deadline_s - self.clock.monotonic(), 0.0)
+        """Return the seconds left for relevance: until the deadline, less what safety needs; 0 when they are over."""
+        return max(self.deadline_s - SAFETY_RESERVE_S - self.clock.monotonic(), 0.0)
+
+    def safety_s(self) -> float:
+        """Return the seconds left for the safety check: late or not, an answer needs one."""
+        return max(self.deadline_s - self.clock.monotonic(), SAFETY_RESERVE_S)
 
     @contextmanager
     def stage(self, stage: Stage, fails_as: Reason | None = None) -> Iterator[None]:

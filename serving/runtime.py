@@ -72,7 +72,7 @@ class Runtime:
         self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
         await self.pool.open(wait=False)
         self.redis = infra_redis.connect_async(self.endpoints.redis_url, settings.redis)
-        self._stored = StoredPeople(settings, self.endpoints)
+        self._stored = StoredPeople(settings, self.endpoints, clock)
         self._features = OnlineFeatures(self._stored.one, clock)
         self.registry = self._registry()
         self.snapshot = SnapshotKeeper(

@@ -10,6 +10,8 @@ would be a new series.
 This is an entry point: it reads the settings, once, when it is imported.
 """
 
+import logging
+
 import bentoml
 from starlette.responses import Response
 
@@ -42,6 +44,7 @@ class Duet:
 
     def __init__(self) -> None:
         configure_logging(_settings)
+        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # the border logs each request, with its id
         self.runtime = _runtime
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]

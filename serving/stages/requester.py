@@ -16,6 +16,9 @@ from serving.pool import Requester
 from serving.reasons import Stage
 from serving.run import Run
 
+FEATURES_SHARE = 0.4
+"""Of the time left, what the online store may take before older features do."""
+
 
 class FeatureReader(Protocol):
     """The online store, read for one person."""
@@ -29,7 +32,7 @@ async def read_requester(run: Run, people: PeopleStore, features: FeatureReader,
     """Return the requester; raises UnknownUser, or EligibilityUnknown when Postgres does not answer."""
     user_id = run.request.user_id
     with run.stage(Stage.ELIGIBILITY):
-        row = await people.requester(user_id, run.remaining_s())
+        row = await people.requester(user_id, run.safety_s())
     if row is None:
         raise UnknownUser(f"Nobody has the id {user_id}.")
     with run.stage(Stage.FEATURES):
@@ -50,7 +53,7 @@ def with_profile(row: RequesterRow, stored: People, slots: Mapping[str, int]) ->
 
 async def _activity(run: Run, features: FeatureReader, user_id: int) -> People:
     try:
-        stored = await features.read(user_id, run.remaining_s())
+        stored = await features.read(user_id, run.remaining_s() * FEATURES_SHARE)
     except (DuetError, TimeoutError, OSError):
         run.degrade(Stage.FEATURES)
     else:

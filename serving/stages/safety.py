@@ -31,7 +31,7 @@ async def only_safe(run: Run, people: PeopleStore, requester: Requester, ranked:
         for rows in _batches(ranked.order, int(limit * _MARGIN) + _SPARE):
             asked = [int(user_id) for user_id in ids[rows]]
             fresh = await people.still_allowed(
-                requester.user_id, asked, filters.interests_any if filters else None, run.remaining_s()
+                requester.user_id, asked, filters.interests_any if filters else None, run.safety_s()
             )
             safe = set[int]()
             if len(fresh):
