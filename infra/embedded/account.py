@@ -76,24 +76,31 @@ def data_folder(account: Account, wanted: Path, note: Path) -> Path:
     return chosen
 
 
-def reachable_copy(account: Account, folder: Path) -> Path:
-    """Return a folder of programs that the account can run: `folder` itself, or a copy of it made once."""
-    if account.can_reach(folder / "bin" / "postgres"):
-        return folder
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    copy = _aside(folder, f"-{size}")
-    if copy.exists():
-        if copy.lstat().st_uid != os.geteuid():
-            raise ServerUnavailable(f"`{copy}` belongs to somebody else: remove it, then try again.")
-        return copy
-    temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
-    shutil.copytree(folder, temporary, symlinks=True)
-    temporary.chmod(0o755)
-    try:
-        temporary.rename(copy)
-    except OSError:  # another start was faster
-        shutil.rmtree(temporary)
-    return copy
+def reachable_copy(account: Account, programs: Path) -> Path:
+    """Return a folder of programs that the account can run: `programs` itself, or a copy of it made once.
+
+    A wheel keeps the shared libraries of `PACKAGE/…` in `PACKAGE.libs` beside it: they are copied along.
+    """
+    if account.can_reach(programs / "bin" / "postgres"):
+        return programs
+    package = programs.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    size = sum(path.stat().st_size for path in programs.rglob("*") if path.is_file())
+    copy = _aside(programs, f"-{size}")
+    if not copy.exists():
+        temporary = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copytree(programs, temporary / package.name / programs.name, symlinks=True)
+        if libraries.is_dir():
+            shutil.copytree(libraries, temporary / libraries.name, symlinks=True)
+        for folder in (temporary, temporary / package.name):
+            folder.chmod(0o755)
+        try:
+            temporary.rename(copy)
+        except OSError:  # another start was faster
+            shutil.rmtree(temporary)
+    if copy.lstat().st_uid != os.geteuid():
+        raise ServerUnavailable(f"`{copy}` belongs to somebody else: remove it, then try again.")
+    return copy / package.name / programs.name
 
 
 def _aside(path: Path, suffix: str = "") -> Path:

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,9 @@ import psycopg
 import pytest
 import redis
 
+from infra.embedded.account import REACHABLE
 from infra.embedded.lease import leased
-from infra.embedded.postgres import EmbeddedPostgres
+from infra.embedded.postgres import EmbeddedPostgres, _programs
 from infra.embedded.processes import identity
 from infra.embedded.redis import EmbeddedRedis
 from infra.embedded.servers import ServerStatus, inspect, retire_all, stop_all
@@ -49,7 +52,7 @@ def alone(tmp_path: Path) -> Iterator[Settings]:
     stop_all(settings)
     data = EmbeddedPostgres(settings).known_data
     if data is not None and data.exists():
-        subprocess.run(["rm", "-rf", str(data)], check=True)
+        shutil.rmtree(data)
 
 
 def status_of(settings: Settings, name: str) -> ServerStatus:
@@ -187,7 +190,7 @@ def test_a_killed_initdb_leaves_nothing_half_made(alone: Settings) -> None:
 def test_a_data_folder_that_was_removed_and_made_anew_starts_empty(alone: Settings) -> None:
     with open_endpoints(alone) as endpoints, connect(endpoints.database_url, autocommit=True) as connection:
         connection.execute("insert into duet.users (user_id) values (1)")
-    subprocess.run(["rm", "-rf", str(alone.data_dir)], check=True)
+    shutil.rmtree(alone.data_dir)
     with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
         assert connection.execute("select count(*) from duet.users").fetchone() == (0,)
 
@@ -212,7 +215,7 @@ def test_an_explicit_port_that_is_taken_is_refused_in_one_sentence(tmp_path: Pat
         assert not any(server.is_running for server in inspect(settings))
     data = EmbeddedPostgres(settings).known_data
     if data is not None:
-        subprocess.run(["rm", "-rf", str(data)], check=True)
+        shutil.rmtree(data)
 
 
 def test_servers_listen_on_loopback_only_and_ask_for_a_password(endpoints: Endpoints) -> None:
@@ -250,3 +253,27 @@ def test_stop_all_stops_servers_in_use(alone: Settings) -> None:
     with open_endpoints(alone):
         stop_all(alone)
         assert not any(server.is_running for server in inspect(alone))
+
+
+def test_root_can_run_a_checkout_that_nobody_else_can_read(
+    tmp_path: Path, alone: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root lends its server another account")
+    installed = _programs()
+    closed = tmp_path / "site-packages"
+    shutil.copytree(installed, closed / installed.parent.name / installed.name, symlinks=True)
+    libraries = installed.parent.with_name(installed.parent.name + ".libs")
+    shutil.copytree(libraries, closed / libraries.name, symlinks=True)
+    closed.chmod(0o700)
+    aside = Path(tempfile.mkdtemp(dir=REACHABLE))
+    aside.chmod(0o755)
+    monkeypatch.setattr("infra.embedded.account.REACHABLE", aside)
+    monkeypatch.setattr("infra.embedded.postgres._programs", lambda: closed / installed.parent.name / installed.name)
+    try:
+        with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+        note = next(server.note for server in inspect(alone) if server.name == "postgres")
+        assert "cannot reach" in note
+    finally:
+        shutil.rmtree(aside)

@@ -198,13 +198,16 @@ def test_this_very_user_reaches_everything(tmp_path: Path) -> None:
 def test_programs_below_a_closed_folder_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.embedded.account.REACHABLE", tmp_path / "aside")
     (tmp_path / "aside").mkdir()
-    programs = tmp_path / "closed" / "install"
+    programs = tmp_path / "closed" / "wheel" / "install"
     (programs / "bin").mkdir(parents=True)
     (programs / "bin" / "postgres").write_text("program")
+    (tmp_path / "closed" / "wheel.libs").mkdir()
+    (tmp_path / "closed" / "wheel.libs" / "libpq.so").write_text("library")
     (tmp_path / "closed").chmod(0o700)
     account = Account(uid=65534, gid=65534)
     copy = reachable_copy(account, programs)
     assert (copy / "bin" / "postgres").read_text() == "program"
+    assert (copy / ".." / ".." / "wheel.libs" / "libpq.so").read_text() == "library"
     assert reachable_copy(account, programs) == copy
     assert reachable_copy(Account(None, None), programs) == programs
 
