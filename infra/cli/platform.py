@@ -92,7 +92,8 @@ def report(service: ServiceState) -> None:
     """Print one line on standard error for a change of one process."""
     if service.phase is ServicePhase.WAITING:
         return
-    took = f" after {service.ready_after_s:.1f} s" if service.ready_after_s else ""
+    is_ready = service.phase in {ServicePhase.HEALTHY, ServicePhase.DONE}
+    took = f" after {service.ready_after_s:.1f} s" if is_ready and service.ready_after_s else ""
     detail = f": {escape(one_line(service.detail))}" if service.detail else ""
     err().print(f"{MARKS[service.phase]} {service.name} {service.phase.value}{took}{detail}")
     if service.phase is ServicePhase.DIED and service.log is not None:

@@ -6,10 +6,12 @@ The order is not taste: orphaned runs are closed after the code server answers a
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -82,16 +84,20 @@ def choose_addresses(settings: Settings) -> Addresses:
 
 @dataclass(frozen=True)
 class GraphqlProbe:
-    """Healthy when Dagster's web server has loaded our code location and, if asked, when its daemons beat."""
+    """Healthy when Dagster's web server has loaded our code location or, with `daemons`, when its daemons beat.
+
+    Heartbeats of an earlier daemon, from before `since` (seconds since 1970), do not count.
+    """
 
     url: str
     daemons: bool = False
+    since: float = field(default_factory=time.time)
     timeout_s: float = 5.0
 
     def check(self) -> str | None:
         """Return None when healthy, else the reason."""
         query = (
-            "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy}}}}"
+            "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy lastHeartbeatTime}}}}"
             if self.daemons
             else "{workspaceOrError{__typename ... on Workspace{locationEntries{name loadStatus "
             "locationOrLoadError{__typename ... on PythonError{message}}}} ... on PythonError{message}}}"
@@ -99,7 +105,7 @@ class GraphqlProbe:
         try:
             answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=self.timeout_s, trust_env=False)
             data = answer.raise_for_status().json()["data"]
-            return _sick_daemons(data) if self.daemons else _broken_location(data)
+            return _sick_daemons(data, self.since) if self.daemons else _broken_location(data)
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
             return f"{self.url}/graphql gives no answer ({type(failure).__name__})"
 
@@ -144,13 +150,13 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             after=("dagster-code",),
             start_timeout_s=settings.dagster.start_timeout_s,
         ),
-        Step("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster",)),
+        Step("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster-code",)),
         Service(
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace),
             shared,
             probe=GraphqlProbe(_local(addresses.dagster_host, addresses.dagster_port), daemons=True),
-            after=("dagster-orphans",),
+            after=("dagster-orphans", "dagster"),
             start_timeout_s=settings.dagster.start_timeout_s,
         ),
         Service(
@@ -250,7 +256,11 @@ def _broken_location(data: dict[str, dict[str, object]]) -> str | None:
     return None
 
 
-def _sick_daemons(data: dict[str, dict[str, dict[str, list[dict[str, object]]]]]) -> str | None:
+def _sick_daemons(data: dict[str, dict[str, dict[str, list[dict[str, Any]]]]], since: float) -> str | None:
     statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
-    sick = [str(s["daemonType"]) for s in statuses if s["required"] and not s["healthy"]]
+    sick = [
+        str(s["daemonType"])
+        for s in statuses
+        if s["required"] and not (s["healthy"] and (s["lastHeartbeatTime"] or 0) >= since)
+    ]
     return f"no heartbeat from {', '.join(sick)}" if sick else None
