@@ -87,7 +87,7 @@ def speed_dating(ctx: typer.Context, file: Annotated[Path, typer.Argument(help="
     _finish(report)
 
 
-def synthetic(
+def synthetic(  # noqa: PLR0917 - Typer reads options from the signature
     ctx: typer.Context,
     people: Annotated[int, typer.Option(min=20, max=10_000_000, help="Number of people; ids are 1 to this.")] = 4_000,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same world.")] = 1,

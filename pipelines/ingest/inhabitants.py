@@ -103,7 +103,8 @@ def settle(n_people: int, rng: np.random.Generator, *, start_s: int, until_s: in
 def _joined(n_people: int, rng: np.random.Generator, start_s: int, until_s: int) -> Ints:
     before = start_s - (rng.random(n_people) * 365 * DAY_S)
     during = start_s + rng.random(n_people) * (until_s - start_s) * 0.98
-    return np.where(rng.random(n_people) < 0.65, before, during).astype(np.int64)
+    joined: Ints = np.where(rng.random(n_people) < 0.65, before, during).astype(np.int64)
+    return joined
 
 
 def _left(joined: Ints, rng: np.random.Generator, start_s: int, until_s: int) -> Ints:

@@ -1,0 +1,128 @@
+"""Parsing of whole columns: what is read, what is a fault, and that nothing is guessed."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.ingest import columns
+from pipelines.ingest.faults import Faults
+
+
+def parsed(reader: Any, array: pa.Array, *arguments: Any, **options: Any) -> tuple[list[Any], list[str]]:
+    faults = Faults(len(array))
+    values = reader(array, faults, "x", *arguments, **options)
+    return values.to_pylist(), faults.reasons()
+
+
+def test_integers_are_read_from_text_ints_and_whole_floats() -> None:
+    assert parsed(columns.integers, pa.array(["7", " 007 ", "-5.0", "+3", ""]), -9, 9) == ([7, 7, -5, 3, None], [])
+    assert parsed(columns.integers, pa.array([1, None], pa.uint64()), 0, 9) == ([1, None], [])
+    assert parsed(columns.integers, pa.array([2.0, 2.5, float("inf")]), 0, 9) == (
+        [2, None, None],
+        ["wrong_type: x", "not_finite: x"],
+    )
+
+
+@pytest.mark.parametrize(
+    "array", [pa.array([2**64 - 1], pa.uint64()), pa.array(["9223372036854775808"]), pa.array([1e18])]
+)
+def test_an_integer_beyond_what_its_column_holds_is_out_of_range(array: pa.Array) -> None:
+    assert parsed(columns.integers, array, 1, 2**63 - 1) == ([None], ["out_of_range: x"])
+
+
+def test_the_largest_integer_is_read_exactly() -> None:
+    assert parsed(columns.integers, pa.array([str(2**63 - 1)]), 1, 2**63 - 1) == ([2**63 - 1], [])
+
+
+@pytest.mark.parametrize("array", [pa.array([True]), pa.array([b"1"]), pa.array([[1]])])
+def test_a_column_of_another_type_is_a_wrong_type_not_a_crash(array: pa.Array) -> None:
+    for reader, arguments in (
+        (columns.integers, (0, 9)),
+        (columns.numbers, (0.0, 9.0)),
+        (columns.instants, ()),
+        (columns.dates, ()),
+        (columns.label_lists, ()),
+    ):
+        values, reasons = parsed(reader, array, *arguments)
+        if reader is columns.label_lists:
+            assert values in ([None], [[]])
+        else:
+            assert values == [None]
+        assert reasons == ["wrong_type: x"]
+
+
+def test_numbers_refuse_what_is_not_finite_or_not_a_number() -> None:
+    assert parsed(columns.numbers, pa.array(["1.5", "1e2", ".5", "NaN", "-inf", "1,5", "0x10"]), -1e9, 1e9) == (
+        [1.5, 100.0, 0.5, None, None, None, None],
+        ["not_finite: x", "not_finite: x", "wrong_type: x", "wrong_type: x"],
+    )
+
+
+def test_times_are_read_with_zones_formats_and_units() -> None:
+    noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    texts = pa.array(["2026-05-01 12:00", "2026-05-01T14:00:00+02:00", "2026-13-01", "soon"])
+    assert parsed(columns.instants, texts) == ([noon, noon, None, None], ["wrong_type: x"] * 2)
+    assert parsed(columns.instants, pa.array(["1.5.2026 12"]), text_format="%d.%m.%Y %H")[0] == [noon]
+    for unit, value in (("s", 1777636800), ("ms", 1777636800e3), ("us", 1777636800e6), ("ns", 1777636800e9)):
+        assert parsed(columns.instants, pa.array([value]), unit=unit)[0] == [noon]
+    assert parsed(columns.instants, pa.array([1e300]), unit="s") == ([None], ["out_of_range: x"])
+
+
+def test_a_time_without_zone_is_read_in_the_declared_zone_also_in_the_doubled_and_the_skipped_hour() -> None:
+    texts = pa.array(["2026-05-01 14:00", "2026-05-01T12:00Z", "2026-10-25 02:30", "2026-03-29 02:30"])
+    values, reasons = parsed(columns.instants, texts, timezone="Europe/Paris")
+    assert reasons == []
+    assert [value.isoformat() for value in values] == [
+        "2026-05-01T12:00:00+00:00",
+        "2026-05-01T12:00:00+00:00",
+        "2026-10-25T00:30:00+00:00",
+        "2026-03-29T01:00:00+00:00",
+    ]
+
+
+def test_typed_times_and_dates_keep_their_meaning() -> None:
+    stamp = datetime(2026, 5, 1, 12)  # noqa: DTZ001 - a Parquet column without a zone
+    assert parsed(columns.instants, pa.array([stamp], pa.timestamp("ns")))[0] == [stamp.replace(tzinfo=UTC)]
+    assert parsed(columns.instants, pa.array([date(2026, 5, 1)]))[0] == [datetime(2026, 5, 1, tzinfo=UTC)]
+    assert parsed(columns.dates, pa.array([stamp], pa.timestamp("ms")))[0] == [date(2026, 5, 1)]
+    assert parsed(columns.dates, pa.array(["1990-02-29", "1992-02-29"])) == (
+        [None, date(1992, 2, 29)],
+        ["wrong_type: x"],
+    )
+
+
+def test_flags_are_read_in_the_usual_spellings() -> None:
+    texts = pa.array(["True", "f", "YES", "0", None, "maybe"])
+    assert parsed(columns.flags, texts) == ([True, False, True, False, None, None], ["wrong_type: x"])
+    assert parsed(columns.flags, pa.array([1, 0]))[0] == [True, False]
+
+
+def test_lists_are_split_trimmed_and_freed_of_repetitions() -> None:
+    assert parsed(columns.label_lists, pa.array(["Jazz | jazz|Go", '["a", "b"]', "", None, "{x}"]))[0] == [
+        ["jazz", "go"],
+        ["a", "b"],
+        [],
+        [],
+        ["x"],
+    ]
+    assert parsed(columns.label_lists, pa.array(["a,b/c"]), separator="/")[0] == [["a,b", "c"]]
+    assert parsed(columns.label_lists, pa.array([["B", None, "b", ""], None]))[0] == [["b"], []]
+
+
+def test_a_list_label_outside_the_value_map_or_too_long_faults_its_row() -> None:
+    assert parsed(columns.label_lists, pa.array(["m|q", "M"]), values={"m": "man"}) == (
+        [["man"], ["man"]],
+        ["bad_enum: x"],
+    )
+    assert parsed(columns.label_lists, pa.array(["a|" + "b" * 65]))[1] == ["too_long: x"]
+    assert parsed(columns.label_lists, pa.array(["|".join(map(str, range(101)))]))[1] == ["too_long: x"]
+
+
+def test_the_first_reason_of_a_row_stands() -> None:
+    faults = Faults(2)
+    faults.mark(np.array([True, False]), "first", "a")
+    faults.mark(np.array([True, True]), "second")
+    assert faults.reasons() == ["first: a", "second"]
