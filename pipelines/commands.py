@@ -1,12 +1,158 @@
-"""The commands that the pipelines add to `duet`: import."""
+"""The commands that the pipelines add to `duet`: import, train, evaluate.
+
+Nothing heavy is imported here; each command loads what it needs when it runs.
+"""
 
 from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.ingest.commands import register_import
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from infra.settings import Settings
+    from pipelines.resources import Platform
+    from pipelines.running import RunStory
+
+
+class TrainingJob(StrEnum):
+    """What `duet train` can run."""
+
+    TRAIN_ALL = "train_all"
+    TRAIN_RANKER = "train_ranker"
+    REBUILD_INDEX = "rebuild_index"
+    MATERIALIZE_FEATURES = "materialize_features"
+
+
+class Protocol(StrEnum):
+    """Who is ranked in an evaluation."""
+
+    AUTO = "auto"
+    CATALOGUE = "catalogue"
+    MET = "met"
+
 
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `duet` command."""
     register_import(app)
+    app.command("train", epilog="Example: duet train --job train_ranker --set ranker.max_depth=6")(train)
+    app.command("evaluate", epilog="Example: duet evaluate --protocol met")(evaluate)
+
+
+def train(
+    ctx: typer.Context,
+    job: Annotated[TrainingJob, typer.Option(help="What to run.")] = TrainingJob.TRAIN_ALL,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="One hyperparameter, `step.field=value`; may be repeated.")
+    ] = None,
+    as_of: Annotated[
+        str, typer.Option(help="ISO 8601 instant that bounds the run. Default: now, or the end of old data.")
+    ] = "",
+) -> None:
+    """Learn from the imported people: features, embeddings, index, ranker, evaluation, release candidate.
+
+    Runs here, in this process, and shows in the Dagster UI. The steps and their settings are those of the Launchpad.
+    """
+    from infra.cli.console import print_success
+    from infra.cli.context import current_settings
+    from pipelines.running import parse_settings
+
+    settings = parse_settings(setting or [])
+    if as_of:
+        settings.setdefault("snapshots", {})["as_of"] = as_of
+    with _platform(current_settings(ctx)) as platform:
+        story = _run(platform, job.value, settings)
+        if job in {TrainingJob.TRAIN_ALL, TrainingJob.TRAIN_RANKER}:
+            _print_evaluation(platform)
+        took = f"{sum(story.steps.values()):.0f} s in {len(story.steps)} steps"
+        candidate = platform.state.find("release_candidate")
+        if job is TrainingJob.MATERIALIZE_FEATURES or candidate is None:
+            print_success(f"{job.value} done: {took}")
+        else:
+            release = candidate.facts["release"]
+            print_success(f"release candidate {release} is ready ({took}); `duet promote` puts it into Production")
+
+
+def evaluate(
+    ctx: typer.Context,
+    protocol: Annotated[
+        Protocol, typer.Option(help="catalogue: everybody eligible; met: only those whose decision is known.")
+    ] = Protocol.AUTO,
+) -> None:
+    """Compare the newest ranker with every simpler order on the held-out decisions, and print the table."""
+    from infra.cli.context import current_settings
+
+    with _platform(current_settings(ctx)) as platform:
+        _run(platform, "evaluate", {"evaluation": {"protocol": protocol.value}})
+        _print_evaluation(platform)
+
+
+def _platform(settings: Settings) -> Any:
+    """Open the servers for the length of a command."""
+    import contextlib
+
+    from infra.endpoints import open_endpoints
+    from infra.telemetry import disable_telemetry
+    from pipelines.resources import Platform
+
+    @contextlib.contextmanager
+    def opened() -> Any:
+        disable_telemetry()
+        with open_endpoints(settings, mlflow=True) as endpoints:
+            platform = Platform(settings, endpoints)
+            try:
+                yield platform
+            finally:
+                platform.close()
+
+    return opened()
+
+
+def _run(platform: Platform, job: str, settings: Mapping[str, Mapping[str, Any]]) -> RunStory:
+    from infra.cli.console import err, progress
+    from pipelines.running import Listener, run_job
+
+    with progress() as bars:
+        task = bars.add_task("starting", total=None)
+
+        def started(_run_id: str, steps: Any) -> None:
+            bars.update(task, total=len(steps), description=job)
+
+        def step_started(step: str) -> None:
+            bars.update(task, description=step)
+
+        def step_ended(step: str, seconds: float, ok: bool) -> None:  # noqa: FBT001 - a callback's shape
+            mark = "[green]✓[/]" if ok else "[red]✗[/]"
+            bars.console.print(f"{mark} {step} [dim]{seconds:.1f} s[/]" if ok else f"{mark} {step}")
+            bars.advance(task)
+
+        story = run_job(platform, job, settings, os.getpid(), Listener(started, step_started, step_ended))
+    err().print(f"[dim]log: {story.log}[/]")
+    return story
+
+
+def _print_evaluation(platform: Platform) -> None:
+    import pandas as pd
+
+    from infra.cli.console import out, table
+    from pipelines.evaluation.assets import TABLE_FILE
+
+    judged = platform.state.require("evaluation", "evaluate")
+    data = pd.read_csv(judged.path / TABLE_FILE)
+    measures = list(dict.fromkeys(data["measure"]))
+    means = data.pivot_table(index="method", columns="measure", values="mean", sort=False)
+    rows = [
+        [
+            method,
+            *("" if pd.isna(means.loc[method].get(name)) else f"{means.loc[method][name]:.4f}" for name in measures),
+        ]
+        for method in means.index
+    ]
+    title = f"Held-out window, protocol {judged.facts['protocol']}"
+    out().print(table(title, ["method", *(name.replace("_", " ") for name in measures)], rows, right=range(1, 20)))

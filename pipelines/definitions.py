@@ -8,23 +8,29 @@ from pipelines.ingest.assets import snapshots
 from pipelines.jobs import JOBS, SCHEDULES
 from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.release.assets import release_candidate
-from pipelines.resources import platform_resource
+from pipelines.resources import Platform, platform_resource
 from pipelines.retrieval.assets import candidate_index, embeddings
 
-defs = dg.Definitions(
-    assets=[
-        snapshots,
-        features,
-        online_features,
-        embeddings,
-        candidate_index,
-        ranking_dataset,
-        ranker,
-        evaluation,
-        release_candidate,
-    ],
-    jobs=JOBS,
-    schedules=SCHEDULES,
-    resources={"platform": platform_resource},
-    executor=dg.in_process_executor,
-)
+
+def build_definitions(platform: Platform | None = None) -> dg.Definitions:
+    """Merge all domains; `platform` replaces the one that each run otherwise builds from its settings."""
+    return dg.Definitions(
+        assets=[
+            snapshots,
+            features,
+            online_features,
+            embeddings,
+            candidate_index,
+            ranking_dataset,
+            ranker,
+            evaluation,
+            release_candidate,
+        ],
+        jobs=JOBS,
+        schedules=SCHEDULES,
+        resources={"platform": platform or platform_resource},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -15,8 +15,8 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from infra.endpoints import open_endpoints
 
+from infra.endpoints import open_endpoints
 from infra.settings import Settings, load_settings
 
 CONFIG = {"data_dir": dg.Field(dg.Noneable(str), default_value=None, is_required=False)}
@@ -27,13 +27,14 @@ class DuetStorage(DagsterPostgresStorage):  # type: ignore[misc]  # the library 
 
     @classmethod
     def config_type(cls) -> dict[str, dg.Field]:
-        """Accept an explicit data directory; none means the one in the settings."""
-        return CONFIG
+        """Accept the URL of a database that is open already, or a data directory; none means those in the settings."""
+        return CONFIG | {"url": dg.Field(dg.Noneable(str), default_value=None, is_required=False)}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]) -> "DuetStorage":
         """Build the storage of this process, starting the embedded Postgres when no URL is set."""
-        return cls(postgres_url=_dagster_url(config_value.get("data_dir")), inst_data=inst_data)
+        url = config_value.get("url") or _dagster_url(config_value.get("data_dir"))
+        return cls(postgres_url=url, inst_data=inst_data)
 
 
 class DuetArtifacts(LocalArtifactStorage):
