@@ -13,6 +13,7 @@ from psycopg import sql
 
 from feature_repo.layout import VIEWS, Layout
 from infra.endpoints import Endpoints
+from infra.postgres import connect
 from infra.settings import Settings
 
 Put = Callable[..., None]
@@ -25,24 +26,28 @@ def _feast_import_warns() -> None:
         import feast  # noqa: F401
 
 
-@pytest.fixture
-def store(
-    connected_settings: Settings,
-    endpoints: Endpoints,
-    connection: psycopg.Connection[Any],
-    redis_client: redis.Redis,
-) -> Any:
-    """An applied catalogue over empty tables and an empty Redis; each test has its own Feast project."""
+@pytest.fixture(scope="session")
+def applied(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A store whose catalogue was applied once; the untouched views are kept aside to start each test from."""
     from feature_repo.store import apply_catalogue, open_feature_store
 
-    with connection.cursor() as cursor:
-        cursor.execute("select tablename from pg_tables where schemaname = 'feast'")
-        for (table,) in cursor.fetchall():
-            cursor.execute(sql.SQL("drop table {} cascade").format(sql.Identifier("feast", table)))
-    connection.commit()
-    store = open_feature_store(connected_settings, endpoints)
+    settings = Settings(environment="test", data_dir=tmp_path_factory.mktemp("features"))
+    store = open_feature_store(settings, endpoints)
     apply_catalogue(store)
+    with connect(endpoints.database_url, autocommit=True) as connection:
+        connection.execute("drop table if exists feast.untouched_views")
+        connection.execute("create table feast.untouched_views as select * from feast.feature_views")
     return store
+
+
+@pytest.fixture
+def store(applied: Any, connection: psycopg.Connection[Any], redis_client: redis.Redis) -> Any:
+    """An applied catalogue over empty tables and an empty Redis, nothing materialised yet."""
+    connection.execute("delete from feast.feature_views where project_id = 'duet'")
+    connection.execute("insert into feast.feature_views select * from feast.untouched_views where project_id = 'duet'")
+    connection.commit()
+    applied.refresh_registry()
+    return applied
 
 
 @pytest.fixture

@@ -1,0 +1,127 @@
+"""Our point-in-time join gives what the stock store gives: ties, ttl, missing rows and all."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pytest
+
+from feature_repo.errors import MalformedFeatures
+from feature_repo.layout import ACTIVITY, PROFILE, RECIPROCITY
+from infra.endpoints import Endpoints
+from infra.settings import Settings
+
+T = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def ties(connection: psycopg.Connection[Any]) -> Any:
+    """Drop the primary key of one table for a test: ties in event time, which our own tables refuse."""
+    connection.execute("alter table features.user_activity drop constraint user_activity_pkey")
+    connection.commit()
+    yield
+    connection.rollback()
+    connection.execute("delete from features.user_activity")
+    connection.execute("alter table features.user_activity add primary key (user_id, event_timestamp)")
+    connection.commit()
+
+
+def stores(settings: Settings, endpoints: Endpoints) -> tuple[Any, Any]:
+    from feature_repo.store import open_feature_store
+
+    stock = settings.model_copy(
+        update={"features": settings.features.model_copy(update={"offline_store": "postgres", "online_store": "redis"})}
+    )
+    return open_feature_store(settings, endpoints), open_feature_store(stock, endpoints)
+
+
+@pytest.mark.usefixtures("ties")
+@pytest.mark.parametrize("made_visible", ["any time", "by then"])
+def test_the_fast_store_returns_the_rows_of_the_stock_store(
+    store: Any,
+    connected_settings: Settings,
+    endpoints: Endpoints,
+    connection: psycopg.Connection[Any],
+    made_visible: str,
+) -> None:
+    rng = np.random.default_rng(3)
+    with connection.cursor() as cursor:
+        for layout in (PROFILE, ACTIVITY, RECIPROCITY):
+            for number in range(400):
+                event = T - timedelta(days=int(rng.integers(0, 900)), seconds=0 if layout is ACTIVITY else number)
+                created = event + timedelta(hours=number)
+                values = [float(value) for value in rng.normal(size=layout.width).astype(np.float32)]
+                if number % 7 == 0:
+                    values[0] = float("nan")
+                cursor.execute(
+                    f"insert into features.{layout.name} values (%s, %s, %s, %s)",  # noqa: S608
+                    (int(rng.integers(1, 30)), event, created, values),
+                )
+    connection.commit()
+    n = 300
+    entities = pd.DataFrame(
+        {
+            "requester_id": rng.integers(1, 40, n),
+            "candidate_id": rng.integers(1, 40, n),
+            "event_timestamp": [T - timedelta(days=int(day)) for day in rng.integers(0, 800, n)],
+        }
+    )
+    entities["pair"] = np.arange(n)
+    fast, stock = stores(connected_settings, endpoints)
+    service = fast.get_feature_service("ranking_v1")
+    refs = [f"{projection.name_to_use()}:values" for projection in service.feature_view_projections[:-1]]
+    found = {}
+    for name, feast_store in (("fast", fast), ("stock", stock)):
+        views = [
+            feast_store.get_feature_view(projection.name).with_projection(projection)
+            for projection in service.feature_view_projections[:-1]
+        ]
+        job = feast_store._get_provider().get_historical_features(
+            feast_store.config,
+            views,
+            refs,
+            entities,
+            feast_store.registry,
+            feast_store.project,
+            True,
+            filter_by_created_timestamp=made_visible == "by then",
+        )
+        found[name] = job.to_df().sort_values("pair").reset_index(drop=True)
+    assert type(job).__name__ == "PostgreSQLRetrievalJob"
+    n_present = 0
+    for reference in refs:
+        column = reference.replace(":", "__")
+        for mine, theirs in zip(found["fast"][column], found["stock"][column], strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                n_present += 1
+                np.testing.assert_array_equal(np.asarray(mine, np.float32), np.asarray(theirs, np.float32))
+    assert n_present > n
+
+
+def test_a_job_leaves_no_table_and_leftovers_of_the_stock_store_are_swept(
+    store: Any, connection: psycopg.Connection[Any]
+) -> None:
+    from feature_repo.offline_store import sweep_entity_tables
+    from feature_repo.store import historical_ranking_features
+
+    frame = pd.DataFrame({"requester_id": [1], "candidate_id": [2], "event_timestamp": [T]})
+    for column in ("score_forward", "score_backward", "similarity_to_liked", "liked_requester"):
+        frame[column] = np.float32(0)
+    historical_ranking_features(store, frame)
+    assert sweep_entity_tables(store.config) == 0
+    connection.execute("create table feast.feast_entity_df_0123 (x int)")
+    connection.commit()
+    assert sweep_entity_tables(store.config) == 1
+    assert connection.execute("select to_regclass('feast.feast_entity_df_0123')").fetchone() == (None,)
+
+
+def test_a_stored_row_of_a_wrong_width_is_refused(store: Any, connection: psycopg.Connection[Any]) -> None:
+    from feature_repo.store import materialize
+
+    connection.execute("insert into features.user_activity values (1, %s, %s, array[1, 2, 3]::real[])", (T, T))
+    connection.commit()
+    with pytest.raises(MalformedFeatures, match="recompute the features"):
+        materialize(store, T)

@@ -1,0 +1,133 @@
+"""The packed path and Feast's own path read and write the same bytes; a slow or dead Redis is an error at once."""
+
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable, MalformedFeatures
+from feature_repo.layout import ACTIVITY, ATTRIBUTES, PROFILE, VIEWS
+from feature_repo.store import PersonReader, apply_catalogue, materialize, open_feature_store, read_people
+from infra.endpoints import Endpoints
+from infra.settings import Settings
+
+T = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def stock(settings: Settings, endpoints: Endpoints) -> Any:
+    features = settings.features.model_copy(update={"online_store": "redis"})
+    return open_feature_store(settings.model_copy(update={"features": features}), endpoints)
+
+
+def some_people(put: Any) -> None:
+    rng = np.random.default_rng(0)
+    for user_id in range(1, 30):
+        put(PROFILE, user_id, T - timedelta(days=user_id), birth_day=rng.integers(0, 9000), n_interests=user_id)
+        if user_id % 3:
+            put(ATTRIBUTES, user_id, T, attribute_05=rng.normal())
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert one.user_ids.tolist() == other.user_ids.tolist()
+    for mine, theirs in zip(one.views, other.views, strict=True):
+        np.testing.assert_array_equal(mine.view(np.uint32), theirs.view(np.uint32))
+
+
+@pytest.mark.parametrize("writer", ["packed", "stock"])
+def test_either_store_reads_what_the_other_wrote(
+    store: Any, put: Any, connected_settings: Settings, endpoints: Endpoints, writer: str
+) -> None:
+    some_people(put)
+    plain = stock(connected_settings, endpoints)
+    materialize(store if writer == "packed" else plain, T)
+    packed = read_people(store, range(40), chunk=7)
+    assert len(packed) == 29
+    assert_same(packed, read_people(plain, range(40)))
+    public = store.get_online_features(
+        [f"{layout.name}:values" for layout in (PROFILE, ATTRIBUTES)],
+        [{"user_id": 4}],
+        full_feature_names=True,
+    ).to_dict()
+    np.testing.assert_array_equal(
+        np.array(public["user_profile__values"][0], np.float32), packed.profile[packed.positions([4])[0]]
+    )
+
+
+def test_an_older_row_never_replaces_a_newer_one(store: Any) -> None:
+    online = store._get_provider().online_store
+    view = store.get_feature_view(ACTIVITY.name)
+    row = ACTIVITY.default_rows(1)
+    newer, older = np.array([2_000_000]), np.array([1_000_000])
+    row[0, 0] = 2
+    assert online.write_packed(store.config, view, np.array([7]), row, newer) == 1
+    row[0, 0] = 1
+    assert online.write_packed(store.config, view, np.array([7]), row, older) == 0
+    assert read_people(store, [7]).activity[0, 0] == 2
+
+
+def test_rows_of_another_width_online_are_refused(store: Any) -> None:
+    online = store._get_provider().online_store
+    view = store.get_feature_view(ACTIVITY.name)
+    online.write_packed(store.config, view, np.array([7]), np.zeros((1, 3), np.float32), np.array([1]))
+    with pytest.raises(MalformedFeatures, match="materialise them again"):
+        read_people(store, [7])
+
+
+def test_one_person_is_read_in_well_under_a_request(store: Any, put: Any) -> None:
+    some_people(put)
+    materialize(store, T)
+    reader = PersonReader(store)
+    times = []
+    for _ in range(200):
+        began = time.perf_counter()
+        assert reader.read(3) is not None
+        times.append(time.perf_counter() - began)
+    assert float(np.median(times)) < 0.005  # 0.2 ms on an idle machine
+
+
+def test_a_silent_redis_is_an_error_within_the_time_limit(
+    store: Any, connected_settings: Settings, endpoints: Endpoints
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lost = Endpoints(endpoints.database_url, f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        reader = PersonReader(open_feature_store(connected_settings, lost))
+        began = time.perf_counter()
+        with pytest.raises(FeatureStoreUnavailable, match="does not answer"):
+            reader.read(1)
+        assert time.perf_counter() - began < 2
+
+
+def test_a_reply_with_an_error_in_it_does_not_poison_the_connection(store: Any, put: Any, redis_client: Any) -> None:
+    some_people(put)
+    materialize(store, T)
+    online = store._get_provider().online_store
+    key = online._keys(store.config, np.array([2], "<i8"))[0]
+    redis_client.delete(key)
+    redis_client.set(key, "not a hash")
+    reader = PersonReader(store)
+    with pytest.raises(FeatureStoreUnavailable, match="WRONGTYPE"):
+        reader.read_many([1, 2, 3, 4])
+    for user_id in (1, 3, 4):
+        person = reader.read(user_id)
+        assert person is not None
+        assert person.profile[0, PROFILE.index("n_interests")] == user_id
+
+
+def test_reading_without_a_catalogue_says_what_to_do(
+    store: Any, connected_settings: Settings, endpoints: Endpoints
+) -> None:
+    features = connected_settings.features.model_copy(update={"project": "another"})
+    empty = open_feature_store(connected_settings.model_copy(update={"features": features}), endpoints)
+    with pytest.raises(CatalogueNotApplied, match="apply_catalogue"):
+        PersonReader(empty)
+
+
+def test_applying_the_catalogue_again_keeps_what_was_materialised(store: Any, put: Any) -> None:
+    some_people(put)
+    materialize(store, T)
+    apply_catalogue(store)
+    assert [view.most_recent_end_time for view in (store.get_feature_view(layout.name) for layout in VIEWS)] == [T] * 4
+    assert materialize(store, T).rows == 0
