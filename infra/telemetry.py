@@ -7,14 +7,12 @@ environment.
 import os
 
 TELEMETRY_OFF: dict[str, str] = {
-    "ANONYMIZED_TELEMETRY": "false",
     "BENTOML_DO_NOT_TRACK": "true",
     "DAGSTER_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "1",
-    "FEAST_TELEMETRY": "false",
-    "FEAST_USAGE": "false",
+    "DO_NOT_TRACK": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 

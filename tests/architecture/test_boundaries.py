@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.architecture.sources import ROOT, modules, name_of, tree_of
 
 DAGSTER_MODULES = {"assets", "checks", "jobs", "definitions", "resources", "schedules", "storage", "commands"}
-# Beside the agreed names: the Launchpad's schema, inline plots and tables, and the closing of orphaned runs.
-DAGSTER_MODULES |= {"launchpad", "presentation", "orphans", "sensors", "inputs"}
+# Beside the agreed names: the Launchpad's schema, inline plots and tables, closing orphaned runs, `duet train`.
+DAGSTER_MODULES |= {"launchpad", "presentation", "orphans", "running", "sensors", "inputs"}
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 
