@@ -34,6 +34,12 @@ from infra.settings import Settings  # noqa: E402
 IGNORED_WARNINGS = (
     # platformdirs notes that a container has no XDG_RUNTIME_DIR; jupyter, pulled in by a dependency, asks it on import.
     "ignore:XDG_RUNTIME_DIR is not set:Warning",
+    # Great Expectations imports modules that Python 3.11 has renamed.
+    "ignore:module 'sre_(constants|parse|compile)' is deprecated:DeprecationWarning",
+    # MLflow warns about a type hint of its own when `mlflow.pyfunc` is imported.
+    "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+    # BentoML names a pattern of pathspec by its former name when it is imported.
+    "ignore:GitWildMatchPattern:DeprecationWarning",
 )
 
 
