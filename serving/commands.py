@@ -35,7 +35,8 @@ def recommend(
         return
     columns = ["#", "user", "score", "likes", "liked back", "found by", *(["strongest features"] if explain else [])]
     rows = [_row(item, explain=explain) for item in answer["items"]]
-    title = f"{len(rows)} people for {user_id}: level {answer['level']} ({answer['level_name']}), release {answer['release']}"
+    level = f"level {answer['level']} ({answer['level_name']})"
+    title = f"{len(rows)} people for {user_id}: {level}, release {answer['release'] or 'none'}"
     out().print(table(title, columns, rows, right=(0, 1, 2, 3, 4)))
     if answer["message"]:
         print_note(str(answer["message"]))

@@ -28,7 +28,7 @@ from registry.release import Release, load_release
 GHENT = (51.05, 3.72)
 DIMENSIONS = 4
 START = datetime(2026, 1, 1, tzinfo=UTC)
-RANKED_BY = ("score_forward", "score_backward", "age_gap", "distance_km")
+RANKED_BY = ("score_forward",)
 
 
 def insert_people(connection: psycopg.Connection[Any], n: int = 40, **changes: Any) -> list[int]:
@@ -115,7 +115,10 @@ def ranker() -> Ranker:
     return Ranker.from_booster(xgboost.train(parameters, matrix, 40), RANKED_BY, canary_features=features)
 
 
-def load_town(paths: dict[ArtifactKind, Path], versions: ReleaseVersions = ReleaseVersions(1, 1, 1)) -> Release:
+FIRST = ReleaseVersions(1, 1, 1)
+
+
+def load_town(paths: dict[ArtifactKind, Path], versions: ReleaseVersions = FIRST) -> Release:
     """Load what `write_artifacts` wrote."""
     return load_release(paths, versions, feature_schema_digest=ranking_schema_digest(), feature_names=RANKING_FEATURES)
 

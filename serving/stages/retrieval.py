@@ -21,9 +21,9 @@ _WIDENING = 5
 
 def requester_factors(release: Release, requester: Requester, at: float) -> Factors:
     """Return P and Q of the requester as of now: fitted, folded in from all decisions, or from the profile."""
-    known = bool(release.embedding.known([requester.user_id])[0])
-    inputs = None if known else content_inputs(requester.person, at)
-    return query_for(release, requester.user_id, inputs, requester.liked, requester.passed)
+    return query_for(
+        release, requester.user_id, content_inputs(requester.person, at), requester.liked, requester.passed
+    )
 
 
 def from_index(

@@ -1,0 +1,230 @@
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from infra.clock import FixedClock
+from infra.settings import Settings
+from registry.release import Release
+from serving.api_models import Filters, RecommendationRequest, Recommendations
+from serving.errors import LevelUnavailable, UnknownUser
+from serving.reasons import Reason
+from tests.serving_fakes import Town, make_town, person
+from tests.serving_world import load_town, write_artifacts
+
+REQUEST_ID = UUID("00000000-0000-4000-8000-000000000001")
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return load_town(write_artifacts(tmp_path_factory.mktemp("release"), range(1, 41)))
+
+
+@pytest.fixture
+def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
+    return make_town(settings, clock, release=release)
+
+
+def ask(town: Town, user_id: int = 1, **request: Any) -> Recommendations:
+    return asyncio.run(town.recommender().recommend(RecommendationRequest(user_id=user_id, **request), REQUEST_ID))
+
+
+def ids(answer: Recommendations) -> list[int]:
+    return [item.user_id for item in answer.items]
+
+
+def test_a_healthy_answer_is_of_level_one_and_in_the_order_of_the_ranker(town: Town) -> None:
+    answer = ask(town, limit=10)
+    assert (answer.level, answer.reason, answer.message, answer.release) == (1, None, None, "e1-i1-r1")
+    assert all(user_id % 2 == 0 for user_id in ids(answer))
+    assert ids(answer)[0] >= 34
+    assert [item.score for item in answer.items] == sorted((item.score for item in answer.items), reverse=True)
+    assert [item.position for item in answer.items] == list(range(1, 11))
+
+
+def test_the_score_is_the_product_of_both_directions(town: Town) -> None:
+    for item in ask(town).items:
+        assert item.p_like is not None
+        assert item.p_liked_back is not None
+        assert item.score == pytest.approx(item.p_like * item.p_liked_back, rel=1e-5)
+
+
+def test_both_directions_are_told_apart(town: Town) -> None:
+    first = ask(town, user_id=1, limit=1).items[0]
+    assert first.p_like is not None
+    assert first.p_liked_back is not None
+    assert first.p_like > first.p_liked_back
+
+
+def test_an_explanation_names_the_strongest_features(town: Town) -> None:
+    explanation = ask(town, limit=1, explain=True).items[0].explanation
+    assert explanation is not None
+    assert explanation.p_like[0].feature == "score_forward"
+    assert ask(town, limit=1).items[0].explanation is None
+
+
+def test_the_answer_has_no_more_than_limit_people(town: Town) -> None:
+    assert len(ask(town, limit=3).items) == 3
+    assert len(ask(town, limit=100).items) == 20
+
+
+def test_somebody_unknown_is_refused(town: Town) -> None:
+    with pytest.raises(UnknownUser):
+        ask(town, user_id=999)
+
+
+def test_somebody_imported_a_minute_ago_gets_personalised_eligible_people(town: Town) -> None:
+    town.people.rows[1001] = person(1001, interests=["chess"])
+    answer = ask(town, user_id=1001)
+    assert answer.level == 1
+    assert len(answer.items) == 20
+    assert all(user_id % 2 == 0 for user_id in ids(answer))
+    town.release = None
+    by_profile = ask(town, user_id=1001, limit=5)
+    assert by_profile.level == 2
+    assert all(town.people.rows[user_id]["interests"] == ["chess"] for user_id in ids(by_profile))
+
+
+def test_without_a_release_profiles_give_the_order(town: Town) -> None:
+    town.release = None
+    answer = ask(town)
+    assert (answer.level, answer.level_name, answer.reason) == (2, "content", Reason.NO_RELEASE)
+    assert answer.release is None
+    assert answer.items[0].p_like is None
+
+
+def test_a_refused_release_is_named_as_the_reason(town: Town) -> None:
+    town.release = None
+    town.no_release = LevelUnavailable(Reason.RELEASE_REFUSED, "The index was built from another embedding.")
+    answer = ask(town)
+    assert answer.reason == Reason.RELEASE_REFUSED
+    assert answer.message == "The index was built from another embedding."
+
+
+class Broken:
+    """Stands in for a part of a release that fails."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("broken part")
+
+
+@pytest.mark.parametrize(
+    ("part", "reason", "stage"),
+    [("ranker", Reason.RANKING_FAILED, "ranking"), ("index", Reason.RETRIEVAL_FAILED, "retrieval")],
+)
+def test_a_failing_part_of_the_release_degrades_to_profiles(
+    town: Town, release: Release, part: str, reason: Reason, stage: str
+) -> None:
+    town.release = replace(release, **{part: Broken()})
+    answer = ask(town)
+    assert (answer.level, answer.reason) == (2, reason)
+    assert stage in answer.degraded
+    assert len(answer.items) == 20
+    assert "broken part" not in (answer.message or "")
+
+
+def test_without_a_population_eligible_people_come_at_random(town: Town) -> None:
+    town.population = None
+    answer = ask(town)
+    assert (answer.level, answer.level_name, answer.reason) == (3, "random", Reason.POPULATION_UNAVAILABLE)
+    assert len(answer.items) == 20
+    assert all(user_id % 2 == 0 for user_id in ids(answer))
+
+
+def test_without_eligibility_the_answer_is_empty_and_says_why(town: Town) -> None:
+    town.people.down = True
+    answer = ask(town)
+    assert (answer.level, answer.level_name, answer.items) == (4, "empty", [])
+    assert answer.reason == Reason.ELIGIBILITY_UNAVAILABLE
+    assert answer.message
+
+
+def test_when_the_last_check_fails_nobody_is_shown(town: Town) -> None:
+    town.people.down_for_safety = True
+    answer = ask(town)
+    assert (answer.level, answer.items, answer.reason) == (4, [], Reason.ELIGIBILITY_UNAVAILABLE)
+    assert not town.impressions
+
+
+def test_without_the_online_store_older_features_are_used_and_the_answer_says_so(town: Town) -> None:
+    town.features.down = True
+    answer = ask(town)
+    assert answer.level == 1
+    assert answer.degraded == ["features"]
+
+
+LEVELS = {1: {}, 2: {"release": None}, 3: {"release": None, "population": None}}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_decided_separated_hidden_and_ineligible_people_are_never_shown_at_any_level(town: Town, level: int) -> None:
+    for name, value in LEVELS[level].items():
+        setattr(town, name, value)
+    town.people.decided[1] = {2, 4}
+    town.people.separated = {frozenset({1, 6}), frozenset({8, 1})}
+    town.people.hidden = {10, 12}
+    town.people.rows[14] = person(14, age_min=60)  # changed after the population was loaded
+    town.people.rows[16] = person(16, seeking=["man"])
+    del town.people.rows[18]
+    answer = ask(town, limit=100)
+    assert answer.level == level
+    assert sorted(ids(answer)) == [user_id for user_id in range(20, 41) if user_id % 2 == 0]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_request_filters_hold_at_every_level(town: Town, level: int) -> None:
+    for name, value in LEVELS[level].items():
+        setattr(town, name, value)
+    chess = ask(town, limit=100, filters=Filters(interests_any=["chess"]))
+    assert ids(chess)
+    assert all(town.people.rows[user_id]["interests"] == ["chess"] for user_id in ids(chess))
+    young = ask(town, limit=100, filters=Filters(age_max=30))
+    assert ids(young)
+    assert all(town.people.rows[user_id]["birth_date"].year >= 1995 for user_id in ids(young))
+    near = ask(town, limit=100, filters=Filters(max_distance_km=1.0))
+    assert sorted(ids(near)) == [2, 4, 6, 8]
+
+
+def test_impressions_carry_what_an_evaluation_needs(town: Town) -> None:
+    answer = ask(town, limit=2)
+    first = town.impressions[0]
+    assert len(town.impressions) == 2
+    assert (first.request_id, first.user_id, first.target_id, first.position) == (REQUEST_ID, 1, ids(answer)[0], 1)
+    assert (first.release, first.variant, first.level, first.propensity) == ("e1-i1-r1", "champion", 1, 1.0)
+
+
+def test_every_stage_is_timed(town: Town) -> None:
+    assert set(ask(town).timings_ms) == {
+        "eligibility",
+        "features",
+        "retrieval",
+        "filtering",
+        "ranking",
+        "reranking",
+        "safety",
+        "total",
+    }
+
+
+def test_when_time_is_up_ranking_is_given_up_first(town: Town) -> None:
+    serving = town.settings.serving.model_copy(update={"deadline_ms": 40})
+    town.settings = town.settings.model_copy(update={"serving": serving})
+    answer = ask(town)
+    assert (answer.level, answer.reason) == (2, Reason.DEADLINE_EXCEEDED)
+    assert answer.items
+
+
+def test_a_person_who_liked_somebody_is_ranked_by_what_they_like(town: Town, tmp_path: Path) -> None:
+    before = ask(town, limit=100)
+    town.people.liked[1] = [2]
+    town.people.decided[1] = {2}
+    after = ask(town, limit=100)
+    assert 2 in ids(before)
+    assert 2 not in ids(after)
+    assert not np.allclose(
+        [item.score for item in before.items[:5]], [item.score for item in after.items[:5]], rtol=1e-6
+    )
