@@ -1,8 +1,9 @@
 import pytest
 
-from infra.endpoints import Endpoints, libpq_url, sqlalchemy_url, without_password
+from infra.endpoints import Endpoints, libpq_url, open_endpoints, sqlalchemy_url, without_password
 from infra.errors import ConfigurationError
 from infra.redis import connection_string
+from infra.settings import Settings
 
 ENDPOINTS = Endpoints("postgresql://duet:hunter2@h:5/duet", "redis://:hunter3@h:6/2", "http://h:7")
 
@@ -36,10 +37,19 @@ def test_a_driver_name_is_taken_off_for_libpq() -> None:
     assert libpq_url("postgres://u@h/d") == "postgresql://u@h/d"
 
 
-@pytest.mark.parametrize("url", ["mysql://u@h/d", "u@h/d", "postgresql:///d"])
+@pytest.mark.parametrize(
+    "url", ["mysql://u:hunter2@h/d", "u:hunter2@h/d", "postgresql:///hunter2", "postgresql://u:hunter2@h:port/d"]
+)
 def test_another_kind_of_url_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="DUET_DATABASE_URL"):
+    with pytest.raises(ConfigurationError, match="DUET_DATABASE_URL") as caught:
         libpq_url(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_redis_url_of_another_kind_is_refused_before_anything_is_opened() -> None:
+    settings = Settings(database_url="postgresql://u@127.0.0.1:1/d", redis_url="http://h:1")
+    with pytest.raises(ConfigurationError, match="DUET_REDIS_URL"), open_endpoints(settings):
+        pass
 
 
 def test_a_password_is_masked_and_the_rest_kept() -> None:
