@@ -215,7 +215,7 @@ delimiter: ";"
 
 
 def test_a_mapping_that_names_an_unknown_column_is_refused_by_name(run: Importer) -> None:
-    with pytest.raises(RefusedMapping, match="`sexx`, which `people.csv` does not have"):
+    with pytest.raises(RefusedMapping, match=r"`sexx`, which `people\.csv` does not have"):
         run(PEOPLE, None, "people: {gender: sexx}")
 
 
