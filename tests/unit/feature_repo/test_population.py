@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+
+from feature_repo.errors import MalformedFeatures
+from feature_repo.geogrid import GeoGrid
+from feature_repo.layout import ACTIVITY, PROFILE
+from feature_repo.people import People
+from feature_repo.population import SOURCES, Population
+from feature_repo.transforms import haversine_km, mutually_eligible
+from tests.people_worlds import NOON, crowd, person
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def column(people: People, name: str) -> np.ndarray:
+    return people.profile[:, PROFILE.index(name)].astype(np.float64)
+
+
+def test_a_small_world_is_searched_whole() -> None:
+    people = crowd(300)
+    population = Population.build(people)
+    requester = people.take([10])
+    everyone = set(people.user_ids[mutually_eligible(requester, people, NOON)].tolist())
+    found = population.sources(requester, 300, rng(), NOON)
+    assert tuple(found) == SOURCES
+    for result in found.values():
+        assert set(result.user_ids.tolist()) == everyone
+        np.testing.assert_array_equal(population.rows(result.positions).user_ids, result.user_ids)
+        assert (result.propensity == 1).all()
+
+
+def test_every_source_returns_only_mutually_eligible_people() -> None:
+    people = crowd(3000, seed=2)
+    population = Population.build(people)
+    for position in range(0, 3000, 150):
+        requester = people.take([position])
+        for result in population.sources(requester, 20, rng(), NOON, max_pool=200).values():
+            assert mutually_eligible(requester, population.rows(result.positions), NOON).all()
+            assert len(set(result.user_ids.tolist())) == len(result.user_ids) <= 20
+
+
+def test_sources_are_ordered_by_what_they_are_named_after() -> None:
+    near = [
+        person(i, latitude=50.0, longitude=8.0 + i / 100, like_rate_received=i / 10, birth_day=9000)
+        for i in range(2, 9)
+    ]
+    population = Population.build(People.concat(near))
+    requester = person(1, latitude=50.0, longitude=8.0, birth_day=9000)
+    found = population.sources(requester, 3, rng(), NOON)
+    assert found["content"].user_ids.tolist() == [2, 3, 4]
+    assert found["popular_nearby"].user_ids.tolist() == [8, 7, 6]
+    assert found["random"].propensity == pytest.approx(np.full(3, 3 / 7))
+
+
+def test_a_limit_in_kilometres_is_honoured_across_the_date_line_and_near_the_pole() -> None:
+    for latitude, longitude in ((0.0, 179.95), (0.0, -179.95), (84.0, 10.0), (-41.3, 174.8)):
+        random = np.random.default_rng(1)
+        people = People.concat(
+            [
+                person(
+                    i,
+                    latitude=latitude + random.normal() * 0.8,
+                    longitude=(longitude + random.normal() * 0.8 / np.cos(np.radians(latitude)) + 180) % 360 - 180,
+                )
+                for i in range(2, 300)
+            ]
+        )
+        requester = person(1, latitude=latitude, longitude=longitude, max_distance_km=60)
+        near = haversine_km(
+            column(people, "latitude"), column(people, "longitude"), column(requester, "latitude"),
+            column(requester, "longitude"),
+        ) <= 60  # fmt: skip
+        found = Population.build(people).sources(requester, 300, rng(), NOON)["content"]
+        assert set(found.user_ids.tolist()) == set(people.user_ids[near].tolist())
+        assert 0 < near.sum() < len(people)
+
+
+def test_a_crowded_place_gives_a_bounded_pool_and_says_how_likely_each_was() -> None:
+    n = 5000
+    people = People.build(np.arange(1, n + 1))
+    people.profile[:, PROFILE.index("latitude")] = 50
+    people.profile[:, PROFILE.index("longitude")] = 8
+    population = Population.build(people)
+    pool = population.nearby(people.take([0]), rng(), 1000)
+    assert len(set(pool.positions.tolist())) == 1000
+    assert pool.inclusion == 0.2
+    assert not pool.exhausted
+    drawn = population.sources(people.take([0]), 10, rng(), NOON, max_pool=1000)["random"]
+    assert drawn.propensity == pytest.approx(np.full(10, 10 / n), rel=0.01)
+
+
+def test_random_exploration_reaches_everybody_about_equally() -> None:
+    people = People.build(np.arange(1, 41))
+    population, random = Population.build(people), rng()
+    seen = np.zeros(41)
+    for _ in range(800):
+        seen[population.sources(people.take([0]), 4, random, NOON)["random"].user_ids] += 1
+    assert seen[1] == 0
+    assert seen[2:].min() > 800 * 4 / 39 * 0.6
+
+
+def test_people_who_are_too_few_nearby_are_sought_further_away() -> None:
+    old = [person(i, latitude=50, longitude=8, birth_day=0) for i in range(2, 60)]
+    young = [person(i, latitude=53, longitude=12, birth_day=12000) for i in range(60, 70)]
+    requester = person(1, latitude=50, longitude=8, age_max=30)
+    found = Population.build(People.concat(old + young)).sources(requester, 10, rng(), NOON, max_pool=40)
+    assert set(found["content"].user_ids.tolist()) == set(range(60, 70))
+
+
+def test_changes_are_seen_by_the_new_population_only() -> None:
+    before = Population.build(People.concat([person(1), person(2), person(3)]))
+    changed = before.upsert(People.concat([person(2, gender=2, like_rate_received=0.9), person(9)])).remove([3, 77])
+    assert len(before) == 3
+    assert len(changed) == 3
+    assert changed.positions([1, 2, 3, 9]).tolist() == [0, 3, -1, 4]
+    found = changed.sources(person(1), 10, rng(), NOON)
+    assert set(found["content"].user_ids.tolist()) == {2, 9}
+    assert found["popular_nearby"].user_ids[0] == 2
+    rows = changed.rows(changed.positions([9, 1, 2]))
+    assert rows.user_ids.tolist() == [9, 1, 2]
+    assert rows.activity[2, ACTIVITY.index("like_rate_received")] == np.float32(0.9)
+    compact = changed.remove([9]).compacted()
+    assert compact.base.user_ids.tolist() == [1, 2]
+    assert len(compact.tail) == 0
+    assert set(before.sources(person(1), 10, rng(), NOON)["random"].user_ids.tolist()) == {2, 3}
+    assert changed.upsert(People.empty()) is changed
+
+
+def test_excluded_people_come_from_no_source_and_do_not_use_up_places() -> None:
+    population = Population.build(People.build(np.arange(1, 31))).upsert(person(40))
+    found = population.sources(person(1), 5, rng(), NOON, exclude=[*range(2, 26), 40, 1000])
+    for result in found.values():
+        assert set(result.user_ids.tolist()) <= set(range(26, 31))
+        assert len(result.user_ids) == 5
+
+
+def test_nobody_is_found_in_an_empty_world() -> None:
+    for requester in (person(1), person(1, latitude=1, longitude=1)):
+        found = Population.build(People.empty()).sources(requester, 5, rng(), NOON)
+        assert all(len(result.user_ids) == 0 for result in found.values())
+        newcomer = Population.build(People.empty()).upsert(person(2))
+        assert newcomer.sources(requester, 5, rng(), NOON)["content"].user_ids.tolist() == [2]
+
+
+def test_a_pool_is_drawn_around_one_person() -> None:
+    with pytest.raises(MalformedFeatures, match="one person"):
+        Population.build(crowd(3)).nearby(crowd(2), rng())
+
+
+def test_the_grid_costs_twelve_bytes_a_person() -> None:
+    people = crowd(1000)
+    grid = GeoGrid.build(column(people, "gender"), column(people, "latitude"), column(people, "longitude"))
+    assert grid.keys.nbytes + grid.order.nbytes == 12 * 1000
+    assert Population.build(people).nbytes == people.nbytes + 13 * 1000
