@@ -4,6 +4,7 @@ Each step is a `duet` command that a person could type; the first that fails end
 However the demo ends, nothing that it started is left over.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -30,6 +31,8 @@ SEED = 7
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
 SERVES_WITHIN_S = 120.0
 TICK_S = 0.2
+# Nobody wants to wait a minute until the serving app looks for new people; what a person set wins.
+FRESHER = {"DUET_SERVING__SNAPSHOT_REFRESH_S": "5", "DUET_SERVING__RELEASE_POLL_S": "1"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -96,7 +99,12 @@ class _Steps:
             start = log.tell()
             # In a session of its own: Ctrl-C reaches the demo alone, which then ends things in order.
             process = subprocess.Popen(  # noqa: S603 - our own command
-                command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=log,
+                start_new_session=True,
+                env={**FRESHER, **os.environ},
             )
             try:
                 with err().status(f"{title} …") as spinner:
@@ -206,10 +214,11 @@ def _refusal(settings: Settings, wanted: str | None) -> str | None:
     try:
         health = httpx.get(f"{serving_url(settings)}/health", timeout=5.0, trust_env=False).json()
         serving, refused = health["release"]["release"], health["release"]["refused"]
+        status, reasons = health["status"], "; ".join(health["reasons"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
         return f"no health report ({type(failure).__name__})"
     if serving is not None and wanted in {None, serving}:
-        return None
+        return None if status == "ready" else one_line(f"it is {status}: {reasons}")
     return one_line(f"it serves {serving} instead of {wanted}{f', because {refused}' if refused else ''}")
 
 

@@ -1,0 +1,154 @@
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from infra.embedded.ports import free_port
+from infra.endpoints import Endpoints
+from infra.errors import PortTaken
+from infra.settings import Settings
+from infra.supervisor.spec import HttpProbe, Service, Step
+from infra.supervisor.stack import GraphqlProbe, build_stack, choose_addresses, list_externals, prepare_dagster_home
+
+ENDPOINTS = Endpoints(
+    "postgresql://duet:planted@127.0.0.1:5/duet", "redis://:planted@127.0.0.1:6/0", "http://127.0.0.1:7"
+)
+
+
+def make(tmp_path: Path, **groups: Any) -> Settings:
+    return Settings(data_dir=tmp_path, dagster={"port": 0}, **{"serving": {"port": 0}, **groups})  # type: ignore[arg-type]
+
+
+@contextmanager
+def answering(payload: object) -> Iterator[str]:
+    """A web server that answers every question with the same JSON."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(payload).encode())
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_orphans_are_closed_between_the_code_server_and_the_daemon(tmp_path: Path) -> None:
+    settings = make(tmp_path)
+    addresses = choose_addresses(settings)
+    stack = {spec.name: spec for spec in build_stack(settings, ENDPOINTS, addresses, tmp_path)}
+    assert stack["dagster-code"].after == ("dagster-storage",)
+    assert stack["dagster-orphans"].after == ("dagster-code",)
+    assert "dagster-orphans" in stack["dagster-daemon"].after
+    assert isinstance(stack["dagster-orphans"], Step)
+
+
+def test_children_use_the_running_servers_and_report_nothing_home(tmp_path: Path) -> None:
+    settings = make(tmp_path)
+    addresses = choose_addresses(settings)
+    for spec in build_stack(settings, ENDPOINTS, addresses, tmp_path):
+        assert spec.environment["DUET_DATABASE_URL"] == ENDPOINTS.database_url
+        assert spec.environment["DUET_MLFLOW__URL"] == ENDPOINTS.mlflow_url
+        assert spec.environment["DUET_SERVING__PORT"] == str(addresses.serving_port)
+        assert spec.environment["BENTOML_DO_NOT_TRACK"] == "true"
+        assert Path(spec.environment["DUET_DATA_DIR"]).is_absolute()
+        assert "planted" not in " ".join(spec.command)
+
+
+def test_passwords_do_not_show_in_addresses(tmp_path: Path) -> None:
+    assert not [e.url for e in list_externals(make(tmp_path), ENDPOINTS) if "planted" in e.url]
+
+
+def test_only_databases_of_our_own_are_started_again(tmp_path: Path) -> None:
+    own = list_externals(make(tmp_path), ENDPOINTS)
+    assert all(external.revive is not None and external.log is not None for external in own)
+    others = make(
+        tmp_path,
+        database_url=SecretStr(ENDPOINTS.database_url),
+        redis_url=SecretStr(ENDPOINTS.redis_url),
+        mlflow={"url": "http://127.0.0.1:7"},
+    )
+    assert all(external.revive is None for external in list_externals(others, ENDPOINTS))
+
+
+def test_the_workspace_points_at_our_code_server(tmp_path: Path) -> None:
+    addresses = choose_addresses(make(tmp_path))
+    home = prepare_dagster_home(tmp_path, addresses)
+    [entry] = yaml.safe_load((home / "workspace.yaml").read_text())["load_from"]
+    assert entry["grpc_server"]["port"] == addresses.code_server
+    assert (home / "dagster.yaml").is_file()
+
+
+def test_a_server_on_every_address_is_probed_on_this_machine(tmp_path: Path) -> None:
+    settings = make(tmp_path, serving={"port": 0, "host": "0.0.0.0"})  # noqa: S104
+    addresses = choose_addresses(settings)
+    serving = build_stack(settings, ENDPOINTS, addresses, tmp_path)[-1]
+    assert isinstance(serving, Service)
+    assert serving.probe == HttpProbe(f"http://127.0.0.1:{addresses.serving_port}/health/ready")
+
+
+def test_a_taken_port_is_refused_with_its_setting(tmp_path: Path) -> None:
+    with answering({}) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(PortTaken, match=rf"{port}.*DUET_SERVING__PORT"):
+            choose_addresses(make(tmp_path, serving={"port": port}))
+
+
+def location(result: dict[str, str], status: str = "LOADED") -> dict[str, Any]:
+    entry = {"name": "duet", "loadStatus": status, "locationOrLoadError": result}
+    return {"data": {"workspaceOrError": {"__typename": "Workspace", "locationEntries": [entry]}}}
+
+
+@pytest.mark.parametrize(
+    ("payload", "refusal"),
+    [
+        (location({"__typename": "RepositoryLocation"}), None),
+        (location({}, "LOADING"), "the code location duet is loading"),
+        (
+            location({"__typename": "PythonError", "message": "no module"}),
+            "the code location duet cannot be loaded: no module",
+        ),
+        ({"data": {"workspaceOrError": {"locationEntries": []}}}, "no code location is loaded"),
+    ],
+)
+def test_dagster_is_healthy_when_our_code_is_loaded(payload: object, refusal: str | None) -> None:
+    with answering(payload) as url:
+        assert GraphqlProbe(url).check() == refusal
+
+
+def daemons(at: float | None, *, healthy: bool = True) -> dict[str, Any]:
+    one = {"daemonType": "SENSOR", "required": True, "healthy": healthy, "lastHeartbeatTime": at}
+    unused = {"daemonType": "BACKFILL", "required": False, "healthy": False, "lastHeartbeatTime": None}
+    return {"data": {"instance": {"daemonHealth": {"allDaemonStatuses": [one, unused]}}}}
+
+
+def test_heartbeats_of_an_earlier_daemon_do_not_count() -> None:
+    with answering(daemons(at=100.0)) as url:
+        assert GraphqlProbe(url, daemons=True, since=99.0).check() is None
+        assert GraphqlProbe(url, daemons=True, since=101.0).check() == "no heartbeat from SENSOR"
+    with answering(daemons(at=None)) as url:
+        assert GraphqlProbe(url, daemons=True, since=99.0).check() == "no heartbeat from SENSOR"
+    with answering(daemons(at=100.0, healthy=False)) as url:
+        assert GraphqlProbe(url, daemons=True, since=99.0).check() == "no heartbeat from SENSOR"
+
+
+def test_a_silent_dagster_is_a_reason_and_not_a_crash() -> None:
+    refusal = GraphqlProbe(f"http://127.0.0.1:{free_port()}").check()
+    assert refusal is not None
+    assert refusal.endswith("/graphql gives no answer (ConnectError)")
