@@ -38,6 +38,7 @@ class EmbeddingParameters(BaseModel):
     alpha: float = Field(default=40.0, gt=0, le=1e6, description="confidence of a like")
     pass_confidence: float = Field(default=5.0, ge=1, le=1e6, description="confidence of a pass")
     regularization: float = Field(default=10.0, ge=0, le=1e6, description="L2 penalty of a factor")
+    content_prior: bool = Field(default=False, description="the penalty pulls to the profile's factor, not to zero")
     fit: dict[str, JsonValue] = Field(default_factory=dict, description="other settings of the fit")
 
 

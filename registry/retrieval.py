@@ -121,12 +121,13 @@ def query_for(
     embedding = release.embedding
     known = bool(embedding.known([user_id])[0])
     chooser, chosen = (side[0] for side in embedding.vectors([user_id], content_inputs))
+    prior_chooser, prior_chosen = _priors(embedding, content_inputs, known=known)
     decided = _any_known(embedding, liked_ids, passed_ids)
     judged = _any_known(embedding, liked_by_ids, passed_by_ids)
     if decided:
-        chooser = embedding.fold_in_chooser(liked_ids, passed_ids, prior=None if known else chooser)
+        chooser = embedding.fold_in_chooser(liked_ids, passed_ids, prior=prior_chooser)
     if judged:
-        chosen = embedding.fold_in_chosen(liked_by_ids, passed_by_ids, prior=None if known else chosen)
+        chosen = embedding.fold_in_chosen(liked_by_ids, passed_by_ids, prior=prior_chosen)
     if decided or judged:
         origin = Origin.FOLDED_IN
     elif known:
@@ -134,6 +135,16 @@ def query_for(
     else:
         origin = Origin.CONTENT if content_inputs is not None else Origin.NOTHING
     return Factors(chooser, chosen, origin)
+
+
+def _priors(
+    embedding: Embedding, content_inputs: Floats | None, *, known: bool
+) -> tuple[Floats, Floats] | tuple[None, None]:
+    """Return what a fold-in is pulled to: the profile's factors, or zero where the fit of a known person did so."""
+    if content_inputs is None or (known and not embedding.parameters.content_prior):
+        return None, None
+    chooser, chosen = embedding.content_factors(np.atleast_2d(content_inputs))
+    return chooser[0], chosen[0]
 
 
 def _any_known(embedding: Embedding, *sides: ArrayLike) -> bool:

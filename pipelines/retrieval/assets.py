@@ -104,7 +104,9 @@ def candidate_index(
     snapshot = platform.snapshot(pointer)
     embedding, recomputed = Embedding.load(made.path, made.digest), 0
     if config.refresh:
-        embedding, recomputed = refreshed(embedding, snapshot.events, microseconds_of(made.t0 or made.as_of))
+        everybody = inputs_of(snapshot.people, snapshot.as_of.timestamp())
+        since_us = microseconds_of(made.t0 or made.as_of)
+        embedding, recomputed = refreshed(embedding, snapshot.events, since_us, everybody)
     visible = snapshot.people.take(snapshot.users["visible"].to_numpy().nonzero()[0])
     inputs = inputs_of(visible, snapshot.as_of.timestamp())
     build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))

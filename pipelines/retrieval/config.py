@@ -12,16 +12,24 @@ class EmbeddingConfig(BaseModel):
 
     dimensions: int = Field(default=64, ge=2, le=512, description="width of a factor; lowered by itself on tiny sets")
     iterations: int = Field(default=15, ge=1, le=100, description="rounds of alternating least squares")
-    alpha: float = Field(default=20.0, ge=1, le=1_000, description="confidence of a like; an unseen pair has 1")
-    pass_confidence: float = Field(
-        default=5.0, ge=1, le=1_000, description="confidence of a pass as a true negative; 1 treats it as unseen"
+    content_rounds: int = Field(
+        default=12,
+        ge=0,
+        le=100,
+        description="further rounds in which every factor is pulled to what the profile predicts; 0 pulls to zero",
     )
-    regularization: float = Field(default=30.0, ge=0.001, le=10_000, description="pull of every factor to zero")
+    alpha: float = Field(default=100.0, ge=1, le=1_000, description="confidence of a like; an unseen pair has 1")
+    pass_confidence: float = Field(
+        default=100.0, ge=1, le=1_000, description="confidence of a pass as a true negative; 1 treats it as unseen"
+    )
+    regularization: float = Field(
+        default=500.0, ge=0.001, le=100_000, description="pull of every factor to its prior; five times alpha is good"
+    )
     min_interactions: int = Field(
-        default=3, ge=1, le=1_000, description="a person with fewer decisions in a role gets that role from the profile"
+        default=1, ge=1, le=1_000, description="a person with fewer decisions in a role gets that role from the profile"
     )
     content_regularization: float = Field(
-        default=10.0, ge=0.001, le=1e6, description="ridge of the content-to-factor regression"
+        default=100.0, ge=0.001, le=1e6, description="ridge of the content-to-factor regression"
     )
     threads: int = Field(default=2, ge=1, le=64, description="threads of the fit; the result does not depend on it")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of the first factors")

@@ -39,6 +39,16 @@ class ContentMap:
         """Return float32[n, d] of float32[n, c]."""
         return (inputs @ self.weights + self.intercept).astype(np.float32)
 
+    def predict_all(self, inputs: "ContentInputs", n: int) -> Floats:
+        """Return float32[n, d] of n people, asking for their inputs in blocks."""
+        everybody = np.arange(n, dtype=np.int64)
+        return np.concatenate(
+            [
+                np.empty((0, self.intercept.size), dtype=np.float32),
+                *(self.predict(inputs(part)) for part in _parts(everybody)),
+            ]
+        )
+
 
 def inputs_of(people: People, at_s: float) -> ContentInputs:
     """Return the content inputs of these people at unix seconds, computed when asked for."""

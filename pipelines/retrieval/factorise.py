@@ -1,10 +1,11 @@
 """Factorise the decisions before an instant into two factors per person: P who chooses, Q who is chosen.
 
-Alternating least squares of `implicit` on likes and passes, then a linear map from profiles to factors for whoever
-has too few decisions. Each person's factor is solved alone and BLAS runs on one thread, so the same inputs and seed
-give the same bytes whatever the number of threads. Too few likes and inputs that do not align are refused.
+Alternating least squares of `implicit` on likes and passes starts it; then rounds that learn a linear map from profiles
+to factors and pull every factor to what its profile predicts. Each factor is solved alone and BLAS runs on one thread,
+so the same inputs and seed give the same bytes whatever the number of threads. Too few likes are refused.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,11 +19,13 @@ from pipelines.retrieval.config import EmbeddingConfig
 from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_map
 from pipelines.retrieval.dataset import confidence_matrix, decision_counts
 from pipelines.retrieval.errors import BadInputs
+from pipelines.retrieval.half_step import EXACT, half_step
 from registry.embedding import Embedding, EmbeddingParameters
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
-"""Called after every iteration with its number from 1, their total, and its seconds."""
+"""Called after every round with its number from 1, their total, and its seconds."""
+_ROUND_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -76,26 +79,36 @@ def fit_embedding(
     made, received = decision_counts(events)
     chooses, is_chosen = made >= config.min_interactions, received >= config.min_interactions
     chooser, chosen = _alternate(matrix, _dimensions(config, events.n_people), config, progress)
-    from_profile = ContentMap.stacked(
-        fit_content_map(content_inputs, chooser, chooses, config.content_regularization),
-        fit_content_map(content_inputs, chosen, is_chosen, config.content_regularization),
-    )
+    chooser[~chooses], chosen[~is_chosen] = 0.0, 0.0
     inside = np.flatnonzero(chooses | is_chosen)
-    chooser, chosen = chooser[inside], chosen[inside]
-    predicted = from_profile.predict(content_inputs(inside))
+    # Over the people inside only: a fold-in at request time knows nobody else.
+    fit = _Fit(
+        matrix[inside][:, inside].tocsr(),
+        (chooser[inside], chosen[inside]),
+        (chooses[inside], is_chosen[inside]),
+        lambda positions: content_inputs(inside[positions]),
+        config,
+    )
+    for number in range(config.content_rounds):
+        began = time.perf_counter()
+        fit.round()
+        if progress is not None:
+            rounds = config.iterations + config.content_rounds
+            progress(config.iterations + number + 1, rounds, time.perf_counter() - began)
+    from_profile = fit.finish()
+    chooser, chosen = fit.chooser, fit.chosen
     width = chooser.shape[1]
-    chooser[~chooses[inside]] = predicted[~chooses[inside], :width]
-    chosen[~is_chosen[inside]] = predicted[~is_chosen[inside], width:]
     embedding = Embedding(
         user_ids=events.user_ids[inside].copy(),
-        chooser=np.ascontiguousarray(chooser),
-        chosen=np.ascontiguousarray(chosen),
+        chooser=chooser,
+        chosen=chosen,
         content_weights=from_profile.weights,
         content_intercept=from_profile.intercept,
         parameters=EmbeddingParameters(
             alpha=config.alpha,
             pass_confidence=config.pass_confidence,
             regularization=config.regularization,
+            content_prior=config.content_rounds > 0,
             fit=config.model_dump(mode="json", exclude={"alpha", "pass_confidence", "regularization", "threads"}),
         ),
     )
@@ -111,6 +124,65 @@ def fit_embedding(
     return embedding, report
 
 
+class _Fit:
+    """Factors of the people inside while they are pulled to their profiles; arrays are aligned with them."""
+
+    def __init__(
+        self,
+        matrix: sparse.csr_matrix,
+        factors: tuple[Floats, Floats],
+        fitted: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
+        inputs: ContentInputs,
+        config: EmbeddingConfig,
+    ) -> None:
+        self._rows, self._columns = matrix, matrix.T.tocsr()
+        self.chooser, self.chosen = factors
+        self._chooses, self._is_chosen = fitted
+        self._inputs, self._config = inputs, config
+
+    def round(self) -> None:
+        """Learn the map, then move P and Q once each towards decisions and profile."""
+        prior_chooser, prior_chosen = self._to_profiles(self._map())
+        self.chooser = self._half(self._rows, self.chosen, prior_chooser, self.chooser, steps=_ROUND_STEPS)
+        self.chooser[~self._chooses] = prior_chooser[~self._chooses]
+        self.chosen = self._half(self._columns, self.chooser, prior_chosen, self.chosen, steps=_ROUND_STEPS)
+        self.chosen[~self._is_chosen] = prior_chosen[~self._is_chosen]
+
+    def finish(self) -> ContentMap:
+        """Solve P against the final Q and prior, as a fold-in at request time would, and return the map."""
+        learned = self._map()
+        prior, _ = self._to_profiles(learned)
+        self.chooser = self._half(self._rows, self.chosen, prior, self.chooser, steps=EXACT)
+        self.chooser[~self._chooses] = prior[~self._chooses]
+        return learned
+
+    def _map(self) -> ContentMap:
+        ridge = self._config.content_regularization
+        return ContentMap.stacked(
+            fit_content_map(self._inputs, self.chooser, self._chooses, ridge),
+            fit_content_map(self._inputs, self.chosen, self._is_chosen, ridge),
+        )
+
+    def _to_profiles(self, learned: ContentMap) -> tuple[Floats, Floats]:
+        """Return everybody's predicted P and Q; whoever has no decisions in a role takes the prediction."""
+        predicted = learned.predict_all(self._inputs, len(self.chooser))
+        prior_chooser, prior_chosen = (np.ascontiguousarray(half) for half in np.hsplit(predicted, 2))
+        self.chooser[~self._chooses] = prior_chooser[~self._chooses]
+        self.chosen[~self._is_chosen] = prior_chosen[~self._is_chosen]
+        return prior_chooser, prior_chosen
+
+    def _half(self, matrix: sparse.csr_matrix, others: Floats, prior: Floats, start: Floats, *, steps: int) -> Floats:
+        return half_step(
+            matrix,
+            others,
+            prior if self._config.content_rounds else np.zeros_like(prior),
+            start,
+            regularization=self._config.regularization,
+            steps=steps,
+            threads=self._config.threads,
+        )
+
+
 def _alternate(
     matrix: sparse.csr_matrix, dimensions: int, config: EmbeddingConfig, progress: Progress | None
 ) -> tuple[Floats, Floats]:
@@ -119,7 +191,7 @@ def _alternate(
 
     def tell(iteration: int, seconds: float, _loss: float | None) -> None:
         if progress is not None:
-            progress(iteration + 1, config.iterations, seconds)
+            progress(iteration + 1, config.iterations + config.content_rounds, seconds)
 
     with threadpool_limits(limits=1, user_api="blas"):
         model = AlternatingLeastSquares(
@@ -131,13 +203,7 @@ def _alternate(
             random_state=np.random.default_rng(config.seed),
         )
         model.fit(matrix, show_progress=False, callback=tell)
-        # The last half-step moved Q: solve P exactly against it, so that a fold-in at request time gives the same P.
-        rows = np.flatnonzero(np.diff(matrix.indptr))
-        chooser = np.zeros_like(model.user_factors)
-        for part in np.array_split(rows, max(1, rows.size // 100_000)):
-            chooser[part] = model.recalculate_user(part, matrix[part])
-    chosen = np.where(np.bincount(matrix.indices, minlength=matrix.shape[1])[:, None] > 0, model.item_factors, 0)
-    return chooser, chosen.astype(np.float32)
+    return model.user_factors, model.item_factors
 
 
 def _dimensions(config: EmbeddingConfig, n_people: int) -> int:

@@ -7,30 +7,28 @@ building an index; it is never registered as an embedding.
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
-from scipy import sparse
 
 from pipelines.features.events import Events
 from pipelines.retrieval.config import EmbeddingConfig
+from pipelines.retrieval.content import ContentInputs
 from pipelines.retrieval.dataset import confidence_matrix
+from pipelines.retrieval.half_step import EXACT, half_step
 from registry.embedding import Embedding
 
-Floats = npt.NDArray[np.float32]
 
-
-def refreshed(embedding: Embedding, events: Events, since_us: int, threads: int = 2) -> tuple[Embedding, int]:
+def refreshed(
+    embedding: Embedding, events: Events, since_us: int, content_inputs: ContentInputs, threads: int = 2
+) -> tuple[Embedding, int]:
     """Return the embedding with fresh factors of its people who took part in a decision after `since_us`.
 
-    `events` are all interactions to learn from. The second value says how many factors (P and Q) were recomputed.
+    `events` are all interactions to learn from; `content_inputs` gives float32[m, c] of the people at m of their
+    positions. The second value says how many factors (P and Q) were recomputed.
     """
     recent = events.take(events.is_decision).between(since_us, int(np.iinfo(np.int64).max))
     if not len(recent) or not len(embedding):
         return embedding, 0
-    config = EmbeddingConfig(
-        alpha=embedding.parameters.alpha,
-        pass_confidence=embedding.parameters.pass_confidence,
-        regularization=max(embedding.parameters.regularization, 0.001),
-    )
+    parameters = embedding.parameters
+    config = EmbeddingConfig(alpha=parameters.alpha, pass_confidence=parameters.pass_confidence)
     rows = embedding.positions(events.user_ids)
     here = np.flatnonzero(rows >= 0)
     # Over the embedding's people only, in their order: both ascend by id.
@@ -41,22 +39,22 @@ def refreshed(embedding: Embedding, events: Events, since_us: int, threads: int 
     place = np.full(len(embedding), -1, dtype=np.int64)
     place[inside] = np.arange(inside.size)
     chooser, chosen = embedding.chooser.copy(), embedding.chosen.copy()
-    chooser[actors] = _half_step(matrix, place[actors], embedding.chosen[inside], config, threads)
-    chosen[targets] = _half_step(matrix.T.tocsr(), place[targets], embedding.chooser[inside], config, threads)
-    return replace(embedding, chooser=chooser, chosen=chosen), int(actors.size + targets.size)
-
-
-def _half_step(
-    matrix: sparse.csr_matrix, rows: npt.NDArray[np.int64], others: Floats, config: EmbeddingConfig, threads: int
-) -> Floats:
-    from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
-
-    if not rows.size:
-        return np.empty((0, others.shape[1]), dtype=np.float32)
-    with threadpool_limits(limits=1, user_api="blas"):
-        model = AlternatingLeastSquares(
-            factors=others.shape[1], regularization=config.regularization, alpha=1.0, num_threads=threads
+    for own, others, moved, decisions, side in (
+        (chooser, embedding.chosen, actors, matrix, 0),
+        (chosen, embedding.chooser, targets, matrix.T.tocsr(), 1),
+    ):
+        if not moved.size:
+            continue
+        prior = np.zeros((moved.size, embedding.dimensions), dtype=np.float32)
+        if parameters.content_prior:
+            prior = embedding.content_factors(content_inputs(here[place[moved]]))[side]
+        own[moved] = half_step(
+            decisions[place[moved]],
+            others[inside],
+            prior,
+            own[moved],
+            regularization=parameters.regularization,
+            steps=EXACT,
+            threads=threads,
         )
-        model.item_factors = np.ascontiguousarray(others, dtype=np.float32)
-        return np.asarray(model.recalculate_user(rows, matrix[rows]), dtype=np.float32)
+    return replace(embedding, chooser=chooser, chosen=chosen), int(actors.size + targets.size)
