@@ -4,7 +4,6 @@ Its job runner is off (2.6 GB of memory otherwise) and so is its telemetry. The 
 environment, because arguments can be read by everybody on the machine.
 """
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -19,7 +18,7 @@ import psutil
 from infra.embedded.files import write_text
 from infra.embedded.lease import Running
 from infra.embedded.ports import choose
-from infra.embedded.processes import end, identity, in_group, is_alive
+from infra.embedded.processes import end, identity, is_alive, working_in
 from infra.errors import ServerUnavailable
 from infra.settings import Settings
 from infra.telemetry import TELEMETRY_OFF
@@ -34,7 +33,6 @@ class _State:
 
     pid: int
     identity: str
-    group: int
     host: str
     port: int
     backend: str
@@ -106,7 +104,6 @@ class EmbeddedMlflow:
         state = _State(
             pid=pid,
             identity=identity(pid) or "",
-            group=_group_of(pid),
             host=host,
             port=port,
             backend=self._backend_digest(),
@@ -125,17 +122,8 @@ class EmbeddedMlflow:
 
     def stop(self) -> None:
         """End the server and its workers."""
-        state = self._read()
-        if state is None:
-            return
-        main = [psutil.Process(state.pid)] if is_alive(state.pid, state.identity) else []
-        # The shell that led the group is gone, its number stays with the server's family and only with it.
-        group = [process for process in in_group(state.group) if _is_ours(process)] if state.group else []
-        children: list[psutil.Process] = []
-        for process in main:
-            with contextlib.suppress(psutil.Error):
-                children = process.children(recursive=True)
-        end([*main, *children, *group], grace_s=10.0)
+        # Found by folder, not by the remembered pid: a SIGKILL may have come before it was written, or left workers.
+        end([process for process in working_in(self.data, "") if _is_mlflow(process)], grace_s=10.0)
         self._state.unlink(missing_ok=True)
 
     def _read(self) -> "_State | None":
@@ -160,15 +148,8 @@ class EmbeddedMlflow:
             connection.close()
 
 
-def _is_ours(process: psutil.Process) -> bool:
+def _is_mlflow(process: psutil.Process) -> bool:
     try:
         return "mlflow" in " ".join(process.cmdline())
     except psutil.Error:
         return False
-
-
-def _group_of(pid: int) -> int:
-    try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return 0

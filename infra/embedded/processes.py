@@ -3,6 +3,7 @@
 A process is known by its pid together with its start time. A zombie counts as dead.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def uptime_s(pid: int) -> float:
 
 
 def working_in(folder: Path, name: str) -> list[psutil.Process]:
-    """Return the live processes called `name` whose working directory is `folder`, oldest first.
+    """Return the live processes whose name starts with `name` and whose working directory is `folder`, oldest first.
 
     Postgres and Redis change into their data folder, and so do their children: it survives a lost pid file.
     """
@@ -60,27 +61,15 @@ def working_in(folder: Path, name: str) -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.create_time())
 
 
-def in_group(group: int) -> list[psutil.Process]:
-    """Return the live processes of a process group."""
-    import os
-
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
 def end(processes: list[psutil.Process], *, grace_s: float) -> None:
     """Terminate processes, kill what is left after `grace_s` seconds, and wait until all are gone."""
     for process in processes:
-        _quietly(process.terminate)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
     left = _wait(processes, grace_s)
     for process in left:
-        _quietly(process.kill)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     _wait(left, 10.0)
 
 
@@ -99,10 +88,3 @@ def _is_up(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _quietly(action: object) -> None:
-    import contextlib
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        action()  # type: ignore[operator]
