@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
 from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind, ReleaseVersions
-from registry.errors import PromotionConflict
+from registry.errors import AuditUnavailable, PromotionConflict
 
 Way = Literal["cli", "ui", "automation"]
 ROLLED_BACK_FROM: Final = "rolled_back_from"
@@ -68,7 +68,7 @@ class PostgresPromotionLog:
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
         """Hold the advisory lock in a transaction; commit at the end, or leave no trace."""
-        with self._connection.transaction():
+        with _plainly(), self._connection.transaction():
             row = self._connection.execute("select pg_try_advisory_xact_lock(%s)", (_LOCK_KEY,)).fetchone()
             if row is None or not row[0]:
                 raise PromotionConflict(
@@ -78,9 +78,9 @@ class PostgresPromotionLog:
 
     def record(self, promotion: Promotion) -> None:
         """Append three rows with one common instant."""
-        now = self._connection.execute("select clock_timestamp()").fetchone()
-        at = promotion.at or (now[0] if now else None)
-        with self._connection.cursor() as cursor:
+        with _plainly(), self._connection.cursor() as cursor:
+            now = cursor.execute("select clock_timestamp()").fetchone()
+            at = promotion.at or (now[0] if now else None)
             cursor.executemany(
                 "insert into duet.promotions"
                 " (release, model, version, from_stage, to_stage, actor, way, reason, gates, at)"
@@ -104,7 +104,7 @@ class PostgresPromotionLog:
 
     def history(self, stage: str = PRODUCTION, limit: int = 1_000) -> list[Promotion]:
         """Return the last promotions to a stage, oldest first."""
-        with self._connection.transaction():
+        with _plainly(), self._connection.transaction():
             rows = self._connection.execute(
                 "select release, to_stage, actor, way, coalesce(max(reason), ''),"
                 "       coalesce((array_agg(gates))[1], '{}'::jsonb), at,"
@@ -127,6 +127,15 @@ class PostgresPromotionLog:
             )
             for release, to_stage, actor, way, reason, gates, at, models, origins in reversed(rows)
         ]
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        first = " ".join(str(error).split())[:200]
+        raise AuditUnavailable(f"The record of promotions in Postgres cannot be used: {first}") from error
 
 
 def release_at(log: PromotionLog, at: datetime, stage: str = PRODUCTION) -> Promotion | None:

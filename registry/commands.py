@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def promote(
     ctx: typer.Context,
+    *,
     release_candidate: Annotated[
         str, typer.Option(help="Name of a release candidate; `latest` is the newest coherent one.")
     ] = "latest",

@@ -19,6 +19,7 @@ DuetError
     └── PromotionError
         ├── PromotionConflict        another promotion or rollback is under way
         ├── PromotionFailed          a move failed midway; what was moved has been moved back
+        ├── AuditUnavailable         the record of promotions cannot be read or written
         └── NothingToRollBackTo      the audit knows no earlier release
 """
 
@@ -87,6 +88,10 @@ class PromotionConflict(PromotionError):
 
 class PromotionFailed(PromotionError):
     """A move failed midway; what was moved has been moved back."""
+
+
+class AuditUnavailable(PromotionError):
+    """The record of promotions cannot be read or written."""
 
 
 class NothingToRollBackTo(PromotionError):

@@ -7,6 +7,7 @@ is completed by running the same command again.
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from registry.contracts import (
     ReleaseVersions,
 )
 from registry.errors import (
+    AuditUnavailable,
     IncoherentRelease,
     NothingToRollBackTo,
     PromotionConflict,
@@ -60,8 +62,7 @@ def promote(
     if stage not in STAGE_ALIASES:
         raise UnknownVersion(f"`{stage}` is not a stage to promote to: choose {' or '.join(STAGE_ALIASES)}.")
     verify_release(registry, versions, feature_schema_digest, cache)
-    with log.exclusively():
-        _move(registry, log, Promotion(versions, stage, actor, way, reason, dict(gates or {})), feature_schema_digest)
+    _move(registry, log, Promotion(versions, stage, actor, way, reason, dict(gates or {})), feature_schema_digest)
     return versions
 
 
@@ -99,12 +100,7 @@ def rollback(
         reason,
         {ROLLED_BACK_FROM: left.release_id if left else "nothing"},
     )
-    with log.exclusively():
-        if _resolved(registry, PRODUCTION) != current:
-            raise PromotionConflict(
-                "Production changed while the rollback was prepared: look at `duet releases`, retry."
-            )
-        _move(registry, log, promotion, feature_schema_digest)
+    _move(registry, log, promotion, feature_schema_digest, instead_of=(current,))
     return target
 
 
@@ -160,39 +156,67 @@ def verify_release(
         check_coherence(fetched.manifests, feature_schema_digest)
 
 
-def _move(registry: ModelRegistry, log: PromotionLog, promotion: Promotion, feature_schema_digest: str | None) -> None:
+_Done = list[tuple[ModelVersion, list[ModelVersion]]]
+
+
+def _move(
+    registry: ModelRegistry,
+    log: PromotionLog,
+    promotion: Promotion,
+    feature_schema_digest: str | None,
+    *,
+    instead_of: tuple[ReleaseVersions | None, ...] = (),
+) -> None:
+    """Move and record under the lock; `instead_of` holds the only releases that may stand in the stage before."""
+    done: _Done = []
+    try:
+        with log.exclusively():
+            if instead_of and _resolved(registry, promotion.stage) not in instead_of:
+                raise PromotionConflict(
+                    f"{promotion.stage} changed while this was prepared: look at `duet releases`, then retry."
+                )
+            try:
+                _move_and_record(registry, log, promotion, feature_schema_digest, done)
+            except (RegistryError, KeyboardInterrupt) as error:
+                if not done:
+                    raise
+                left = _undo(registry, done, promotion.stage)
+                done.clear()
+                raise _failure(promotion, error, left) from error
+    except AuditUnavailable as error:
+        # The record was lost at the very end, and with it the lock: undo unless somebody else has moved on.
+        if not done:
+            raise
+        moved_on = _resolved(registry, promotion.stage) != promotion.versions
+        left = "it, because the stage changed meanwhile," if moved_on else _undo(registry, done, promotion.stage)
+        raise _failure(promotion, error, left) from error
+
+
+def _failure(promotion: Promotion, error: BaseException, left: str) -> PromotionFailed:
+    outcome = f"and {left} could not be moved back: run the command again." if left else "and nothing has changed."
+    reason = str(error) or type(error).__name__
+    return PromotionFailed(f"{promotion.versions.release_id} was not moved to {promotion.stage} ({reason}) {outcome}")
+
+
+def _move_and_record(
+    registry: ModelRegistry,
+    log: PromotionLog,
+    promotion: Promotion,
+    feature_schema_digest: str | None,
+    done: _Done,
+) -> None:
     versions, stage = promotion.versions, promotion.stage
     wanted = {kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}
     check_tags(wanted, feature_schema_digest)
     moves = [move for kind in _ORDER for move in _moves(registry, wanted[kind], stage)]
-    if not moves and _last(log, stage) == versions:
-        sync_aliases(registry)
-        return
-    done: list[tuple[ModelVersion, list[ModelVersion]]] = []
-    try:
+    if moves or _last(log, stage) != versions:
         # Recorded first: a database that refuses the record refuses the promotion while nothing has moved.
-        log.record(
-            Promotion(
-                versions,
-                stage,
-                promotion.actor,
-                promotion.way,
-                promotion.reason,
-                promotion.gates,
-                {kind: version.stage for kind, version in wanted.items()},
-            )
-        )
-        for version, target in moves:
-            displaced = [other for other in registry.versions_in_stage(version.kind, target) if target != ARCHIVED]
-            done.append((version, displaced))
-            registry.transition_stage(version.kind, version.version, target, archive_existing=target != ARCHIVED)
-        sync_aliases(registry)
-    except RegistryError as error:
-        left = _undo(registry, done, stage)
-        raise PromotionFailed(
-            f"{versions.release_id} was not moved to {stage} ({error}) "
-            + (f"and {left} could not be moved back: run the command again." if left else "and nothing has changed.")
-        ) from error
+        log.record(replace(promotion, from_stages={kind: version.stage for kind, version in wanted.items()}))
+    for version, target in moves:
+        displaced = registry.versions_in_stage(version.kind, target) if target != ARCHIVED else []
+        done.append((version, displaced))
+        registry.transition_stage(version.kind, version.version, target, archive_existing=target != ARCHIVED)
+    sync_aliases(registry)
 
 
 def _moves(registry: ModelRegistry, version: ModelVersion, stage: str) -> list[tuple[ModelVersion, str]]:
@@ -203,7 +227,8 @@ def _moves(registry: ModelRegistry, version: ModelVersion, stage: str) -> list[t
     return [] if alone else [(version, stage)]
 
 
-def _undo(registry: ModelRegistry, done: list[tuple[ModelVersion, list[ModelVersion]]], stage: str) -> str:
+def _undo(registry: ModelRegistry, done: _Done, stage: str) -> str:
+    """Move everything back and name what could not be."""
     stuck: list[str] = []
     for version, displaced in reversed(done):
         try:

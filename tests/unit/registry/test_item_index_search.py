@@ -165,8 +165,8 @@ def test_files_that_do_not_belong_together_are_refused(built: ItemIndex, tmp_pat
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"IxFI" + b"\xff" * 60], ids=["empty", "text", "header"])
 def test_what_is_not_an_index_is_refused_even_when_its_digest_holds(tmp_path: Path, content: bytes) -> None:
-    from registry.artifacts import write_artifact
     from registry.arrays import npy_writer, npz_writer
+    from registry.artifacts import write_artifact
     from registry.contracts import ArtifactKind
 
     write_artifact(

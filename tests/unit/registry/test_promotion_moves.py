@@ -77,7 +77,7 @@ def test_promoting_again_changes_nothing(registry: MemoryRegistry, log: MemoryPr
 def test_the_displaced_release_is_archived(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     go(registry, log, FIRST)
     go(registry, log, SECOND)
-    assert stages(registry) == dict.fromkeys(("embedding", "index", "ranker"), [ARCHIVED, PRODUCTION, NO_STAGE])
+    assert stages(registry) == {kind.value: [ARCHIVED, PRODUCTION, NO_STAGE] for kind in ArtifactKind}
 
 
 def test_between_the_moves_nobody_sees_a_mixed_release(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
@@ -323,8 +323,8 @@ def test_an_unreadable_pointer_is_no_release(registry: MemoryRegistry, tmp_path:
     for content in (b"", b"{", b"[]", json.dumps({"embedding": 1, "index": 1, "ranker": 1, "digests": {}}).encode()):
         (tmp_path / "last_good.json").write_bytes(content)
         assert cache.last_good() is None
+    registry.set_tag(RANKER, 1, TAG_DIGEST, "")
     with pytest.raises(CorruptArtifact, match="no digest tag"):
-        registry.set_tag(RANKER, 1, TAG_DIGEST, "")
         cache.fetch(registry, FIRST)
 
 
