@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002 fakes take what the real ones take
 """Hand-written fakes of what serving depends on: Postgres, the online store, and a world in memory."""
 
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ class MemoryPeople:
     down_for_safety: bool = False
 
     async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
-        self._check(self.down)
+        self._check(down=self.down)
         if user_id not in self.rows:
             return None
         apart = {other for pair in self.separated if user_id in pair for other in pair}
@@ -79,7 +80,7 @@ class MemoryPeople:
     async def still_allowed(
         self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
     ) -> Rows:
-        self._check(self.down or self.down_for_safety)
+        self._check(down=self.down or self.down_for_safety)
         return columns(
             [
                 self.rows[other]
@@ -93,11 +94,11 @@ class MemoryPeople:
         )
 
     async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
-        self._check(self.down or self.down_for_safety)
+        self._check(down=self.down or self.down_for_safety)
         return columns([row for user_id, row in self.rows.items() if user_id not in self.hidden][:n])
 
     @staticmethod
-    def _check(down: bool) -> None:
+    def _check(*, down: bool) -> None:
         if down:
             raise EligibilityUnknown(Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read.")
 

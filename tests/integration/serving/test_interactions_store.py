@@ -1,0 +1,148 @@
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from infra import postgres
+from infra.clock import FixedClock
+from infra.endpoints import Endpoints
+from infra.metrics import serving_metrics
+from infra.settings import Settings
+from serving.api_models import InteractionRequest, StoredInteraction
+from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
+from serving.impressions import MAX_QUEUED, Impression, ImpressionLog
+from serving.interactions import Interactions
+from serving.reasons import Kind
+from tests.serving_world import START, insert_people
+
+Result = TypeVar("Result")
+REQUEST_ID = UUID(int=7)
+
+
+def on_pool(
+    database_url: str, settings: Settings, use: Callable[[Any], Coroutine[Any, Any, Result]], *, wait: bool = True
+) -> Result:
+    async def go() -> Result:
+        limits = settings.postgres.model_copy(update={"pool_size": 2, "max_overflow": 0, "checkout_timeout_s": 2.0})
+        pool = postgres.open_pool(database_url, limits)
+        await pool.open(wait=wait)
+        try:
+            return await use(pool)
+        finally:
+            await pool.close(timeout=1)
+
+    return asyncio.run(go())
+
+
+class Desk:
+    """Stores interactions one after the other."""
+
+    def __init__(self, endpoints: Endpoints, settings: Settings, clock: FixedClock) -> None:
+        self.database_url, self.settings, self.clock = endpoints.database_url, settings, clock
+
+    def store(self, *, database_url: str | None = None, **fields: Any) -> StoredInteraction:
+        request = InteractionRequest(**{"actor_id": 1, "target_id": 2, "kind": Kind.LIKE, **fields})
+
+        async def use(pool: Any) -> StoredInteraction:
+            desk = Interactions(pool, clock=self.clock, metrics=serving_metrics(), timeout_s=2.0)
+            return await desk.store(request, REQUEST_ID)
+
+        return on_pool(database_url or self.database_url, self.settings, use, wait=database_url is None)
+
+
+@pytest.fixture
+def desk(connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings, clock: FixedClock) -> Desk:
+    insert_people(connection, 4)
+    return Desk(endpoints, settings, clock)
+
+
+def stored(connection: psycopg.Connection[Any]) -> list[Any]:
+    connection.rollback()
+    return connection.execute("select actor_id, target_id, kind, occurred_at from duet.interactions").fetchall()
+
+
+def test_what_is_acknowledged_is_committed(desk: Desk, connection: psycopg.Connection[Any], clock: FixedClock) -> None:
+    answer = desk.store()
+    assert (answer.status, answer.matched, answer.request_id) == ("stored", False, REQUEST_ID)
+    assert stored(connection) == [(1, 2, "like", clock.now())]
+
+
+def test_the_same_event_is_stored_once(desk: Desk, connection: psycopg.Connection[Any]) -> None:
+    event_id = uuid4()
+    assert desk.store(event_id=event_id).status == "stored"
+    assert desk.store(event_id=event_id).status == "known"
+    assert len(stored(connection)) == 1
+
+
+def test_an_event_id_that_means_something_else_is_refused(desk: Desk) -> None:
+    event_id = uuid4()
+    desk.store(event_id=event_id)
+    with pytest.raises(EventConflict):
+        desk.store(event_id=event_id, kind=Kind.PASS)
+
+
+def test_likes_both_ways_are_a_match(desk: Desk) -> None:
+    assert not desk.store().matched
+    assert desk.store(actor_id=2, target_id=1, kind=Kind.SUPERLIKE).matched
+    assert not desk.store(actor_id=2, target_id=1, kind=Kind.MESSAGE).matched
+
+
+def test_unknown_people_are_named(desk: Desk, connection: psycopg.Connection[Any]) -> None:
+    with pytest.raises(UnknownUser) as refusal:
+        desk.store(target_id=99)
+    assert [detail["field"] for detail in refusal.value.details] == ["target_id"]
+    assert stored(connection) == []
+
+
+def test_the_future_is_refused_and_a_slightly_fast_clock_is_not(desk: Desk, clock: FixedClock) -> None:
+    with pytest.raises(InvalidRequest):
+        desk.store(occurred_at=clock.now() + timedelta(minutes=1))
+    assert desk.store(occurred_at=clock.now() + timedelta(seconds=3)).status == "stored"
+
+
+def test_without_a_database_nothing_is_acknowledged(desk: Desk) -> None:
+    with pytest.raises(StorageUnavailable):
+        desk.store(database_url="postgresql://nobody@127.0.0.1:9/none")
+
+
+def impression(position: int, request_id: UUID = REQUEST_ID) -> Impression:
+    return Impression(request_id, 1, 2, position, 0.5, 1.0, "retrieval", "e1-i1-r1", "champion", 1, START)
+
+
+def test_impressions_are_written_in_batches_and_a_repeated_request_id_is_counted_as_lost(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings
+) -> None:
+    fates: dict[str, int] = {"stored": 0, "lost": 0}
+
+    async def use(pool: Any) -> None:
+        log = ImpressionLog(pool, lambda fate, rows: fates.update({fate: fates[fate] + rows}))
+        log.add([impression(1), impression(2)])
+        task = asyncio.create_task(log.run())
+        log.close()
+        await task
+        log.add([impression(2)])
+        await log.flush()
+
+    on_pool(endpoints.database_url, settings, use)
+    connection.rollback()
+    rows = connection.execute("select position, source, level from duet.impressions order by position").fetchall()
+    assert rows == [(1, "retrieval", 1), (2, "retrieval", 1)]
+    assert fates == {"stored": 2, "lost": 1}
+
+
+def test_impressions_that_cannot_be_kept_are_counted(settings: Settings) -> None:
+    lost: list[int] = []
+
+    async def use(pool: Any) -> None:
+        log = ImpressionLog(pool, lambda fate, rows: lost.append(rows) if fate == "lost" else None)
+        log.add([impression(place) for place in range(MAX_QUEUED)])
+        log.add([impression(1)])
+        assert lost == [1]
+        await log.flush()
+
+    on_pool("postgresql://nobody@127.0.0.1:9/none", settings, use, wait=False)
+    assert sum(lost) > 1

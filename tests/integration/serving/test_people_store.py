@@ -1,0 +1,133 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import psycopg
+import pytest
+
+from infra import postgres
+from infra.endpoints import Endpoints
+from infra.settings import Settings
+from serving.errors import EligibilityUnknown
+from serving.people_store import PostgresPeople, Rows
+from tests.serving_world import insert_people, interact
+
+Result = TypeVar("Result")
+
+
+def on_store(endpoints: Endpoints, settings: Settings, use: Callable[[PostgresPeople], Awaitable[Result]]) -> Result:
+    async def go() -> Result:
+        async with postgres.open_pool(endpoints.database_url, settings.postgres) as pool:
+            await pool.wait(10)
+            return await use(PostgresPeople(pool))
+
+    return asyncio.run(go())
+
+
+def ids(rows: Rows) -> list[int]:
+    return sorted(rows.columns["user_id"])
+
+
+@pytest.fixture
+def small(settings: Settings) -> Settings:
+    limits = settings.postgres.model_copy(update={"pool_size": 2, "max_overflow": 0, "checkout_timeout_s": 5.0})
+    return settings.model_copy(update={"postgres": limits})
+
+
+def test_a_requester_comes_with_profile_exclusions_and_taste(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 12)
+    interact(connection, 1, [2, 4], "like")
+    interact(connection, 1, 6, "pass")
+    interact(connection, 1, 8, "block")
+    interact(connection, 10, 1, "report")
+    interact(connection, 12, 1, "like")
+    interact(connection, 1, 12, "message")
+    row = on_store(endpoints, small, lambda people: people.requester(1, 5.0))
+    assert row is not None
+    assert row.profile.columns["gender"] == ["woman"]
+    assert row.excluded.tolist() == [1, 2, 4, 6, 8, 10]
+    assert row.liked.tolist() == [4, 2]
+    assert row.passed.tolist() == [6]
+
+
+def test_the_latest_decision_about_somebody_is_the_one_that_counts_as_taste(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 4)
+    interact(connection, 1, [4, 2], "pass")
+    interact(connection, 1, [4, 4, 2], "like")
+    row = on_store(endpoints, small, lambda people: people.requester(1, 5.0))
+    assert row is not None
+    assert set(row.liked.tolist()) == {2, 4}
+    assert row.passed.tolist() == []
+
+
+def test_nobody_has_an_unknown_id(connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings) -> None:
+    assert on_store(endpoints, small, lambda people: people.requester(5, 5.0)) is None
+
+
+def test_only_visible_undecided_unseparated_people_are_still_allowed(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 14)
+    interact(connection, 1, 2, "pass")
+    interact(connection, 1, 4, "report")
+    interact(connection, 6, 1, "block")
+    interact(connection, 8, 1, "pass")
+    connection.execute("update duet.users set visible = false where user_id = 10")
+    connection.commit()
+    asked = [2, 4, 6, 8, 10, 12, 99]
+    allowed = on_store(endpoints, small, lambda people: people.still_allowed(1, asked, None, 5.0))
+    assert ids(allowed) == [8, 12]
+    chess = on_store(endpoints, small, lambda people: people.still_allowed(1, asked, ["chess", "go"], 5.0))
+    assert ids(chess) == [12]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_random_draw_wraps_around_and_knows_no_hidden_people(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings, share: float
+) -> None:
+    insert_people(connection, 10)
+    connection.execute("update duet.users set visible = false where user_id = 3")
+    connection.commit()
+    everybody = on_store(endpoints, small, lambda people: people.some_visible(share, 50, 5.0))
+    assert ids(everybody) == [1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert len(on_store(endpoints, small, lambda people: people.some_visible(share, 4, 5.0))) == 4
+
+
+def test_nobody_at_all_gives_an_empty_draw(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    assert len(on_store(endpoints, small, lambda people: people.some_visible(0.5, 4, 5.0))) == 0
+
+
+def test_a_database_that_cannot_be_reached_means_eligibility_is_unknown(endpoints: Endpoints, small: Settings) -> None:
+    nowhere = replace(endpoints, database_url="postgresql://nobody@127.0.0.1:9/none")
+
+    async def go() -> None:
+        pool = postgres.open_pool(nowhere.database_url, small.postgres)
+        await pool.open(wait=False)
+        try:
+            with pytest.raises(EligibilityUnknown):
+                await PostgresPeople(pool).requester(1, 0.3)
+        finally:
+            await pool.close(timeout=1)
+
+    asyncio.run(go())
+
+
+def test_a_slow_database_means_eligibility_is_unknown_when_time_is_up(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 4)
+    connection.execute("lock table duet.users in access exclusive mode")
+    with pytest.raises(EligibilityUnknown):
+        on_store(endpoints, small, lambda people: people.requester(1, 0.2))
+    connection.rollback()
+    row = on_store(endpoints, small, lambda people: people.requester(1, 5.0))
+    assert row is not None
+    assert row.excluded.dtype == np.int64

@@ -1,0 +1,219 @@
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from pydantic import BaseModel, ConfigDict
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from infra.clock import SystemClock
+from serving import context, responses
+from serving.border import Border
+from serving.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    EventConflict,
+    InternalError,
+    RequestTimeout,
+    StorageUnavailable,
+    UnknownPath,
+    UnsupportedMediaType,
+    WrongMethod,
+)
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    number: int
+
+
+class Answer(BaseModel):
+    number: int
+
+
+async def echo(request: Request) -> Response:
+    return responses.ok(Answer(number=json.loads(await request.body())["number"]), 201)
+
+
+async def crash(_: Request) -> Response:
+    raise RuntimeError("postgresql://duet:hunter2@db/duet")
+
+
+async def crash_inside(_: Request) -> Response:
+    async def work() -> Response:
+        raise EventConflict("The event id belongs to another interaction.")
+
+    return await responses.answered(work())
+
+
+async def foreign_500(_: Request) -> Response:
+    return PlainTextResponse("Traceback (most recent call last)", 500)
+
+
+async def slow(_: Request) -> Response:
+    await asyncio.sleep(5)
+    raise StorageUnavailable("never reached")
+
+
+def app(timeout_s: float = 1.0) -> Border:
+    inner = Starlette(
+        routes=[
+            Route("/echo", echo, methods=["POST"]),
+            Route("/crash", crash),
+            Route("/conflict", crash_inside),
+            Route("/foreign", foreign_500),
+            Route("/slow", slow),
+        ]
+    )
+    return Border(inner, models={"/echo": Body}, max_body_bytes=100, timeout_s=timeout_s, clock=SystemClock())
+
+
+def send(method: str, path: str, border: Border | None = None, **kwargs: Any) -> httpx.Response:
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(border or app(), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://duet") as client:
+            return await client.request(method, path, **kwargs)
+
+    return asyncio.run(go())
+
+
+def code_of(response: httpx.Response) -> str:
+    body = response.json()
+    assert set(body) == {"error", "request_id"}
+    assert set(body["error"]) == {"code", "message", "details"}
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    assert float(response.headers["X-Process-Time"]) >= 0
+    return str(body["error"]["code"])
+
+
+def post(content: bytes, content_type: str | None = "application/json", **headers: str) -> httpx.Response:
+    if content_type is not None:
+        headers["content-type"] = content_type
+    return send("POST", "/echo", content=content, headers=headers)
+
+
+def test_a_good_body_arrives_and_the_answer_carries_the_headers() -> None:
+    response = post(b'{"number": 7}')
+    assert (response.status_code, response.json()) == (201, {"number": 7})
+    assert UUID(response.headers["X-Request-ID"])
+    assert float(response.headers["X-Process-Time"]) < 1
+
+
+def test_a_request_id_of_the_client_is_kept_when_it_is_a_uuid() -> None:
+    mine = str(uuid4())
+    assert send("GET", "/crash", headers={"X-Request-ID": mine}).headers["X-Request-ID"] == mine
+
+
+@pytest.mark.parametrize("theirs", ["", "7", "x" * 500, "'; drop table users; --", "{" + "0" * 44 + "}"])
+def test_any_other_request_id_is_replaced(theirs: str) -> None:
+    assert UUID(send("GET", "/crash", headers={"X-Request-ID": theirs}).headers["X-Request-ID"]).version == 4
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/vnd.bentoml+pickle", "application/json; charset=latin-1"]
+)
+def test_anything_but_json_is_refused(content_type: str | None) -> None:
+    response = post(b'{"number": 7}', content_type)
+    assert (response.status_code, code_of(response)) == (415, UnsupportedMediaType.code)
+
+
+def test_a_compressed_body_is_refused() -> None:
+    response = post(b"\x1f\x8b", **{"content-encoding": "gzip"})
+    assert (response.status_code, code_of(response)) == (415, UnsupportedMediaType.code)
+
+
+def test_a_charset_of_utf_8_is_accepted() -> None:
+    assert post(b'{"number": 7}', 'application/json; charset="UTF-8"').status_code == 201
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_unread() -> None:
+    response = post(b'{"number": 7}' + b" " * 100)
+    assert (response.status_code, code_of(response)) == (413, BodyTooLarge.code)
+
+
+def test_a_body_that_turns_out_too_large_is_refused() -> None:
+    async def chunks() -> Any:
+        for _ in range(30):
+            yield b" " * 10
+
+    async def go() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app()), base_url="http://duet") as client:
+            return await client.post("/echo", content=chunks(), headers={"content-type": "application/json"})
+
+    response = asyncio.run(go())
+    assert (response.status_code, code_of(response)) == (413, BodyTooLarge.code)
+
+
+def test_a_body_that_never_comes_is_not_waited_for() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(5)
+        return {"type": "http.request"}
+
+    async def collect(message: Any) -> None:
+        sent.append(dict(message))
+
+    scope = {"type": "http", "method": "POST", "path": "/echo", "headers": [(b"content-type", b"application/json")]}
+    asyncio.run(app(timeout_s=0.1)(scope, receive, collect))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["error"]["code"] == BodyTimeout.code
+
+
+def test_malformed_and_invalid_bodies_are_told_apart() -> None:
+    malformed, invalid = post(b'{"number": NaN}'), post(b'{"number": "7", "more": 1}')
+    assert (malformed.status_code, code_of(malformed)) == (400, "malformed_body")
+    assert (invalid.status_code, code_of(invalid)) == (422, "invalid_request")
+    assert {detail["field"] for detail in invalid.json()["error"]["details"]} == {"number", "more"}
+    assert "pydantic" not in invalid.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, UnknownPath.code),
+        ("POST", "/echo/", 404, UnknownPath.code),
+        ("GET", "/echo", 405, WrongMethod.code),
+        ("GET", "/crash", 500, InternalError.code),
+        ("GET", "/foreign", 500, InternalError.code),
+        ("GET", "/conflict", 409, EventConflict.code),
+    ],
+)
+def test_every_error_leaves_in_the_envelope(method: str, path: str, status: int, code: str) -> None:
+    response = send(method, path, content=b"{}", headers={"content-type": "text/plain"} if path != "/echo/" else {})
+    assert (response.status_code, code_of(response)) == (status, code)
+
+
+def test_a_wrong_method_says_which_are_right() -> None:
+    assert send("GET", "/echo").headers["allow"] == "POST"
+
+
+def test_what_went_wrong_inside_is_not_told() -> None:
+    for path in ("/crash", "/foreign"):
+        text = send("GET", path).text
+        assert "hunter2" not in text
+        assert "Traceback" not in text
+
+
+def test_a_request_that_takes_too_long_is_answered_anyway() -> None:
+    response = send("GET", "/slow", app(timeout_s=0.05))
+    assert (response.status_code, code_of(response)) == (504, RequestTimeout.code)
+
+
+def test_each_request_has_its_own_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[UUID] = []
+    real: Callable[[], context.RequestContext] = context.current
+
+    def watched() -> context.RequestContext:
+        seen.append(real().request_id)
+        return real()
+
+    monkeypatch.setattr(context, "current", watched)
+    first, second = send("GET", "/conflict"), send("GET", "/conflict")
+    assert {UUID(first.headers["X-Request-ID"]), UUID(second.headers["X-Request-ID"])} == set(seen)
