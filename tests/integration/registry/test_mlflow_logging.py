@@ -1,0 +1,181 @@
+"""What lands in a real MLflow: runs, files, versions; and the commands on top of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from infra.cli.app import run
+from infra.endpoints import Endpoints
+from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind, ReleaseVersions
+from registry.errors import RegistrationFailed
+from registry.mlflow_rest import MlflowRest
+from registry.mlflow_store import MlflowStore
+from tests.releases import write_release
+
+pytestmark = pytest.mark.xdist_group("mlflow")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
+    root = tmp_path_factory.mktemp("releases")
+    return [write_release(root, seed) for seed in range(2)]
+
+
+@pytest.fixture
+def store(empty_mlflow: Endpoints) -> MlflowStore:
+    return MlflowStore(str(empty_mlflow.mlflow_url), "logging")
+
+
+@pytest.fixture
+def rest(empty_mlflow: Endpoints) -> Iterator[MlflowRest]:
+    with MlflowRest(str(empty_mlflow.mlflow_url)) as rest:
+        yield rest
+
+
+def api(endpoints: Endpoints, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+    answer = httpx.request(method, f"{endpoints.mlflow_url}/api/2.0/{path}", timeout=30, **kwargs)
+    content: dict[str, Any] = answer.raise_for_status().json()
+    return content
+
+
+def test_a_version_carries_all_that_explains_it(
+    store: MlflowStore, rest: MlflowRest, mlflow_endpoints: Endpoints, written: list[dict[ArtifactKind, Path]]
+) -> None:
+    number = store.log_version(
+        ArtifactKind.RANKER,
+        written[0][ArtifactKind.RANKER],
+        params={"eta": 0.1, "note": "x" * 7000},
+        metrics={"recall@100": 0.5},
+        figures={"curve.png": PNG},
+        tables={"importance.csv": "name,gain\n"},
+        tags={"team": "data"},
+        release_candidate="rc-1",
+        dagster_run_id="abc",
+        dagster_url="http://127.0.0.1:3000/runs/abc",
+    )
+    version = rest.version(ArtifactKind.RANKER, number)
+    assert "| recall_at_100 | 0.5 |" in version.description
+    assert "[Dagster run](http://127.0.0.1:3000/runs/abc)" in version.description
+    assert version.tags["dagster_run_id"] == "abc"
+    assert version.tags["team"] == "data"
+    assert '"kind": "ranker"' in version.tags["manifest"]
+    run_data = api(mlflow_endpoints, "GET", "mlflow/runs/get", params={"run_id": version.run_id})["run"]
+    assert run_data["info"]["status"] == "FINISHED"
+    params = {row["key"]: row["value"] for row in run_data["data"]["params"]}
+    assert params["eta"] == "0.1"
+    assert params["order"] == "ranker"
+    assert {row["key"] for row in run_data["data"]["metrics"]} == {"recall_at_100"}
+    files = {
+        file["path"]
+        for path in ("", "figures", "tables", "artifact")
+        for file in api(
+            mlflow_endpoints, "GET", "mlflow/artifacts/list", params={"run_id": version.run_id, "path": path}
+        ).get("files", [])
+    }
+    assert {"figures/curve.png", "tables/importance.csv", "artifact/model.ubj", "artifact/manifest.json"} <= files
+    assert not any("pkl" in file or "MLmodel" in file for file in files)
+
+
+def test_an_evaluation_is_a_run_without_a_version(store: MlflowStore, mlflow_endpoints: Endpoints) -> None:
+    run_id = store.log_evaluation(
+        name="evaluation", metrics={"ndcg_at_10": 0.4}, figures={"methods": PNG}, tables={"methods": "a,b\n"}
+    )
+    found = api(mlflow_endpoints, "GET", "mlflow/runs/get", params={"run_id": run_id})["run"]
+    assert found["info"]["run_name"] == "evaluation"
+    assert run_id in store.run_url(run_id)
+
+
+def test_a_run_that_dies_midway_is_failed_and_registers_nothing(
+    store: MlflowStore,
+    rest: MlflowRest,
+    mlflow_endpoints: Endpoints,
+    written: list[dict[ArtifactKind, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._client, "log_artifacts", die)
+        with pytest.raises(RegistrationFailed, match="disk full"):
+            store.log_version(ArtifactKind.INDEX, written[0][ArtifactKind.INDEX], run_name="dying")
+    assert rest.versions(ArtifactKind.INDEX) == []
+    experiment = api(mlflow_endpoints, "GET", "mlflow/experiments/get-by-name", params={"experiment_name": "logging"})
+    runs = api(
+        mlflow_endpoints,
+        "POST",
+        "mlflow/runs/search",
+        json={
+            "experiment_ids": [experiment["experiment"]["experiment_id"]],
+            "filter": "attributes.run_name = 'dying'",
+        },
+    )
+    assert [row["info"]["status"] for row in runs["runs"]] == ["FAILED"]
+    assert store.log_version(ArtifactKind.INDEX, written[0][ArtifactKind.INDEX]) == 1
+
+
+def test_the_commands_promote_roll_back_and_tell(
+    store: MlflowStore,
+    rest: MlflowRest,
+    mlflow_endpoints: Endpoints,
+    written: list[dict[ArtifactKind, Path]],
+    connection: psycopg.Connection[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in mlflow_endpoints.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def duet(*words: str) -> tuple[int, str]:
+        code = run(["--data-dir", str(tmp_path / "duet"), *words])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    code, said = duet("promote")
+    assert (code, "no complete release candidate" in said) == (1, True), said
+    for number, paths in enumerate(written):
+        for kind, path in paths.items():
+            store.log_version(kind, path, release_candidate=f"rc-{number}")
+    code, said = duet("promote", "--release-candidate", "rc-0", "--reason", "first")
+    assert (code, "e1-i1-r1 is in Production" in said) == (0, True), said
+    code, said = duet("promote")
+    assert (code, "e2-i2-r2 is in Production" in said) == (0, True), said
+    code, said = duet("promote", "--embedding", "1", "--index", "2", "--ranker", "1")
+    assert (code, "index 2 was built from embedding" in said) == (1, True), said
+    code, said = duet("promote", "--embedding", "1")
+    assert (code, "name all three" in said) == (2, True), said
+    code, said = duet("promote", "--staging", "--embedding", "2", "--index", "2", "--ranker", "1")
+    assert (code, "e2-i2-r1 is in Staging" in said) == (0, True), said
+    code, said = duet("rollback", "--reason", "worse")
+    assert (code, "e1-i1-r1 is back in Production" in said) == (0, True), said
+    assert rest.resolve_stage(PRODUCTION) == ReleaseVersions(1, 1, 1)
+    assert rest.aliases(ArtifactKind.INDEX)["champion"] == 1
+    code, said = duet("rollback", "--to", "nonsense")
+    assert (code, "is not a release id" in said) == (1, True), said
+    code, said = duet("releases")
+    assert code == 0, said
+    for expected in ("e1-i1-r1", "e2-i2-r2", "rolled back from e2-i2-r2", "worse", "first", "Production"):
+        assert expected in said
+    code, said = duet("releases", "--at", "2020-01-01")
+    assert (code, "no release was in Production" in said) == (0, True), said
+    assert len(list((tmp_path / "duet" / "releases" / "embedding").iterdir())) == 2
+    models = api(mlflow_endpoints, "GET", "mlflow/registered-models/search")["registered_models"]
+    assert {model["name"] for model in models} == set(MODEL_NAMES.values())
+
+
+def test_a_server_that_is_gone_cannot_register(
+    written: list[dict[ArtifactKind, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    store = MlflowStore("http://127.0.0.1:9", "logging")
+    with pytest.raises(RegistrationFailed, match=r"could not be logged to MLflow at http://127\.0\.0\.1:9"):
+        store.log_version(ArtifactKind.INDEX, written[0][ArtifactKind.INDEX])
