@@ -55,12 +55,11 @@ def demo(
     steps = _Steps(settings)
     with _end_on_signals(), _platform(steps):
         steps.run("bring people in", "import", "synthetic", "--people", str(people), "--seed", str(SEED))
-        steps.run("train", "train")
+        trained = steps.run("train and compare with simpler methods", "train")
         promoted = steps.run("promote", "promote")
         steps.wait("the serving app takes the release", lambda: _refusal(settings, _release_in(promoted)))
         answers = [steps.run(f"recommend for person {p}", "recommend", str(p)) for p in (1, people // 2, people)]
-        answers.append(steps.run("compare with simpler methods", "evaluate"))
-        for answer in answers:
+        for answer in (trained, *answers):
             sys.stdout.write(answer.rstrip() + "\n\n")
         for name, url in _urls(settings).items():
             out().print(f"[bold]{name}[/] {escape(url)}")
