@@ -6,7 +6,7 @@ A value keeps its type: text that is a JSON number is stored as a number, anythi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,12 +38,27 @@ class NumericColumns:
         return [name for name, is_numeric in self.seen.items() if is_numeric]
 
 
-def json_objects(columns: Mapping[str, Any], n_rows: int, faults: Faults, numeric: NumericColumns) -> Any:
-    """Return one JSON object as text per row; values that are absent have no key."""
+def json_objects(
+    columns: Mapping[str, Any],
+    n_rows: int,
+    faults: Faults,
+    numeric: NumericColumns,
+    names: Collection[str] = (),
+) -> Any:
+    """Return one JSON object as text per row; values that are absent have no key.
+
+    Args:
+        columns: attribute -> Arrow array of any type.
+        n_rows: length of every array.
+        faults: receives values that JSON cannot hold.
+        numeric: receives which columns hold nothing but numbers.
+        names: attributes that name something and stay text even where they look like numbers.
+    """
     inner = pa.array([""] * n_rows, pa.string())
     for name, array in columns.items():
         key = ", " + json.dumps(name) + ": "
-        pair = pc.binary_join_element_wise(pa.scalar(key), _json_values(array, faults, name, numeric), "")
+        values = _quoted(text_of(array)) if name in names else _json_values(array, faults, name, numeric)
+        pair = pc.binary_join_element_wise(pa.scalar(key), values, "")
         # Not `null_handling="skip"`: pyarrow 25 then loses the rows in which every value is null.
         inner = pc.binary_join_element_wise(inner, pc.fill_null(pair, ""), "")
     return pc.binary_join_element_wise("{", pc.utf8_slice_codeunits(inner, 2), "}", "")

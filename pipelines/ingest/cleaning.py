@@ -156,7 +156,7 @@ def clean_people(
     if "birth_date" in origins:
         arrays["birth_date"] = _birth_dates(rows, now)
     _consistent(arrays, faults)
-    arrays["attributes"] = _attributes(rows, origins, extras, numeric)
+    arrays["attributes"] = _attributes(rows, extras, numeric)
     arrays["line"] = pa.array(lines)
     return rows.cleaned(arrays, PEOPLE)
 
@@ -191,15 +191,11 @@ def _consistent(arrays: Mapping[str, Any], faults: Faults) -> None:
         faults.mark(there & ~here, why.MISSING, "latitude")
 
 
-def _attributes(rows: _Rows, origins: Mapping[str, Source], extras: Sequence[str], numeric: NumericColumns) -> Any:
+def _attributes(rows: _Rows, extras: Sequence[str], numeric: NumericColumns) -> Any:
     columns = {name: rows.raw(name) for name in extras}
     if rows.source("user_id").hash:
-        # Kept as text even where it looks like a number: it is a name, not a quantity.
-        source_id = origins["user_id"].column or ""
-        columns = {"source_id": rows.raw(source_id), **columns}
-    found = json_objects(columns, rows.n_rows, rows.faults, numeric)
-    numeric.seen.pop("source_id", None)
-    return found
+        columns = {"source_id": rows.column("user_id"), **columns}
+    return json_objects(columns, rows.n_rows, rows.faults, numeric, names={"source_id"})
 
 
 def clean_interactions(

@@ -113,7 +113,8 @@ def _left(joined: Ints, rng: np.random.Generator, start_s: int, until_s: int) ->
     early = begin + rng.random(len(joined)) * np.maximum(until_s - begin, 1)
     late = until_s - 1 - rng.exponential(1.5 * DAY_S, len(joined))
     left = np.where(rng.random(len(joined)) < 0.25, early, np.maximum(late, begin))
-    return np.minimum(left, until_s - 1).astype(np.int64)
+    last: Ints = np.minimum(left, until_s - 1).astype(np.int64)
+    return last
 
 
 def _seeking(gender: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

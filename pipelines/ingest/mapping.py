@@ -159,6 +159,8 @@ def resolve(
     contract = [name for name in type(table).model_fields if name not in {"ignore", "rating"}]
     mapped = table.origins()
     named = {source.column for source in mapped.values() if source.column is not None}
+    if "user_id" in mapped and mapped["user_id"].column is None:
+        raise RefusedMapping("The mapping gives every person the same `user_id`; name the column that holds it.")
     rating = table.rating if isinstance(table, InteractionsMapping) else None
     ignored = set(table.ignore) if isinstance(table, PeopleMapping) else set()
     if rating is not None:

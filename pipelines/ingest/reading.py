@@ -68,6 +68,7 @@ class SourceFile:
     delimiter: str = ","
     is_parquet: bool = False
     null_values: Sequence[str] = ()
+    has_odd_quotes: bool = False
 
     def batches(self) -> Iterator[Batch]:
         """Yield all rows in file order; raises RefusedFile when the file turns out unreadable."""
@@ -122,6 +123,10 @@ class SourceFile:
             rest = [counter.take(skipped) for _ in range(len(skipped))]
             if rest:
                 yield Batch(_no_rows(self.header), np.zeros(0, dtype=np.int64), rest)
+            if self.has_odd_quotes and counter.last_breaks:
+                # The parser lets an open quote swallow the rest of the file; those rows must not vanish unseen.
+                line = counter.next_line - 1 - counter.last_breaks
+                raise RefusedFile(f"`{self.path.name}` opens a quote in line {line} that is never closed.")
         self.position = self.size
 
 
@@ -129,6 +134,7 @@ class SourceFile:
 class _LineCounter:
     next_row: int
     next_line: int
+    last_breaks: int = 0
 
     def number(self, rows: Any, skipped: list[tuple[int, str]]) -> Batch:
         """Give each row its physical line; wholly empty lines are left out."""
@@ -148,6 +154,7 @@ class _LineCounter:
             run = breaks[done:until]
             lines[done:until] = self.next_line + np.arange(until - done) + np.cumsum(run) - run
             self.next_line += until - done + int(run.sum())
+            self.last_breaks = int(run[-1]) if len(run) else self.last_breaks
             self.next_row += until - done
             done = until
             if skipped and skipped[0][0] == self.next_row and done < n_rows:
@@ -163,7 +170,8 @@ class _LineCounter:
         """Take the first skipped row, which is the next row of the file, off the list."""
         _, text = skipped.pop(0)
         taken = Malformed(self.next_line, text)
-        self.next_line += 1 + text.count("\n")
+        self.last_breaks = text.count("\n")
+        self.next_line += 1 + self.last_breaks
         self.next_row += 1
         return taken
 
@@ -211,7 +219,9 @@ def _open_csv(
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
             raise RefusedFile(f"`{path.name}` is {name}, not CSV; export it as CSV or Parquet.")
-    encoding = _encoding(path, head, encoding)
+    declared = encoding is not None
+    encoding = _encoding(head, encoding)
+    has_odd_quotes = _check_text(path, encoding, is_declared=declared)
     text = codecs.getincrementaldecoder(encoding)(errors="ignore").decode(head).removeprefix("\ufeff")
     n_control = sum(1 for character in text if character < " " and character not in "\t\r\n\f")
     if n_control > max(1, len(text)) * 0.01 + 2:
@@ -227,7 +237,15 @@ def _open_csv(
     if not has_rows:
         raise RefusedFile(f"`{path.name}` has column names but no rows.")
     size = path.stat().st_size
-    return SourceFile(path, header, size, encoding=encoding, delimiter=delimiter, null_values=null_values)
+    return SourceFile(
+        path,
+        header,
+        size,
+        encoding=encoding,
+        delimiter=delimiter,
+        null_values=null_values,
+        has_odd_quotes=has_odd_quotes,
+    )
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
@@ -238,28 +256,28 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
             raise RefusedFile(f"`{path.name}` has more than one column called `{name}`.")
 
 
-def _encoding(path: Path, head: bytes, declared: str | None) -> str:
+def _encoding(head: bytes, declared: str | None) -> str:
     if declared is not None:
         try:
-            encoding = codecs.lookup(declared).name
+            return codecs.lookup(declared).name
         except LookupError as error:
             raise RefusedFile(f"`{declared}` is not an encoding; give e.g. `utf-8` or `latin-1`.") from error
-    elif head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    else:
-        encoding = "utf-8"
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+
+
+def _check_text(path: Path, encoding: str, *, is_declared: bool) -> bool:
+    """Decode the whole file once; return whether its number of double quotes is odd."""
     decoder = codecs.getincrementaldecoder(encoding)()
-    n_bytes = 0
+    n_bytes = n_quotes = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             try:
-                decoder.decode(block, final=len(block) < _BLOCK_BYTES)
+                n_quotes += decoder.decode(block, final=len(block) < _BLOCK_BYTES).count('"')
             except UnicodeDecodeError as error:
-                where = n_bytes + error.start
-                hint = "" if declared else "; if it is an older export, pass `--encoding latin-1`"
-                raise RefusedFile(f"`{path.name}` is not {encoding} at byte {where}{hint}.") from error
+                hint = "" if is_declared else "; if it is an older export, pass `--encoding latin-1`"
+                raise RefusedFile(f"`{path.name}` is not {encoding} at byte {n_bytes + error.start}{hint}.") from error
             n_bytes += len(block)
-    return encoding
+    return n_quotes % 2 == 1
 
 
 def _delimiter(text: str) -> str:

@@ -78,7 +78,9 @@ class _PeopleFile:
             load.stage_people(connection, cleaned.good)
             progress("people", self._file.position, self._file.size)
         columns = [name for name in PEOPLE.names if name in self._origins or name == "attributes"]
+        progress("merging people", 0, 1)
         load.merge_people(connection, columns, now, counts)
+        progress("merging people", 1, 1)
         quarantine.take_staged()
         without = load.claim_slots(connection, numeric.names())
         if without:
@@ -106,7 +108,9 @@ class _InteractionsFile:
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_interactions(connection, cleaned.good)
             progress("interactions", self._file.position, self._file.size)
+        progress("merging interactions", 0, 1)
         load.merge_interactions(connection, counts)
+        progress("merging interactions", 1, 1)
         quarantine.take_staged()
         if self._unused:
             names = ", ".join(f"`{name}`" for name in self._unused)

@@ -42,7 +42,7 @@ def as_csv(header: tuple[str, ...], rows: list[tuple[str, ...]], cut: set[int]) 
     return buffer.getvalue().encode()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     people=st.lists(_PERSON, min_size=1, max_size=12),
     events=st.lists(_EVENT, min_size=1, max_size=12),

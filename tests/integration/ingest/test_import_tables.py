@@ -214,6 +214,20 @@ delimiter: ";"
     ]
 
 
+def test_a_hashed_id_keeps_the_original_as_text_even_when_it_is_a_number(
+    run: Importer, connection: psycopg.Connection[Any]
+) -> None:
+    run("login\n12\nx-7\n", None, "people: {user_id: {column: login, hash: true}}")
+    found = rows(connection, "select attributes from duet.users order by attributes->>'source_id'")
+    assert found == [({"source_id": "12"},), ({"source_id": "x-7"},)]
+    assert rows(connection, "select * from duet.attribute_slots") == []
+
+
+def test_one_constant_id_for_everybody_is_refused(run: Importer) -> None:
+    with pytest.raises(RefusedMapping, match="same `user_id`"):
+        run(PEOPLE, None, "people: {user_id: {constant: 5}}")
+
+
 def test_a_mapping_that_names_an_unknown_column_is_refused_by_name(run: Importer) -> None:
     with pytest.raises(RefusedMapping, match=r"`sexx`, which `people\.csv` does not have"):
         run(PEOPLE, None, "people: {gender: sexx}")

@@ -1,0 +1,83 @@
+"""Opening files: line numbers whatever the block size, encodings, delimiters, and refusals in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.ingest import reading
+from pipelines.ingest.errors import RefusedFile
+from pipelines.ingest.reading import open_source
+
+
+def lines_of(path: Path) -> dict[int, str]:
+    """Return line -> first value or, for malformed lines, `!` and the text."""
+    found: dict[int, str] = {}
+    for batch in open_source(path).batches():
+        found |= dict(zip(batch.lines.tolist(), batch.rows.column(0).to_pylist(), strict=True))
+        found |= {bad.line: f"!{bad.text}" for bad in batch.malformed}
+    return found
+
+
+@pytest.mark.parametrize("block_bytes", [64, 100, 1 << 20])
+def test_lines_are_right_across_block_boundaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", block_bytes)
+    path = tmp_path / "f.csv"
+    expected: dict[int, str] = {}
+    text, line = "a,b\n", 2
+    for number in range(300):
+        if number % 7 == 3:
+            row, spans = f"bad{number}\n", 1
+            expected[line] = f"!bad{number}"
+        elif number % 11 == 5:
+            row, spans = f'n{number},"x\n\ny"\n', 3
+            expected[line] = f"n{number}"
+        elif number % 13 == 6:
+            row, spans = "\n", 1
+        else:
+            row, spans = f"n{number},y\n", 1
+            expected[line] = f"n{number}"
+        text += row
+        line += spans
+    path.write_text(text)
+    assert lines_of(path) == expected
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_delimiter_and_unicode_encoding_are_found_out(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes(f"a{delimiter}b\né{delimiter}2\r\n".encode(encoding))
+    source = open_source(path)
+    assert source.header == ["a", "b"]
+    [batch] = source.batches()
+    assert batch.rows.to_pylist() == [{"a": "é", "b": "2"}]
+    assert source.position == source.size
+
+
+def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("a\n1\n")
+    with pytest.raises(RefusedFile, match="`klingon` is not an encoding"):
+        open_source(tmp_path / "f.csv", encoding="klingon")
+
+
+def test_a_row_longer_than_a_block_refuses_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_BLOCK_BYTES", 64)
+    (tmp_path / "f.csv").write_text("a,b\n1," + '"' + "x\n" * 500 + '"\n')
+    with pytest.raises(RefusedFile, match=r"cannot be read as CSV in utf-8") as refused:
+        list(open_source(tmp_path / "f.csv").batches())
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("start", ["", "5,y\n", 'bad\n7,"a\nb"\n'])
+def test_a_quote_that_is_never_closed_refuses_the_file(tmp_path: Path, start: str) -> None:
+    (tmp_path / "f.csv").write_text(f'a,b\n{start}1,"never closed\n2,x\n3,y\n')
+    line = 2 + start.count("\n")
+    with pytest.raises(RefusedFile, match=f"opens a quote in line {line} that is never closed"):
+        list(open_source(tmp_path / "f.csv").batches())
+
+
+def test_an_inch_sign_inside_a_value_is_no_quote(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text('a,b\n1,5" tall\n2,x\n')
+    assert lines_of(tmp_path / "f.csv") == {2: "1", 3: "2"}
