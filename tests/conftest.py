@@ -25,6 +25,8 @@ from psycopg import sql  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
 
 from infra.clock import FixedClock  # noqa: E402
+from infra.embedded.account import REACHABLE  # noqa: E402
+from infra.embedded.processes import working_in  # noqa: E402
 from infra.endpoints import Endpoints, open_endpoints  # noqa: E402
 from infra.migrate import upgrade  # noqa: E402
 from infra.postgres import connect  # noqa: E402
@@ -46,6 +48,18 @@ IGNORED_WARNINGS = (
 def pytest_configure(config: pytest.Config) -> None:
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove the Postgres data that root keeps outside the temporary folder, of every test that had its own server."""
+    if hasattr(session.config, "workerinput"):
+        return  # a worker of xdist: its siblings may still run
+    factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
+        for note in factory.getbasetemp().glob(f"{depth}/postgres.folder"):
+            data = Path(note.read_text(encoding="utf-8").strip())
+            if data.parent == REACHABLE and not working_in(data, "postgres"):
+                shutil.rmtree(data, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
