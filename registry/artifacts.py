@@ -20,6 +20,8 @@ from registry.errors import ArtifactConflict, CorruptArtifact
 
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 _CHUNK: Final = 4 * 2**20
+_STAGING_PREFIX: Final = ".staging-"
+_ABANDONED_S: Final = 24 * 3_600
 
 FileWriter = Callable[[Path], None]
 
@@ -55,11 +57,21 @@ def write_artifact(
 def staging_directory(directory: Path) -> Iterator[Path]:
     """Yield an empty directory on the same file system as `directory`, gone afterwards unless it was renamed."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    staged = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=directory.parent))
     try:
+        _sweep(staged)
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _sweep(staged: Path) -> None:
+    """Remove what killed processes left beside `staged` a day ago or longer, by the file system's own clock."""
+    born = staged.stat().st_mtime
+    for other in staged.parent.glob(f"{_STAGING_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):  # its owner finished meanwhile
+            if other.stat().st_mtime < born - _ABANDONED_S:
+                shutil.rmtree(other)
 
 
 def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
@@ -71,17 +83,17 @@ def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
     _sync(path)
     _sync(staged)
     staged.chmod(0o755)
-    if (directory / MANIFEST_NAME).exists():
-        return _keep_existing(directory, manifest)
-    if directory.exists():
-        shutil.rmtree(directory)
     try:
         staged.rename(directory)
     except OSError:
-        # Another process may have published first: rename refuses a directory that is not empty.
-        if not (directory / MANIFEST_NAME).exists():
+        # Rename refuses a directory that is not empty: an artefact, here before or published by another process just
+        # now, or what is left of an unfinished one.
+        if (directory / MANIFEST_NAME).exists():
+            return _keep_existing(directory, manifest)
+        if not directory.is_dir():
             raise
-        return _keep_existing(directory, manifest)
+        shutil.rmtree(directory)
+        staged.rename(directory)
     _sync(directory.parent)
     return manifest
 

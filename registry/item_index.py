@@ -112,7 +112,7 @@ class ItemIndex:
             search_ms=best.search_ms,
             build_s=built - began,
             tune_s=tuned - built,
-            index_bytes=len(built_index.to_bytes()),
+            index_bytes=_size_of(index),
             reached=best.recall >= config.target_recall,
             curve=curve,
         )
@@ -258,6 +258,12 @@ def _checked_vectors(user_ids: Ids, vectors: Floats) -> tuple[Ids, Floats]:
     if len(np.unique(ids)) != len(ids) or (len(ids) and int(ids.min()) <= 0):
         raise InvalidVectors("The ids of an index must be positive and unique.")
     return ids, rows
+
+
+def _size_of(index: Any) -> int:
+    # Counted, not serialised: at a million people that would take the memory of another index.
+    nlist = int(getattr(index, "nlist", 0))
+    return int(index.ntotal) * (int(index.code_size) + (8 if nlist else 0)) + nlist * int(index.d) * 4
 
 
 def _sample_queries(vectors: Floats, queries: Floats | None, seed: int) -> Floats:

@@ -1,6 +1,7 @@
 """Artefact directories: complete or absent, verified or refused."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,24 @@ def test_an_unfinished_directory_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "a" / "model.txt").write_text("half")
     write(tmp_path / "a")
     assert (tmp_path / "a" / "model.txt").read_text() == "hello"
+
+
+def test_what_a_killed_process_left_is_swept_after_a_day(tmp_path: Path) -> None:
+    for name, age_s in (("old", 90_000), ("fresh", 60)):
+        left = tmp_path / f".staging-{name}"
+        left.mkdir()
+        (left / "half.bin").write_bytes(b"x")
+        born = tmp_path.stat().st_mtime - age_s
+        os.utime(left, (born, born))
+    write(tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".staging-fresh", "a"]
+
+
+def test_a_target_that_is_a_file_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(OSError, match="a"):
+        write(tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_a_truncated_file_is_named_with_its_size(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_nprobe_is_tuned_to_the_target_recall(kind: IndexKind) -> None:
     assert report.nprobe < report.nlist, "cheaper than looking everywhere"
     assert [point.nprobe for point in report.curve] == sorted({point.nprobe for point in report.curve})
     assert index.index.nprobe == report.nprobe
+    assert report.index_bytes == pytest.approx(len(index.to_bytes()), rel=0.05)
     assert report.metrics()["index_recall_at_50"] == report.recall
 
 
