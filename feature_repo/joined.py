@@ -48,8 +48,8 @@ def people_in_role(joined: "pd.DataFrame", role: str) -> People:
 def packed_rows(values: Iterable[Sequence[float] | None], layout: Layout) -> Float32:
     """Return float32[n, width] from a column of lists; None becomes the layout's default row."""
     rows = [layout.default_row if row is None else np.asarray(row, dtype=np.float32) for row in values]
-    if any(len(row) != layout.width for row in rows):
+    if set(map(len, rows)) - {layout.width}:
         raise MalformedFeatures(
             f"A row of {layout.name} does not have {layout.width} values: recompute the features with this version."
         )
-    return np.stack(rows) if rows else np.empty((0, layout.width), dtype=np.float32)
+    return np.concatenate(rows).reshape(-1, layout.width) if rows else layout.default_rows(0)

@@ -5,7 +5,7 @@ row through the index (key, event_timestamp), and vectors leave by binary COPY. 
 queries that are not about packed vectors go to the stock store.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -23,10 +23,16 @@ from feast.repo_config import RepoConfig
 from numpy.typing import NDArray
 from psycopg import sql
 
+from feature_repo.as_of import LARGEST_EXACT, as_of_join
+from feature_repo.join_plan import JoinView
 from feature_repo.packed_copy import copy_in, copy_out, entity_records, micros_of, record, scalar, values_of, vector
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+Vectors = tuple[Float32, NDArray[np.bool_]]
+"""Rows float32[n, width] and which of them exist."""
+
+ROWS_PER_LOOKUP = 4.0  # reading this many rows in order costs about one lookup through the index
 
 
 class FastPostgresOfflineStoreConfig(stock.PostgreSQLOfflineStoreConfig):  # type: ignore[misc]
@@ -37,61 +43,6 @@ class FastPostgresOfflineStoreConfig(stock.PostgreSQLOfflineStoreConfig):  # typ
     )
 
 
-class _View:
-    """What the join needs to know of one feature view in one role."""
-
-    def __init__(self, view: FeatureView, keys: list[str], feature: str, width: int) -> None:
-        source = view.batch_source
-        self.name = view.projection.name_to_use()
-        self.keys = keys
-        self.columns = [column.name for column in view.entity_columns]
-        self.feature = feature
-        self.width = width
-        self.table = sql.Identifier(*source.get_table_query_string().split("."))
-        self.at = sql.Identifier(source.timestamp_field)
-        self.created = sql.Identifier(source.created_timestamp_column) if source.created_timestamp_column else None
-        self.ttl_s = view.ttl.total_seconds() if view.ttl else 0.0
-
-    @classmethod
-    def of(cls, view: FeatureView, features: list[str]) -> "_View | None":
-        """Return the plan for a view that holds one packed vector in a plain table, else None."""
-        source = view.batch_source
-        plain = isinstance(source, stock.PostgreSQLSource) and source.get_table_query_string()[:1] != "("
-        if not plain or len(features) != 1 or source.field_mapping:
-            return None
-        width = next((field.tags.get("width") for field in view.features if field.name == features[0]), None)
-        if width is None:
-            return None
-        renamed = view.projection.join_key_map
-        return cls(
-            view, [renamed.get(column.name, column.name) for column in view.entity_columns], features[0], int(width)
-        )
-
-    def lateral(self, alias: sql.Identifier, entity_keys: list[sql.Identifier], *, by_created: bool) -> sql.Composed:
-        """Return the join that finds the latest row at or before `entities.at`."""
-        conditions = [
-            sql.SQL("s.{} = entities.{}").format(sql.Identifier(column), key)
-            for column, key in zip(self.columns, entity_keys, strict=True)
-        ]
-        conditions.append(sql.SQL("s.{} <= entities.at").format(self.at))
-        if self.ttl_s:
-            conditions.append(
-                sql.SQL("s.{} >= entities.at - make_interval(secs => {})").format(self.at, sql.Literal(self.ttl_s))
-            )
-        if by_created and self.created is not None:
-            conditions.append(sql.SQL("s.{} <= entities.at").format(self.created))
-        order = [column for column in (self.at, self.created) if column is not None]
-        return sql.SQL(
-            "left join lateral (select s.{} as vector from {} s where {} order by {} limit 1) {} on true"
-        ).format(
-            sql.Identifier(self.feature),
-            self.table,
-            sql.SQL(" and ").join(conditions),
-            sql.SQL(", ").join(sql.SQL("s.{} desc").format(column) for column in order),
-            alias,
-        )
-
-
 class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
     """A point-in-time join of packed views that has not run yet."""
 
@@ -100,61 +51,135 @@ class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
         config: RepoConfig,
         entities: pd.DataFrame,
         time_column: str,
-        views: list[_View],
+        views: list[JoinView],
         *,
         full_feature_names: bool,
         on_demand_feature_views: list[OnDemandFeatureView],
         metadata: RetrievalMetadata,
         by_created: bool,
+        done: list[Vectors] | None = None,
     ) -> None:
         super().__init__("", config, full_feature_names, on_demand_feature_views, metadata)
         self._entities = entities
         self._time_column = time_column
         self._views = views
         self._by_created = by_created
+        self._done = done
 
     def to_sql(self) -> str:
         """Return the join as text; `entities` is a temporary table of (row, keys, at)."""
-        return self._join()[0].as_string(None)
+        return self._join(range(len(self._views)))[0].as_string(None)
 
     def _keys(self) -> list[str]:
         return sorted({key for view in self._views for key in view.keys})
 
-    def _join(self) -> tuple[sql.Composed, np.dtype[np.void]]:
+    def _join(self, numbers: Sequence[int]) -> tuple[sql.Composed, np.dtype[np.void]]:
+        """Return the query that looks up the views of these `numbers` row by row, and the type of its records."""
         names = {key: sql.Identifier(f"key_{position}") for position, key in enumerate(self._keys())}
-        aliases = [sql.Identifier(f"v{position}") for position in range(len(self._views))]
         columns: list[sql.Composable] = [sql.SQL("entities.row")]
-        fields = [scalar("row", "int4")]
-        for position, (view, alias) in enumerate(zip(self._views, aliases, strict=True)):
+        fields, joins = [scalar("row", "int4")], []
+        for number in numbers:
+            view, alias = self._views[number], sql.Identifier(f"v{number}")
             columns.append(
                 # A missing vector travels as zeros with a flag, so that every record has one size.
                 sql.SQL("{}.vector is not null, coalesce({}.vector, array_fill(0::real, array[{}]))").format(
                     alias, alias, sql.Literal(view.width)
                 )
             )
-            fields += [scalar(f"p{position}", "bool"), vector(f"v{position}", view.width)]
-        joins = [
-            view.lateral(alias, [names[key] for key in view.keys], by_created=self._by_created)
-            for view, alias in zip(self._views, aliases, strict=True)
-        ]
+            fields += [scalar(f"p{number}", "bool"), vector(f"v{number}", view.width)]
+            joins.append(view.lateral(alias, [names[key] for key in view.keys], by_created=self._by_created))
         query = sql.SQL("select {} from pg_temp.entities {}").format(
             sql.SQL(", ").join(columns), sql.SQL(" ").join(joins)
         )
         return query, record(*fields)
 
-    def vectors(self) -> list[tuple[Float32, NDArray[np.bool_]]]:
-        """Run the join: per view float32[n, width] in the order of the entities, and which rows are present."""
+    def vectors(self) -> list[Vectors]:
+        """Run the join: per view float32[n, width] in the order of the entities, and which rows are present.
+
+        Each table is either read once in order or looked up per row, whichever visits fewer rows.
+        """
+        if self._done is not None:
+            return self._done
+        found: dict[int, Vectors] = {}
+        with _connection(self.config) as connection, connection.cursor() as cursor:
+            # One snapshot for all views: they must agree about the past even while rows are written.
+            cursor.execute("set transaction isolation level repeatable read")
+            # Compiling expressions for an index lookup costs more than the lookups.
+            cursor.execute("set local jit = off")
+            for numbers in self._by_table():
+                if self._reads_in_order(cursor, numbers):
+                    found.update(self._read_in_order(cursor, numbers))
+            rest = [number for number in range(len(self._views)) if number not in found]
+            if rest:
+                found.update(self._look_up(cursor, rest))
+        return [found[number] for number in range(len(self._views))]
+
+    def _by_table(self) -> list[list[int]]:
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for number, view in enumerate(self._views):
+            groups.setdefault((view.table_name, view.feature, view.ttl_s), []).append(number)
+        return list(groups.values())
+
+    def _reads_in_order(self, cursor: psycopg.Cursor[Any], numbers: list[int]) -> bool:
+        view = self._views[numbers[0]]
+        if self._by_created or len(view.columns) != 1:
+            return False
+        keys = [self._entities[self._views[number].keys[0]] for number in numbers]
+        if any(len(key) and int(key.abs().max()) >= LARGEST_EXACT for key in keys):
+            return False
+        cursor.execute(
+            "select reltuples from pg_class where oid = to_regclass(%s)", (view.table.as_string(cursor.connection),)
+        )
+        row = cursor.fetchone()
+        # Never analysed (-1): its size is unknown, and a lookup is never a disaster.
+        return row is not None and 0 <= row[0] <= ROWS_PER_LOOKUP * len(self._entities) * len(numbers)
+
+    def _read_in_order(self, cursor: psycopg.Cursor[Any], numbers: list[int]) -> dict[int, Vectors]:
+        view, n = self._views[numbers[0]], len(self._entities)
+        at = np.tile(_micros(self._entities[self._time_column]), len(numbers))
+        keys = np.concatenate([self._entities[self._views[number].keys[0]].to_numpy(np.int64) for number in numbers])
+        query, kind = view.in_order(int(at.max()) if len(at) else 0)
+        blocks = (
+            (block["key"].astype(np.int64), micros_of(block, "at"), values_of(block, "values"))
+            for block in copy_out(cursor, query, kind)
+        )
+        values, present = as_of_join(keys, at, blocks, view.width, round(view.ttl_s * 1e6))
+        return {
+            number: (values[place * n : (place + 1) * n], present[place * n : (place + 1) * n])
+            for place, number in enumerate(numbers)
+        }
+
+    def _look_up(self, cursor: psycopg.Cursor[Any], numbers: list[int]) -> dict[int, Vectors]:
         n = len(self._entities)
-        query, kind = self._join()
-        found = [(np.zeros((n, view.width), dtype=np.float32), np.zeros(n, dtype=np.bool_)) for view in self._views]
-        with closing(stock._get_conn(self.config.offline_store)) as connection, connection.cursor() as cursor:  # noqa: SLF001 - pinned, and covered by the equality test
-            self._upload(cursor)
-            for block in copy_out(cursor, query, kind):
-                rows = block["row"].astype(np.int64)
-                for position, (values, present) in enumerate(found):
-                    values[rows] = values_of(block, f"v{position}")
-                    present[rows] = block[f"p{position}"]
+        query, kind = self._join(numbers)
+        found = {
+            number: (np.zeros((n, self._views[number].width), dtype=np.float32), np.zeros(n, dtype=np.bool_))
+            for number in numbers
+        }
+        self._upload(cursor)
+        for block in copy_out(cursor, query, kind):
+            rows = block["row"].astype(np.int64)
+            for number, (values, present) in found.items():
+                values[rows] = values_of(block, f"v{number}")
+                present[rows] = block[f"p{number}"]
         return found
+
+    def slices(self, rows: int) -> Iterator[pa.Table]:
+        """Run the join once and yield what `to_arrow` would return, on-demand views included, `rows` at a time."""
+        done = self.vectors()
+        for start in range(0, len(self._entities), rows):
+            part = FastRetrievalJob(
+                self.config,
+                self._entities.iloc[start : start + rows],
+                self._time_column,
+                self._views,
+                full_feature_names=self.full_feature_names,
+                on_demand_feature_views=self.on_demand_feature_views,
+                metadata=self.metadata,
+                by_created=self._by_created,
+                done=[(values[start : start + rows], present[start : start + rows]) for values, present in done],
+            )
+            yield part.to_arrow()
 
     def _upload(self, cursor: psycopg.Cursor[Any]) -> None:
         """Put the entities into a table that dies with the connection: a killed job leaves nothing behind."""
@@ -170,8 +195,6 @@ class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
         )
         copy_in(cursor, sql.SQL("copy pg_temp.entities from stdin (format binary)").format(), records)
         cursor.execute("analyze pg_temp.entities")
-        # Compiling expressions for an index lookup costs more than the lookups.
-        cursor.execute("set local jit = off")
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         del timeout  # the stock store ignores it too
@@ -202,7 +225,7 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         wanted, _ = offline_utils._get_requested_feature_views_to_features_dict(  # noqa: SLF001 - pinned
             feature_refs, feature_views, on_demand
         )
-        views = [_View.of(view, features) for view, features in wanted.items()]
+        views = [JoinView.of(view, features) for view, features in wanted.items()]
         if not isinstance(entity_df, pd.DataFrame) or not views or None in views:
             return stock.PostgreSQLOfflineStore.get_historical_features(
                 config,
@@ -244,10 +267,9 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
 
         A block is (user_ids int64[n], event times in microseconds int64[n], values float32[n, width]).
         """
-        plan = _View.of(view, [view.features[0].name])
+        plan = JoinView.of(view, [view.features[0].name])
         if plan is None:
             raise TypeError(f"The view {view.name} does not hold one packed vector.")
-        connection = stock._get_conn(config.offline_store)  # noqa: SLF001 - pinned, and covered by a test
         key = sql.Identifier(plan.columns[0])
         within = sql.SQL("{} between {} and {}").format(
             plan.at, sql.Literal(start.astimezone(UTC)), sql.Literal(end.astimezone(UTC))
@@ -255,7 +277,8 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         count = sql.SQL("select count(*) from (select distinct {} from {} where {}) people").format(
             key, plan.table, within
         )
-        row = connection.execute(count).fetchone()
+        with _connection(config) as connection:
+            row = connection.execute(count).fetchone()
         order = [sql.SQL("{} desc").format(column) for column in (key, plan.at, plan.created) if column is not None]
         # Descending throughout, which is the primary key read backwards.
         query = sql.SQL("select distinct on ({}) {}, {}, {} from {} where {} order by {}").format(
@@ -264,7 +287,7 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         kind = record(scalar("key", "int8"), scalar("at", "timestamptz"), vector("values", plan.width))
 
         def blocks() -> Iterator[tuple[Int64, Int64, Float32]]:
-            with closing(connection), connection.cursor() as cursor:
+            with _connection(config) as connection, connection.cursor() as cursor:
                 for block in copy_out(cursor, query, kind, block_rows):
                     yield block["key"].astype(np.int64), micros_of(block, "at"), values_of(block, "values")
 
@@ -276,7 +299,7 @@ def sweep_entity_tables(config: RepoConfig) -> int:
 
     Call it only while no such job runs; jobs of the fast store leave none.
     """
-    with closing(stock._get_conn(config.offline_store)) as connection:  # noqa: SLF001 - pinned
+    with _connection(config) as connection:
         tables = connection.execute(
             "select schemaname, tablename from pg_tables where schemaname = %s and tablename like %s",
             (config.offline_store.db_schema, r"feast\_entity\_df\_%"),
@@ -285,6 +308,10 @@ def sweep_entity_tables(config: RepoConfig) -> int:
             connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(schema, table)))
         connection.commit()
     return len(tables)
+
+
+def _connection(config: RepoConfig) -> closing[psycopg.Connection[Any]]:
+    return closing(stock._get_conn(config.offline_store))  # noqa: SLF001 - pinned, and covered by the equality test
 
 
 def _micros(times: "pd.Series[Any]") -> Int64:

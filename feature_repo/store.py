@@ -30,7 +30,8 @@ Progress = Callable[[str, int, int], None]
 """Called with the view's name, the people done and the people in all."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-CHUNK_PAIRS = 50_000
+CHUNK_PAIRS = 400_000  # joined at once: 200 MB of vectors
+SLICE_PAIRS = 25_000  # turned into features at once: Feast makes one Python object per vector
 CHUNK_PEOPLE = 2_000
 DAY_S = 86_400.0
 
@@ -116,6 +117,7 @@ def historical_ranking_features(
     score_backward, similarity_to_liked, liked_requester. Joined and computed by Feast, `chunk` pairs at a time.
     """
     from feature_repo.definitions import PAIR_VIEW, SERVICE, VALUES
+    from feature_repo.offline_store import FastRetrievalJob
 
     user_views(store)
     service = store.get_feature_service(SERVICE)
@@ -123,10 +125,13 @@ def historical_ranking_features(
     for start in range(0, len(pairs), chunk):
         part = pairs.iloc[start : start + chunk]
         job = store.get_historical_features(_entities(part), service, full_feature_names=True)
-        vectors = job.to_arrow().column(f"{PAIR_VIEW}__{VALUES}").combine_chunks()
-        out[start : start + len(part)] = _matrix(vectors, len(part))
+        # One join for the chunk, features a slice at a time; the stock store's job knows no slices.
+        tables = job.slices(SLICE_PAIRS) if isinstance(job, FastRetrievalJob) else [job.to_arrow()]
+        for table in tables:
+            out[start : start + table.num_rows] = _matrix(table.column(f"{PAIR_VIEW}__{VALUES}"), table.num_rows)
+            start += table.num_rows  # noqa: PLW2901 - the slices of a chunk follow each other
         if progress is not None:
-            progress(PAIR_VIEW, min(start + chunk, len(pairs)), len(pairs))
+            progress(PAIR_VIEW, start, len(pairs))
     return out
 
 
@@ -149,7 +154,7 @@ def _entities(pairs: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _matrix(vectors: Any, n: int) -> Float32:
-    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    flat = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if len(flat) != n * len(RANKING_FEATURES):
         raise MalformedFeatures(f"Feast returned {len(flat)} values for {n} pairs of {len(RANKING_FEATURES)} features.")
     return np.asarray(flat, dtype=np.float32).reshape(n, len(RANKING_FEATURES))

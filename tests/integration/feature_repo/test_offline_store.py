@@ -38,14 +38,20 @@ def stores(settings: Settings, endpoints: Endpoints) -> tuple[Any, Any]:
 
 
 @pytest.mark.usefixtures("ties")
-@pytest.mark.parametrize("made_visible", ["any time", "by then"])
+@pytest.mark.parametrize(
+    ("way", "made_visible"), [("in order", "any time"), ("looked up", "any time"), ("looked up", "by then")]
+)
 def test_the_fast_store_returns_the_rows_of_the_stock_store(
     store: Any,
     connected_settings: Settings,
     endpoints: Endpoints,
     connection: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
     made_visible: str,
 ) -> None:
+    from feature_repo import offline_store
+
     rng = np.random.default_rng(3)
     with connection.cursor() as cursor:
         for layout in (PROFILE, ACTIVITY, RECIPROCITY):
@@ -59,6 +65,7 @@ def test_the_fast_store_returns_the_rows_of_the_stock_store(
                     f"insert into features.{layout.name} values (%s, %s, %s, %s)",  # noqa: S608
                     (int(rng.integers(1, 30)), event, created, values),
                 )
+    connection.execute("analyze")
     connection.commit()
     n = 300
     entities = pd.DataFrame(
@@ -69,6 +76,7 @@ def test_the_fast_store_returns_the_rows_of_the_stock_store(
         }
     )
     entities["pair"] = np.arange(n)
+    monkeypatch.setattr(offline_store, "ROWS_PER_LOOKUP", 1e9 if way == "in order" else -1.0)
     fast, stock = stores(connected_settings, endpoints)
     service = fast.get_feature_service("ranking_v1")
     refs = [f"{projection.name_to_use()}:values" for projection in service.feature_view_projections[:-1]]
