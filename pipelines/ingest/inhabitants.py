@@ -73,7 +73,7 @@ def settle(n_people: int, rng: np.random.Generator, *, start_s: int, until_s: in
     city, latitude, longitude, nearby = _homes(n_people, rng)
     trait = rng.standard_normal((n_people, N_LATENT), dtype=np.float32)
     # Like attracts like, to a degree.
-    taste = np.float32(0.45) * trait + np.float32(0.893) * rng.standard_normal((n_people, N_LATENT), dtype=np.float32)
+    taste = np.float32(0.5) * trait + np.float32(0.866) * rng.standard_normal((n_people, N_LATENT), dtype=np.float32)
     fame = rng.standard_normal(n_people, dtype=np.float32)
     popularity = np.exp(np.float32(0.6) * fame)
     return Inhabitants(
@@ -94,7 +94,7 @@ def settle(n_people: int, rng: np.random.Generator, *, start_s: int, until_s: in
         taste=taste,
         trait=trait,
         popularity=popularity,
-        pickiness=np.float32(0.8) * rng.standard_normal(n_people, dtype=np.float32),
+        pickiness=np.float32(0.6) * rng.standard_normal(n_people, dtype=np.float32),
         activity=np.exp(np.float32(0.7) * rng.standard_normal(n_people, dtype=np.float32) - np.float32(0.245)),
         nearby_cities=nearby,
     )
@@ -143,7 +143,7 @@ def _age_ranges(
 
 
 def _homes(n_people: int, rng: np.random.Generator) -> tuple[NDArray[np.int16], Floats, Floats, NDArray[np.int16]]:
-    n_cities = int(np.clip(np.sqrt(n_people) / 16, 2, 80))
+    n_cities = int(np.clip(n_people / 3_000, 2, 80))
     latitude, longitude = rng.uniform(43.0, 53.0, n_cities), rng.uniform(-2.0, 18.0, n_cities)
     share = 1.0 / np.arange(1, n_cities + 1) ** 0.8
     city = rng.choice(n_cities, size=n_people, p=share / share.sum()).astype(np.int16)
@@ -164,6 +164,8 @@ def _distances(n_people: int, rng: np.random.Generator) -> Floats:
 def _interests(trait: Floats, rng: np.random.Generator) -> NDArray[np.uint64]:
     n_people, n_interests = len(trait), len(INTERESTS)
     loadings = rng.standard_normal((N_LATENT, n_interests), dtype=np.float32)
+    # Interests tell mostly of the first traits, which matter most.
+    loadings *= np.float32(0.75) ** np.arange(N_LATENT, dtype=np.float32)[:, None]
     loadings /= np.linalg.norm(loadings, axis=0)
     n_chosen = rng.integers(2, 9, n_people)
     bits = np.empty(n_people, np.uint64)

@@ -21,7 +21,7 @@ from pipelines.ingest.copying import copy_table
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.inhabitants import ATTRIBUTES
 from pipelines.ingest.report import ImportReport
-from pipelines.ingest.synthetic import World, midnight
+from pipelines.ingest.synthetic import WORLD_VERSION, World, midnight
 from pipelines.ingest.transaction import Progress, importing, no_progress
 
 _PEOPLE_CHUNK = 100_000
@@ -66,6 +66,7 @@ def import_synthetic(
         "seed": seed,
         "interactions_per_person": interactions_per_person,
         "days": days,
+        "version": WORLD_VERSION,
     }
     if until is not None:
         wanted["until"] = until.astimezone(UTC).isoformat()

@@ -148,6 +148,7 @@ def test_everybody_is_of_age_and_asks_for_a_sensible_range(world: World) -> None
         {"days": 1},
         {"interactions_per_person": -1},
         {"until": "2026-01-01T00:00:00"},
+        {"version": 0},
     ],
 )
 def test_a_world_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
