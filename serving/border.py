@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from infra.clock import Clock
+from infra.metrics import serving_metrics
 from serving import context, responses, strict_json
 from serving.context import RequestContext
 from serving.errors import (
@@ -35,6 +36,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+PAGES = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/docs.json"})
+"""Routes that metrics name beside the two calls; every other path is `other`."""
 _log = structlog.get_logger(__name__)
 
 
@@ -70,7 +73,15 @@ class Border:
                 await outlet.refuse(RequestTimeout(f"Not answered within {self._timeout_s} s: try again."))
             except Exception as error:  # noqa: BLE001 nothing leaves without the envelope; defect() logs it
                 await outlet.refuse(responses.defect(error))
+            self._measure(scope, outlet)
             _log.info("request", method=scope["method"], status=outlet.status, ms=outlet.elapsed_ms())
+
+    def _measure(self, scope: Scope, outlet: "_Outlet") -> None:
+        path = scope["path"]
+        route = path if path in self._models or path in PAGES else "other"
+        metrics = serving_metrics()
+        metrics.requests.labels(route, str(outlet.status)).inc()
+        metrics.request_seconds.labels(route).observe(outlet.elapsed_ms() / 1000)
 
     async def _inlet(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
         model = self._models.get(scope["path"]) if scope["method"] == "POST" else None

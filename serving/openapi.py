@@ -58,7 +58,7 @@ _REQUEST_ID = {
     "in": "header",
     "required": False,
     "description": "A UUID of yours; anything else is replaced by one of ours.",
-    "schema": {"type": "string", "format": "uuid"},
+    "schema": {"type": "string"},
 }
 _EXAMPLE_ERROR = {
     "error": {"code": "unknown_user", "message": "Nobody has the id 42.", "details": []},

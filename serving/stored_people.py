@@ -39,10 +39,9 @@ class StoredPeople:
 
     def many(self, user_ids: NDArray[int64]) -> People:
         """Return those of `user_ids` that the store knows; nobody when it does not answer."""
-        if not len(user_ids):
-            return People.empty()
         try:
-            people = self._opened().read_many(user_ids, self._at())
+            reader = self._opened()  # also for nobody: the first request must not wait for Feast to be imported
+            people = reader.read_many(user_ids, self._at()) if len(user_ids) else People.empty()
         except Exception as error:  # noqa: BLE001 Feast, its registry and its client each raise errors of their own
             self.problem = f"The online feature store cannot be read: {type(error).__name__}."
             _log.warning("online_store_failed", why=str(error))

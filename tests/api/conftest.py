@@ -1,0 +1,112 @@
+"""The serving app as BentoML runs it, in a process of its own, on this worker's Postgres and Redis."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from feature_repo.store import apply_catalogue, open_feature_store
+from infra.endpoints import Endpoints
+from tests.conftest import make_settings
+from tests.serving_world import insert_people, remember_town
+
+ROOT = Path(__file__).parents[2]
+PEOPLE = 40
+START_S = 120.0
+
+
+@dataclass
+class Served:
+    """A running serving app and a client of it."""
+
+    client: httpx.Client
+    log: Path
+
+    def recommend(self, user_id: int, **request: Any) -> dict[str, Any]:
+        """Ask for people; fails unless the answer is 200."""
+        response = self.client.post("/v1/recommendations", json={"user_id": user_id, **request})
+        assert response.status_code == 200, response.text
+        return dict(response.json())
+
+    def wait_for(self, people: int) -> None:
+        """Wait until the snapshot holds so many people."""
+        until = time.monotonic() + 30
+        while self.client.get("/health").json()["population"]["people"] != people:
+            assert time.monotonic() < until, "the snapshot did not follow"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def served(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One app for all API tests of this worker: a release from the local copy, no MLflow, no exploration."""
+    root = tmp_path_factory.mktemp("served")
+    data_dir = root / "duet"
+    settings = make_settings(data_dir)
+    apply_catalogue(open_feature_store(settings, endpoints))
+    remember_town(data_dir, range(1, PEOPLE + 1), root / "written")
+    port = free_port()
+    log = root / "serving.log"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
+        **endpoints.environment(),
+        "BENTOML_HOME": str(root / "bentoml"),
+        "DUET_ENVIRONMENT": "test",
+        "DUET_DATA_DIR": str(data_dir),
+        "DUET_SERVING__PORT": str(port),
+        "DUET_SERVING__TIMEOUT_S": "10",
+        "DUET_SERVING__DEADLINE_MS": "5000",
+        "DUET_SERVING__EXPLORATION_SHARE": "0",
+        "DUET_SERVING__SNAPSHOT_REFRESH_S": "0.2",
+        "DUET_SERVING__MAX_BODY_BYTES": "4096",
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Duet", "--host", "127.0.0.1"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], env=environment, cwd=ROOT, stdout=output, stderr=output
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+            wait_until_ready(client, process, log)
+            yield Served(client, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture
+def town(served: Served, connection: psycopg.Connection[Any]) -> Served:
+    """The app over people 1..40 of the town, fresh for each test."""
+    insert_people(connection, PEOPLE)
+    served.wait_for(PEOPLE)
+    return served
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the app is ready, degraded or not."""
+    until = time.monotonic() + START_S
+    while True:
+        assert process.poll() is None, log.read_text()
+        try:
+            if client.get("/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.2)

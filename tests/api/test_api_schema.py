@@ -1,0 +1,36 @@
+"""Whatever the OpenAPI document allows or forbids, the service does: schemathesis with all its checks."""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.config import SchemathesisConfig
+
+from serving.openapi import document
+from tests.api.conftest import Served
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+# JSON Schema cannot say that two ids differ, that a time is not in the future or that a range is in order: such
+# requests are valid to schemathesis and rightly refused with 422. Their own tests are beside the models.
+CONFIG = SchemathesisConfig.from_dict(
+    {"checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "422"]}}}
+)
+schema = schemathesis.openapi.from_dict(document(), config=CONFIG)
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=False)
+def test_the_service_keeps_to_its_document(case: Any, town: Served) -> None:
+    case.call_and_validate(base_url=str(town.client.base_url))
+
+
+def test_the_document_has_examples_for_both_calls(town: Served) -> None:
+    served = town.client.get("/docs.json").json()
+    assert served == document()
+    for path in ("/v1/recommendations", "/v1/interactions"):
+        call = served["paths"][path]["post"]
+        assert call["requestBody"]["content"]["application/json"]["examples"]
+        assert all("example" in reply["content"]["application/json"] for reply in call["responses"].values())
