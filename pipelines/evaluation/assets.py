@@ -56,8 +56,8 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         figures=report.figures,
         tables={"evaluation.csv": report.table.to_csv(index=False), "evaluation_wide.csv": wide.to_csv(index=False)},
         tags=tags,
-        dagster_run_id=context.run_id,
-        dagster_url=platform.run_url(context.run_id),
+        dagster_run_id=context.run.run_id,
+        dagster_url=platform.run_url(context.run.run_id),
     )
     digest = combined_digest({"table": report.table.to_csv(index=False), "config": parameters, **tags})
     with platform.state.staging("evaluation") as scratch:
@@ -69,7 +69,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         directory = platform.state.adopt(staged, "evaluation", digest)
     platform.state.publish(
         Current(
-            asset="evaluation", path=directory, digest=digest, run_id=context.run_id, as_of=judged.as_of,
+            asset="evaluation", path=directory, digest=digest, run_id=context.run.run_id, as_of=judged.as_of,
             t0=judged.t0, t1=judged.t1, inputs={**judged.inputs, "ranker": judged.digest},
             facts={"protocol": report.protocol, "mlflow_run": run},
         )

@@ -70,7 +70,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
     directory.mkdir(parents=True, exist_ok=True)
     platform.state.publish(
         Current(
-            asset="features", path=directory, digest=digest, run_id=context.run_id, as_of=pointer.as_of,
+            asset="features", path=directory, digest=digest, run_id=context.run.run_id, as_of=pointer.as_of,
             t0=pointer.t0, t1=pointer.t1, inputs=snapshot.digests, facts={"history": config.history, "rows": total},
         )
     )  # fmt: skip

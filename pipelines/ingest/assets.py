@@ -75,7 +75,7 @@ def snapshots(
     from psycopg import IsolationLevel
 
     config = read_config(context, SnapshotConfig)
-    state, docs = platform.state, platform.docs_directory(context.run_id)
+    state, docs = platform.state, platform.docs_directory(context.run.run_id)
 
     def progress(what: str, rows: int) -> None:
         context.log.info(f"{what}: {rows:,} rows written")
@@ -109,7 +109,7 @@ def snapshots(
         windows = _windows(interactions, config)
         pointers: list[Current | None] = [None, None]
         if people_report.passed and report.passed:
-            base = {"run_id": context.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
+            base = {"run_id": context.run.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
             pointers = _accept(state, taken_people, taken, base)
         figures = _figures(interactions)
     yield dg.MaterializeResult(

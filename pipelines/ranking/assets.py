@@ -69,7 +69,7 @@ def ranking_dataset(
         directory = platform.state.adopt(staged, "ranking_dataset", digest)
     platform.state.publish(
         Current(
-            asset="ranking_dataset", path=directory, digest=digest, run_id=context.run_id, as_of=made.as_of,
+            asset="ranking_dataset", path=directory, digest=digest, run_id=context.run.run_id, as_of=made.as_of,
             t0=made.t0, t1=made.t1, inputs=inputs, facts={"rows": len(frame), "schema": schema},
         )
     )  # fmt: skip
@@ -131,11 +131,11 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
             parameters, report.metrics(), figures,
             {"feature_importance.csv": "\n".join(["feature,share", *(f"{r['feature']},{r['share_of_gain']}" for r in importance)])},
         ),
-        context.run_id,
+        context.run.run_id,
     )  # fmt: skip
     platform.state.publish(
         Current(
-            asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=context.run_id,
+            asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=context.run.run_id,
             as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
             inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": report.order.order},
         )

@@ -25,7 +25,7 @@ def release_candidate(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult[Any]:
     """Verify the set, tag its versions and say how to promote it."""
-    candidate = find_candidate(platform, context.run_id)
+    candidate = find_candidate(platform, context.run.run_id)
     versions = register_candidate(platform, candidate)
     inputs = {**candidate.index.inputs, "candidate_index": candidate.index.digest, "ranker": candidate.ranker.digest}
     digest = combined_digest({key: inputs[key] for key in ("embeddings", "candidate_index", "ranker")})
@@ -33,7 +33,7 @@ def release_candidate(
     directory.mkdir(parents=True, exist_ok=True)
     platform.state.publish(
         Current(
-            asset="release_candidate", path=directory, digest=digest, run_id=context.run_id,
+            asset="release_candidate", path=directory, digest=digest, run_id=context.run.run_id,
             as_of=candidate.index.as_of, t0=candidate.index.t0, t1=candidate.index.t1,
             inputs=inputs, facts={"release": versions.release_id},
         )

@@ -64,9 +64,9 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         ArtifactKind.EMBEDDING,
         lambda directory: embedding.save(directory, lineage, report.metrics()),
         Explanation(config.model_dump(mode="json"), report.metrics(), figures, {}),
-        context.run_id,
+        context.run.run_id,
     )
-    _publish(platform, registered, pointer, context.run_id, {})
+    _publish(platform, registered, pointer, context.run.run_id, {})
     return dg.MaterializeResult(
         metadata=_metadata(registered, report.metrics(), figures)
         | {"dagster/row_count": report.people, "t0": str(pointer.t0), "dimensions": report.dimensions}
@@ -98,7 +98,7 @@ def candidate_index(
     config = read_config(context, IndexStep)
     pointer = platform.state.require("interactions")
     made = platform.state.find("embeddings")
-    if made is None or made.run_id != context.run_id:
+    if made is None or made.run_id != context.run.run_id:
         made = production_or_newest(platform, ArtifactKind.EMBEDDING)
     context.log.info(f"indexing with embedding version {made.version} ({made.digest[:12]})")
     snapshot = platform.snapshot(pointer)
@@ -120,9 +120,9 @@ def candidate_index(
         ArtifactKind.INDEX,
         lambda directory: index.save(directory, lineage, config.model_dump(mode="json"), metrics),
         Explanation(config.model_dump(mode="json"), metrics, figures, {}),
-        context.run_id,
+        context.run.run_id,
     )
-    _publish(platform, registered, pointer, context.run_id, {"embeddings": made.digest})
+    _publish(platform, registered, pointer, context.run.run_id, {"embeddings": made.digest})
     return dg.MaterializeResult(
         metadata=_metadata(registered, metrics, figures)
         | {

@@ -1,0 +1,209 @@
+"""The whole training on a tiny world, with real Postgres, Redis, Feast, MLflow and Dagster."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from infra.clock import FixedClock
+from infra.endpoints import Endpoints
+from infra.postgres import connect
+from infra.settings import Settings
+from pipelines.definitions import build_definitions
+from pipelines.errors import InvalidSetting, RunFailed
+from pipelines.ingest.world_import import import_synthetic
+from pipelines.resources import Platform
+from pipelines.running import Listener, RunStory, open_instance, run_job
+from registry.artifacts import verify_artifact
+from registry.contracts import ArtifactKind
+from registry.mlflow_rest import MlflowRest
+from tests.conftest import empty_tables, make_settings
+
+pytestmark = [
+    pytest.mark.xdist_group("mlflow"),
+    pytest.mark.timeout(600),
+    # Libraries' own deprecations inside a whole training are not ours to mend.
+    pytest.mark.filterwarnings("default"),
+]
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+PEOPLE = 150
+SMALL = {
+    "embeddings": {"dimensions": 8, "iterations": 5},
+    "ranker": {"rounds": 30, "early_stopping_rounds": 5},
+    "features": {"max_snapshots": 8},
+    "evaluation": {"bootstrap_rounds": 50},
+}
+
+
+@pytest.fixture(scope="module")
+def platform(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform on a fresh data directory with one small world, and a clock five months after its end."""
+    data_dir = tmp_path_factory.mktemp("training") / "duet"
+    settings = make_settings(data_dir)
+    with ExitStack() as stack:
+        with connect(mlflow_endpoints.database_url) as connection:
+            empty_tables(connection)
+            import_synthetic(
+                connection,
+                people=PEOPLE,
+                seed=3,
+                data_dir=data_dir,
+                clock=FixedClock(datetime(2026, 1, 1, tzinfo=UTC)),
+            )
+        made = Platform(settings, mlflow_endpoints, FixedClock(NOW))
+        stack.callback(made.close)
+        yield made
+
+
+def train(platform: Platform, job: str = "train_all", **settings: dict[str, Any]) -> RunStory:
+    chosen = {step: values for step, values in {**SMALL, **settings}.items() if step in steps_of(job)}
+    return run_job(platform, job, chosen, 1, Listener())
+
+
+def steps_of(job: str) -> set[str]:
+    return {node.name for node in build_definitions().resolve_job_def(job).nodes_in_topological_order}
+
+
+def digests(platform: Platform) -> dict[str, str]:
+    names = ("people", "interactions", "embeddings", "candidate_index", "ranking_dataset", "ranker", "evaluation")
+    return {name: platform.state.require(name).digest for name in names}
+
+
+def versions(platform: Platform) -> dict[str, list[int]]:
+    with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
+        return {kind.value: [version.version for version in rest.versions(kind)] for kind in ArtifactKind}
+
+
+@pytest.fixture(scope="module")
+def trained(platform: Platform) -> RunStory:
+    return train(platform)
+
+
+def test_training_makes_a_coherent_release_candidate(platform: Platform, trained: RunStory) -> None:
+    candidate = platform.state.require("release_candidate")
+    with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
+        assert rest.release_candidate("latest").release_id == candidate.facts["release"]
+        tags = rest.version(ArtifactKind.INDEX, rest.release_candidate("latest").index).tags
+    assert tags["embedding_digest"] == platform.state.require("embeddings").digest
+    assert len(trained.steps) == 9
+
+
+def test_the_instant_of_old_data_is_just_after_their_end(platform: Platform, trained: RunStory) -> None:
+    pointer = platform.state.require("interactions")
+    assert (pointer.as_of - datetime.fromisoformat(str(pointer.facts["newest_at"]))).total_seconds() == 1
+    assert pointer.t0 is not None
+    assert pointer.t1 is not None
+    assert pointer.t0 < pointer.t1 < pointer.as_of
+
+
+def test_the_run_shows_in_dagster_with_tables_plots_and_links(platform: Platform, trained: RunStory) -> None:
+    with open_instance(platform) as instance:
+        run = instance.get_run_by_id(trained.run_id)
+        assert run is not None
+        assert run.is_success
+        event = instance.get_latest_materialization_event(dg.AssetKey("ranker"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        metadata = event.asset_materialization.metadata
+    assert isinstance(metadata["importance"], dg.TableMetadataValue)
+    assert "/#/models/duet-ranker/versions/" in str(metadata["mlflow"].value)
+    shown = [name for name in metadata if name.startswith("plot: ")]
+    assert {"plot: training curve", "plot: feature importance", "plot: calibration"} <= set(shown)
+    assert str(metadata[shown[0]].value).startswith("![training_curve](data:image/png;base64,")
+
+
+def test_the_evaluation_asks_the_oracle_of_a_generated_world(platform: Platform, trained: RunStory) -> None:
+    table = (platform.state.require("evaluation").path / "table.csv").read_text()
+    assert "oracle,true_match_precision_at_10" in table
+    assert "two_stage,ndcg_at_10" in table
+
+
+def test_the_same_inputs_give_the_same_digests_and_no_new_versions(platform: Platform, trained: RunStory) -> None:
+    before, registered = digests(platform), versions(platform)
+    kept = {name: platform.state.require(name).path for name in before}
+    # Without the files of the first run, nothing can be taken over from it by accident.
+    for path in kept.values():
+        shutil.rmtree(path)
+    train(platform)
+    assert digests(platform) == before
+    assert versions(platform) == registered
+
+
+def test_a_new_ranker_alone_builds_on_the_last_good_embeddings(platform: Platform, trained: RunStory) -> None:
+    embedding, registered = platform.state.require("embeddings"), versions(platform)
+    train(platform, "train_ranker", ranker={"rounds": 10, "max_depth": 2})
+    after = versions(platform)
+    assert platform.state.require("embeddings") == embedding
+    assert after["embedding"] == registered["embedding"]
+    assert len(after["ranker"]) == len(registered["ranker"]) + 1
+    assert str(platform.state.require("release_candidate").facts["release"]).endswith(f"r{after['ranker'][0]}")
+
+
+def test_a_newcomer_enters_the_rebuilt_index_of_the_same_embedding(platform: Platform, trained: RunStory) -> None:
+    from registry.item_index import ItemIndex
+
+    newcomer = PEOPLE + 1_000
+    embedding = platform.state.require("embeddings").digest
+    with platform.connection() as connection:
+        connection.execute(
+            "insert into duet.users (user_id, birth_date, gender, seeking, created_at) "
+            "values (%s, '1995-05-05', 'woman', '{man}', %s)",
+            (newcomer, NOW),
+        )
+    train(platform, "rebuild_index")
+    built = platform.state.require("candidate_index")
+    assert built.inputs["embeddings"] == embedding
+    assert newcomer in ItemIndex.load(built.path).user_ids
+    verify_artifact(built.path, built.digest)
+    with platform.connection() as connection:
+        connection.execute("delete from duet.users where user_id = %s", (newcomer,))
+
+
+def test_a_bad_value_is_refused_before_anything_is_recorded(platform: Platform) -> None:
+    with open_instance(platform) as instance:
+        before = instance.get_runs_count()
+    with pytest.raises(InvalidSetting, match="`max_depth` = 99: Input should be less than or equal to 16"):
+        train(platform, ranker={"max_depth": 99})
+    with pytest.raises(InvalidSetting, match="has no step `rankers`"):
+        run_job(platform, "train_all", {"rankers": {"max_depth": 9}}, 1, Listener())
+    with open_instance(platform) as instance:
+        assert instance.get_runs_count() == before
+
+
+def test_a_failing_expectation_stops_everything_after_it_and_shows_the_rows(
+    platform: Platform, trained: RunStory
+) -> None:
+    accepted, registered = platform.state.require("people"), versions(platform)
+    with platform.connection() as connection:
+        connection.execute("update duet.users set birth_date = '1850-01-01' where user_id = 7")
+    try:
+        with pytest.raises(RunFailed, match=r"step `snapshots` of `train_all` failed: .*age_years.*1 of 150 rows"):
+            train(platform)
+    finally:
+        with platform.connection() as connection:
+            connection.execute("update duet.users set birth_date = '1990-01-01' where user_id = 7")
+    assert platform.state.require("people") == accepted
+    assert versions(platform) == registered
+    with open_instance(platform) as instance:
+        run = instance.get_runs(limit=1)[0]
+        logs = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        found = [entry.dagster_event.asset_check_evaluation_data for entry in logs if entry.dagster_event]
+    failed = next(check for check in found if check.check_name == "people_expectations")
+    rows = failed.metadata["failed"].value
+    assert rows.records[0].data["column"] == "age_years"
+    assert '"user_id": "7"' in str(rows.records[0].data["samples"])
+    assert Path(str(failed.metadata["data_docs"].value)).is_file()
+
+
+def test_a_step_alone_says_what_is_missing(platform: Platform, tmp_path: Path) -> None:
+    empty = Platform(
+        Settings(**{**platform.settings.model_dump(), "data_dir": tmp_path}), platform.endpoints, platform.clock
+    )
+    with pytest.raises(RunFailed, match="no `embeddings` was made under .* run the job `train_all` first"):
+        train(empty, "train_ranker")
