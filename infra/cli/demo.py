@@ -154,14 +154,20 @@ class _Steps:
 
 @contextmanager
 def _platform(steps: _Steps) -> Iterator[None]:
-    """Have the platform for the length of the block, and nothing of it afterwards."""
+    """Have the platform for the length of the block, and nothing of it afterwards.
+
+    Raises:
+        PlatformRunning: somebody else's runs on this data directory; it is left alone.
+    """
+    from infra.supervisor.platform import stop_platform
+    from infra.supervisor.state import refuse_running
+
+    refuse_running(steps.settings.data_dir)
     try:
         steps.run("start everything", "up", "--detach")
         yield
     finally:
         print_note("stopping everything")
-        from infra.supervisor.platform import stop_platform
-
         for number in SIGNALS:  # an impatient second Ctrl-C must not leave half of it running
             signal.signal(number, _hear_nothing)
         stop_platform(steps.settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from infra.cli import build_app
+from infra.cli import build_app, run
 from infra.cli.demo import _refusal, _release_in, _Steps
 from infra.cli.errors import DemoFailed
 from infra.settings import Settings
@@ -20,7 +20,7 @@ from infra.supervisor.errors import (
 )
 from infra.supervisor.processes import describe_exit, tail
 from infra.supervisor.spec import External, Service, Spec, Step, TcpProbe
-from infra.supervisor.state import Phase, PlatformState, ServicePhase
+from infra.supervisor.state import Phase, PlatformState, ServicePhase, platform_lock
 from infra.supervisor.supervisor import REVIVALS, Supervisor
 
 
@@ -118,6 +118,14 @@ def test_a_failing_step_of_the_demo_prints_its_command_and_its_last_words(
     printed = capsys.readouterr().err
     assert f"✗ look: duet --data-dir {tmp_path} status" in printed
     assert "│ error: no platform runs on" in printed
+
+
+def test_the_demo_leaves_a_platform_alone_that_runs_already(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with platform_lock(tmp_path):
+        assert run(["--data-dir", str(tmp_path), "demo", "--exit"], entries=[]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: a platform already runs on {tmp_path}")
+    assert "stopping everything" not in printed
 
 
 def test_the_demo_waits_for_the_release_that_was_promoted(tmp_path: Path) -> None:
