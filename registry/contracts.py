@@ -141,7 +141,7 @@ class ReleaseVersions:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version as the registry tells it; `aliases` is filled where the registry says so."""
+    """One registered version as the registry tells it."""
 
     kind: ArtifactKind
     version: int

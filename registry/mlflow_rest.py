@@ -67,13 +67,19 @@ class MlflowRest(ModelRegistry):
 
     def versions(self, kind: ArtifactKind) -> list[ModelVersion]:
         """List all versions, newest first."""
-        return self._search(f"name='{MODEL_NAMES[kind]}'", kind)
-
-    def versions_in_stage(self, kind: ArtifactKind, stage: str) -> list[ModelVersion]:
-        """List the versions that stand in a stage, newest first."""
-        # The search API cannot filter by stage, and get-latest-versions gives one per stage; serving needs only that
-        # one, but several can stand in a stage when somebody moved them by hand.
-        return [version for version in self.versions(kind) if version.stage == stage]
+        found: list[ModelVersion] = []
+        token: str | None = None
+        for _ in range(_MAX_PAGES):
+            params: dict[str, str | int] = {"filter": f"name='{MODEL_NAMES[kind]}'", "max_results": _PAGE}
+            if token:
+                params["page_token"] = token
+            answer = self._call("GET", "model-versions/search", params=params)
+            found += [_version(kind, row) for row in _rows(answer, "model_versions")]
+            next_token = answer.get("next_page_token")
+            token = next_token if isinstance(next_token, str) else None
+            if not token:
+                break
+        return sorted(found, key=lambda version: -version.version)
 
     def in_stage(self, stage: str) -> dict[ArtifactKind, ModelVersion]:
         """Return the newest version in the stage of each model: three small requests, cheap enough to poll."""
@@ -89,21 +95,6 @@ class MlflowRest(ModelRegistry):
             if standing:
                 found[kind] = max(standing, key=lambda version: version.version)
         return found
-
-    def _search(self, query: str, kind: ArtifactKind) -> list[ModelVersion]:
-        found: list[ModelVersion] = []
-        token: str | None = None
-        for _ in range(_MAX_PAGES):
-            params: dict[str, str | int] = {"filter": query, "max_results": _PAGE}
-            if token:
-                params["page_token"] = token
-            answer = self._call("GET", "model-versions/search", params=params)
-            found += [_version(kind, row) for row in _rows(answer, "model_versions")]
-            next_token = answer.get("next_page_token")
-            token = next_token if isinstance(next_token, str) else None
-            if not token:
-                break
-        return sorted(found, key=lambda version: -version.version)
 
     def version(self, kind: ArtifactKind, version: int) -> ModelVersion:
         """Return one version; raise UnknownVersion."""

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +65,25 @@ def test_a_writer_that_dies_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_artifact(tmp_path / "a", ArtifactKind.INDEX, {"index.bin": die})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_killed_while_writing_leaves_no_artefact_and_a_second_run_completes(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+from registry.artifacts import write_artifact
+from registry.contracts import ArtifactKind
+
+def die(path):
+    path.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_artifact(Path(sys.argv[1]), ArtifactKind.RANKER, {"model.txt": die})
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "a").exists()
+    assert verify_artifact(tmp_path / "a", write(tmp_path / "a").digest)
 
 
 def test_an_unfinished_directory_is_replaced(tmp_path: Path) -> None:
