@@ -14,9 +14,7 @@ _LAST_IMPORT = """
 """
 
 
-def truth_of_last_import(
-    connection: "Connection[Any]", user_ids: "npt.NDArray[np.int64]"
-) -> "LikeProbability | None":
+def truth_of_last_import(connection: "Connection[Any]", user_ids: "npt.NDArray[np.int64]") -> "LikeProbability | None":
     """Return the true like probability by user ids; None unless the last import generated all of these people."""
     found = connection.execute(_LAST_IMPORT).fetchone()
     if found is None or found[0] != "synthetic":

@@ -28,12 +28,12 @@ class RankerConfig(BaseModel):
 
     rounds: int = Field(default=600, ge=1, le=20_000, description="the most trees; early stopping uses fewer")
     early_stopping_rounds: int = Field(default=30, ge=1, le=1_000, description="rounds without progress that end it")
-    learning_rate: float = Field(default=0.08, gt=0, le=1, description="step of one tree")
-    max_depth: int = Field(default=5, ge=1, le=16, description="depth of one tree")
-    min_child_weight: float = Field(default=10.0, ge=0, le=10_000, description="least weight of a leaf")
+    learning_rate: float = Field(default=0.06, gt=0, le=1, description="step of one tree")
+    max_depth: int = Field(default=3, ge=1, le=16, description="depth of one tree")
+    min_child_weight: float = Field(default=20.0, ge=0, le=10_000, description="least weight of a leaf")
     subsample: float = Field(default=0.8, gt=0, le=1, description="share of rows a tree sees")
-    column_sample: float = Field(default=0.6, gt=0, le=1, description="share of features a tree sees")
-    l2: float = Field(default=5.0, ge=0, le=10_000, description="ridge on the leaves")
+    column_sample: float = Field(default=0.8, gt=0, le=1, description="share of features a tree sees")
+    l2: float = Field(default=10.0, ge=0, le=10_000, description="ridge on the leaves")
     monotone_scores: bool = Field(
         default=False, description="forbid that a higher retrieval score lowers the probability"
     )
@@ -45,6 +45,6 @@ class RankerConfig(BaseModel):
     )
     aggregator: Aggregator = Field(default="product", description="how the two directions are combined")
     threads: int = Field(
-        default=2, ge=1, le=64, description="threads of the training; the result does not depend on it"
+        default=2, ge=1, le=64, description="threads of the training"
     )
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of row and feature sampling")

@@ -52,7 +52,7 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     people = snapshot.people
 
     def progress(iteration: int, iterations: int, seconds: float) -> None:
-        context.log.info(f"iteration {iteration} of {iterations} took {seconds:.2f} s")
+        context.log.info("iteration %d of %d took %.2f s", iteration, iterations, seconds)
 
     embedding, report = fit_embedding(
         snapshot.events.between(None, t0_us), people.user_ids, inputs_of(people, t0_us / 1e6), config, progress
@@ -100,7 +100,7 @@ def candidate_index(
     made = platform.state.find("embeddings")
     if made is None or made.run_id != context.run.run_id:
         made = production_or_newest(platform, ArtifactKind.EMBEDDING)
-    context.log.info(f"indexing with embedding version {made.version} ({made.digest[:12]})")
+    context.log.info("indexing with embedding version %s (%s)", made.version, made.digest[:12])
     snapshot = platform.snapshot(pointer)
     embedding, recomputed = Embedding.load(made.path, made.digest), 0
     if config.refresh:

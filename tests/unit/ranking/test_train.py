@@ -44,12 +44,14 @@ def test_equal_rows_give_equal_bytes() -> None:
 def test_validation_is_the_latest_rows_whatever_their_order() -> None:
     features, labels, at_us, requesters = rows()
     mixed = np.random.default_rng(4).permutation(labels.size)
-    _, report = train_ranker(features[mixed], labels[mixed], at_us[mixed], requesters[mixed], CONFIG, feature_names=NAMES)
+    _, report = train_ranker(
+        features[mixed], labels[mixed], at_us[mixed], requesters[mixed], CONFIG, feature_names=NAMES
+    )
     np.testing.assert_array_equal(np.sort(report.validation_labels), np.sort(labels[at_us >= 1_600]))
 
 
 def test_retrieval_keeps_the_order_where_it_is_better() -> None:
-    features, labels, at_us, requesters = rows()
+    features, labels, _, requesters = rows()
     features[:, 1] = labels  # retrieval already knows
     score = features[:, 1]
     evidence = decide_order(requesters, labels, 1 - score, score, score, config=CONFIG)

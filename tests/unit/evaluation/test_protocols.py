@@ -1,0 +1,168 @@
+"""Who is asked, who may be shown, what counts, and what the truth says of it."""
+
+from datetime import date
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feature_repo.people import People
+from feature_repo.transforms import PairContext, profile_vectors
+from pipelines.evaluation import methods, oracle
+from pipelines.evaluation.compare import choose_protocol, evaluate
+from pipelines.evaluation.config import EvaluationConfig
+from pipelines.evaluation.errors import NobodyToAsk, UnknownPerson
+from pipelines.evaluation.protocols import catalogue, met
+from pipelines.evaluation.scene import Scene
+from pipelines.evaluation.windows import Windows
+from pipelines.features.events import BLOCK, LIKE, PASS, Events
+from pipelines.ranking.context import Factors
+
+MEN = (2, 3, 4, 5)
+IDS = np.array([10, 20, 30, 40, 50, 60], dtype=np.int64)
+T1 = 1_750_000_000_000_000
+CONFIG = EvaluationConfig(bootstrap_rounds=50, n_candidates=10)
+
+
+def people() -> People:
+    users = pd.DataFrame(
+        {
+            "user_id": IDS,
+            "birth_date": [date(1995, 1, 1)] * 6,
+            "gender": ["woman"] * 2 + ["man"] * 4,
+            "seeking": [["man"]] * 2 + [["woman"]] * 4,
+            "interests": [[]] * 6,
+        }
+    )
+    return People.build(IDS, profile=profile_vectors(users))
+
+
+def scene(*rows: tuple[int, int, int, int], factors: Factors | None = None, **config: object) -> Scene:
+    """Rows of actor, target, kind, microseconds after T1."""
+    ordered = sorted(rows, key=lambda row: row[3])
+    actor, target, kind, at = (np.array(column) for column in zip(*ordered, strict=True))
+    events = Events(
+        IDS, actor.astype(np.int32), target.astype(np.int32), kind.astype(np.int8), at.astype(np.int64) + T1
+    )
+    zeros = np.zeros((6, 2), dtype=np.float32)
+    windows = Windows(T1 - 100, T1, int(events.at_us[-1]), (1, 1, 1))
+    known = factors or Factors(zeros, zeros)
+    return Scene(people(), events, windows, known, None, CONFIG.model_copy(update=config))
+
+
+def taste_for(*liked: int) -> Factors:
+    """Woman 0 likes some men more than others; man 4 alone likes her back."""
+    chooser, chosen = np.zeros((6, 2), np.float32), np.zeros((6, 2), np.float32)
+    chooser[0, 0] = 1.0
+    for place, man in enumerate(liked):
+        chosen[man, 0] = 1.0 - 0.1 * place
+    chooser[4, 1] = 1.0
+    chosen[0, 1] = 1.0
+    return Factors(chooser, chosen)
+
+
+def test_only_eligible_undecided_unblocked_people_are_ranked() -> None:
+    world = scene((0, 2, PASS, -5), (3, 0, BLOCK, -4), (5, 0, PASS, -3), (0, 4, LIKE, 5))
+    result = catalogue(world)
+    assert result.rankings[methods.RANDOM].requesters.tolist() == [0]
+    assert sorted(result.candidates[0].tolist()) == [4, 5]  # whoever passed on her does not know it from us
+    assert result.rankings[methods.RANDOM].relevant.tolist() == [1]
+
+
+def test_invisible_people_are_not_shown() -> None:
+    world = scene((0, 4, LIKE, 5))
+    visible = np.array([True, True, True, False, True, True])
+    hidden = Scene(world.people, world.events, world.windows, world.factors, None, CONFIG, visible=visible)
+    assert 3 not in catalogue(hidden).candidates[0].tolist()
+
+
+def test_the_withheld_partner_is_first_and_reciprocity_breaks_the_tie() -> None:
+    world = scene((0, 3, LIKE, 5), factors=taste_for(3, 4, 5))
+    result = catalogue(world)
+    assert result.rankings[methods.ONE_SIDED].shown[0, 0] == 3
+    assert result.rankings[methods.ONE_SIDED].liked[0].tolist() == [True, False, False, False]
+    assert result.rankings[methods.RECIPROCAL].shown[0, 0] == 4
+
+
+def test_a_match_needs_both_likes_and_may_start_before_the_window() -> None:
+    world = scene((4, 0, LIKE, -9), (0, 4, LIKE, 5), (0, 5, LIKE, 6), (5, 0, PASS, 7), (0, 3, LIKE, 8))
+    assert world.held_out_matched[world.held_out.actor == 0].tolist() == [True, False, False]
+
+
+def test_what_happens_after_t1_does_not_move_any_order() -> None:
+    honest = scene((5, 1, LIKE, -9), (1, 5, LIKE, -8), (0, 4, LIKE, 5), factors=taste_for(3, 4))
+    planted = scene(
+        (5, 1, LIKE, -9), (1, 5, LIKE, -8), (0, 4, LIKE, 5), (1, 2, LIKE, 1), (1, 3, LIKE, 1), factors=taste_for(3, 4)
+    )
+    left, right = catalogue(honest).rankings, catalogue(planted).rankings
+    for name in methods.METHODS:
+        mine = right[name].shown[right[name].requesters == 0]
+        np.testing.assert_array_equal(left[name].shown[:1], mine)
+
+
+def test_popularity_counts_likes_up_to_t1() -> None:
+    world = scene((1, 5, LIKE, -9), (1, 2, LIKE, 1), (1, 3, LIKE, 2), (0, 4, LIKE, 5))
+    assert catalogue(world).rankings[methods.POPULARITY].shown[0, 0] == 5
+
+
+def test_met_ranks_only_those_whose_decision_is_known() -> None:
+    world = scene((0, 2, PASS, 1), (0, 4, LIKE, 2), (1, 3, LIKE, 3), (4, 0, LIKE, 4))
+    result = met(world, {"right": np.array([0.1, 0.9, 0.5, 0.5]), "wrong": np.array([0.9, 0.1, 0.5, 0.5])})
+    assert result.rankings["right"].requesters.tolist() == [0]  # the others decided on one person only
+    assert result.rankings["right"].shown.tolist() == [[4, 2]]
+    assert result.rankings["right"].matched.tolist() == [[True, False]]
+    assert result.rankings["wrong"].shown.tolist() == [[2, 4]]
+
+
+def test_auto_takes_met_where_people_decide_on_each_other() -> None:
+    both_ways = scene((0, 2, LIKE, 1), (2, 0, PASS, 1), (0, 3, LIKE, 2), (3, 0, PASS, 2))
+    one_way = scene((0, 2, LIKE, 1), (0, 3, LIKE, 2), (0, 4, PASS, 3))
+    assert choose_protocol(both_ways) == "met"
+    assert choose_protocol(one_way) == "catalogue"
+    assert choose_protocol(scene((0, 2, LIKE, 1), protocol="met")) == "met"
+
+
+def truth(actors: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """A man's chance grows with his id; women are liked for sure."""
+    return np.where(targets >= 30, targets / 100, 1.0)
+
+
+def no_features(pairs: Events, _context: PairContext) -> tuple[np.ndarray, np.ndarray]:
+    nothing = np.zeros((len(pairs), 200), dtype=np.float32)
+    return nothing, nothing
+
+
+def test_the_oracle_knows_the_best_list_and_judges_every_other() -> None:
+    world = scene((0, 4, LIKE, 5), factors=taste_for(5, 4, 3, 2))
+    result = catalogue(world)
+    best = oracle.oracle_match_precision(result, np.array([0]), IDS, truth, 2)
+    np.testing.assert_allclose(best, [0.55])  # men 60 and 50
+    one_sided = oracle.expected_match_precision(result.rankings[methods.ONE_SIDED], IDS, truth, 2)
+    np.testing.assert_allclose(one_sided, [0.55])
+    lists = oracle.expected_match_precision(result.rankings[methods.RECIPROCAL], IDS, truth, 1)
+    np.testing.assert_allclose(lists, [0.5])
+
+
+def test_a_report_holds_methods_by_measures_the_oracle_and_a_picture() -> None:
+    report = evaluate(scene((0, 4, LIKE, 5), (1, 5, LIKE, 6), factors=taste_for(4)), no_features, truth)
+    assert report.protocol == "catalogue"
+    assert list(dict.fromkeys(report.table["method"])) == [*methods.METHODS, "oracle"]
+    named = report.metrics()
+    reached = named["reciprocal_true_match_precision_at_10"]
+    assert named["oracle_true_match_precision_at_10"] == pytest.approx(reached)  # all four fit into ten places
+    assert named["one_sided_recall_at_100"] == 1.0
+    assert report.figures["evaluation_comparison"].startswith(b"\x89PNG")
+    assert "oracle" in report.wide().index
+
+
+def test_nobody_to_ask_is_said() -> None:
+    everybody_decided = [(0, man, PASS, -9) for man in MEN]
+    with pytest.raises(NobodyToAsk, match="eligible candidate left"):
+        catalogue(scene(*everybody_decided, (0, 1, LIKE, 5)))
+    with pytest.raises(NobodyToAsk, match="two people"):
+        met(scene((0, 2, LIKE, 5)), {"any": np.zeros(1)})
+
+
+def test_a_person_unknown_to_the_truth_is_said() -> None:
+    with pytest.raises(UnknownPerson, match="person 10"):
+        oracle.match_probability(lambda a, _b: np.full(a.size, np.nan), IDS[:1], IDS[1:2])
