@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from registry.retrieval import CandidateList, merge_candidates
+from serving.pool import Pool, Ranked
+from serving.stages.reranking import explore
+from tests.serving_fakes import people_of, person
+
+
+def ranked(n: int = 20, drawn: int = 10) -> Ranked:
+    people = people_of([person(user_id) for user_id in range(1, n + 1)])
+    scores = np.linspace(1, 0, n).astype(np.float32)
+    late = people.user_ids[n - drawn :]
+    found = merge_candidates(
+        {
+            "retrieval": CandidateList(people.user_ids, scores),
+            "random": CandidateList(late, np.zeros(drawn, np.float32), np.full(drawn, 0.5, np.float32)),
+        }
+    )
+    return Ranked(Pool(people, found), np.arange(n), scores, np.ones(n, np.float32))
+
+
+def test_without_a_share_the_order_is_the_rankers() -> None:
+    result = explore(ranked(), 10, 0.0, np.random.default_rng(0))
+    assert result.order.tolist() == list(range(20))
+    assert result.propensity.tolist() == [1.0] * 20
+
+
+def test_nobody_is_lost_or_doubled() -> None:
+    for seed in range(50):
+        result = explore(ranked(), 10, 0.4, np.random.default_rng(seed))
+        assert sorted(result.order.tolist()) == list(range(20))
+
+
+def test_about_the_share_of_places_is_explored() -> None:
+    drawn = 0
+    for seed in range(400):
+        result = explore(ranked(200, 150), 20, 0.25, np.random.default_rng(seed))
+        drawn += int(np.count_nonzero(result.propensity[result.order[:20]] < 0.5))
+    assert drawn / (400 * 20) == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_propensity_of_the_explored_is_share_times_both_draws() -> None:
+    result = explore(ranked(20, 10), 10, 0.4, np.random.default_rng(1))
+    values = {round(float(value), 4) for value in result.propensity}
+    assert values == {0.6, 0.02}  # 1 - share, and share / 10 drawn * 0.5 chance of being drawn
+
+
+def test_the_greedy_keep_their_order() -> None:
+    result = explore(ranked(), 10, 0.3, np.random.default_rng(2))
+    greedy = [row for row in result.order.tolist() if result.propensity[row] > 0.5]
+    assert greedy == sorted(greedy)
