@@ -86,13 +86,21 @@ class Town:
 
     def eligible(self, a: Indexes, b: Indexes, at_s: Indexes) -> Mask:
         """Return whether both accept each other's gender, age and distance at that time."""
-        p = self._people
-        fits = (a != b) & self._wants(a, b) & self._wants(b, a)
-        fits &= self._of_age(a, b, at_s) & self._of_age(b, a, at_s)
+        # Cheapest test first, each only on those that passed the ones before.
+        passed = np.flatnonzero((a != b) & self._wants(a, b) & self._wants(b, a))
+        for chooser, chosen in ((b, a), (a, b)):
+            passed = passed[self._of_age(chooser[passed], chosen[passed], at_s[passed])]
+        passed = passed[self._near(a[passed], b[passed])]
+        fits = np.zeros(len(a), dtype=bool)
+        fits[passed] = True
+        return fits
+
+    def _near(self, a: Indexes, b: Indexes) -> Mask:
         gap = self._where[a] - self._where[b]
         half = np.sqrt((gap * gap).sum(axis=1)) * 0.5
         distance = EARTH_DIAMETER_KM * np.arcsin(np.minimum(half, 1.0))
-        return np.asarray(fits & (distance <= np.minimum(p.max_distance_km[a], p.max_distance_km[b])))
+        limit = np.minimum(self._people.max_distance_km[a], self._people.max_distance_km[b])
+        return np.asarray(distance <= limit)
 
     def _wants(self, a: Indexes, b: Indexes) -> Mask:
         seeking = self._people.seeking[a]
@@ -106,25 +114,35 @@ class Town:
         """Draw one person for each actor, by popularity among a fitting gender, age and city; some find nobody."""
         p = self._people
         n_draws = len(actors)
-        city = p.city[actors].astype(np.int64)
+        first = int(actors.min(initial=actors[0])) if n_draws else 0
+        slices = self._slices(np.arange(first, int(actors.max(initial=first)) + 1), until_s)
+        # Place 0 is the own city, the others are those nearby.
         away = rng.random(n_draws) < 0.06
-        hop = p.nearby_cities[city, rng.integers(0, p.nearby_cities.shape[1], n_draws)]
-        city = np.where(away, hop, city)
+        hop = rng.integers(0, p.nearby_cities.shape[1], n_draws)
+        place = np.where(away, hop + 1, 0)
         cumulated = self._gender_draw[p.seeking[actors]]
         u = rng.random(n_draws)
-        gender = WOMAN + (u >= cumulated[:, 0]).astype(np.int64) + (u >= cumulated[:, 1])
-        base = (city * len(GENDERS) + gender) * _KEY_DAYS + _DAY_OFFSET
-        today = until_s // DAY_S
-        # A year of slack on both ends: ages are checked exactly at the time of the meeting.
-        oldest = today - ((np.minimum(p.age_max[actors], 120) + 2) * YEAR_DAYS).astype(np.int64)
-        youngest = today - ((p.age_min[actors] - 1) * YEAR_DAYS).astype(np.int64)
-        low = np.searchsorted(self._sorted_key, base + np.maximum(oldest, -_DAY_OFFSET))
-        high = np.searchsorted(self._sorted_key, base + np.minimum(youngest, _KEY_DAYS - _DAY_OFFSET - 1))
+        gender = (u >= cumulated[:, 0]).astype(np.int64) + (u >= cumulated[:, 1])
+        low, high = (side[actors - first, place, gender] for side in slices)
         found = high > low
         actors, low, high = actors[found], low[found], high[found]
         floor, ceiling = self._cumulated[low], self._cumulated[high]
         pick = np.searchsorted(self._cumulated, floor + rng.random(len(actors)) * (ceiling - floor), side="right") - 1
         return actors, self._order[np.clip(pick, low, high - 1)]
+
+    def _slices(self, actors: Indexes, until_s: int) -> tuple[Indexes, Indexes]:
+        """Return where each actor's age range begins and ends in the sorted people, [n, places, genders] each."""
+        p = self._people
+        cities = np.concatenate([p.city[actors, None], p.nearby_cities[p.city[actors]]], axis=1).astype(np.int64)
+        genders = np.arange(WOMAN, NONBINARY + 1)
+        base = (cities[:, :, None] * len(GENDERS) + genders) * _KEY_DAYS + _DAY_OFFSET
+        today = until_s // DAY_S
+        # A year of slack on both ends: ages are checked exactly at the time of the meeting.
+        oldest = today - ((np.minimum(p.age_max[actors], 120) + 2) * YEAR_DAYS).astype(np.int64)
+        youngest = today - ((p.age_min[actors] - 1) * YEAR_DAYS).astype(np.int64)
+        low = base + np.maximum(oldest, -_DAY_OFFSET)[:, None, None]
+        high = base + np.minimum(youngest, _KEY_DAYS - _DAY_OFFSET - 1)[:, None, None]
+        return np.searchsorted(self._sorted_key, low), np.searchsorted(self._sorted_key, high)
 
 
 def _gender_table() -> NDArray[np.float64]:
