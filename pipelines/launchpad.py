@@ -38,7 +38,7 @@ class CheckedShape(dg.Shape):
 
     def __init__(self, model: type[BaseModel]) -> None:
         fields = {name: _field(model, name, info) for name, info in model.model_fields.items()}
-        super().__init__(fields, description=model.__doc__)
+        super().__init__(fields, description=model.__doc__)  # type: ignore[no-untyped-call]  # Dagster's is untyped
         self.key = f"{self.key}.{model.__module__}.{model.__qualname__}"
         self.model = model
 

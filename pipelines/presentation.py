@@ -45,7 +45,9 @@ def frame(data: "pd.DataFrame") -> dg.MetadataValue:
 def markdown(data: "pd.DataFrame", digits: int = 4) -> dg.MetadataValue:
     """Show a data frame as a Markdown table."""
     header = [str(name) for name in data.columns]
-    body = [[f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row] for row in data.itertuples(index=False)]
+    body = [
+        [f"{v:.{digits}f}" if isinstance(v, float) else str(v) for v in row] for row in data.itertuples(index=False)
+    ]
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *body)]
     return dg.MetadataValue.md("\n".join(lines))
 

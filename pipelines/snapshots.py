@@ -146,14 +146,16 @@ def read_people(path: Path) -> "pd.DataFrame":
     """Read a people snapshot; lists come back as Python lists, missing numbers as NaN."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).to_pandas()
+    people: pd.DataFrame = pq.read_table(path).to_pandas()
+    return people
 
 
 def read_interactions(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
     """Read an interactions snapshot; `kind` is categorical and `occurred_at` aware, in UTC."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path, columns=columns).to_pandas()
+    interactions: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas()
+    return interactions
 
 
 def people_schema() -> "pa.Schema":

@@ -5,6 +5,7 @@ this process lives, so that `DAGSTER_HOME=$PWD dagster dev` works with nothing c
 """
 
 import atexit
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,9 @@ class DuetStorage(DagsterPostgresStorage):  # type: ignore[misc]  # the library 
         return CONFIG | {"url": dg.Field(dg.Noneable(str), default_value=None, is_required=False)}
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]) -> "DuetStorage":
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "DuetStorage":
         """Build the storage of this process, starting the embedded Postgres when no URL is set."""
         url = config_value.get("url") or _dagster_url(config_value.get("data_dir"))
         return cls(postgres_url=url, inst_data=inst_data)
@@ -47,7 +50,7 @@ class DuetArtifacts(LocalArtifactStorage):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "DuetArtifacts":
         """Build the storage below the data directory."""
         return cls(base_dir=str(_dagster_directory(config_value.get("data_dir"))), inst_data=inst_data)
@@ -63,7 +66,7 @@ class DuetComputeLogs(LocalComputeLogManager):
 
     @classmethod
     def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: dict[str, Any]
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> "DuetComputeLogs":
         """Build the log store below the data directory."""
         base_dir = _dagster_directory(config_value.get("data_dir")) / "logs"

@@ -62,7 +62,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             connection.commit()
             written["user_activity"] = written.get("user_activity", 0) + count // 2
             written["user_reciprocity"] = written.get("user_reciprocity", 0) + count // 2
-            context.log.info(f"snapshot {number} of {len(instants)}, as of {taken.at}: {count:,} rows")
+            context.log.info("snapshot %d of %d, as of %s: %d rows", number, len(instants), taken.at, count)
     seconds = max(platform.clock.monotonic() - began, 1e-9)
     total = sum(written.values())
     digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(pointer.as_of)})
@@ -105,7 +105,7 @@ def online_features(
     apply_catalogue(store)
 
     def progress(view: str, done: int, total: int) -> None:
-        context.log.info(f"{view}: {done:,} of {total:,} people")
+        context.log.info("%s: %d of %d people", view, done, total)
 
     # Up to now, not to the run's instant: somebody who joined after the end of old data is served too.
     report = materialize(store, platform.clock.now(), progress=progress)

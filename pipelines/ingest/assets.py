@@ -1,4 +1,4 @@
-"""The snapshots every run starts from: people and interactions as of one instant, validated before anybody reads them."""
+"""The snapshots every run starts from: people and interactions as of one instant, validated before anybody reads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +14,7 @@ from pipelines.ingest.checks import (
     PEOPLE_CHECK,
     expectations_result,
     live_result,
-    validate_interactions,
-    validate_people,
+    validate_snapshots,
 )
 from pipelines.ingest.config import SnapshotConfig
 from pipelines.launchpad import configured_by, read_config
@@ -75,10 +74,10 @@ def snapshots(
     from psycopg import IsolationLevel
 
     config = read_config(context, SnapshotConfig)
-    state, docs = platform.state, platform.docs_directory(context.run.run_id)
+    state = platform.state
 
     def progress(what: str, rows: int) -> None:
-        context.log.info(f"{what}: {rows:,} rows written")
+        context.log.info("%s: %d rows written", what, rows)
 
     with state.staging("people") as people_at, state.staging("interactions") as interactions_at:
         with platform.connection() as connection:
@@ -86,7 +85,7 @@ def snapshots(
             connection.read_only = True
             live_within = timedelta(days=config.live_within_days)
             instant = choose_instant(connection, config.as_of, platform.clock.now(), live_within)
-            context.log.info(f"as of {instant.at.isoformat()} ({instant.reason})")
+            context.log.info("as of %s (%s)", instant.at.isoformat(), instant.reason)
             export_slots(connection, people_at)
             people_file = export_people(connection, people_at, progress)
             interactions_file = export_interactions(connection, interactions_at, instant.at, progress)
@@ -94,28 +93,25 @@ def snapshots(
         interactions = read_interactions(interactions_at / INTERACTIONS_FILE)
         taken_people = _Taken(people_at, people_file, people_facts(people))
         taken = _Taken(interactions_at, interactions_file, interaction_facts(interactions, instant.at))
-        people_report = validate_people(
-            people, taken_people.facts, _accepted(state, "people"), instant.at, config, docs / "people"
-        )
-        report = validate_interactions(
-            interactions,
+        reports = validate_snapshots(
             people,
-            taken.facts,
-            _accepted(state, "interactions"),
-            instant.at,
-            config,
-            docs / "interactions",
+            interactions,
+            facts={"people": taken_people.facts, "interactions": taken.facts},
+            accepted={asset: _accepted(state, asset) for asset in ("people", "interactions")},
+            as_of=instant.at,
+            config=config,
+            docs=platform.docs_directory(context.run.run_id),
         )
         windows = _windows(interactions, config)
         pointers: list[Current | None] = [None, None]
-        if people_report.passed and report.passed:
+        if all(report.passed for report in reports.values()):
             base = {"run_id": context.run.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
             pointers = _accept(state, taken_people, taken, base)
         figures = _figures(interactions)
     yield dg.MaterializeResult(
         asset_key="people",
         metadata=_metadata(taken_people, pointers[0], state) | {"as_of": instant.at.isoformat()},
-        check_results=[expectations_result(PEOPLE_CHECK, people_report)],
+        check_results=[expectations_result(PEOPLE_CHECK, reports["people"])],
     )
     yield dg.MaterializeResult(
         asset_key="interactions",
@@ -123,7 +119,7 @@ def snapshots(
         | {"as_of": instant.at.isoformat(), "as_of_because": instant.reason}
         | {f"window_{name}": str(value) for name, value in windows.items()}
         | plots(figures),
-        check_results=[expectations_result(INTERACTIONS_CHECK, report), live_result(instant)],
+        check_results=[expectations_result(INTERACTIONS_CHECK, reports["interactions"]), live_result(instant)],
     )
 
 

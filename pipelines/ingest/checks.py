@@ -4,6 +4,7 @@ The checks belong to the step that takes the snapshots: nobody can leave them ou
 never becomes the one that later steps read.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -42,49 +43,41 @@ LIVE_CHECK = dg.AssetCheckSpec(
 CHECK_SPECS = [PEOPLE_CHECK, INTERACTIONS_CHECK, LIVE_CHECK]
 
 
-def validate_people(
-    people: "pd.DataFrame", facts: Facts, accepted: Facts | None, as_of: datetime, config: SnapshotConfig, docs: "Path"
-) -> ValidationReport:
-    """Run the suites on people."""
-    from pipelines.validation.frames import people_frame, totals_frame
-    from pipelines.validation.run import validate
-    from pipelines.validation.suites import people_suite, people_totals_suite
-
-    return validate(
-        {
-            "people": (people_frame(people, as_of, config.validated_rows), people_suite(config)),
-            "people_totals": (totals_frame(facts), people_totals_suite(config, accepted)),
-        },
-        docs,
-        {"people": ["user_id"]},
-    )
-
-
-def validate_interactions(
-    interactions: "pd.DataFrame",
+def validate_snapshots(
     people: "pd.DataFrame",
-    facts: Facts,
-    accepted: Facts | None,
+    interactions: "pd.DataFrame",
+    *,
+    facts: Mapping[str, Facts],
+    accepted: Mapping[str, Facts | None],
     as_of: datetime,
     config: SnapshotConfig,
     docs: "Path",
-) -> ValidationReport:
-    """Run the suites on interactions."""
-    from pipelines.validation.frames import interactions_frame, totals_frame
+) -> dict[str, ValidationReport]:
+    """Run the suites on both tables and return the report of each; `facts` and `accepted` are by table, too."""
+    from pipelines.validation.frames import interactions_frame, people_frame, totals_frame
     from pipelines.validation.run import validate
-    from pipelines.validation.suites import interactions_suite, interactions_totals_suite
+    from pipelines.validation.suites import (
+        interactions_suite,
+        interactions_totals_suite,
+        people_suite,
+        people_totals_suite,
+    )
 
-    return validate(
+    limit = config.validated_rows
+    reports = validate(
         {
-            "interactions": (
-                interactions_frame(interactions, people, config.validated_rows),
-                interactions_suite(as_of),
+            "people": (people_frame(people, as_of, limit), people_suite(config)),
+            "people_totals": (totals_frame(facts["people"]), people_totals_suite(config, accepted["people"])),
+            "interactions": (interactions_frame(interactions, people, limit), interactions_suite(as_of)),
+            "interactions_totals": (
+                totals_frame(facts["interactions"]),
+                interactions_totals_suite(config, accepted["interactions"]),
             ),
-            "interactions_totals": (totals_frame(facts), interactions_totals_suite(config, accepted)),
         },
         docs,
-        {"interactions": ["actor_id", "target_id", "kind", "occurred_at"]},
+        {"people": ["user_id"], "interactions": ["actor_id", "target_id", "kind", "occurred_at"]},
     )
+    return {table: reports.of(table, f"{table}_totals") for table in ("people", "interactions")}
 
 
 def expectations_result(spec: dg.AssetCheckSpec, report: ValidationReport) -> dg.AssetCheckResult:

@@ -7,6 +7,7 @@ import dagster as dg
 from pipelines.artifacts import Explanation, finish_artifact
 from pipelines.launchpad import launch_checked, read_config
 from pipelines.lineage import lineage_of
+from pipelines.presentation import frame as frame_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.resources import Platform
@@ -52,7 +53,7 @@ def ranking_dataset(
     began = platform.clock.monotonic()
     features = historical_ranking_features(store, frame)
     seconds = platform.clock.monotonic() - began
-    context.log.info(f"point-in-time join of {len(frame):,} rows took {seconds:.1f} s")
+    context.log.info("point-in-time join of %d rows took %.1f s", len(frame), seconds)
     rows = RankingRows(
         features=features,
         labels=frame["label"].to_numpy(),
@@ -82,7 +83,7 @@ def ranking_dataset(
             "join_s": round(seconds, 2),
             "digest": digest,
             "feature_schema": schema,
-            "sample": table(sample.to_dict("records")),
+            "sample": frame_of(sample),
             "path": path(directory),
         }
     )
@@ -99,6 +100,8 @@ def ranking_dataset(
 )
 def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
     """Grow, judge, log and register the ranker."""
+    import pandas as pd
+
     from feature_repo.layout import RANKING_FEATURES
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.plots import training_figures
@@ -129,7 +132,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         lambda directory: trained.save(directory, lineage, parameters, report.metrics()),
         Explanation(
             parameters, report.metrics(), figures,
-            {"feature_importance.csv": "\n".join(["feature,share", *(f"{r['feature']},{r['share_of_gain']}" for r in importance)])},
+            {"feature_importance.csv": pd.DataFrame(importance).to_csv(index=False)},
         ),
         context.run.run_id,
     )  # fmt: skip
@@ -146,7 +149,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
             "version": registered.version,
             "digest": registered.manifest.digest,
             "order": report.order.order,
-            "order_evidence": f"AUC within requesters: ranker {report.order.ranker:.4f}, retrieval {report.order.retrieval:.4f}",
+            "order_evidence": f"AUC within requesters: {report.order.ranker:.4f}, retrieval {report.order.retrieval:.4f}",
             "mlflow": link(registered.run_url),
             "metrics": table([{"metric": name, "value": value} for name, value in report.metrics().items()]),
             "importance": table(importance[:SHOWN_FEATURES]),

@@ -47,7 +47,7 @@ def release_candidate(
         }
         for kind in ArtifactKind
     ]
-    context.log.info(f"release candidate {versions.release_id}")
+    context.log.info("release candidate %s", versions.release_id)
     return dg.MaterializeResult(
         metadata={
             "release": versions.release_id,

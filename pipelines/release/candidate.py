@@ -1,4 +1,4 @@
-"""Put together the three parts that are meant to serve together, and prove that they do before anybody may promote them.
+"""Put together the three parts that are meant to serve together, and prove that they do before anybody promotes them.
 
 The index decides: its embedding is the candidate's embedding. The ranker is the one of this run, else the one in
 Production, else the newest. An incoherent set is refused here, long before a person could promote it.

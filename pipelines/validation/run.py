@@ -54,6 +54,10 @@ class ValidationReport:
         """Return what failed."""
         return [outcome for outcome in self.outcomes if not outcome.passed]
 
+    def of(self, *suites: str) -> "ValidationReport":
+        """Return the part of the report that is about these suites."""
+        return ValidationReport([found for found in self.outcomes if found.suite in suites], self.document)
+
     def sentence(self) -> str:
         """Say in one sentence what failed, with counts."""
         if self.passed:

@@ -205,5 +205,5 @@ def test_a_step_alone_says_what_is_missing(platform: Platform, tmp_path: Path) -
     empty = Platform(
         Settings(**{**platform.settings.model_dump(), "data_dir": tmp_path}), platform.endpoints, platform.clock
     )
-    with pytest.raises(RunFailed, match="no `embeddings` was made under .* run the job `train_all` first"):
+    with pytest.raises(RunFailed, match=r"no `embeddings` was made under .* run the job `train_all` first"):
         train(empty, "train_ranker")

@@ -39,9 +39,14 @@ def test_a_pointer_to_deleted_files_counts_as_missing(tmp_path: Path) -> None:
 def test_a_killed_step_leaves_its_pointer_as_it_was(tmp_path: Path) -> None:
     state = PipelineState(tmp_path)
     before = finished(state, "people", "c" * 64)
-    with pytest.raises(RuntimeError), state.staging("people") as scratch:
-        (scratch / "half").write_text("half")
-        raise RuntimeError
+
+    def killed() -> None:
+        with state.staging("people") as scratch:
+            (scratch / "half").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        killed()
     assert state.find("people") == before
     assert list((tmp_path / "pipeline" / "people").glob(".staging-*")) == []
 
