@@ -10,6 +10,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 PEOPLE ?= 4000
 EXIT ?=
+DATA_DIR ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -25,7 +26,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## People in, models trained and promoted, recommendations out; stays up (EXIT=1: ends; PEOPLE=4000)
-	@$(BIN)/duet demo --people $(PEOPLE) $(if $(filter-out 0,$(EXIT)),--exit)
+	@$(BIN)/duet $(if $(DATA_DIR),--data-dir $(DATA_DIR)) demo --people $(PEOPLE) $(if $(filter-out 0,$(EXIT)),--exit)
 
 up: $(STAMP) ## Start the whole platform on this machine and stay in the foreground
 	@$(BIN)/duet up

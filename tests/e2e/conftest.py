@@ -1,0 +1,82 @@
+"""One whole platform for the end-to-end tests, driven through the `duet` command and HTTP as its users do."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+ANY_FREE_PORT = {
+    "DUET_MLFLOW__PORT": "0",
+    "DUET_DAGSTER__PORT": "0",
+    "DUET_SERVING__PORT": "0",
+    "DUET_SERVING__RELEASE_POLL_S": "1",
+    "DUET_SERVING__SNAPSHOT_REFRESH_S": "5",
+}
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """The environment of a person's shell: nothing of this test run leaks into the platform."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DUET_", "DAGSTER_", "PYTEST_"))}
+    return {**kept, **more}
+
+
+@dataclass(frozen=True)
+class Duet:
+    """Runs `duet` commands against one data directory."""
+
+    data_dir: Path
+
+    def __call__(self, *arguments: str, expect: int = 0, timeout_s: float = 280) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.cli", *arguments],
+            env=clean_environment(DUET_DATA_DIR=str(self.data_dir), COLUMNS="160", **ANY_FREE_PORT),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        told = f"duet {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == expect, told
+        assert "Traceback" not in done.stderr, told
+        return done.stdout + done.stderr
+
+    def urls(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads(self("status", "--json"))["urls"]
+        return found
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(f"{self.urls()['serving']}{path}", json=body, timeout=10)
+
+
+def processes_of(data_dir: Path) -> list[str]:
+    """Command lines of every process that works on this data directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), process.cwd(), process.environ().get("DUET_DATA_DIR", "")]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(data_dir) in word for word in words):
+            found.append(" ".join(process.cmdline()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def duet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
+    """A platform that is up, on a data directory of its own."""
+    platform = Duet(tmp_path_factory.mktemp("e2e") / "duet")
+    try:
+        platform("up", "--detach")
+        yield platform
+    finally:
+        platform("down")
+    assert processes_of(platform.data_dir) == []

@@ -1,0 +1,36 @@
+"""`make demo EXIT=1`: the first thing a newcomer types."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import ANY_FREE_PORT, clean_environment, processes_of
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo"), pytest.mark.timeout(600)]
+
+
+def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["make", "demo", "EXIT=1", "PEOPLE=300", f"DATA_DIR={tmp_path}"],
+        cwd=ROOT,
+        env=clean_environment(COLUMNS="160", **ANY_FREE_PORT),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "level 1 (full)" in done.stdout
+    assert "two_stage" in done.stdout
+    assert processes_of(tmp_path) == []
+
+
+def test_make_test_runs_every_test_in_parallel() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert "-m pytest -n auto" in told

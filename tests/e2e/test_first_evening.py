@@ -1,0 +1,200 @@
+"""The README's commands in the README's order, on one running platform: each test begins where the last one ended."""
+
+import csv
+import re
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import Duet
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("platform"), pytest.mark.timeout(600)]
+
+PEOPLE = 400
+RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
+
+
+def until(claim: Callable[[], bool], within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not claim():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.2)
+
+
+def served_release(duet: Duet) -> str | None:
+    release: str | None = httpx.get(f"{duet.urls()['serving']}/health", timeout=10).json()["release"]["release"]
+    return release
+
+
+def recommended(duet: Duet, user_id: int, limit: int = 20) -> dict[str, object]:
+    answer = duet.post("/v1/recommendations", {"user_id": user_id, "limit": limit})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def people_in(answer: dict[str, object]) -> list[int]:
+    items = answer["items"]
+    assert isinstance(items, list)
+    return [item["user_id"] for item in items]
+
+
+def test_everything_is_up_before_any_model_exists(duet: Duet) -> None:
+    urls = duet.urls()
+    assert httpx.get(f"{urls['mlflow']}/health", timeout=10).status_code == 200
+    assert httpx.get(f"{urls['dagster']}/server_info", timeout=10).status_code == 200
+    assert httpx.get(f"{urls['serving']}/health/live", timeout=10).status_code == 200
+    assert "healthy" in duet("status")
+
+
+def test_doctor_finds_the_platform_well(duet: Duet) -> None:
+    assert "PostgreSQL" in duet("doctor")
+
+
+def test_a_synthetic_world_is_imported(duet: Duet) -> None:
+    assert str(PEOPLE) in duet("import", "synthetic", "--people", str(PEOPLE), "--seed", "7")
+
+
+def test_training_ends_in_a_release_candidate(duet: Duet) -> None:
+    assert RELEASE.search(duet("train"))
+
+
+def test_a_promoted_release_serves_both_stages(duet: Duet) -> None:
+    promoted = RELEASE.search(duet("promote"))
+    assert promoted is not None
+    until(lambda: served_release(duet) == promoted.group())
+    until(lambda: recommended(duet, 42)["level"] == 1)
+    answer = recommended(duet, 42)
+    assert answer["release"] == promoted.group()
+    assert answer["reason"] is None
+    assert people_in(answer)
+
+
+def test_recommend_prints_both_probabilities(duet: Duet) -> None:
+    assert "liked back" in duet("recommend", "42")
+
+
+def test_evaluate_sets_every_method_beside_the_oracle(duet: Duet) -> None:
+    shown = duet("evaluate")
+    for method in ("random", "popularity", "content", "one_sided", "reciprocal", "two_stage", "oracle"):
+        assert method in shown
+
+
+def test_a_decision_is_felt_by_the_very_next_answer(duet: Duet) -> None:
+    first = people_in(recommended(duet, 42))[0]
+    stored = duet.post("/v1/interactions", {"actor_id": 42, "target_id": first, "kind": "pass"})
+    assert stored.status_code == 201
+    assert first not in people_in(recommended(duet, 42))
+
+
+def test_tables_of_ones_own_are_imported_and_a_newcomer_is_served_at_once(duet: Duet, tmp_path: Path) -> None:
+    people, interactions = tmp_path / "people.csv", tmp_path / "interactions.csv"
+    with people.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["user_id", "birth_date", "gender", "seeking", "interests", "shoe_size"])
+        rows.writerow([900_001, "1995-05-05", "woman", "man", "hiking,cooking", 38])
+        rows.writerow([900_002, "1994-04-04", "man", "woman", "hiking", 44])
+        rows.writerow([900_003, "1994-04-04", "man", "woman", "hiking", "nan"])
+    with interactions.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["actor_id", "target_id", "kind", "occurred_at"])
+        at = datetime.now(UTC) - timedelta(hours=1)
+        rows.writerow([900_002, 900_001, "like", at.isoformat()])
+        rows.writerow([900_002, 900_002, "like", at.isoformat()])
+    shown = duet("import", "tables", "--people", str(people), "--interactions", str(interactions), expect=3)
+    assert "quarantined" in shown
+    answer = recommended(duet, 900_001)
+    assert answer["level"] == 1
+    assert people_in(answer)
+
+
+def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
+    before = served_release(duet)
+    duet("train", "--job", "train_ranker", "--set", "ranker.max_depth=3")
+    promoted = RELEASE.search(duet("promote"))
+    assert promoted is not None
+    assert promoted.group() != before
+    until(lambda: served_release(duet) == promoted.group())
+    assert before is not None
+    assert before in duet("rollback")
+    until(lambda: served_release(duet) == before)
+    shown = duet("releases")
+    assert before in shown
+    assert promoted.group() in shown
+
+
+def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> None:
+    before = served_release(duet)
+    newest = httpx.get(
+        f"{duet.urls()['mlflow']}/api/2.0/mlflow/model-versions/search",
+        params={"filter": "name='duet-ranker'"},
+        timeout=10,
+    ).json()["model_versions"]
+    version = max(int(found["version"]) for found in newest)
+    moved = httpx.post(
+        f"{duet.urls()['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
+        json={
+            "name": "duet-ranker",
+            "version": str(version),
+            "stage": "Production",
+            "archive_existing_versions": True,
+        },
+        timeout=10,
+    )
+    assert moved.status_code == 200, moved.text
+    until(lambda: served_release(duet) != before)
+    assert str(served_release(duet)).endswith(f"-r{version}")
+    until(lambda: " ui " in duet("releases"))
+
+
+def test_killed_stores_lose_no_acknowledged_interaction_and_serving_recovers(duet: Duet) -> None:
+    partners = people_in(recommended(duet, 7, limit=30))
+    acknowledged = []
+    for place, target in enumerate(partners[:20]):
+        if place == 10:
+            kill("postgres", duet)
+            kill("redis-server", duet)
+        event_id = str(uuid4())
+        try:
+            answer = duet.post(
+                "/v1/interactions", {"event_id": event_id, "actor_id": 7, "target_id": target, "kind": "pass"}
+            )
+        except httpx.HTTPError:
+            continue
+        if answer.status_code == 201:
+            acknowledged.append((event_id, target))
+    assert len(acknowledged) >= 10
+    duet("migrate")  # opens the stores, and so starts what was killed
+    until(lambda: recommended(duet, 7)["level"] == 1)
+    for event_id, target in acknowledged:
+        again = duet.post(
+            "/v1/interactions", {"event_id": event_id, "actor_id": 7, "target_id": target, "kind": "pass"}
+        )
+        assert again.status_code == 200, "an acknowledged interaction was lost"
+    assert not {target for _, target in acknowledged} & set(people_in(recommended(duet, 7, limit=100)))
+
+
+def kill(name: str, duet: Duet) -> None:
+    """SIGKILL the server of this platform."""
+    victims = [
+        process
+        for process in psutil.process_iter(["name", "cmdline", "ppid"])
+        if process.info["name"] == name and any(str(duet.data_dir) in word for word in working_place(process))
+    ]
+    assert victims, f"no {name} of {duet.data_dir} runs"
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
+
+
+def working_place(process: psutil.Process) -> list[str]:
+    try:
+        return [*process.info["cmdline"], process.cwd()]
+    except psutil.Error:
+        return []

@@ -1,0 +1,49 @@
+"""The Columbia speed-dating experiment from file to answer, with servers started on demand by each command."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Duet, processes_of
+
+SPEED_DATING = Path(os.environ.get("DUET_SHARED_DATA", "../shared/data")) / "speed-dating/speed_dating.csv"
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.xdist_group("experiment"),
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not SPEED_DATING.is_file(), reason=f"{SPEED_DATING} is absent; set DUET_SHARED_DATA"),
+]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
+    """A data directory on which nothing runs: every command starts what it needs and stops it again."""
+    duet = Duet(tmp_path_factory.mktemp("experiment") / "duet")
+    try:
+        yield duet
+    finally:
+        duet("down")
+    assert processes_of(duet.data_dir) == []
+
+
+def test_every_meeting_is_accounted_for(alone: Duet) -> None:
+    shown = alone("import", "speed-dating", str(SPEED_DATING.resolve()))
+    assert "551" in shown
+    assert "8,378" in shown
+    assert processes_of(alone.data_dir) == []
+
+
+def test_the_comparison_ranks_only_the_partners_somebody_met(alone: Duet) -> None:
+    shown = alone("train")
+    assert "protocol met" in shown
+    assert re.search(r"two_stage.*0\.\d", shown)
+
+
+def test_the_release_is_promoted_and_answers_a_participant(alone: Duet) -> None:
+    alone("promote")
+    alone("up", "--detach")
+    assert "level 1 (full)" in alone("recommend", "500")
