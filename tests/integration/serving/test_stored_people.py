@@ -1,0 +1,61 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+
+from feature_repo.layout import ACTIVITY, VIEWS
+from feature_repo.store import apply_catalogue, materialize, open_feature_store
+from infra.clock import FixedClock
+from infra.endpoints import Endpoints
+from infra.settings import Settings
+from serving.stored_people import StoredPeople
+
+LIKES_SENT = ACTIVITY.index("likes_sent_7d")
+
+
+@pytest.fixture
+def filled(
+    settings: Settings, endpoints: Endpoints, connection: psycopg.Connection[Any], redis_client: redis.Redis
+) -> datetime:
+    """Features of people 1 and 2 in the online store, as of the instant returned."""
+    at = datetime(2026, 5, 31, tzinfo=UTC)
+    for layout in VIEWS:
+        values = np.zeros(layout.width, dtype=np.float32)
+        if layout is ACTIVITY:
+            values[LIKES_SENT] = 9
+        for user_id in (1, 2):
+            connection.execute(
+                psycopg.sql.SQL(
+                    "insert into features.{} (user_id, event_timestamp, values) values (%s, %s, %s)"
+                ).format(psycopg.sql.Identifier(layout.name)),
+                (user_id, at, values.tolist()),
+            )
+    connection.commit()
+    store = open_feature_store(settings, endpoints)
+    apply_catalogue(store)
+    materialize(store, at + timedelta(hours=1))
+    return at
+
+
+def test_people_come_from_the_online_store(
+    filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock
+) -> None:
+    stored = StoredPeople(settings, endpoints, clock)
+    assert stored.one(1).activity[0, LIKES_SENT] == 9
+    assert len(stored.one(3)) == 0
+    assert stored.many(np.array([1, 2, 3])).user_ids.tolist() == [1, 2]
+    assert len(stored.many(np.empty(0, np.int64))) == 0
+    assert stored.problem is None
+
+
+def test_without_redis_everybody_is_unknown_and_the_reason_is_kept(
+    filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock
+) -> None:
+    stored = StoredPeople(settings, replace(endpoints, redis_url="redis://127.0.0.1:9/0"), clock)
+    assert len(stored.many(np.array([1, 2]))) == 0
+    assert stored.problem is not None
+    assert "cannot be read" in stored.problem
