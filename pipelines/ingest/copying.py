@@ -1,4 +1,7 @@
-"""Move Arrow tables into Postgres with COPY: whole columns become CSV in C, no row passes through Python."""
+"""Move Arrow tables into Postgres with COPY: whole columns become CSV in C, no row passes through Python.
+
+It copies what it is given; checking rows against the contract is done before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""First names, so that a printed recommendation reads like people."""
+"""First names, so that a printed recommendation reads like people.
+
+They are decoration: text in `attributes`, never a feature, drawn from the id and the seed.
+"""
 
 from __future__ import annotations
 

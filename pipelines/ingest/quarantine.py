@@ -1,4 +1,7 @@
-"""Rows that broke the contract, kept with file, line and reason: a table for queries and a CSV for people."""
+"""Rows that broke the contract, kept with file, line and reason: a table for queries and a CSV for people.
+
+What JSON in Postgres cannot hold (NaN, infinity, NUL) is kept as text, and very long text is cut.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Import people and interactions from CSV or Parquet files of any size, in bounded memory and one transaction."""
+"""Import people and interactions from CSV or Parquet files of any size, in bounded memory and one transaction.
+
+A file that is not what it claims to be is refused before anything is written; a row that breaks the contract is
+quarantined and the others land. The same files again change nothing.
+"""
 
 from __future__ import annotations
 

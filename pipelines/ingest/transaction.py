@@ -1,4 +1,7 @@
-"""One import = one transaction: its rows, its quarantine and its record land together or not at all."""
+"""One import = one transaction: its rows, its quarantine and its record land together or not at all.
+
+Refuses a connection inside somebody else's transaction: a commit there would not be the import's own.
+"""
 
 from __future__ import annotations
 
