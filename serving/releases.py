@@ -103,6 +103,7 @@ class ReleaseWatcher:
 
     async def _fall_back(self, error: RegistryUnavailable) -> None:
         """Start from the last good copy when the registry is away and nothing serves yet."""
+        self._refused = None  # it may have gone away in the middle of a download: nothing was found wrong
         local = self._cache.last_good() if self.current is None else None
         if local is None:
             if self.current is None:

@@ -2,16 +2,12 @@
 
 from typing import Any
 
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 
 from serving.openapi import document
 from tests.api.conftest import Served
-
-pytestmark = pytest.mark.filterwarnings("default")
-
 
 # JSON Schema cannot say that two ids differ, that a time is not in the future or that a range is in order: such
 # requests are valid to schemathesis and rightly refused with 422. Their own tests are beside the models.

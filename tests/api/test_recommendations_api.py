@@ -187,3 +187,29 @@ def test_bentomls_own_client_works(town: Served) -> None:
     schema = httpx.get(f"{base}/schema.json", trust_env=False).json()
     assert {route["route"] for route in schema["routes"]} == {"/v1/recommendations", "/v1/interactions"}
     assert town.client.get("/readyz").status_code == 200
+
+
+def test_when_eligibility_cannot_be_read_the_answer_is_empty_and_nothing_is_stored(
+    town: Served, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("lock table duet.users, duet.interactions in access exclusive mode")
+    answer = town.recommend(1)
+    refused = town.client.post("/v1/interactions", json=LIKE)
+    connection.rollback()
+    assert (answer["level"], answer["level_name"], answer["items"]) == (4, "empty", [])
+    assert answer["reason"] == "eligibility_unavailable"
+    assert answer["message"]
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert connection.execute("select count(*) from duet.interactions").fetchone() == (0,)
+    assert town.recommend(1)["level"] == 1
+
+
+def test_lost_connections_are_replaced_unaided(town: Served, connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and application_name = 'duet-serving'"
+    )
+    connection.commit()
+    levels = [town.recommend(1)["level"] for _ in range(20)]
+    assert levels[-1] == 1
+    assert set(levels) <= {1, 4}
