@@ -243,7 +243,9 @@ class PersonReader:
 
     def _read(self, ids: Int64, at: float | None) -> People:
         views, known = [], np.zeros(len(ids), dtype=np.bool_)
-        for layout, ttl, (rows, micros) in zip(VIEWS, self._ttl_micros, self._stored(ids), strict=True):
+        for layout, ttl, (rows, micros) in zip(
+            VIEWS, self._ttl_micros, self._stored(ids, timed=at is not None), strict=True
+        ):
             present = micros >= 0
             known |= present
             if ttl and at is not None:
@@ -253,15 +255,18 @@ class PersonReader:
         people = People(ids, *views)
         return people if known.all() else people.take(np.flatnonzero(known))
 
-    def _stored(self, ids: Int64) -> list[tuple[Float32, Int64]]:
+    def _stored(self, ids: Int64, *, timed: bool) -> list[tuple[Float32, Int64]]:
         from feature_repo.online_store import FailFastRedisOnlineStore
 
         provider = self._store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
         online = provider.online_store
-        wanted = [(view, layout.width) for view, layout in zip(self._views, VIEWS, strict=True)]
+        wanted = [
+            (view, layout.width, timed and ttl > 0)
+            for view, layout, ttl in zip(self._views, VIEWS, self._ttl_micros, strict=True)
+        ]
         if isinstance(online, FailFastRedisOnlineStore):
             return online.read_packed(self._store.config, wanted, ids)
-        return [self._generic(provider, view, width, ids) for view, width in wanted]
+        return [self._generic(provider, view, width, ids) for view, width, _ in wanted]
 
     def _generic(self, provider: Any, view: "FeatureView", width: int, ids: Int64) -> tuple[Float32, Int64]:
         """Read one view through Feast's plain interface, whatever the online store."""

@@ -125,6 +125,20 @@ def test_reading_without_a_catalogue_says_what_to_do(
         PersonReader(empty)
 
 
+def test_a_catalogue_of_other_columns_is_not_read(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = store.get_feature_view(ACTIVITY.name)
+    view.features[0].tags["columns"] = "likes_sent_1d"
+    monkeypatch.setattr(store, "get_feature_view", lambda name: view if name == ACTIVITY.name else real(name))
+    real = type(store).get_feature_view.__get__(store)
+    with pytest.raises(CatalogueNotApplied, match="other columns for user_activity"):
+        PersonReader(store)
+
+
+def test_nobody_is_read_when_nobody_is_asked_for(store: Any) -> None:
+    assert len(read_people(store, [])) == 0
+    assert len(read_people(store, [5, 6], at=T.timestamp())) == 0
+
+
 def test_applying_the_catalogue_again_keeps_what_was_materialised(store: Any, put: Any) -> None:
     some_people(put)
     materialize(store, T)
