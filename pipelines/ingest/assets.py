@@ -153,9 +153,9 @@ def _windows(interactions: "pd.DataFrame", config: SnapshotConfig) -> dict[str, 
     from pipelines.evaluation.errors import EmptyWindow
     from pipelines.evaluation.windows import split_windows
 
-    shares = WindowConfig(embedding_share=config.embedding_share, ranking_share=config.ranking_share)
+    asked = WindowConfig(**{name: getattr(config, name) for name in WindowConfig.model_fields})
     try:
-        windows = split_windows(interactions, shares)
+        windows = split_windows(interactions, asked)
     except EmptyWindow as refused:
         return {"refused": str(refused)}
     return {

@@ -111,7 +111,9 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     config = read_config(context, RankerConfig)
     dataset = platform.state.require("ranking_dataset")
     rows = load_rows(dataset.path)
-    booster, report = train_ranker(rows.features, rows.labels, rows.at_us, rows.requester_ids, config)
+    booster, report = train_ranker(
+        rows.features, rows.labels, rows.at_us, rows.requester_ids, config, candidate_ids=rows.candidate_ids
+    )
     columns = [RANKING_FEATURES.index(name) for name in report.feature_names]
     trained = Ranker.from_booster(
         booster, report.feature_names, order=report.order.order, canary_features=rows.features[:32][:, columns]
@@ -149,7 +151,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
             "version": registered.version,
             "digest": registered.manifest.digest,
             "order": report.order.order,
-            "order_evidence": f"AUC within requesters: {report.order.ranker:.4f}, retrieval {report.order.retrieval:.4f}",
+            "order_evidence": f"AUC within people: {report.order.ranker:.4f}, retrieval {report.order.retrieval:.4f}",
             "mlflow": link(registered.run_url),
             "metrics": table([{"metric": name, "value": value} for name, value in report.metrics().items()]),
             "importance": table(importance[:SHOWN_FEATURES]),
