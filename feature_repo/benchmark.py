@@ -6,6 +6,7 @@ of its own that go away afterwards. Prints one table; writes nothing else.
 
 import argparse
 import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -127,7 +128,18 @@ def run(n_rows: int, n_people: int, table_rows: int, repetitions: int) -> Table:
             add("read one person", 1, lambda: reader.read(7), 500)
             add("read 300 people", 300, lambda: reader.read_many(np.arange(1, 301)), 50)
             add("read everybody", n_people, lambda: reader.read_many(np.arange(1, n_people + 1)), 1)
+        _remove_kept_aside(settings)
     return table
+
+
+def _remove_kept_aside(settings: Any) -> None:
+    """Remove the data that Postgres, started by root, keeps outside its folder."""
+    from infra.embedded.postgres import EmbeddedPostgres
+
+    server = EmbeddedPostgres(settings)
+    data = server.known_data
+    if data is not None and data != server.wanted:
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def main() -> None:
