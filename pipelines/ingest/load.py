@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from pipelines.ingest.bulk import without_indexes
 from pipelines.ingest.copying import copy_table
 from pipelines.ingest.faults import DUPLICATE, UNKNOWN
 from pipelines.ingest.report import Counts
@@ -19,6 +20,8 @@ from pipelines.ingest.report import Counts
 _PEOPLE = sql.Identifier("staged_people")
 _INTERACTIONS = sql.Identifier("staged_interactions")
 _N_SLOTS = 24
+# From here on, rebuilding the indexes of an empty table is cheaper than filling them row by row.
+BULK_ROWS = 100_000
 
 
 def begin(connection: psycopg.Connection[Any]) -> None:
@@ -122,12 +125,18 @@ def merge_interactions(connection: psycopg.Connection[Any], counts: Counts) -> N
         )
     _drop_repeated(connection, _INTERACTIONS, "event_id")
     row = connection.execute("SELECT count(*) FROM staged_interactions").fetchone()
-    counts.new = connection.execute(
+    staged = row[0] if row is not None else 0
+    insert = sql.SQL(
         "INSERT INTO duet.interactions (event_id, actor_id, target_id, kind, occurred_at) "
-        "SELECT event_id, actor_id, target_id, kind, occurred_at FROM staged_interactions "
-        "ORDER BY occurred_at ON CONFLICT (event_id) DO NOTHING"
-    ).rowcount
-    counts.unchanged = (row[0] if row is not None else 0) - counts.new
+        "SELECT event_id, actor_id, target_id, kind, occurred_at FROM staged_interactions ORDER BY occurred_at {}"
+    )
+    is_empty = connection.execute("SELECT NOT EXISTS (SELECT FROM duet.interactions)").fetchone() == (True,)
+    if is_empty and staged >= BULK_ROWS:
+        with without_indexes(connection):
+            counts.new = connection.execute(insert.format(sql.SQL(""))).rowcount
+    else:
+        counts.new = connection.execute(insert.format(sql.SQL("ON CONFLICT (event_id) DO NOTHING"))).rowcount
+    counts.unchanged = staged - counts.new
     _follow_activity(connection)
 
 

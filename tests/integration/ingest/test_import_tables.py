@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.clock import FixedClock
+from pipelines.ingest import load
 from pipelines.ingest.errors import IngestError, RefusedFile, RefusedMapping
 from pipelines.ingest.mapping import load_mapping
 from pipelines.ingest.report import ImportReport
@@ -75,6 +76,21 @@ def test_people_and_interactions_land_with_their_attributes_and_slots(
     assert rows(connection, "select kind, people_rows, interaction_rows, quarantined_rows from duet.imports") == [
         ("tables", 3, 3, 0)
     ]
+
+
+def test_a_first_large_import_lands_the_same_and_leaves_every_key_and_index_in_place(
+    run: Importer, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = (
+        "select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 'duet.interactions'::regclass "
+        "union all select indexname, indexdef from pg_indexes where tablename = 'interactions' order by 1, 2"
+    )
+    before = rows(connection, shape)
+    monkeypatch.setattr(load, "BULK_ROWS", 1)
+    report = run(PEOPLE, INTERACTIONS + "1,99,like,2026-05-01\n1,2,like,2026-05-01T10:00:00Z\n")
+    assert (report.interactions.new, report.interactions.n_quarantined) == (3, 2)
+    assert rows(connection, shape) == before
+    assert run(None, INTERACTIONS).interactions.unchanged == 3
 
 
 def test_people_exist_since_their_first_interaction_and_are_active_until_their_last(
