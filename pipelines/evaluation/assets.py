@@ -102,6 +102,7 @@ def compare(
     from pipelines.features.history import PeopleHistory
     from pipelines.ranking.context import Factors
     from pipelines.retrieval.content import inputs_of
+    from pipelines.retrieval.refresh import refreshed
     from registry.embedding import Embedding
     from registry.ranker import Ranker
 
@@ -111,11 +112,14 @@ def compare(
     people = snapshot.people
     instants = [at for at in instants_for(snapshot, FeaturesStep()) if at > windows.t1]
     history = PeopleHistory.build(people, snapshot.events, [windows.t1 + pd.Timedelta(microseconds=1), *instants])
+    inputs = inputs_of(people, windows.t0_us / 1e6)
+    # As in serving: whoever decided since the fit has fresh factors, from decisions up to T1 only.
+    current, _ = refreshed(embedding, snapshot.events.between(None, windows.t1_us), windows.t0_us, inputs)
     scene = Scene(
         people=history.as_of(windows.t1_us + 1),
         events=snapshot.events,
         windows=windows,
-        factors=Factors.of(embedding, people.user_ids, inputs_of(people, windows.t0_us / 1e6)),
+        factors=Factors.of(current, people.user_ids, inputs),
         ranker=Ranker.load(judged.path, RANKING_FEATURES, judged.digest, threads=2),
         config=config,
         pending_likes=platform.settings.ranking.pending_likes,

@@ -16,6 +16,12 @@ class WindowConfig(BaseModel):
     ranking_share: float = Field(
         default=0.85, gt=0, lt=1, description="up to this share of decisions: the ranker; the rest is held out"
     )
+    ranking_decisions: int = Field(
+        default=3_000,
+        ge=0,
+        le=100_000_000,
+        description="small sets move T0 earlier until the ranker has this many; the embeddings keep half",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -52,7 +52,7 @@ def split_windows(interactions: Events | pd.DataFrame, config: WindowConfig | No
     if not times.size:
         raise EmptyWindow("There are no likes or passes to learn from: import interactions first.")
     end_us = int(times[-1])
-    cuts = [int(times[max(int(np.ceil(share * times.size)) - 1, 0)]) for share in _shares(config)]
+    cuts = [int(times[max(count - 1, 0)]) for count in _counts(config, times.size)]
     edges = np.searchsorted(times, [*cuts, end_us], side="right")
     counts = np.diff(np.concatenate([[0], edges]))
     for name, count in zip(("embeddings", "ranker", "held-out"), counts, strict=True):
@@ -62,6 +62,12 @@ def split_windows(interactions: Events | pd.DataFrame, config: WindowConfig | No
                 f"import more days of data or move the shares {_shares(config)}."
             )
     return Windows(cuts[0], cuts[1], end_us, (int(counts[0]), int(counts[1]), int(counts[2])))
+
+
+def _counts(config: WindowConfig, n: int) -> tuple[int, int]:
+    """Return how many decisions lie up to T0 and up to T1: trees need rows, embeddings make do with less."""
+    embeddings, ranking = (int(np.ceil(share * n)) for share in _shares(config))
+    return min(embeddings, max(ranking - config.ranking_decisions, ranking // 2)), ranking
 
 
 def _shares(config: WindowConfig) -> tuple[float, float]:

@@ -15,6 +15,6 @@ class FeatureConfig(BaseModel):
         default=86_400.0, gt=0, le=365 * 86_400, description="seconds between two snapshots of people's activity"
     )
     max_snapshots: int = Field(
-        default=60, ge=1, le=2_000, description="the most snapshots of one run; the interval widens to keep to it"
+        default=1_000, ge=1, le=10_000, description="the most snapshots of one run; the interval widens to keep to it"
     )
     write_chunk_rows: int = Field(default=50_000, ge=100, le=1_000_000, description="rows per COPY chunk")

@@ -1,7 +1,7 @@
 """Decide on unseen rows whether the ranker orders people better than retrieval alone does.
 
-Compared within each requester, because that is what a list is. The ranker must win on average; with little
-evidence or a tie the simpler first-stage order stays.
+Compared within each requester, because that is what a list is: on matches where enough rows hold both directions of
+a pair, else on likes. The ranker must win on average; with little evidence the simpler first-stage order stays.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from pipelines.evaluation.metrics import Interval, Numbers, bootstrap_interval, grouped_auc
 from pipelines.ranking.config import RankerConfig
+from registry.ranker import combine
 
 Floats = npt.NDArray[np.float32]
 _MIN_REQUESTERS = 10
+_MIN_REQUESTERS_WITH_MATCHES = 25
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,19 @@ def decide_order(
     score_backward: Floats,
     *,
     config: RankerConfig,
+    candidate_ids: npt.NDArray[np.int64] | None = None,
 ) -> OrderEvidence:
-    """Compare p(like) with the better of the forward and the weighted retrieval score; NaN scores count as zero."""
+    """Compare p(like) with the better of the forward and the weighted retrieval score; NaN scores count as zero.
+
+    With `candidate_ids` int64[n] the rows whose reverse is among them are judged by p(u->v) * p(v->u) on matches.
+    """
+    if candidate_ids is not None:
+        rows, reverse = _both_directions(requester_ids, candidate_ids)
+        mutual = (labels[rows] > 0) & (labels[reverse] > 0)
+        if np.isfinite(grouped_auc(requester_ids[rows], mutual, mutual)).sum() >= _MIN_REQUESTERS_WITH_MATCHES:
+            requester_ids, labels = requester_ids[rows], mutual
+            probability = combine(probability[rows], probability[reverse], config.aggregator)
+            score_forward, score_backward = score_forward[rows], score_backward[rows]
     forward, backward = np.nan_to_num(score_forward), np.nan_to_num(score_backward)
     weighted = config.weight * forward + (1.0 - config.weight) * backward
     ranker = grouped_auc(requester_ids, labels, probability)
@@ -49,3 +62,16 @@ def decide_order(
     difference = bootstrap_interval(ranker - retrieval, 500, config.seed)
     order: Literal["ranker", "retrieval"] = "ranker" if difference.mean > 0 else "retrieval"
     return OrderEvidence(order, float(ranker[compared].mean()), float(retrieval[compared].mean()), difference)
+
+
+def _both_directions(
+    requester_ids: npt.NDArray[np.int64], candidate_ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the rows whose pair stands the other way round in another row, and that other row of each."""
+    ids, codes = np.unique(np.concatenate([requester_ids, candidate_ids]), return_inverse=True)
+    a, b = codes[: requester_ids.size], codes[requester_ids.size :]
+    pair, first = np.unique(a * ids.size + b, return_index=True)
+    wanted = b * ids.size + a
+    found = np.minimum(np.searchsorted(pair, wanted), max(pair.size - 1, 0))
+    rows = np.flatnonzero(pair[found] == wanted) if pair.size else np.empty(0, dtype=np.intp)
+    return rows, first[found[rows]]

@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 _MIN_VALIDATION_ROWS = 50
 _FIXED_ROUNDS = 60
 """Trees of a ranker whose rows are too few to stop it early."""
+_WORTH_THREADS = 10_000_000
 MONOTONE = ("score_forward",)
 
 
@@ -66,12 +67,13 @@ def train_ranker(
     requester_ids: npt.NDArray[np.int64],
     config: RankerConfig | None = None,
     *,
+    candidate_ids: npt.NDArray[np.int64] | None = None,
     feature_names: Sequence[str] = RANKING_FEATURES,
 ) -> tuple[Any, TrainingReport]:
     """Return an `xgboost.Booster` over the kept columns and its report.
 
     `features` float32[n, k] with NaN for missing, `labels` 0/1 [n], `at_us` int64[n] ascending or not,
-    `requester_ids` int64[n].
+    `requester_ids` int64[n], and `candidate_ids` int64[n] where matches should decide the order.
 
     Raises:
         BadFeatures: shapes do not fit or a value is infinite.
@@ -95,7 +97,12 @@ def train_ranker(
     shown = late if usable else np.ones(labels.size, dtype=np.bool_)
     scores = np.asarray(judged.inplace_predict(matrix[shown], iteration_range=(0, rounds)), dtype=np.float32)
     evidence = decide_order(
-        requester_ids[shown], labels[shown], scores, *_retrieval(features[shown], feature_names), config=config
+        requester_ids[shown],
+        labels[shown],
+        scores,
+        *_retrieval(features[shown], feature_names),
+        config=config,
+        candidate_ids=None if candidate_ids is None else candidate_ids[shown],
     )
     final = judged if not usable else _grow(matrix, labels, np.zeros_like(late), names, config=config, rounds=rounds)[0]
     report = TrainingReport(
@@ -142,7 +149,7 @@ def _grow(
         rounds = min(config.rounds, _FIXED_ROUNDS)
     curve: dict[str, dict[str, list[float]]] = {}
     booster = xgboost.train(
-        _parameters(names, config),
+        _parameters(names, config, matrix.size),
         early,
         num_boost_round=rounds or config.rounds,
         evals=watched,
@@ -153,7 +160,7 @@ def _grow(
     return booster, {name: list(values["logloss"]) for name, values in curve.items()}
 
 
-def _parameters(names: tuple[str, ...], config: RankerConfig) -> dict[str, Any]:
+def _parameters(names: tuple[str, ...], config: RankerConfig, n_values: int) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         "objective": "binary:logistic",
         "eval_metric": "logloss",
@@ -165,7 +172,8 @@ def _parameters(names: tuple[str, ...], config: RankerConfig) -> dict[str, Any]:
         "colsample_bytree": config.column_sample,
         "reg_lambda": config.l2,
         "seed": config.seed,
-        "nthread": config.threads,
+        # Under few values a second thread waits more than it works, most of all on shared cores.
+        "nthread": config.threads if n_values >= _WORTH_THREADS else 1,
     }
     if config.monotone_scores:
         parameters["monotone_constraints"] = {name: 1 for name in names if name in MONOTONE}

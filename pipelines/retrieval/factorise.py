@@ -26,6 +26,7 @@ Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 """Called after every round with its number from 1, their total, and its seconds."""
 _ROUND_STEPS = 3
+_KEPT_PEOPLE = 100_000
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def fit_embedding(
         matrix[inside][:, inside].tocsr(),
         (chooser[inside], chosen[inside]),
         (chooses[inside], is_chosen[inside]),
-        lambda positions: content_inputs(inside[positions]),
+        _kept(content_inputs, inside),
         config,
     )
     for number in range(config.content_rounds):
@@ -204,6 +205,14 @@ def _alternate(
         )
         model.fit(matrix, show_progress=False, callback=tell)
     return model.user_factors, model.item_factors
+
+
+def _kept(content_inputs: ContentInputs, inside: npt.NDArray[np.int64]) -> ContentInputs:
+    """Return the inputs of the people inside, held in memory where that is little: every round asks for them."""
+    if inside.size > _KEPT_PEOPLE:
+        return lambda positions: content_inputs(inside[positions])
+    held = content_inputs(inside)
+    return lambda positions: held[positions]
 
 
 def _dimensions(config: EmbeddingConfig, n_people: int) -> int:

@@ -23,7 +23,7 @@ def events(*at_us: int, kind: int = LIKE) -> Events:
 
 
 def test_windows_follow_the_shares_of_decisions() -> None:
-    windows = split_windows(events(*range(1, 21)))
+    windows = split_windows(events(*range(1, 21)), WindowConfig(ranking_decisions=0))
     assert (windows.t0_us, windows.t1_us, windows.end_us) == (14, 17, 20)
     assert windows.decisions == (14, 3, 3)
     assert windows.t0 < windows.t1 < windows.end
@@ -31,8 +31,17 @@ def test_windows_follow_the_shares_of_decisions() -> None:
 
 
 def test_decisions_of_one_instant_are_never_split() -> None:
-    windows = split_windows(events(1, 2, 3, 3, 3, 3, 4, 5, 6, 7), WindowConfig(embedding_share=0.4, ranking_share=0.8))
+    windows = split_windows(
+        events(1, 2, 3, 3, 3, 3, 4, 5, 6, 7), WindowConfig(embedding_share=0.4, ranking_share=0.8, ranking_decisions=0)
+    )
     assert windows.decisions == (6, 2, 2)
+
+
+def test_a_small_set_gives_the_ranker_more_and_leaves_the_embeddings_half() -> None:
+    config = WindowConfig(embedding_share=0.7, ranking_share=0.8, ranking_decisions=30)
+    assert split_windows(events(*range(1, 101)), config).decisions == (50, 30, 20)
+    assert split_windows(events(*range(1, 21)), config).decisions == (8, 8, 4)
+    assert split_windows(events(*range(1, 1001)), config).decisions == (700, 100, 200)
 
 
 def test_messages_do_not_move_the_clock() -> None:
@@ -46,7 +55,8 @@ def test_messages_do_not_move_the_clock() -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "said"), [((), "no likes or passes"), ((1, 2, 3, 4, 5, 6, 7, 9, 9, 9), "held-out window"), ((5,), "ranker")]
+    ("times", "said"),
+    [((), "no likes or passes"), ((1, 2, 3, 4, 5, 6, 7, 9, 9, 9), "held-out window"), ((5,), "ranker")],
 )
 def test_an_empty_window_is_refused_in_one_sentence(times: tuple[int, ...], said: str) -> None:
     with pytest.raises(EmptyWindow, match=said) as caught:

@@ -61,6 +61,21 @@ def test_retrieval_keeps_the_order_where_it_is_better() -> None:
     assert few.order == "retrieval"
 
 
+def test_matches_decide_the_order_where_both_directions_are_there() -> None:
+    rng = np.random.default_rng(6)
+    a, b = np.divmod(np.arange(40 * 40), 40)
+    pairs = a < b
+    requesters, candidates = np.concatenate([a[pairs], b[pairs]]), np.concatenate([b[pairs], a[pairs]])
+    likes = rng.random(requesters.size) < 0.5
+    honest = np.where(likes, 0.9, 0.1).astype(np.float32)
+    # Retrieval knows each like of its own requester; only the ranker knows the answer too.
+    one_sided, nothing = likes.astype(np.float32), np.zeros(requesters.size, np.float32)
+    evidence = decide_order(requesters, likes, honest, one_sided, nothing, config=CONFIG, candidate_ids=candidates)
+    assert evidence.order == "ranker"
+    assert evidence.ranker == 1.0 > evidence.retrieval
+    assert decide_order(requesters, likes, honest, one_sided, nothing, config=CONFIG).order == "retrieval"
+
+
 def test_too_few_rows_still_give_a_ranker_without_validation() -> None:
     features, labels, at_us, requesters = rows(60)
     _, report = train_ranker(features, labels, at_us, requesters, CONFIG, feature_names=NAMES)

@@ -20,7 +20,9 @@ from registry.item_index import IndexConfig
 N = 24
 IDS = np.arange(1, N + 1, dtype=np.int64) * 10
 WITHHELD = 4
-SMALL = EmbeddingConfig(dimensions=4, alpha=20, pass_confidence=20, regularization=5, content_regularization=1, threads=1)
+SMALL = EmbeddingConfig(
+    dimensions=4, alpha=20, pass_confidence=20, regularization=5, content_regularization=1, threads=1
+)
 PNG = b"\x89PNG"
 
 
