@@ -1,7 +1,7 @@
 """Decide on unseen rows whether the ranker orders people better than retrieval alone does.
 
-Compared within each requester, because that is what a list is: on matches where enough rows hold both directions of
-a pair, else on likes. The ranker must win on average; with little evidence the simpler first-stage order stays.
+Compared within each requester, because that is what a list is: on matches where most rows hold both directions of a
+pair, else on likes. The ranker must win on average; with little evidence the simpler first-stage order stays.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from registry.ranker import combine
 
 Floats = npt.NDArray[np.float32]
 _MIN_REQUESTERS = 10
-_MIN_REQUESTERS_WITH_MATCHES = 25
+_MET_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def decide_order(
     if candidate_ids is not None:
         rows, reverse = _both_directions(requester_ids, candidate_ids)
         mutual = (labels[rows] > 0) & (labels[reverse] > 0)
-        if np.isfinite(grouped_auc(requester_ids[rows], mutual, mutual)).sum() >= _MIN_REQUESTERS_WITH_MATCHES:
+        # Where people seldom decide on each other, the few who did are too few to overrule everybody's likes.
+        if rows.size >= _MET_SHARE * labels.size and _n_compared(requester_ids[rows], mutual) >= _MIN_REQUESTERS:
             requester_ids, labels = requester_ids[rows], mutual
             probability = combine(probability[rows], probability[reverse], config.aggregator)
             score_forward, score_backward = score_forward[rows], score_backward[rows]
@@ -75,3 +76,7 @@ def _both_directions(
     found = np.minimum(np.searchsorted(pair, wanted), max(pair.size - 1, 0))
     rows = np.flatnonzero(pair[found] == wanted) if pair.size else np.empty(0, dtype=np.intp)
     return rows, first[found[rows]]
+
+
+def _n_compared(groups: npt.NDArray[np.int64], labels: Numbers) -> int:
+    return int(np.isfinite(grouped_auc(groups, labels, labels)).sum())
