@@ -161,17 +161,23 @@ def _matrix(vectors: Any, n: int) -> Float32:
 
 
 def materialize(
-    store: "FeatureStore", until: datetime, *, progress: Progress | None = None, chunk: int = 20_000
+    store: "FeatureStore",
+    until: datetime,
+    *,
+    since: datetime | None = None,
+    progress: Progress | None = None,
+    chunk: int = 20_000,
 ) -> MaterializationReport:
     """Bring every view's latest rows up to `until` online; only what came since the last time is read.
 
-    The last materialised instant of each view is Feast's own record of it, written after its rows are. A row
-    that is already newer online stays.
+    The last materialised instant of each view is Feast's own record of it, written after its rows are. `since` goes
+    further back, for rows that were written late: an import of old data. A row that is already newer online stays.
     """
     done = []
     for view, layout in zip(user_views(store), VIEWS, strict=True):
         began = time.monotonic()
-        start = view.most_recent_end_time or EPOCH
+        recorded = view.most_recent_end_time or EPOCH
+        start = recorded if since is None else min(recorded, since)
         people = rows = 0
         if start < until:
             total, blocks = _latest(store, view, start, until, chunk)

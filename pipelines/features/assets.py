@@ -1,9 +1,11 @@
 """Feature rows into the offline tables, and from there into the online store that serving reads."""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from psycopg import sql
 from pydantic import Field
 
 from pipelines.features.config import FeatureConfig
@@ -14,8 +16,12 @@ from pipelines.state import Current, combined_digest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from psycopg import Connection
 
     from pipelines.inputs import Snapshot
+
+
+TABLES = ("user_profile", "user_attributes", "user_activity", "user_reciprocity")
 
 
 class FeaturesStep(FeatureConfig):
@@ -63,15 +69,17 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             written["user_activity"] = written.get("user_activity", 0) + count // 2
             written["user_reciprocity"] = written.get("user_reciprocity", 0) + count // 2
             context.log.info("snapshot %d of %d, as of %s: %d rows", number, len(instants), taken.at, count)
+        oldest = oldest_written(connection, now.to_pydatetime())
     seconds = max(platform.clock.monotonic() - began, 1e-9)
     total = sum(written.values())
     digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(pointer.as_of)})
     directory = platform.state.directory("features", digest)
     directory.mkdir(parents=True, exist_ok=True)
+    facts = {"history": config.history, "rows": total, "oldest_written": oldest.isoformat() if oldest else None}
     platform.state.publish(
         Current(
             asset="features", path=directory, digest=digest, run_id=context.run.run_id, as_of=pointer.as_of,
-            t0=pointer.t0, t1=pointer.t1, inputs=snapshot.digests, facts={"history": config.history, "rows": total},
+            t0=pointer.t0, t1=pointer.t1, inputs=snapshot.digests, facts=facts,
         )
     )  # fmt: skip
     return dg.MaterializeResult(
@@ -107,8 +115,10 @@ def online_features(
     def progress(view: str, done: int, total: int) -> None:
         context.log.info("%s: %d of %d people", view, done, total)
 
+    oldest = pointer.facts.get("oldest_written")
+    since = datetime.fromisoformat(str(oldest)) if oldest else None
     # Up to now, not to the run's instant: somebody who joined after the end of old data is served too.
-    report = materialize(store, platform.clock.now(), progress=progress)
+    report = materialize(store, platform.clock.now(), since=since, progress=progress)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": report.rows,
@@ -118,6 +128,20 @@ def online_features(
             "views": table([asdict(view) for view in report.views]),
         }
     )
+
+
+def oldest_written(connection: "Connection[Any]", written_at: datetime) -> datetime | None:
+    """Return the earliest instant among the rows that the write stamped `written_at` added or changed."""
+    oldest = [
+        connection.execute(
+            sql.SQL("SELECT min(event_timestamp) FROM {} WHERE created_timestamp = %s").format(
+                sql.Identifier("features", name)
+            ),
+            (written_at,),
+        ).fetchone()
+        for name in TABLES
+    ]
+    return min((row[0] for row in oldest if row is not None and row[0] is not None), default=None)
 
 
 def instants_for(snapshot: "Snapshot", config: FeaturesStep) -> "list[pd.Timestamp]":

@@ -207,3 +207,23 @@ def test_a_step_alone_says_what_is_missing(platform: Platform, tmp_path: Path) -
     )
     with pytest.raises(RunFailed, match=r"no `embeddings` was made under .* run the job `train_all` first"):
         train(empty, "train_ranker")
+
+
+def test_features_written_late_still_reach_the_online_store(platform: Platform, trained: RunStory) -> None:
+    from feature_repo.layout import ACTIVITY
+    from feature_repo.store import open_feature_store, read_people
+
+    at = platform.state.require("interactions").as_of
+    with platform.connection() as connection:
+        # Older than what was materialised: the end of the data lies five months before the clock.
+        connection.execute(
+            "insert into duet.users (user_id, gender, created_at) values (%s, 'woman', %s)", (PEOPLE + 1, at)
+        )
+    try:
+        train(platform, "materialize_features")
+        people = read_people(open_feature_store(platform.settings, platform.endpoints), [1, PEOPLE + 1])
+        assert people.user_ids.tolist() == [1, PEOPLE + 1]
+        assert people.activity[0, ACTIVITY.index("decisions_sent")] > 0
+    finally:
+        with platform.connection() as connection:
+            connection.execute("delete from duet.users where user_id = %s", (PEOPLE + 1,))
