@@ -60,7 +60,7 @@ def test_defaults_and_edits_reach_the_step_as_the_model() -> None:
 
 
 def test_the_launchpad_shows_bounds_beside_the_description() -> None:
-    field = CheckedShape(RankerConfig).fields["max_depth"]
+    field = CheckedShape(Bounded).fields["depth"]
     assert field.description == "depth of one tree [>= 1, <= 16]"
     assert field.default_value == 5
     assert bounds_of(RankerConfig.model_fields["seed"]) == "[>= 0, <= 2147483647]"
