@@ -65,7 +65,7 @@ def row_dot(left: Floats, right: Floats) -> Floats:
     The sum runs over each row in the same order whatever the number of rows, so a pair scored alone and in a batch of
     thousands gives the same bits.
     """
-    n = max(len(left), len(right))
+    n = len(right) if len(left) == 1 else len(left)
     out = np.empty(n, dtype=np.float32)
     step = max(1, 2**20 // max(1, left.shape[1]))
     for start in range(0, n, step):

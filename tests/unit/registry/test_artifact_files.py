@@ -222,3 +222,9 @@ def test_a_pair_scores_the_same_bits_alone_and_in_a_batch() -> None:
     batch = row_dot(left, right)
     assert all(row_dot(left[i : i + 1], right[i : i + 1])[0] == batch[i] for i in range(0, 3000, 97))
     assert np.array_equal(row_dot(left[:1], right), row_dot(np.repeat(left[:1], 3000, axis=0), right))
+
+
+def test_one_row_against_nobody_scores_nobody() -> None:
+    one, nobody = np.ones((1, 4), dtype=np.float32), np.empty((0, 4), dtype=np.float32)
+    assert row_dot(one, nobody).shape == (0,)
+    assert row_dot(nobody, one).shape == (0,)

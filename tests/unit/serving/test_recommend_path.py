@@ -72,6 +72,12 @@ def test_the_answer_has_no_more_than_limit_people(town: Town) -> None:
     assert len(ask(town, limit=100).items) == 20
 
 
+def test_somebody_whom_nobody_suits_gets_a_short_answer_of_the_best_level(town: Town) -> None:
+    town.people.rows[1002] = person(1002, age_min=99, age_max=99)
+    answer = ask(town, user_id=1002)
+    assert (answer.level, answer.items, answer.reason) == (1, [], None)
+
+
 def test_somebody_unknown_is_refused(town: Town) -> None:
     with pytest.raises(UnknownUser):
         ask(town, user_id=999)
