@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,14 @@ class Duet:
         assert "Traceback" not in done.stderr, told
         return done.stdout + done.stderr
 
+    @cached_property
     def urls(self) -> dict[str, str]:
+        """Where the platform answers; asked once, because ports stay."""
         found: dict[str, str] = json.loads(self("status", "--json"))["urls"]
         return found
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(f"{self.urls()['serving']}{path}", json=body, timeout=10)
+        return httpx.post(f"{self.urls['serving']}{path}", json=body, timeout=10)
 
 
 def processes_of(data_dir: Path) -> list[str]:

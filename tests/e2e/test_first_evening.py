@@ -29,7 +29,7 @@ def until(claim: Callable[[], bool], within_s: float = 60) -> None:
 
 
 def served_release(duet: Duet) -> str | None:
-    release: str | None = httpx.get(f"{duet.urls()['serving']}/health", timeout=10).json()["release"]["release"]
+    release: str | None = httpx.get(f"{duet.urls['serving']}/health", timeout=10).json()["release"]["release"]
     return release
 
 
@@ -47,7 +47,7 @@ def people_in(answer: dict[str, object]) -> list[int]:
 
 
 def test_everything_is_up_before_any_model_exists(duet: Duet) -> None:
-    urls = duet.urls()
+    urls = duet.urls
     assert httpx.get(f"{urls['mlflow']}/health", timeout=10).status_code == 200
     assert httpx.get(f"{urls['dagster']}/server_info", timeout=10).status_code == 200
     assert httpx.get(f"{urls['serving']}/health/live", timeout=10).status_code == 200
@@ -117,7 +117,7 @@ def test_tables_of_ones_own_are_imported_and_a_newcomer_is_served_at_once(duet: 
 
 def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
     before = served_release(duet)
-    duet("train", "--job", "train_ranker", "--set", "ranker.max_depth=3")
+    duet("train", "--job", "train_ranker", "--set", "ranker.learning_rate=0.11")
     promoted = RELEASE.search(duet("promote"))
     assert promoted is not None
     assert promoted.group() != before
@@ -133,13 +133,13 @@ def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
 def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> None:
     before = served_release(duet)
     newest = httpx.get(
-        f"{duet.urls()['mlflow']}/api/2.0/mlflow/model-versions/search",
+        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search",
         params={"filter": "name='duet-ranker'"},
         timeout=10,
     ).json()["model_versions"]
     version = max(int(found["version"]) for found in newest)
     moved = httpx.post(
-        f"{duet.urls()['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
+        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
         json={
             "name": "duet-ranker",
             "version": str(version),
@@ -181,10 +181,13 @@ def test_killed_stores_lose_no_acknowledged_interaction_and_serving_recovers(due
 
 def kill(name: str, duet: Duet) -> None:
     """SIGKILL the server of this platform."""
+    # Run by root, Postgres keeps its data where its own account reaches them, and this file names the place.
+    aside = duet.data_dir / "postgres.folder"
+    places = [str(duet.data_dir), *([aside.read_text().strip()] if aside.is_file() else [])]
     victims = [
         process
-        for process in psutil.process_iter(["name", "cmdline", "ppid"])
-        if process.info["name"] == name and any(str(duet.data_dir) in word for word in working_place(process))
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == name and any(place in word for word in working_place(process) for place in places)
     ]
     assert victims, f"no {name} of {duet.data_dir} runs"
     for victim in victims:
