@@ -1,7 +1,7 @@
 """Feature rows into the offline tables, and from there into the online store that serving reads."""
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -46,7 +46,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
     import pandas as pd
 
     from pipelines.features.aggregates import snapshots
-    from pipelines.features.write import upsert_rows, write_snapshot
+    from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
 
     config = read_config(context, FeaturesStep)
     pointer = platform.state.require("interactions", "materialize_features")
@@ -59,7 +59,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
         rows = snapshot.rows
         for view, values in (("user_profile", rows.profile), ("user_attributes", rows.attributes)):
             ids, at_us = rows.user_ids, rows.at_us
-            written[view] = upsert_rows(
+            written[view] = append_changes(
                 connection, view, ids, at_us, values, now=now, chunk_rows=config.write_chunk_rows
             )
         connection.commit()
@@ -69,6 +69,9 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             written["user_activity"] = written.get("user_activity", 0) + count // 2
             written["user_reciprocity"] = written.get("user_reciprocity", 0) + count // 2
             context.log.info("snapshot %d of %d, as of %s: %d rows", number, len(instants), taken.at, count)
+        pruned = prune_snapshots(connection, stale_before(pointer, platform.settings.features.ttl_days))
+        connection.commit()
+        context.log.info("%d rows that no join can see any more were pruned", pruned)
         oldest = oldest_written(connection, now.to_pydatetime())
     seconds = max(platform.clock.monotonic() - began, 1e-9)
     total = sum(written.values())
@@ -90,6 +93,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             "first_instant": str(instants[0]),
             "last_instant": str(instants[-1]),
             "rows_per_s": round(total / seconds),
+            "pruned_rows": pruned,
             "digest": digest,
         }
     )
@@ -110,7 +114,7 @@ def online_features(
 
     pointer = platform.state.require("features", "materialize_features")
     store = open_feature_store(platform.settings, platform.endpoints)
-    apply_catalogue(store)
+    apply_catalogue(store, activity_ttl_days=platform.settings.features.ttl_days)
 
     def progress(view: str, done: int, total: int) -> None:
         context.log.info("%s: %d of %d people", view, done, total)
@@ -128,6 +132,11 @@ def online_features(
             "views": table([asdict(view) for view in report.views]),
         }
     )
+
+
+def stale_before(snapshot: Current, ttl_days: int) -> datetime:
+    """Return the instant whose earlier rows are too old for every join: training looks back from T0 at the furthest."""
+    return min(snapshot.t0 or snapshot.as_of, snapshot.as_of) - timedelta(days=ttl_days)
 
 
 def oldest_written(connection: "Connection[Any]", written_at: datetime) -> datetime | None:

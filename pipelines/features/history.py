@@ -1,7 +1,7 @@
 """People as they were at any instant, held in memory: the reference for every point-in-time join.
 
 Each person's vectors at an instant come from the latest snapshot at or before it; before the first one a person has
-the layout's default row. Profiles and attributes do not change over time.
+the layout's default row. Profiles and attributes are at every instant those that were given.
 """
 
 from collections.abc import Sequence

@@ -49,7 +49,7 @@ def ranking_dataset(
     known = context_of(pairs, snapshot.events, factors, config, pending_likes=platform.settings.ranking.pending_likes)
     frame = pairs_frame(pairs, known)
     store = open_feature_store(platform.settings, platform.endpoints)
-    apply_catalogue(store)
+    apply_catalogue(store, activity_ttl_days=platform.settings.features.ttl_days)
     began = platform.clock.monotonic()
     features = historical_ranking_features(store, frame)
     seconds = platform.clock.monotonic() - began

@@ -1,12 +1,15 @@
 """Feature rows reach Postgres whole, once, and unchanged to the bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import psycopg
+from psycopg import sql
 
 from feature_repo.layout import ACTIVITY, RECIPROCITY
 from pipelines.features.aggregates import Snapshot
-from pipelines.features.write import upsert_rows, write_snapshot
+from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
 
 NOW = pd.Timestamp("2026-02-01 12:00:00.123456", tz="UTC")
 
@@ -44,12 +47,93 @@ def test_a_snapshot_is_written_exactly_and_replaces_its_instant(connection: psyc
     assert again == [(2, -7.0)]
 
 
-def test_profiles_are_upserted_by_person_and_instant(connection: psycopg.Connection) -> None:
+KNOWN_US = np.array([1_700_000_000_000_000, 1_700_000_000_000_001], dtype=np.int64)
+HOUR = pd.Timedelta(hours=1)
+
+
+def append(
+    connection: psycopg.Connection, *values: float, now: pd.Timestamp = NOW, earlier_us: int = 0, width: int = 3
+) -> int:
+    """Append a row of equal values for the people 1, 2, …"""
+    ids = np.arange(1, len(values) + 1, dtype=np.int64)
+    rows = np.repeat(np.array(values, dtype=np.float32)[:, None], width, axis=1)
+    return append_changes(connection, "user_profile", ids, KNOWN_US[: len(values)] - earlier_us, rows, now=now)
+
+
+def profiles(connection: psycopg.Connection) -> list[tuple[int, int, list[float]]]:
+    """Return person, microseconds and values of every row."""
+    return connection.execute(
+        "select user_id, (extract(epoch from event_timestamp) * 1000000)::bigint, values "
+        "from features.user_profile order by 1, 2"
+    ).fetchall()
+
+
+def test_a_changed_profile_gets_a_row_of_its_own_and_an_unchanged_one_none(connection: psycopg.Connection) -> None:
     add_people(connection, 1, 2)
-    ids = np.array([1, 2], dtype=np.int64)
-    at_us = np.array([1_700_000_000_000_000, 1_700_000_000_000_001], dtype=np.int64)
-    for value in (1.5, 2.5, 2.5):
-        values = np.full((2, 3), value, dtype=np.float32)
-        assert upsert_rows(connection, "user_profile", ids, at_us, values, now=NOW) == 2
-    rows = connection.execute("select user_id, values from features.user_profile order by 1").fetchall()
-    assert rows == [(1, [2.5] * 3), (2, [2.5] * 3)]
+    first = [(1, int(KNOWN_US[0]), [1.5] * 3), (2, int(KNOWN_US[1]), [2.5] * 3)]
+    assert append(connection, 1.5, 2.5) == 2
+    assert append(connection, 1.5, 2.5, now=NOW + HOUR) == 0
+    assert profiles(connection) == first
+    assert append(connection, 1.5, 9.0, now=NOW + HOUR) == 1
+    assert profiles(connection) == [*first, (2, (NOW + HOUR).value // 1_000, [9.0] * 3)]
+    # Back to what it was is a change too: only the newest row counts.
+    assert append(connection, 1.5, 2.5, now=NOW + 2 * HOUR) == 1
+    assert append(connection, 1.5, 2.5, now=NOW + 3 * HOUR) == 0
+
+
+def test_a_missing_number_is_not_a_change(connection: psycopg.Connection) -> None:
+    add_people(connection, 1)
+    assert append(connection, float("nan")) == 1
+    assert append(connection, float("nan"), now=NOW + HOUR) == 0
+
+
+def test_a_change_is_newer_than_what_is_stored_even_if_the_clock_went_back(connection: psycopg.Connection) -> None:
+    add_people(connection, 1)
+    append(connection, 1.0)
+    append(connection, 2.0, now=NOW)
+    append(connection, 3.0, now=NOW - HOUR)
+    assert [row[1:] for row in profiles(connection)][1:] == [
+        (NOW.value // 1_000, [2.0] * 3),
+        (NOW.value // 1_000 + 1, [3.0] * 3),
+    ]
+
+
+def test_somebody_known_for_longer_than_thought_gets_the_oldest_profile_from_then_on(
+    connection: psycopg.Connection,
+) -> None:
+    add_people(connection, 1)
+    append(connection, 1.0)
+    assert append(connection, 2.0, now=NOW + HOUR, earlier_us=500) == 2
+    assert profiles(connection) == [
+        (1, int(KNOWN_US[0]) - 500, [1.0] * 3),
+        (1, int(KNOWN_US[0]), [1.0] * 3),
+        (1, (NOW + HOUR).value // 1_000, [2.0] * 3),
+    ]
+
+
+def test_rows_of_another_layout_do_not_stay(connection: psycopg.Connection) -> None:
+    add_people(connection, 1)
+    append(connection, 1.0, width=2)
+    append(connection, 2.0, now=NOW + HOUR)
+    assert [row[1:] for row in profiles(connection)] == [
+        (int(KNOWN_US[0]), [2.0] * 3),
+        ((NOW + HOUR).value // 1_000, [2.0] * 3),
+    ]
+
+
+def test_pruning_drops_what_no_join_can_see_but_never_the_newest_row(connection: psycopg.Connection) -> None:
+    add_people(connection, 1, 2)
+    for day, value in ((0, 1.0), (5, 2.0), (10, 3.0)):
+        at = replace(snapshot(1, value=value), at=NOW + pd.Timedelta(days=day))
+        write_snapshot(connection, at, NOW)
+    write_snapshot(connection, replace(snapshot(2, value=7.0), at=NOW - HOUR), NOW)
+    cutoff = NOW + pd.Timedelta(days=10)
+    # Two old rows of person 1 in each of two tables; person 2 has nothing newer.
+    assert prune_snapshots(connection, cutoff.to_pydatetime(), max_rows=1) == 2
+    assert prune_snapshots(connection, cutoff.to_pydatetime()) == 2
+    assert prune_snapshots(connection, cutoff.to_pydatetime()) == 0
+    for table in ("user_activity", "user_reciprocity"):
+        left = connection.execute(
+            sql.SQL("select user_id, event_timestamp from {} order by 1").format(sql.Identifier("features", table))
+        ).fetchall()
+        assert left == [(1, cutoff), (2, NOW - HOUR)]
