@@ -1,39 +1,70 @@
 """What can be run: the whole training, parts of it on the last good results of the rest, and on which clock.
 
+Each job names every hyperparameter of its steps as its default configuration, which is what its Launchpad opens with.
 All steps of a job share one process: a process of its own would cost each step seconds of imports.
 """
 
+from typing import Any
+
 import dagster as dg
+from pydantic import BaseModel
+
+from pipelines.evaluation.config import EvaluationConfig
+from pipelines.features.assets import FeaturesStep
+from pipelines.ingest.config import SnapshotConfig
+from pipelines.launchpad import defaults_of
+from pipelines.ranking.config import DatasetConfig, RankerConfig
+from pipelines.retrieval.assets import IndexStep
+from pipelines.retrieval.config import EmbeddingConfig
 
 HEAVY = {"duet/heavy": "yes"}
+STEPS: dict[str, type[BaseModel]] = {
+    "snapshots": SnapshotConfig,
+    "features": FeaturesStep,
+    "embeddings": EmbeddingConfig,
+    "candidate_index": IndexStep,
+    "ranking_dataset": DatasetConfig,
+    "ranker": RankerConfig,
+    "evaluation": EvaluationConfig,
+}
+
+
+def default_config(*steps: str, **changed: dict[str, Any]) -> dict[str, Any]:
+    """Return the run configuration with the default of every field of `steps`; `changed` names steps and fields."""
+    return {"ops": {step: {"config": {**defaults_of(STEPS[step]), **changed.get(step, {})}} for step in steps}}
+
 
 TRAIN_ALL = dg.define_asset_job(
     "train_all",
     selection=dg.AssetSelection.all(),
+    config=default_config(*STEPS),
     tags=HEAVY,
     description="Snapshots, features, embeddings, index, ranker, evaluation, release candidate.",
 )
 TRAIN_RANKER = dg.define_asset_job(
     "train_ranker",
     selection=dg.AssetSelection.assets("ranking_dataset", "ranker", "evaluation", "release_candidate"),
+    config=default_config("ranking_dataset", "ranker", "evaluation"),
     tags=HEAVY,
     description="A new ranker on the last good embeddings and features.",
 )
 REBUILD_INDEX = dg.define_asset_job(
     "rebuild_index",
     selection=dg.AssetSelection.assets("people", "interactions", "candidate_index", "release_candidate"),
+    config=default_config("snapshots", "candidate_index"),
     tags=HEAVY,
     description="Everybody present, newcomers included, in a new index of the embedding in Production.",
 )
 MATERIALIZE_FEATURES = dg.define_asset_job(
     "materialize_features",
     selection=dg.AssetSelection.assets("people", "interactions", "features", "online_features"),
-    config={"ops": {"features": {"config": {"history": False}}}},
+    config=default_config("snapshots", "features", features={"history": False}),
     description="Everybody's features as of now, into the online store.",
 )
 EVALUATE = dg.define_asset_job(
     "evaluate",
     selection=dg.AssetSelection.assets("evaluation"),
+    config=default_config("evaluation"),
     tags=HEAVY,
     description="The newest ranker against every other order, on the held-out window.",
 )

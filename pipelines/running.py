@@ -69,11 +69,9 @@ def run_job(
         RunFailed: a step failed.
     """
     job = build_definitions(platform).resolve_job_def(job_name)
-    check_steps(job, settings)
-    ops = {step: {"config": dict(values)} for step, values in settings.items() if values}
+    config = checked_config(job, settings)
     with open_instance(platform) as instance:
         close_orphans(instance)
-        config = _merged({"ops": ops, "loggers": QUIET}, job)
         try:
             run = instance.create_run_for_job(job, run_config=config, tags={PID_TAG: str(pid), "duet/source": "cli"})
         except DagsterInvalidConfigError as refused:
@@ -89,6 +87,16 @@ def run_job(
         if ended is None or not ended.is_success:
             raise RunFailed(_failure(story, job_name))
     return story
+
+
+def checked_config(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the run configuration of `settings` by step and field over the job's defaults, as the Launchpad gives it.
+
+    Raises:
+        InvalidSetting: a step is unknown.
+    """
+    check_steps(job, settings)
+    return _merged({step: dict(values) for step, values in settings.items() if values}, job)
 
 
 def check_steps(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -152,13 +160,13 @@ def parse_settings(given: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _merged(config: dict[str, Any], job: dg.JobDefinition) -> dict[str, Any]:
+def _merged(settings: Mapping[str, Mapping[str, Any]], job: dg.JobDefinition) -> dict[str, Any]:
     """Put the job's own defaults below what was asked for, as the Launchpad does."""
     own = job.run_config or {}
     ops = {name: dict(values) for name, values in own.get("ops", {}).items()}
-    for name, values in config["ops"].items():
-        ops[name] = {"config": {**ops.get(name, {}).get("config", {}), **values["config"]}}
-    return {**config, "ops": ops}
+    for name, values in settings.items():
+        ops[name] = {"config": {**ops.get(name, {}).get("config", {}), **values}}
+    return {"ops": ops, "loggers": QUIET}
 
 
 def _tell(event: DagsterEvent, story: RunStory, listener: Listener, file: IO[str]) -> None:
