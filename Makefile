@@ -35,7 +35,7 @@ down: $(STAMP) ## Stop the platform
 	@$(BIN)/duet down
 
 test: $(STAMP) ## Run all tests against real servers (PYTEST_ARGS='-k name' to choose)
-	$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock
 	$(BIN)/ruff check

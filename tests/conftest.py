@@ -125,7 +125,7 @@ def redis_client(endpoints: Endpoints) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def mlflow_endpoints(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """Real Postgres and Redis, and an MLflow server on them; tests that use it belong to `xdist_group("mlflow")`."""
+    """Real Postgres and Redis, and an MLflow server of this worker on them."""
     settings = make_settings(
         tmp_path_factory.mktemp("mlflow"),
         database_url=SecretStr(endpoints.database_url),

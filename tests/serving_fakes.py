@@ -18,7 +18,7 @@ from registry.release import Release
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
 from serving.impressions import Impression
 from serving.levels import ladder
-from serving.people_store import PROFILE_COLUMNS, RequesterRow, Rows
+from serving.people_store import PROFILE_COLUMNS, PendingLikes, RequesterRow, Rows
 from serving.reasons import Reason
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
@@ -64,6 +64,7 @@ class MemoryPeople:
     decided: dict[int, set[int]] = field(default_factory=dict)
     separated: set[frozenset[int]] = field(default_factory=set)
     liked: dict[int, list[int]] = field(default_factory=dict)
+    pending: dict[int, PendingLikes] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
     down: bool = False
     down_for_safety: bool = False
@@ -75,7 +76,8 @@ class MemoryPeople:
         apart = {other for pair in self.separated if user_id in pair for other in pair}
         excluded = np.array(sorted({user_id, *self.decided.get(user_id, set()), *apart}), dtype=np.int64)
         liked = np.array(self.liked.get(user_id, []), dtype=np.int64)
-        return RequesterRow(columns([self.rows[user_id]]), {}, excluded, liked, np.empty(0, np.int64))
+        pending = self.pending.get(user_id, PendingLikes.unknown())
+        return RequesterRow(columns([self.rows[user_id]]), {}, excluded, liked, np.empty(0, np.int64), pending)
 
     async def still_allowed(
         self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
@@ -128,6 +130,7 @@ class Town:
     release: Release | None = None
     no_release: Degraded | None = None
     population: Population | None = None
+    recent_likes: RecentLikes = field(default_factory=RecentLikes.nobody)
     impressions: list[Impression] = field(default_factory=list)
 
     def recommender(self) -> Recommender:
@@ -136,7 +139,7 @@ class Town:
             settings=self.settings,
             people=self.people,
             features=self.features,
-            world=lambda: World(self.release, self.no_release, self.population, RecentLikes.nobody(), {}),
+            world=lambda: World(self.release, self.no_release, self.population, self.recent_likes, {}),
             ladder=ladder(self.settings, self.people, np.random.default_rng(3)),
             log_impressions=self.impressions.extend,
             metrics=serving_metrics(),

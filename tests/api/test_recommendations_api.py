@@ -83,11 +83,11 @@ def test_filters_narrow_the_answer(town: Served) -> None:
     assert all(user_id % 3 == 0 for user_id in ids(answer))
 
 
-def test_what_was_shown_is_logged(town: Served, connection: psycopg.Connection[Any]) -> None:
-    answer = town.recommend(1, limit=3)
+def logged(connection: psycopg.Connection[Any], answer: Any) -> list[Any]:
+    """Wait until an answer's impressions are written, and return them in order."""
     until = time.monotonic() + 20
     rows: list[Any] = []
-    while len(rows) < 3 and time.monotonic() < until:
+    while len(rows) < len(answer["items"]) and time.monotonic() < until:
         time.sleep(0.1)
         connection.rollback()
         rows = connection.execute(
@@ -95,6 +95,12 @@ def test_what_was_shown_is_logged(town: Served, connection: psycopg.Connection[A
             " where request_id = %s order by position",
             (answer["request_id"],),
         ).fetchall()
+    return rows
+
+
+def test_what_was_shown_is_logged(town: Served, connection: psycopg.Connection[Any]) -> None:
+    answer = town.recommend(1, limit=3)
+    rows = logged(connection, answer)
     assert [row[0] for row in rows] == ids(answer)
     assert rows[0][1:] == (1, "e1-i1-r1", 1, 1.0)
 
@@ -137,11 +143,36 @@ def test_every_error_has_one_shape(town: Served, case: str) -> None:
     assert float(response.headers["x-process-time"]) >= 0
 
 
-def test_a_request_id_travels_from_header_to_answer_and_back(town: Served) -> None:
+def test_a_request_id_of_the_client_is_echoed_and_may_be_used_again(
+    town: Served, connection: psycopg.Connection[Any]
+) -> None:
     mine = str(uuid4())
-    response = town.client.post("/v1/recommendations", json={"user_id": 1}, headers={"X-Request-ID": mine})
-    assert response.headers["X-Request-ID"] == response.json()["request_id"] == mine
+    headers = {"X-Request-ID": mine}
+    responses = [town.client.post("/v1/recommendations", json={"user_id": 1}, headers=headers) for _ in range(2)]
+    assert [response.headers["X-Request-ID"] for response in responses] == [mine, mine]
+    answers = [response.json() for response in responses]
+    assert len({mine, *(answer["request_id"] for answer in answers)}) == 3
+    for answer in answers:
+        assert [row[0] for row in logged(connection, answer)] == ids(answer)
     assert UUID(town.client.get("/health/live").headers["X-Request-ID"])
+
+
+def test_an_interaction_can_be_joined_to_what_was_shown(town: Served, connection: psycopg.Connection[Any]) -> None:
+    answer = town.recommend(3, limit=2)
+    liked = {"actor_id": 3, "target_id": ids(answer)[0], "kind": "like", "request_id": answer["request_id"]}
+    assert town.client.post("/v1/interactions", json=liked).status_code == 201
+    logged(connection, answer)
+    connection.rollback()
+    joined = connection.execute(
+        "select i.position from duet.impressions i join duet.interactions a"
+        " using (request_id, target_id) where request_id = %s",
+        (answer["request_id"],),
+    ).fetchall()
+    assert joined == [(1,)]
+
+
+def test_the_answer_says_which_order_served(town: Served) -> None:
+    assert town.recommend(1)["order"] == "ranker"
 
 
 def test_health_says_what_is_there(town: Served) -> None:

@@ -9,7 +9,7 @@ from tests.e2e.conftest import ANY_FREE_PORT, clean_environment, processes_of
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path) -> None:

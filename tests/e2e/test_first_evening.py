@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.conftest import Duet
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("platform"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PEOPLE = 400
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")

@@ -13,7 +13,6 @@ SPEED_DATING = Path(os.environ.get("DUET_SHARED_DATA", "../shared/data")) / "spe
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("experiment"),
     pytest.mark.timeout(600),
     pytest.mark.skipif(not SPEED_DATING.is_file(), reason=f"{SPEED_DATING} is absent; set DUET_SHARED_DATA"),
 ]

@@ -1,4 +1,7 @@
-"""An edited profile reaches the online store, and training still sees the profile from before the edit."""
+"""What the features step keeps and drops.
+
+An edited profile reaches the online store while training still sees the one before; rows nobody can see any more go.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -110,3 +113,27 @@ def test_an_edit_reaches_serving_and_leaves_the_past_alone(platform: Platform, c
     assert len(stored(platform)) == len(first) + 1
     before, after = NOW + timedelta(hours=1), NOW + timedelta(hours=3)
     assert bio_length_at(platform, before, after) == [len("short"), len("a longer story")]
+
+
+def test_features_that_no_join_can_see_are_pruned_by_the_features_step(platform: Platform) -> None:
+    materialise(platform)
+    pointer = platform.state.require("features")
+    assert pointer.t0 is not None
+    assert pointer.t0 < pointer.as_of
+    limit = pointer.t0 - timedelta(days=platform.settings.features.ttl_days)
+    with platform.connection() as connection:
+        connection.execute("delete from features.user_activity where user_id = %s", (OTHER,))
+        for user_id, at in ((EDITED, limit - timedelta(days=1)), (EDITED, limit), (OTHER, limit - timedelta(days=1))):
+            connection.execute(
+                "insert into features.user_activity select %s, %s, now(), values from features.user_activity limit 1",
+                (user_id, at),
+            )
+        # Somebody who did nothing since, so that no newer row follows.
+        connection.execute("delete from duet.interactions where actor_id = %s or target_id = %s", (OTHER, OTHER))
+    materialise(platform)
+    with platform.connection() as connection:
+        left = connection.execute(
+            "select user_id, event_timestamp from features.user_activity where event_timestamp <= %s order by 1",
+            (limit,),
+        ).fetchall()
+    assert left == [(EDITED, limit), (OTHER, limit - timedelta(days=1))]

@@ -23,7 +23,6 @@ from registry.mlflow_rest import MlflowRest
 from tests.conftest import empty_tables, make_settings
 
 pytestmark = [
-    pytest.mark.xdist_group("mlflow"),
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("default"),
 ]

@@ -25,7 +25,6 @@ from registry.mlflow_rest import MlflowRest
 from tests.conftest import empty_tables, make_settings
 
 pytestmark = [
-    pytest.mark.xdist_group("mlflow"),
     pytest.mark.timeout(600),
     # Libraries' own deprecations inside a whole training are not ours to mend.
     pytest.mark.filterwarnings("default"),

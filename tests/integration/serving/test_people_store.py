@@ -10,6 +10,7 @@ import pytest
 from infra import postgres
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from serving import people_store
 from serving.errors import EligibilityUnknown
 from serving.people_store import PostgresPeople, Rows
 from tests.serving_world import insert_people, interact
@@ -17,11 +18,17 @@ from tests.serving_world import insert_people, interact
 Result = TypeVar("Result")
 
 
-def on_store(endpoints: Endpoints, settings: Settings, use: Callable[[PostgresPeople], Awaitable[Result]]) -> Result:
+def on_store(
+    endpoints: Endpoints,
+    settings: Settings,
+    use: Callable[[PostgresPeople], Awaitable[Result]],
+    *,
+    pending_likes: bool = False,
+) -> Result:
     async def go() -> Result:
         async with postgres.open_pool(endpoints.database_url, settings.postgres) as pool:
             await pool.wait(10)
-            return await use(PostgresPeople(pool))
+            return await use(PostgresPeople(pool, pending_likes=pending_likes))
 
     return asyncio.run(go())
 
@@ -64,6 +71,37 @@ def test_the_latest_decision_about_somebody_is_the_one_that_counts_as_taste(
     assert row is not None
     assert set(row.liked.tolist()) == {2, 4}
     assert row.passed.tolist() == []
+
+
+def test_likes_that_wait_for_an_answer_come_latest_first_and_only_where_they_may(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 16)
+    interact(connection, 2, 1, "like")
+    interact(connection, 4, [1, 1], "superlike")  # a minute later than the others
+    interact(connection, 6, 1, "like")
+    interact(connection, 6, [3, 3, 1], "pass")  # changed their mind
+    interact(connection, 8, 1, "pass")
+    interact(connection, 10, 1, "message")
+    for answered, kind in ((12, "like"), (14, "pass"), (16, "block")):
+        interact(connection, answered, 1, "like")
+        interact(connection, 1, answered, kind)
+    told = on_store(endpoints, small, lambda people: people.requester(1, 5.0), pending_likes=True)
+    assert told is not None
+    assert told.pending.waiting.tolist() == [4, 2]
+    assert told.pending.liked_by.tolist() == [4, 2, 6]
+    untold = on_store(endpoints, small, lambda people: people.requester(1, 5.0))
+    assert untold is not None
+    assert untold.pending.waiting.size == untold.pending.liked_by.size == 0
+    assert untold.excluded.tolist() == told.excluded.tolist() == [1, 12, 14, 16]
+
+
+def test_the_statement_that_may_not_know_of_waiting_likes_does_not_read_them() -> None:
+    told, untold = (people_store._REQUESTER[allowed].as_string(None) for allowed in (True, False))
+    assert "waiting" in told
+    assert "waiting" not in untold
+    # Whoever blocked or reported the requester is all that it reads of what others did.
+    assert untold.count("WHERE target_id = %(user_id)s") == untold.count("AND kind IN ('block', 'report')") == 1
 
 
 def test_nobody_has_an_unknown_id(connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings) -> None:

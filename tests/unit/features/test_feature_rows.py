@@ -1,6 +1,7 @@
 """Feature rows reach Postgres whole, once, and unchanged to the bit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ from psycopg import sql
 
 from feature_repo.layout import ACTIVITY, RECIPROCITY
 from pipelines.features.aggregates import Snapshot
+from pipelines.features.assets import stale_before
 from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
+from pipelines.state import Current
 
 NOW = pd.Timestamp("2026-02-01 12:00:00.123456", tz="UTC")
 
@@ -137,3 +140,10 @@ def test_pruning_drops_what_no_join_can_see_but_never_the_newest_row(connection:
             sql.SQL("select user_id, event_timestamp from {} order by 1").format(sql.Identifier("features", table))
         ).fetchall()
         assert left == [(1, cutoff), (2, NOW - HOUR)]
+
+
+def test_what_training_may_look_back_on_is_not_stale(tmp_path: Path) -> None:
+    as_of, t0 = NOW.to_pydatetime(), (NOW - pd.Timedelta(days=900)).to_pydatetime()
+    pointer = Current(asset="interactions", path=tmp_path, digest="d", run_id="r", as_of=as_of)
+    assert stale_before(pointer, 400) == NOW - pd.Timedelta(days=400)
+    assert stale_before(pointer.model_copy(update={"t0": t0}), 400) == NOW - pd.Timedelta(days=1300)

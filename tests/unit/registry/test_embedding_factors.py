@@ -89,6 +89,23 @@ def test_positions_of_known_and_unknown_people() -> None:
     assert not empty.fold_in_chooser([1]).any()
 
 
+def test_positions_are_the_same_for_dense_and_sparse_ids() -> None:
+    for ids in ([1, 3, 4, 9], [5, 70_000, 2**62]):
+        embedding = Embedding(
+            np.array(ids), *np.ones((2, len(ids), 4), np.float32), np.zeros((1, 8), np.float32), np.zeros(8, np.float32)
+        )
+        asked = [*ids, *(one + 1 for one in ids), 0, -1, -(2**63), 2**63 - 1]
+        expected = [ids.index(one) if one in ids else -1 for one in asked]
+        assert embedding.positions(asked).tolist() == expected
+        assert embedding.positions([asked, asked]).tolist() == [expected, expected]
+
+
+def test_lengths_are_those_of_single_rows() -> None:
+    embedding = make_embedding()
+    each = [np.linalg.norm(embedding.chosen[row : row + 1], axis=1)[0] for row in range(len(embedding))]
+    assert embedding.chosen_norms.tolist() == [float(one) for one in each]
+
+
 def test_the_reciprocal_inner_product_is_the_weighted_sum_of_both_scores() -> None:
     embedding = make_embedding()
     u, v = slice(0, 1), slice(1, 20)
@@ -111,7 +128,8 @@ def test_an_embedding_is_the_same_after_saving_and_loading(tmp_path: Path) -> No
     loaded = Embedding.load(tmp_path / "e", manifest.digest)
     assert np.array_equal(loaded.chooser, embedding.chooser)
     assert loaded.parameters == embedding.parameters
-    assert isinstance(loaded.chooser, np.memmap), "workers share the pages"
+    assert isinstance(loaded.chooser.base, np.memmap), "workers share the pages"
+    assert loaded.user_ids.base is None, "every look-up reads ids: they are in memory"
     assert make_embedding().save(tmp_path / "again", {"dataset_digest": "d"}).digest == manifest.digest
 
 

@@ -25,6 +25,7 @@ ANSWER: dict[str, Any] = {
         }
     ],
     "release": "e3-i3-r2",
+    "order": "retrieval",
     "level": 1,
     "level_name": "full",
     "message": None,
@@ -77,7 +78,16 @@ def test_a_table_of_people_is_printed(url: str, monkeypatch: pytest.MonkeyPatch,
     result = run(url, monkeypatch, tmp_path, "42", "--limit", "3", "--explain")
     assert result.exit_code == 0, result.output
     assert Service.asked == {"user_id": 42, "limit": 3, "explain": True}
-    for shown in ("7", "0.410", "72%", "retrieval, content", "age_gap -0.50", "level 1 (full)", "e3-i3-r2"):
+    for shown in (
+        "7",
+        "0.410",
+        "72%",
+        "retrieval, content",
+        "age_gap -0.50",
+        "level 1 (full)",
+        "e3-i3-r2",
+        "order of the retrieval",
+    ):
         assert shown in result.stdout
 
 

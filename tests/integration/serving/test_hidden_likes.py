@@ -1,0 +1,97 @@
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import psycopg
+import pytest
+
+from infra import postgres
+from infra.clock import FixedClock
+from infra.endpoints import Endpoints
+from infra.metrics import serving_metrics
+from infra.settings import Settings
+from serving import population_source
+from serving.api_models import RecommendationRequest, RecommendedPerson
+from serving.levels import ladder
+from serving.people_store import PostgresPeople
+from serving.reasons import Source
+from serving.recommend import Recommender, World
+from tests.serving_fakes import MemoryFeatures
+from tests.serving_world import insert_people, interact, load_town, write_artifacts
+
+LEVELS = {1: True, 2: False}
+
+
+class Evening:
+    """Answers from Postgres, with a snapshot read anew for each, as a process that starts now would read it."""
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings, clock: FixedClock, at: Path
+    ) -> None:
+        self.release = load_town(write_artifacts(at, insert_people(connection, 40)))
+        self.connection, self.endpoints, self.settings, self.clock = connection, endpoints, settings, clock
+
+    def ask(self, *, pending_likes: bool, level: int = 1) -> list[RecommendedPerson]:
+        settings = self.settings.model_copy(
+            update={
+                "serving": self.settings.serving.model_copy(update={"deadline_ms": 5000}),
+                "ranking": self.settings.ranking.model_copy(update={"pending_likes": pending_likes}),
+            }
+        )
+        self.connection.rollback()
+        snapshot = population_source.load(self.connection, None)
+        world = World(
+            self.release if LEVELS[level] else None, None, snapshot.population, snapshot.recent_likes, snapshot.slots
+        )
+
+        async def go() -> list[RecommendedPerson]:
+            async with postgres.open_pool(self.endpoints.database_url, settings.postgres) as pool:
+                await pool.wait(10)
+                people = PostgresPeople(pool, pending_likes=settings.ranking.pending_likes)
+                recommender = Recommender(
+                    settings=settings,
+                    people=people,
+                    features=MemoryFeatures(),
+                    world=lambda: world,
+                    ladder=ladder(settings, people, np.random.default_rng(3)),
+                    log_impressions=lambda impressions: None,
+                    metrics=serving_metrics(),
+                    clock=self.clock,
+                )
+                answer = await recommender.recommend(RecommendationRequest(user_id=1, limit=100), UUID(int=1))
+                assert answer.level == level
+                return answer.items
+
+        return asyncio.run(go())
+
+
+@pytest.fixture
+def evening(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings, clock: FixedClock, tmp_path: Path
+) -> Evening:
+    evening = Evening(connection, endpoints, settings, clock, tmp_path / "release")
+    interact(connection, 4, [9, 7], "like")
+    interact(connection, 1, [12, 14], "like")
+    return evening
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_answers_are_the_same_whether_or_not_likes_wait(evening: Evening, level: int) -> None:
+    before = evening.ask(pending_likes=False, level=level)
+    for admirer in (4, 6, 38):
+        interact(evening.connection, admirer, 1, "superlike")
+    assert {4, 6, 38} <= {item.user_id for item in before}
+    assert evening.ask(pending_likes=False, level=level) == before
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_where_the_product_says_so_whoever_waits_is_shown_as_such(evening: Evening, level: int) -> None:
+    for admirer in (3, 4, 6, 12):  # 3 is a woman, and 12 has an answer already
+        interact(evening.connection, admirer, 1, "like")
+    interact(evening.connection, 6, [9, 1], "pass")
+    shown = evening.ask(pending_likes=True, level=level)
+    assert [item.user_id for item in shown if Source.LIKED_YOU in item.sources] == [4]
+    if level == 1:
+        assert [item.user_id for item in shown if item.p_liked_back == 1.0] == [4]
