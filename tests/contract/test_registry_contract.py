@@ -15,7 +15,6 @@ from registry.store import ModelRegistry
 from tests.fakes import MemoryRegistry
 from tests.releases import digest_of, write_release
 
-
 EMBEDDING, INDEX, RANKER = ArtifactKind
 
 

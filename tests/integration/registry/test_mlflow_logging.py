@@ -16,7 +16,6 @@ from registry.mlflow_rest import MlflowRest
 from registry.mlflow_store import MlflowStore
 from tests.releases import write_release
 
-
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
