@@ -158,19 +158,23 @@ class Population:
         inclusion = min(1.0, max_pool / total) if total else 1.0
         return Pool(positions, inclusion, exhausted and total <= max_pool)
 
+    def profiles(self, positions: Int64) -> People:
+        """Gather people of whom only ids and profiles are to be read: the other columns may hold anything."""
+        if len(self.tail) and np.any(positions >= len(self.base)):
+            return self.rows(positions)
+        blank = [
+            np.broadcast_to(rows[:1] if len(rows) else rows, (len(positions), rows.shape[1]))
+            for rows in self.base.views[1:]
+        ]
+        return People(self.base.user_ids[positions], self.base.profile[positions], *blank)
+
+    def accepted(self, requester: People, positions: Int64, at: float) -> NDArray[np.bool_]:
+        """Return bool[m]: do the people at `positions` and the requester accept each other at unix seconds `at`."""
+        return mutually_eligible(requester, self.profiles(positions), at)
+
     def eligible(self, requester: People, positions: Int64, at: float) -> Int64:
         """Return those `positions` whose people and the requester accept each other at unix seconds `at`."""
-        n_base = len(self.base)
-        if len(self.tail) and np.any(positions >= n_base):
-            people = self.rows(positions)
-        else:
-            # Eligibility reads profiles only: leave the other columns where they are.
-            blank = [
-                np.broadcast_to(rows[:1] if len(rows) else rows, (len(positions), rows.shape[1]))
-                for rows in self.base.views[1:]
-            ]
-            people = People(self.base.user_ids[positions], self.base.profile[positions], *blank)
-        return positions[mutually_eligible(requester, people, at)]
+        return positions[self.accepted(requester, positions, at)]
 
     def sources(
         self,

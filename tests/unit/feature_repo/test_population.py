@@ -154,3 +154,16 @@ def test_the_grid_costs_twelve_bytes_a_person() -> None:
     grid = GeoGrid.build(column(people, "gender"), column(people, "latitude"), column(people, "longitude"))
     assert grid.keys.nbytes + grid.order.nbytes == 12 * 1000
     assert Population.build(people).nbytes == people.nbytes + 13 * 1000
+
+
+@pytest.mark.parametrize("n", [0, 1, 64, 65, 2500])
+def test_asking_in_steps_says_the_same_as_asking_pair_by_pair(n: int) -> None:
+    people = crowd(2600, seed=9)
+    candidates = people.take(np.arange(n))
+    for position in range(0, 2600, 200):
+        requester = people.take([position])
+        each = [mutually_eligible(requester, candidates.take([row]), NOON)[0] for row in range(min(n, 120))]
+        at_once = mutually_eligible(requester, candidates, NOON)
+        assert at_once.shape == (n,)
+        assert at_once[:120].tolist() == each
+        np.testing.assert_array_equal(at_once, mutually_eligible(people.take(np.full(n, position)), candidates, NOON))
