@@ -105,13 +105,21 @@ class Recommendations(_Answer):
     items: list[RecommendedPerson]
     release: str | None = Field(description="The release that answered; null without a model.", examples=["e3-i3-r2"])
     variant: Literal["champion"] = Field(description="The arm of the experiment that answered.")
+    order: Literal["ranker", "retrieval"] | None = Field(
+        description="What `score` is: the ranker's reciprocal score, or the retrieval score where a release found that "
+        "to order better; null below level 1.",
+        examples=["ranker"],
+    )
     level: Literal[1, 2, 3, 4] = Field(description="1 full, 2 content, 3 random eligible, 4 empty.")
     level_name: Literal["full", "content", "random", "empty"]
     reason: Reason | None = Field(description="Why the level is not 1; null at level 1.")
     message: str | None = Field(description="The reason as a sentence; null at level 1.")
     degraded: list[str] = Field(description="Stages that did without a dependency or failed.")
     timings_ms: dict[str, float] = Field(description="Milliseconds per stage, and `total`.")
-    request_id: UUID
+    request_id: UUID = Field(
+        description="This answer's own id, made here whatever the header says: what was shown is logged under it, and "
+        "an interaction names it as its `request_id`."
+    )
 
 
 class InteractionRequest(_Request):
@@ -140,7 +148,9 @@ class InteractionRequest(_Request):
     target_id: UserId
     kind: Kind
     occurred_at: AwareDatetime | None = Field(None, description="When it happened, with a zone; now when absent.")
-    request_id: UUID | None = Field(None, description="The recommendation that led to it.")
+    request_id: UUID | None = Field(
+        None, description="`request_id` from the body of the recommendations that led to it."
+    )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -157,7 +167,7 @@ class StoredInteraction(_Answer):
     event_id: UUID
     status: Literal["stored", "known"] = Field(description="`known` when this event id had been stored before.")
     matched: bool = Field(description="Whether both people now like each other.")
-    request_id: UUID
+    request_id: UUID = Field(description="The id of this request, as in the header.")
 
 
 class ErrorDetail(_Answer):
@@ -179,4 +189,4 @@ class ErrorEnvelope(_Answer):
     """The one shape of every error."""
 
     error: ErrorBody
-    request_id: UUID
+    request_id: UUID = Field(description="The id of this request, as in the header.")

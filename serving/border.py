@@ -74,7 +74,8 @@ class Border:
             except Exception as error:  # noqa: BLE001 nothing leaves without the envelope; defect() logs it
                 await outlet.refuse(responses.defect(error))
             self._measure(scope, outlet)
-            _log.info("request", method=scope["method"], status=outlet.status, ms=outlet.elapsed_ms())
+            answer = {} if request.answer_id is None else {"answer_id": str(request.answer_id)}
+            _log.info("request", method=scope["method"], status=outlet.status, ms=outlet.elapsed_ms(), **answer)
 
     def _measure(self, scope: Scope, outlet: "_Outlet") -> None:
         path = scope["path"]

@@ -36,7 +36,8 @@ def recommend(
     columns = ["#", "user", "score", "likes", "liked back", "found by", *(["strongest features"] if explain else [])]
     rows = [_row(item, explain=explain) for item in answer["items"]]
     level = f"level {answer['level']} ({answer['level_name']})"
-    title = f"{len(rows)} people for {user_id}: {level}, release {answer['release'] or 'none'}"
+    order = f", in the order of the {answer['order']}" if answer["order"] else ""
+    title = f"{len(rows)} people for {user_id}: {level}, release {answer['release'] or 'none'}{order}"
     out().print(table(title, columns, rows, right=(0, 1, 2, 3, 4)))
     if answer["message"]:
         print_note(str(answer["message"]))

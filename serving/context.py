@@ -12,11 +12,15 @@ MAX_REQUEST_ID_LENGTH = 45  # a UUID as a URN
 
 @dataclass
 class RequestContext:
-    """One request: its id, when it came in (monotonic, s), and whether its answer already has our shape."""
+    """One request: its id, when it came in (monotonic, s), and whether its answer already has our shape.
+
+    `request_id` may be the client's, and be used again; `answer_id` is ours, where the answer is logged under one.
+    """
 
     request_id: UUID
     started_s: float
     answered_by_us: bool = field(default=False)
+    answer_id: UUID | None = field(default=None)
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("duet_request", default=None)
@@ -33,7 +37,7 @@ def current() -> RequestContext:
 
 
 def accept_request_id(header: bytes | None) -> UUID:
-    """Take the client's X-Request-ID when it is a UUID, or make one: impressions are keyed by it."""
+    """Take the client's X-Request-ID when it is a UUID, or make one."""
     if header is not None and len(header) <= MAX_REQUEST_ID_LENGTH:
         try:
             return UUID(header.decode("ascii"))

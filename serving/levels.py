@@ -19,8 +19,8 @@ from serving.errors import LevelUnavailable
 from serving.people_store import PeopleStore
 from serving.pool import Pool, Ranked, Requester
 from serving.reasons import Level, Reason, Source, Stage
-from serving.run import Run
-from serving.stages.filtering import filter_pool
+from serving.run import Run, breathe
+from serving.stages.filtering import filter_pool, narrow_pool
 from serving.stages.ranking import rank
 from serving.stages.reranking import explore
 from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
@@ -42,7 +42,7 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class FullLevel:
-    """Level 1: the release's index and every other source, ordered by its ranker in both directions."""
+    """Level 1: the release's index and every other source, in the order that its ranker or its retrieval gives."""
 
     settings: Settings
     rng: np.random.Generator
@@ -56,15 +56,18 @@ class FullLevel:
             factors = requester_factors(release, requester, run.at)
             n = serving.n_candidates
             found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
+        await breathe()
+        with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
             others = from_population(run, population, requester, max(n // 3, 1), self.rng)
             pool = pooled(population, {Source.RETRIEVAL.value: found, **others})
         with run.stage(Stage.FILTERING):
-            pool = filter_pool(requester, pool, run.request.filters, run.at)
+            pool = narrow_pool(requester, pool, run.request.filters, run.at)
         if not run.remaining_s():
             run.degrade(Stage.RANKING)
             raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left to rank.")
+        await breathe()
         with run.stage(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
-            ranked = rank(
+            ranked = await rank(
                 release,
                 requester,
                 factors,
@@ -92,8 +95,9 @@ class ContentLevel:
         serving = self.settings.serving
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
             pool = pooled(population, from_population(run, population, requester, serving.n_candidates, self.rng))
+        await breathe()
         with run.stage(Stage.FILTERING):
-            pool = filter_pool(requester, pool, run.request.filters, run.at)
+            pool = narrow_pool(requester, pool, run.request.filters, run.at)
         with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):
             score = content_score(requester.person, pool.people, run.at)
             order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)

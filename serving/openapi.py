@@ -57,7 +57,8 @@ _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "A UUID of yours; anything else is replaced by one of ours.",
+    "description": "A UUID of yours, echoed and logged; anything else is replaced by one of ours. It may be used "
+    "again: recommendations carry an id of their own in the body.",
     "schema": {"type": "string"},
 }
 _EXAMPLE_ERROR = {
@@ -78,6 +79,7 @@ _EXAMPLE_RECOMMENDATIONS = {
     ],
     "release": "e3-i3-r2",
     "variant": "champion",
+    "order": "ranker",
     "level": 1,
     "level_name": "full",
     "reason": None,

@@ -6,8 +6,8 @@ EligibilityUnknown: the caller then shows nobody.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
 
 import numpy as np
 import psycopg
@@ -36,12 +36,14 @@ PROFILE_COLUMNS = (
 )
 MAX_FOLD_IN = 1000
 """Most recent decisions that a fold-in takes into account."""
+MAX_PENDING = 5000
+"""Most recent likes without an answer that are read of one person."""
 
 _PROFILE = sql.SQL("""
     u.user_id, u.birth_date, u.gender, u.seeking, u.age_min, u.age_max, u.latitude, u.longitude, u.max_distance_km,
     u.interests, coalesce(length(u.bio), 0) AS bio_length, u.created_at
 """)
-_REQUESTER = sql.SQL("""
+_REQUESTER_TEXT = """
 WITH mine AS MATERIALIZED (
     SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = %(user_id)s
 ), latest AS (
@@ -49,15 +51,32 @@ WITH mine AS MATERIALIZED (
     WHERE kind = ANY(%(decisions)s) ORDER BY target_id, occurred_at DESC
 ), recent AS (
     SELECT * FROM latest ORDER BY occurred_at DESC LIMIT %(fold_in)s
-)
-SELECT {profile}, u.attributes,
+){waiting}
+SELECT {profile}, u.attributes,{pending}
     ARRAY(SELECT DISTINCT target_id FROM mine WHERE kind = ANY(%(ending)s)) AS decided,
     ARRAY(SELECT DISTINCT actor_id FROM duet.interactions
           WHERE target_id = %(user_id)s AND kind IN ('block', 'report')) AS separated_by,
     ARRAY(SELECT target_id FROM recent WHERE kind = ANY(%(likes)s) ORDER BY occurred_at DESC) AS liked,
     ARRAY(SELECT target_id FROM recent WHERE kind = 'pass') AS passed
 FROM duet.users u WHERE u.user_id = %(user_id)s
-""").format(profile=_PROFILE)
+"""
+# Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
+_WAITING = sql.SQL(""", waiting AS (
+    SELECT actor_id, max(occurred_at) FILTER (WHERE kind = ANY(%(likes)s)) AS liked_at,
+        (array_agg(kind ORDER BY occurred_at DESC))[1] = ANY(%(likes)s) AS waits
+    FROM duet.interactions
+    WHERE target_id = %(user_id)s AND kind = ANY(%(decisions)s)
+      AND actor_id NOT IN (SELECT target_id FROM mine WHERE kind = ANY(%(ending)s))
+    GROUP BY actor_id HAVING bool_or(kind = ANY(%(likes)s)) ORDER BY liked_at DESC, actor_id LIMIT %(pending)s
+)""")
+_PENDING = sql.SQL("""
+    ARRAY(SELECT actor_id FROM waiting) AS liked_by,
+    ARRAY(SELECT actor_id FROM waiting WHERE waits ORDER BY liked_at DESC, actor_id) AS waiting,""")
+_NOTHING = sql.SQL("")
+_REQUESTER = {
+    True: sql.SQL(_REQUESTER_TEXT).format(profile=_PROFILE, waiting=_WAITING, pending=_PENDING),
+    False: sql.SQL(_REQUESTER_TEXT).format(profile=_PROFILE, waiting=_NOTHING, pending=_NOTHING),
+}
 _STILL_ALLOWED = sql.SQL("""
 SELECT {profile} FROM duet.users u
 WHERE u.user_id = ANY(%(ids)s) AND u.visible
@@ -95,6 +114,22 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class PendingLikes:
+    """Likes of the requester that wait for an answer, ids int64, latest first; empty where they must not be known.
+
+    `liked_by` ever liked the requester, `waiting` did so in their latest decision; neither has an answer.
+    """
+
+    liked_by: Int64
+    waiting: Int64
+
+    @classmethod
+    def unknown(cls) -> Self:
+        """Return what is known where nothing may be."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
 class RequesterRow:
     """The requester as Postgres knows them this instant; ids int64."""
 
@@ -103,6 +138,7 @@ class RequesterRow:
     excluded: Int64
     liked: Int64
     passed: Int64
+    pending: PendingLikes = field(default_factory=PendingLikes.unknown)
 
 
 class PeopleStore(Protocol):
@@ -124,14 +160,16 @@ class PeopleStore(Protocol):
 
 
 class PostgresPeople:
-    """The PeopleStore on a psycopg pool."""
+    """The PeopleStore on a psycopg pool; likes that wait for an answer are read only with `pending_likes`."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], *, pending_likes: bool = False) -> None:
         self._pool = pool
+        self._pending_likes = pending_likes
 
     async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
         """Return the requester, or None when nobody has this id."""
-        rows = await self._fetch(_REQUESTER, {"user_id": user_id, "fold_in": MAX_FOLD_IN, **_KINDS}, timeout_s)
+        parameters = {"user_id": user_id, "fold_in": MAX_FOLD_IN, "pending": MAX_PENDING, **_KINDS}
+        rows = await self._fetch(_REQUESTER[self._pending_likes], parameters, timeout_s)
         if not rows:
             return None
         row = rows[0]
@@ -142,6 +180,9 @@ class PostgresPeople:
             excluded=excluded,
             liked=np.array(row["liked"], dtype=np.int64),
             passed=np.array(row["passed"], dtype=np.int64),
+            pending=PendingLikes(np.array(row["liked_by"], dtype=np.int64), np.array(row["waiting"], dtype=np.int64))
+            if self._pending_likes
+            else PendingLikes.unknown(),
         )
 
     async def still_allowed(

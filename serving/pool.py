@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feature_repo.people import People
 from registry.retrieval import MergedCandidates
 from serving.api_models import Explanation
+from serving.people_store import PendingLikes
 from serving.reasons import Source
 
 Float32 = NDArray[np.float32]
@@ -26,6 +27,7 @@ class Requester:
     excluded: Int64
     liked: Int64
     passed: Int64
+    pending: PendingLikes = field(default_factory=PendingLikes.unknown)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Source(StrEnum):
     CONTENT = "content"
     POPULAR_NEARBY = "popular_nearby"
     RANDOM = "random"
+    LIKED_YOU = "liked_you"
 
 
 class Stage(StrEnum):

@@ -14,7 +14,8 @@ from registry.embedding import Embedding
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
-KEPT = 20
+KEPT = 21
+"""One more than the ranker compares with: a like of the very person who asks does not count."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,25 @@ class RecentLikes:
             liked[row, : len(latest)] = latest
         return cls(np.array([user_id for user_id, _ in rows], dtype=np.int64), liked)
 
-    def of(self, user_ids: Int64, last: int) -> Int64:
-        """Return int64[n, last] of liked ids, -1 where there are none."""
+    def of(self, user_ids: Int64, last: int, but: int) -> Int64:
+        """Return int64[n, last + 1]: the latest `last` liked ids that are not `but`, -1 where there are none."""
         if not len(self.user_ids):
-            return np.full((len(user_ids), min(last, KEPT)), -1, dtype=np.int64)
+            return np.full((len(user_ids), min(last + 1, KEPT)), -1, dtype=np.int64)
         at = np.minimum(np.searchsorted(self.user_ids, user_ids), len(self.user_ids) - 1)
-        known = self.user_ids[at] == user_ids
-        return np.where(known[:, None], self.liked[at, :last], -1)
+        liked = self.liked[at, : last + 1]
+        others = (self.user_ids[at] == user_ids)[:, None] & (liked != but)
+        others[:, last:] &= others[:, :last].sum(axis=1, keepdims=True) < last
+        return np.where(others, liked, -1)
 
-    def similarity(self, embedding: Embedding, user_ids: Int64, chosen: Float32, last: int) -> Float32:
-        """Return float32[n]: highest cosine of Q `chosen` float32[d] to any Q each person liked, NaN without likes."""
-        liked = self.of(user_ids, last)
+    def similarity(self, embedding: Embedding, user_ids: Int64, chosen: Float32, last: int, *, to: int) -> Float32:
+        """Return float32[n]: highest cosine of Q `chosen` float32[d] of `to` to any Q each person liked, NaN without.
+
+        A like of `to` themselves is left out: its cosine of 1 would tell that it waits for an answer.
+        """
+        liked = self.of(user_ids, last, to)
         rows = embedding.positions(liked.reshape(-1)).reshape(liked.shape)
         factors = embedding.chosen[np.maximum(rows, 0)]
-        norms = np.linalg.norm(factors, axis=2) * max(float(np.linalg.norm(chosen)), 1e-12)
+        norms = embedding.chosen_norms[np.maximum(rows, 0)] * max(float(np.linalg.norm(chosen)), 1e-12)
         cosines = (factors @ chosen) / np.maximum(norms, 1e-12)
         best = np.where((rows >= 0) & (liked >= 0), cosines, -np.inf).max(axis=1, initial=-np.inf)
         return np.where(np.isfinite(best), best, np.nan).astype(np.float32)

@@ -13,6 +13,7 @@ from feature_repo.population import Population
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import Settings
+from registry.ranker import Order
 from registry.release import Release
 from serving.api_models import RecommendationRequest, Recommendations, RecommendedPerson
 from serving.errors import Degraded, EligibilityUnknown, LevelUnavailable
@@ -65,7 +66,10 @@ class Recommender:
         self._clock = clock
 
     async def recommend(self, request: RecommendationRequest, request_id: UUID) -> Recommendations:
-        """Return the ranked list; raises UnknownUser, and nothing else for any dependency that fails."""
+        """Return the ranked list; raises UnknownUser, and nothing else for any dependency that fails.
+
+        `request_id` must be new: what is shown is logged under it.
+        """
         world = self._world()
         run = self._begin(request, request_id, world)
         try:
@@ -109,6 +113,7 @@ class Recommender:
             items=items,
             release=run.release.release_id if run.release else None,
             variant=VARIANT,
+            order=_order(run, level),
             level=level.value,
             level_name=cast("Literal['full', 'content', 'random', 'empty']", level.label),
             reason=why.reason if why else None,
@@ -153,6 +158,12 @@ class Recommender:
             )
             for item, row in zip(items, rows, strict=True)
         ]
+
+
+def _order(run: Run, level: Level) -> Literal["ranker", "retrieval"] | None:
+    if run.release is None or level is not Level.FULL:
+        return None
+    return "retrieval" if run.release.ranker.order is Order.RETRIEVAL else "ranker"
 
 
 def _items(ranked: Ranked, rows: Int64, *, explain: bool) -> list[RecommendedPerson]:

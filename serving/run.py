@@ -3,6 +3,7 @@
 A release and a population are captured when the run begins, so a swap in the middle never mixes two of them.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ from serving.recent_likes import RecentLikes
 
 SAFETY_RESERVE_S = 0.05
 _log = structlog.get_logger(__name__)
+
+
+async def breathe() -> None:
+    """Let other requests have the event loop: between steps of computing, so that none of them holds it for long."""
+    await asyncio.sleep(0)
 
 
 @dataclass

@@ -93,7 +93,7 @@ class Runtime:
             clock=clock,
             metrics=metrics,
         )
-        people = PostgresPeople(self.pool)
+        people = PostgresPeople(self.pool, pending_likes=settings.ranking.pending_likes)
         self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
         self.interactions = Interactions(
             self.pool, clock=clock, metrics=metrics, timeout_s=settings.serving.timeout_s / 2

@@ -11,6 +11,7 @@ This is an entry point: it reads the settings, once, when it is imported.
 """
 
 import logging
+from uuid import uuid4
 
 import bentoml
 from starlette.responses import Response
@@ -72,7 +73,9 @@ class Duet:
         return await responses.answered(self._store(interaction))  # type: ignore[return-value]
 
     async def _recommend(self, request: RecommendationRequest) -> Response:
-        return responses.ok(await self.runtime.recommender.recommend(request, context.current().request_id))
+        # The header's id is the client's to use again; impressions need one that is new.
+        answer_id = context.current().answer_id = uuid4()
+        return responses.ok(await self.runtime.recommender.recommend(request, answer_id))
 
     async def _store(self, interaction: InteractionRequest) -> Response:
         stored = await self.runtime.interactions.store(interaction, context.current().request_id)

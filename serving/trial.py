@@ -1,5 +1,6 @@
 """Answers real requests with a release before it serves: what fails here is refused, and what is slow once is warm."""
 
+import asyncio
 from uuid import UUID
 
 import numpy as np
@@ -48,7 +49,7 @@ def try_release(release: Release, snapshot: Snapshot | None, settings: Settings,
         n = serving.n_candidates
         found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
         others = from_population(run, population, requester, max(n // 3, 1), rng)
-        rank(
+        ranking = rank(
             release,
             requester,
             factors,
@@ -58,3 +59,4 @@ def try_release(release: Release, snapshot: Snapshot | None, settings: Settings,
             weight=serving.requester_weight,
             at=run.at,
         )
+        asyncio.run(ranking)  # in the thread of the release watcher, which has no loop

@@ -105,18 +105,24 @@ def pair_context(
 def _similarity(
     actors: Positions, targets: Positions, at_us: Positions, unit: Floats, taste: tuple[LikeHistory, int]
 ) -> Floats:
-    """Return the highest cosine of a target's Q to the Q of the actor's last likes, float32[n], NaN without likes."""
+    """Return the highest cosine of a target's Q to the Q of the actor's last likes, float32[n], NaN without likes.
+
+    A like of the target themselves is left out, as in serving: its cosine of 1 would tell that it waits for an answer.
+    """
     likes, k = taste
     out = np.full(actors.size, np.nan, dtype=np.float32)
     for start in range(0, actors.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        liked = likes.last_before(actors[part], at_us[part], k)
+        liked = likes.last_before(actors[part], at_us[part], k + 1)
+        other = liked != targets[part][:, None]
+        other[:, k] &= other[:, :k].sum(axis=1) < k
+        liked = np.where(other, liked, -1)
         best = np.full(liked.shape[0], -np.inf, dtype=np.float32)
         target = unit[targets[part]]
         for column in liked.T:
             there = np.flatnonzero(column >= 0)
             if not there.size:
-                break
+                continue
             cosine = np.einsum("nd,nd->n", unit[column[there]], target[there])
             best[there] = np.maximum(best[there], cosine)
         out[part] = np.where(np.isfinite(best), best, np.nan)

@@ -7,24 +7,50 @@ import numpy as np
 
 from feature_repo.layout import INTEREST_COLUMNS, PROFILE
 from feature_repo.people import People
+from feature_repo.population import Population
 from feature_repo.transforms import haversine_km, mutually_eligible, profile_vectors, whole_years
 from serving.api_models import Filters
-from serving.pool import Bools, Pool, Requester
+from serving.pool import Bools, Int64, Pool, Requester
 
 _INTERESTS = slice(PROFILE.index(INTEREST_COLUMNS[0]), PROFILE.index(INTEREST_COLUMNS[-1]) + 1)
 
 
 def allowed(requester: Requester, people: People, filters: Filters | None, at: float) -> Bools:
     """Return bool[n]: may each of `people` be shown to `requester` at unix seconds `at`."""
-    keep = mutually_eligible(requester.person, people, at) & ~np.isin(people.user_ids, requester.excluded)
+    keep = mutually_eligible(requester.person, people, at) & ~_among(people.user_ids, requester.excluded)
     if filters is not None:
         keep &= _wanted(requester.person, people, filters, at)
+    return keep
+
+
+def showable(
+    requester: Requester, population: Population, positions: Int64, filters: Filters | None, at: float
+) -> Bools:
+    """Return bool[m]: what `allowed` says of the people at `positions`, reading no more columns than it needs."""
+    keep = population.accepted(requester.person, positions, at)
+    left = np.flatnonzero(keep)
+    people = population.profiles(positions[left])
+    keep[left] = ~_among(people.user_ids, requester.excluded)
+    if filters is not None:
+        keep[left] &= _wanted(requester.person, people, filters, at)
     return keep
 
 
 def filter_pool(requester: Requester, pool: Pool, filters: Filters | None, at: float) -> Pool:
     """Return the candidates of `pool` that may be shown."""
     return pool.keep(allowed(requester, pool.people, filters, at))
+
+
+def narrow_pool(requester: Requester, pool: Pool, filters: Filters | None, at: float) -> Pool:
+    """Return the candidates that this request asks for, of a pool whose sources gave only people who may be shown."""
+    return pool if filters is None else pool.keep(_wanted(requester.person, pool.people, filters, at))
+
+
+def _among(user_ids: Int64, ascending: Int64) -> Bools:
+    if not len(ascending):
+        return np.zeros(len(user_ids), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(ascending, user_ids), len(ascending) - 1)
+    return np.asarray(ascending[at] == user_ids)
 
 
 def _wanted(requester: People, people: People, filters: Filters, at: float) -> Bools:

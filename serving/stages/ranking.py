@@ -1,7 +1,8 @@
 """Stage 2: the probability of a like in both directions, in one matrix, and the reciprocal score.
 
 Embedding features are scores, never coordinates. What training could not know (who waits for an answer) is told to the
-ranker only where settings allow it; the context is built as `pipelines.ranking` builds it.
+ranker only where settings allow it; the context is built as `pipelines.ranking` builds it. Where it is told, the
+answer of those who wait is known: they said yes.
 """
 
 import numpy as np
@@ -10,18 +11,21 @@ from feature_repo.people import People
 from feature_repo.transforms import PairContext, content_inputs, ranking_features_both
 from registry.contracts import ArtifactKind
 from registry.embedding import Embedding, pair_scores, similarity_to_liked
-from registry.ranker import Order, combine
+from registry.ranker import Order, Ranker, combine
 from registry.release import Release
 from registry.retrieval import Factors
 from serving.api_models import Explanation, Influence
 from serving.pool import Float32, Int64, Pool, Ranked, Requester
 from serving.recent_likes import RecentLikes
+from serving.run import breathe
 
 DEFAULT_LAST_LIKES = 20
 _STRONGEST = 5
+_ROWS = 1024
+_CERTAIN = np.float32(1.0)
 
 
-def rank(
+async def rank(
     release: Release,
     requester: Requester,
     factors: Factors,
@@ -33,11 +37,15 @@ def rank(
     at: float,
 ) -> Ranked:
     """Order a pool by the reciprocal score, or by the retrieval score where that won on held-out data."""
-    context = pair_context(release, requester, factors, pool.people, recent, at=at)
-    forward, backward = ranking_features_both(requester.person, pool.people, context, at)
     n = len(pool)
-    both = release.ranker.predict(np.concatenate([forward, backward]))
-    p_like, p_liked_back = both[:n], both[n:]
+    context = pair_context(release, requester, factors, pool.people, recent, at=at)
+    await breathe()
+    forward, backward = ranking_features_both(requester.person, pool.people, context, at)
+    await breathe()
+    p_like = await _predicted(release.ranker, forward)
+    p_liked_back = await _predicted(release.ranker, backward)
+    if len(requester.pending.waiting):
+        p_liked_back = np.where(np.isin(pool.people.user_ids, requester.pending.waiting), _CERTAIN, p_liked_back)
     score = combine(p_like, p_liked_back, aggregator)
     if release.ranker.order is Order.RETRIEVAL:
         score = (weight * context.score_forward + (1.0 - weight) * context.score_backward).astype(np.float32)
@@ -52,6 +60,15 @@ def rank(
     return Ranked(pool, order, score, np.ones(n, dtype=np.float32), p_like, p_liked_back, explain)
 
 
+async def _predicted(ranker: Ranker, features: Float32) -> Float32:
+    """Predict a bounded number of rows at a time: trees see one row each, so the numbers are those of one call."""
+    parts = []
+    for start in range(0, max(len(features), 1), _ROWS):
+        parts.append(ranker.predict(features[start : start + _ROWS]))
+        await breathe()
+    return np.concatenate(parts)
+
+
 def pair_context(
     release: Release, requester: Requester, factors: Factors, people: People, recent: RecentLikes, *, at: float
 ) -> PairContext:
@@ -62,14 +79,13 @@ def pair_context(
     score_forward, score_backward = pair_scores(factors.chooser[None], factors.chosen[None], chooser, chosen)
     last = int(str(release.manifests[ArtifactKind.RANKER].parameters.get("last_likes", DEFAULT_LAST_LIKES)))
     liked = requester.liked[:last]
-    zeros = np.zeros(n, dtype=np.float32)
     return PairContext(
         np.broadcast_to(score_forward, (n,)),
         np.broadcast_to(score_backward, (n,)),
         similarity_to_liked(embedding.vectors(liked)[1][embedding.known(liked)], chosen),
-        zeros,
-        recent.similarity(embedding, people.user_ids, factors.chosen, last),
-        zeros,
+        np.isin(people.user_ids, requester.pending.liked_by).astype(np.float32),
+        recent.similarity(embedding, people.user_ids, factors.chosen, last, to=requester.user_id),
+        np.zeros(n, dtype=np.float32),  # whom the requester liked is decided, and no candidate any more
     )
 
 

@@ -37,7 +37,7 @@ async def read_requester(run: Run, people: PeopleStore, features: FeatureReader,
         raise UnknownUser(f"Nobody has the id {user_id}.")
     with run.stage(Stage.FEATURES):
         person = with_profile(row, await _activity(run, features, user_id), slots)
-    return Requester(user_id, person, row.excluded, row.liked, row.passed)
+    return Requester(user_id, person, row.excluded, row.liked, row.passed, row.pending)
 
 
 def with_profile(row: RequesterRow, stored: People, slots: Mapping[str, int]) -> People:

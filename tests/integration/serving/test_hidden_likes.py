@@ -56,7 +56,7 @@ class Evening:
                     features=MemoryFeatures(),
                     world=lambda: world,
                     ladder=ladder(settings, people, np.random.default_rng(3)),
-                    log_impressions=lambda impressions: None,
+                    log_impressions=list[Any]().extend,
                     metrics=serving_metrics(),
                     clock=self.clock,
                 )
