@@ -54,6 +54,8 @@ class FullLevel:
         serving = self.settings.serving
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
             factors = requester_factors(release, requester, run.at)
+        await breathe()
+        with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
             n = serving.n_candidates
             found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
         await breathe()
