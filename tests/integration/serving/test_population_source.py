@@ -110,4 +110,4 @@ def test_the_latest_likes_of_everybody_are_loaded(
     interact(connection, 3, 2, "superlike")
     interact(connection, 5, 2, "pass")
     likes = load(background, nobody).recent_likes
-    assert likes.of(np.array([1, 3, 5, 99]), 2).tolist() == [[6, 4], [2, -1], [-1, -1], [-1, -1]]
+    assert likes.of(np.array([1, 3, 5, 99]), 2, but=4).tolist() == [[6, -1, 2], [2, -1, -1], [-1] * 3, [-1] * 3]
