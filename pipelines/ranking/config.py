@@ -44,7 +44,5 @@ class RankerConfig(BaseModel):
         default=0.5, ge=0, le=1, description="weight of the forward score in the retrieval order it is compared with"
     )
     aggregator: Aggregator = Field(default="product", description="how the two directions are combined")
-    threads: int = Field(
-        default=2, ge=1, le=64, description="threads of the training"
-    )
+    threads: int = Field(default=2, ge=1, le=64, description="threads of the training")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of row and feature sampling")
