@@ -3,6 +3,7 @@
 There is no `feature_store.yaml`: a second place for the same addresses could disagree with the first.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -26,16 +27,30 @@ def repo_config(settings: Settings, endpoints: Endpoints) -> "RepoConfig":
     return RepoConfig(
         project=settings.features.project,
         provider="local",
-        registry={
-            "registry_type": "sql",
-            "path": endpoints.sqlalchemy_url(SCHEMA),
-            "cache_ttl_seconds": settings.features.registry_cache_ttl_s,
-            "sqlalchemy_config_kwargs": {"echo": False, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 4},
-        },
+        registry=_registry(settings, endpoints),
         offline_store=_offline(settings, endpoints),
         online_store=_online(settings, endpoints),
         entity_key_serialization_version=3,
     )
+
+
+def _registry(settings: Settings, endpoints: Endpoints) -> dict[str, Any]:
+    kept = {"cache_ttl_seconds": settings.features.registry_cache_ttl_s}
+    if settings.features.registry == "file":
+        return {"registry_type": "file", "path": str(_folder(settings) / "registry.db"), **kept}
+    return {
+        "registry_type": "sql",
+        "path": endpoints.sqlalchemy_url(SCHEMA),
+        "sqlalchemy_config_kwargs": {"echo": False, "pool_pre_ping": True, "pool_size": 1, "max_overflow": 4},
+        **kept,
+    }
+
+
+def _folder(settings: Settings) -> Path:
+    """Return where the stores that are files live; made here because Feast's SQLite store does not make it."""
+    folder = settings.data_dir.resolve() / "feast"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _offline(settings: Settings, endpoints: Endpoints) -> dict[str, Any]:
@@ -54,6 +69,8 @@ def _offline(settings: Settings, endpoints: Endpoints) -> dict[str, Any]:
 
 
 def _online(settings: Settings, endpoints: Endpoints) -> dict[str, Any]:
+    if settings.features.online_store == "sqlite":
+        return {"type": "sqlite", "path": str(_folder(settings) / "online.db")}
     if settings.features.online_store == "redis":
         return {"type": "redis", "connection_string": connection_string(endpoints.redis_url)}
     return {

@@ -112,8 +112,13 @@ class FeaturesSettings(_Group):
     offline_store: Literal["fast", "postgres"] = Field(
         "fast", description="Point-in-time join: ours on Postgres (`fast`) or the stock one (`postgres`)."
     )
-    online_store: Literal["fail_fast", "redis"] = Field(
-        "fail_fast", description="Online reads: Redis without hidden retries (`fail_fast`) or the stock one (`redis`)."
+    online_store: Literal["fail_fast", "redis", "sqlite"] = Field(
+        "fail_fast",
+        description="Online reads: Redis without hidden retries (`fail_fast`), the stock one (`redis`), or a file of "
+        "one machine (`sqlite`).",
+    )
+    registry: Literal["sql", "file"] = Field(
+        "sql", description="The catalogue: in Postgres (`sql`) or a file of one machine (`file`)."
     )
     ttl_days: int = Field(400, ge=1, le=3650, description="Age at which a feature row no longer counts, days.")
     registry_cache_ttl_s: int = Field(60, ge=1, le=86400, description="Age at which the catalogue is re-read, s.")

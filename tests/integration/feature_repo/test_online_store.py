@@ -56,6 +56,22 @@ def test_either_store_reads_what_the_other_wrote(
     )
 
 
+def test_the_stores_of_one_machine_give_the_same_people(
+    store: Any, put: Any, connected_settings: Settings, endpoints: Endpoints
+) -> None:
+    some_people(put)
+    materialize(store, T)
+    features = connected_settings.features.model_copy(update={"online_store": "sqlite", "registry": "file"})
+    local = open_feature_store(connected_settings.model_copy(update={"features": features}), endpoints)
+    apply_catalogue(local)
+    materialize(local, T)
+    assert_same(read_people(store, range(40)), read_people(local, range(40)))
+    assert sorted(file.name for file in (connected_settings.data_dir / "feast").iterdir()) == [
+        "online.db",
+        "registry.db",
+    ]
+
+
 def test_an_older_row_never_replaces_a_newer_one(store: Any) -> None:
     online = store._get_provider().online_store
     view = store.get_feature_view(ACTIVITY.name)
