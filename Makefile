@@ -49,7 +49,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format
 
 lock: $(STAMP) ## Resolve pyproject.toml again into requirements.lock, with hashes
-	$(BIN)/uv pip compile --quiet pyproject.toml --group dev \
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --upgrade --output-file requirements.lock
 
 install: $(STAMP) ## Create the environment in .venv
