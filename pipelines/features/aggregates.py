@@ -46,7 +46,9 @@ def snapshot_instants(
         raise NoSnapshots(f"There is nothing to snapshot between {start} and {end}: the end comes first.")
     step_s = max(interval_s, span_s / max_snapshots)
     steps = int(np.floor(span_s / step_s + 1e-9))
-    return [end - pd.Timedelta(seconds=step_s * step) for step in range(min(steps, max_snapshots - 1), -1, -1)]
+    ages = range(min(steps, max_snapshots - 1), -1, -1)
+    # Postgres keeps microseconds: an instant between two of them would be found again under another name.
+    return [end - pd.Timedelta(microseconds=round(step_s * step * 1e6)) for step in ages]
 
 
 def snapshots(events: Events, instants: Sequence[pd.Timestamp]) -> Iterator[Snapshot]:

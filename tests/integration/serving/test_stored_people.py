@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import psycopg
@@ -15,6 +16,13 @@ from infra.settings import Settings
 from serving.stored_people import StoredPeople
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A Feast project of this test's own: what another test has materialised until when does not count."""
+    features = settings.features.model_copy(update={"project": f"people_{uuid4().hex}"})
+    return settings.model_copy(update={"features": features})
 
 
 @pytest.fixture

@@ -128,3 +128,8 @@ def test_a_frame_that_breaks_the_contract_is_refused(broken: pd.DataFrame, said:
     with pytest.raises(MalformedEvents, match=said) as caught:
         Events.from_frame(broken)
     assert isinstance(caught.value, FeatureError)
+
+
+def test_a_widened_interval_still_gives_instants_that_postgres_can_hold() -> None:
+    start, end = pd.Timestamp("2026-01-01", tz="UTC"), pd.Timestamp("2026-01-02T00:00:01", tz="UTC")
+    assert all(at.nanosecond == 0 for at in snapshot_instants(start, end, 60.0, 9))
