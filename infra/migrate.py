@@ -14,6 +14,7 @@ from psycopg import sql
 
 from infra.errors import MigrationError
 from infra.postgres import connect
+from infra.urls import sqlalchemy_url
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -99,8 +100,6 @@ def _run(database_url: str, direction: str, revision: str) -> None:
     import sqlalchemy
     from alembic import command
     from alembic.util import CommandError
-
-    from infra.endpoints import sqlalchemy_url
 
     config = alembic_config()
     engine = sqlalchemy.create_engine(sqlalchemy_url(database_url, "duet"), poolclass=sqlalchemy.NullPool)

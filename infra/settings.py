@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-PREFIX = "DUET_"
-DELIMITER = "__"
+from infra.variables import PREFIX, read_settings, render
 
 
 def _expanded(path: Path) -> Path:
@@ -187,13 +186,9 @@ def load_settings(**overrides: Any) -> Settings:
 
     An override of a group is a mapping: `load_settings(postgres={"port": 5433})`. Raises ConfigurationError.
     """
-    from infra.variables import read_settings
-
-    return read_settings(os.environ, overrides)
+    return read_settings(Settings, os.environ, overrides)
 
 
 def document() -> str:
     """Render `.env.example`: every variable with its meaning and default."""
-    from infra.variables import render
-
-    return render()
+    return render(Settings)

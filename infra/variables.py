@@ -1,4 +1,4 @@
-"""Turns `DUET_…` variables into `Settings`, and `Settings` into `.env.example`.
+"""Turns `DUET_…` variables into a tree of settings, and the tree into `.env.example`.
 
 Every leaf of the tree is one variable. An unknown variable is refused with the closest known name, so that a
 misspelling never silently means the default. Values of secrets never appear in a message.
@@ -7,20 +7,24 @@ misspelling never silently means the default. Values of secrets never appear in 
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from infra.errors import ConfigurationError
-from infra.settings import DELIMITER, PREFIX, Settings
 
+PREFIX = "DUET_"
+DELIMITER = "__"
 SECRETS_VARIABLE = "DUET_SECRETS_DIR"
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
 # Read outside the tree: where secret files lie, where the tests and demos find shared data sets.
 OTHER_VARIABLES = frozenset({SECRETS_VARIABLE, "DUET_SHARED_DATA"})
 DOTENV = Path(".env")
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Variable(NamedTuple):
@@ -36,7 +40,7 @@ class Variable(NamedTuple):
         return "SecretStr" in str(self.field.annotation)
 
 
-def variables(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> Iterator[Variable]:
+def variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Variable]:
     """Yield every leaf, groups after plain fields as they are declared."""
     for name, field in model.model_fields.items():
         annotation = field.annotation
@@ -46,8 +50,8 @@ def variables(model: type[BaseModel] = Settings, path: tuple[str, ...] = ()) -> 
             yield Variable(PREFIX + DELIMITER.join((*path, name)).upper(), (*path, name), field)
 
 
-def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
-    """Build settings from `environ`, `.env`, secret files and overrides; raises ConfigurationError."""
+def read_settings(model: type[Model], environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Model:
+    """Build `model` from `environ`, `.env`, secret files and overrides; raises ConfigurationError."""
     values = _ours(environ)
     secrets = _secret_files(values)
     dotenv: dict[str, str] = {}
@@ -58,7 +62,7 @@ def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> S
             raise ConfigurationError(
                 "`DUET_ENVIRONMENT` stands in `.env`, which is read in development only: set it in the environment."
             )
-    known = {variable.name: variable for variable in variables()}
+    known = {variable.name: variable for variable in variables(model)}
     tree: dict[str, Any] = {}
     for name, value in {**secrets, **dotenv, **values}.items():
         if name in OTHER_VARIABLES:
@@ -68,9 +72,9 @@ def read_settings(environ: Mapping[str, str], overrides: Mapping[str, Any]) -> S
         _put(tree, known[name].path, value)
     _merge(tree, overrides)
     try:
-        return Settings(**tree)
+        return model(**tree)
     except ValidationError as error:
-        raise ConfigurationError(_sentence(error)) from None
+        raise ConfigurationError(_sentence(model, error)) from None
 
 
 def _ours(environ: Mapping[str, str]) -> dict[str, str]:
@@ -118,19 +122,19 @@ def _unknown(name: str, known: Mapping[str, Variable]) -> str:
     return f"`{name}` is not a setting of Duet: did you mean `{close[0]}`? `.env.example` lists all of them."
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     path = tuple(str(part) for part in first["loc"])
-    found = next((variable for variable in variables() if variable.path == path[: len(variable.path)]), None)
+    found = next((variable for variable in variables(model) if variable.path == path[: len(variable.path)]), None)
     if found is None:
         name = PREFIX + DELIMITER.join(path).upper()
-        return _unknown(name, {variable.name: variable for variable in variables()})
+        return _unknown(name, {variable.name: variable for variable in variables(model)})
     value = "a secret" if found.is_secret else f"`{first['input']}`"
     complaint = first["msg"][:1].lower() + first["msg"][1:]
     return f"`{found.name}` is {value}, which is refused: {complaint}."
 
 
-def render() -> str:
+def render(model: type[BaseModel]) -> str:
     """Render `.env.example`."""
     lines = [
         "# Every setting of Duet with its default. Copy to `.env` (read in development only) and uncomment to change.",
@@ -142,11 +146,11 @@ def render() -> str:
         "# DUET_SHARED_DATA=../shared/data",
     ]
     group: tuple[str, ...] = ()
-    for variable in variables():
+    for variable in variables(model):
         if variable.path[:-1] != group:
             group = variable.path[:-1]
-            model = Settings.model_fields[group[0]].annotation
-            lines += ["", f"# --- {group[0]}: {_first_line(model)}"]
+            of = model.model_fields[group[0]].annotation
+            lines += ["", f"# --- {group[0]}: {_first_line(of)}"]
         lines += ["", f"# {variable.field.description}{_bounds(variable.field)}"]
         lines += [f"# {variable.name}={_default(variable)}"]
     return "\n".join(lines) + "\n"

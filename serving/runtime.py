@@ -18,9 +18,10 @@ from feature_repo.schema import ranking_schema_digest
 from infra import postgres
 from infra import redis as infra_redis
 from infra.clock import Clock
-from infra.endpoints import Endpoints, libpq_url, open_endpoints
+from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
+from infra.urls import libpq_url
 from registry.audit import PostgresPromotionLog
 from registry.cache import LocalRelease, ReleaseCache
 from registry.mlflow_rest import MlflowRest

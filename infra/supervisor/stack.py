@@ -18,12 +18,13 @@ import httpx
 import yaml
 
 from infra.embedded.ports import free_port, refuse_taken
-from infra.endpoints import Endpoints, open_endpoints, without_password
+from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ConfigurationError
 from infra.settings import Settings
 from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Step, TcpProbe
 from infra.supervisor.state import logs_dir
 from infra.telemetry import TELEMETRY_OFF
+from infra.urls import without_password
 
 LOCATION = "duet"
 CODE_MODULE = "pipelines.definitions"

@@ -1,9 +1,10 @@
 import pytest
 
-from infra.endpoints import Endpoints, libpq_url, open_endpoints, sqlalchemy_url, without_password
+from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ConfigurationError
 from infra.redis import connection_string
 from infra.settings import Settings
+from infra.urls import libpq_url, sqlalchemy_url, without_password
 
 ENDPOINTS = Endpoints("postgresql://duet:hunter2@h:5/duet", "redis://:hunter3@h:6/2", "http://h:7")
 

@@ -168,7 +168,7 @@ def test_settings_cannot_change_after_they_are_built() -> None:
 
 
 def test_every_setting_says_what_it_means_and_every_number_is_bounded() -> None:
-    for variable in variables():
+    for variable in variables(Settings):
         assert variable.field.description, variable.name
         if variable.field.annotation in {int, float}:
             bounds = {type(rule).__name__ for rule in variable.field.metadata}
