@@ -2,7 +2,6 @@
 
 import csv
 import re
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import Duet
+from tests.killing import kill as kill_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -191,7 +191,7 @@ def kill(name: str, duet: Duet) -> None:
     ]
     assert victims, f"no {name} of {duet.data_dir} runs"
     for victim in victims:
-        victim.send_signal(signal.SIGKILL)
+        kill_process(victim.pid)
 
 
 def working_place(process: psutil.Process) -> list[str]:

@@ -1,7 +1,5 @@
 """The MLflow server works on our Postgres and ends with its last user, also after a SIGKILL."""
 
-import os
-import signal
 from collections.abc import Iterator
 
 import httpx
@@ -13,6 +11,7 @@ from infra.embedded.servers import inspect, stop_all
 from infra.endpoints import open_endpoints
 from infra.postgres import connect
 from infra.settings import Settings
+from tests.killing import kill
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_mlflow_is_started_shared_recovered_and_stopped(with_mlflow: Settings) -
         with open_endpoints(child, mlflow=True) as shared:
             assert shared.mlflow_url == endpoints.mlflow_url
 
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
         with open_endpoints(with_mlflow, mlflow=True) as recovered:
             assert recovered.mlflow_url == endpoints.mlflow_url
             assert identity(pid) is None

@@ -28,6 +28,7 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import PortTaken, ServerUnavailable
 from infra.postgres import connect
 from infra.settings import Settings
+from tests.killing import kill
 
 # Opens endpoints on the data folder argv[1], says so, and waits for its standard input to end.
 HOLD = """
@@ -95,7 +96,7 @@ def test_a_killed_postgres_loses_no_committed_row_and_recovers(alone: Settings) 
                 writer.execute("insert into duet.users (user_id) values (%s)", (user_id,))
                 acknowledged = user_id
                 if user_id == 200:
-                    os.kill(status_of(alone, "postgres").pid or 0, signal.SIGKILL)
+                    kill(status_of(alone, "postgres").pid or 0)
         assert acknowledged >= 200
         with pytest.raises(ServerUnavailable, match="cannot be reached"):
             connect(endpoints.database_url)
@@ -110,7 +111,7 @@ def test_a_postgres_whose_port_was_taken_meanwhile_moves(alone: Settings) -> Non
         with connect(endpoints.database_url, autocommit=True) as connection:
             connection.execute("insert into duet.users (user_id) values (1)")
         port = status_of(alone, "postgres").port or 0
-        os.kill(status_of(alone, "postgres").pid or 0, signal.SIGKILL)
+        kill(status_of(alone, "postgres").pid or 0)
         with socket.socket() as squatter:
             squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             for _ in range(200):  # the killed server's children let go of the socket a moment later
@@ -130,7 +131,7 @@ def test_a_killed_redis_keeps_what_it_acknowledged(alone: Settings) -> None:
         with redis.Redis.from_url(server.url(running)) as client:
             for number in range(500):
                 client.set(f"key:{number}", number)
-        os.kill(running.pid, signal.SIGKILL)
+        kill(running.pid)
         with leased(server) as recovered, redis.Redis.from_url(server.url(recovered)) as client:
             assert recovered.pid != running.pid
             assert client.dbsize() == 500
