@@ -42,11 +42,6 @@ def role_name(role: str, layout: Layout) -> str:
     return f"{role}_{layout.name.removeprefix('user_')}"
 
 
-def role_column(role: str, layout: Layout) -> str:
-    """Return the column that a view's vector has in a point-in-time join, e.g. `candidate_activity__values`."""
-    return f"{role_name(role, layout)}__{VALUES}"
-
-
 user = Entity(
     name="user",
     join_keys=["user_id"],

@@ -16,7 +16,6 @@ from feature_repo.errors import MalformedFeatures
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER = b"\xff\xff"
-FLOAT4_OID = 700
 MICROS_1970_TO_2000 = 946_684_800_000_000
 BLOCK_ROWS = 20_000
 SCALARS = {"int4": ">i4", "int8": ">i8", "timestamptz": ">i8", "bool": "?"}

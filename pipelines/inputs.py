@@ -43,11 +43,6 @@ class Snapshot:
         return self.interactions_pointer.as_of
 
     @property
-    def as_of_us(self) -> int:
-        """Return the instant as microseconds since 1970."""
-        return microseconds_of(self.as_of)
-
-    @property
     def digests(self) -> dict[str, str]:
         """Return the digest of each file of the snapshot by asset."""
         return {"people": self.people_pointer.digest, "interactions": self.interactions_pointer.digest}

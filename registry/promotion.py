@@ -123,11 +123,6 @@ def record_observed(registry: ModelRegistry, log: PromotionLog, stage: str = PRO
     return observed
 
 
-def current_release(registry: ModelRegistry, stage: str = PRODUCTION) -> ReleaseVersions:
-    """Return the release in a stage; raise IncoherentRelease with the reason."""
-    return registry.resolve_stage(stage)
-
-
 def sync_aliases(registry: ModelRegistry) -> None:
     """Point `champion` and `challenger` at what stands in Production and Staging; an empty Staging has no alias."""
     for stage, alias in STAGE_ALIASES.items():

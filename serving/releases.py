@@ -120,6 +120,7 @@ class ReleaseWatcher:
         self.current = release
         self.loaded_at = self._clock.now()
         self._cache.remember(release)
+        self._cache.prune([release.versions])
         self._metrics.release_swaps.inc()
         for kind in ArtifactKind:
             self._metrics.release_version.labels(kind.value).set(release.versions[kind])

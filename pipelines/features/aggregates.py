@@ -15,7 +15,7 @@ import pandas as pd
 from feature_repo.layout import ACTIVITY, RECIPROCITY, Layout
 from feature_repo.transforms.rates import smoothed_rate
 from pipelines.features.errors import FeatureError, NoSnapshots
-from pipelines.features.events import MESSAGE, Events, instant
+from pipelines.features.events import MESSAGE, Events
 
 DAY_US = 86_400 * 1_000_000
 
@@ -170,15 +170,6 @@ def matches(events: Events) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64
     person = liked.actor[first][mutual]
     order = np.argsort(at_us, kind="stable")
     return person[order], at_us[order]
-
-
-def changed_since(start: pd.Timestamp | None, events: Events) -> pd.Timestamp:
-    """Return where snapshots begin: the given instant or, without one, the first event's."""
-    if start is not None:
-        return start
-    if not len(events):
-        raise NoSnapshots("There are no interactions to snapshot: import some first.")
-    return instant(int(events.at_us[0]))
 
 
 def _stacked(layout: Layout, columns: dict[str, npt.NDArray[np.generic]]) -> Floats:

@@ -12,7 +12,7 @@ order; there the side whose order lets nobody be in two meetings at once is beli
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +209,3 @@ def believed_order(met: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.int64]]:
 def _evenings(wave: pd.Series[int]) -> pd.Series[pd.Timestamp]:
     start = pd.Timestamp(FIRST_EVENING)
     return start + pd.to_timedelta((wave.astype(np.int64) - 1) * DAYS_BETWEEN_EVENINGS, unit="D")
-
-
-def evening_of(wave: int) -> datetime:
-    """Return when the evening of a wave begins on the synthetic clock."""
-    return FIRST_EVENING + timedelta(days=DAYS_BETWEEN_EVENINGS * (wave - 1))

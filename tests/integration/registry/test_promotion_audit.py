@@ -12,7 +12,7 @@ from infra.postgres import connect
 from registry.audit import PostgresPromotionLog, Promotion, release_at
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable, PromotionConflict, PromotionFailed
-from registry.promotion import current_release, promote, rollback
+from registry.promotion import promote, rollback
 from tests.fakes import MemoryRegistry
 from tests.releases import register_release, write_release
 
@@ -108,7 +108,7 @@ def test_the_lock_is_held_against_another_connection_and_ends_with_the_transacti
             promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli")
         assert registry.in_stage(PRODUCTION) == {}
     promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli")
-    assert current_release(registry) == FIRST
+    assert registry.resolve_stage(PRODUCTION) == FIRST
 
 
 def test_a_promotion_whose_database_dies_is_undone(
@@ -126,7 +126,7 @@ def test_a_promotion_whose_database_dies_is_undone(
         registry.before_write = kill_the_session
         with pytest.raises(PromotionFailed, match="nothing has changed"):
             promote(registry, PostgresPromotionLog(victim), SECOND, actor="bob", way="cli")
-    assert current_release(registry) == FIRST
+    assert registry.resolve_stage(PRODUCTION) == FIRST
     assert [entry.versions for entry in PostgresPromotionLog(connection).history()] == [FIRST]
 
 

@@ -96,6 +96,15 @@ def test_what_stands_in_production_serves_and_is_tried_first(shop: Shop) -> None
     assert shop.registry.downloads == 3
 
 
+def test_copies_of_long_gone_releases_do_not_fill_the_disk(shop: Shop) -> None:
+    for size in range(20, 26):
+        shop.produce(shop.write(f"release of {size}", range(1, size)))
+        assert shop.look() is not None
+    for kind in ArtifactKind:
+        kept = sorted(path.name.partition("-")[0] for path in (shop.root / "cache" / kind.value).glob("[0-9]*"))
+        assert kept == ["3", "4", "5", "6"]
+
+
 def test_a_stage_moved_by_hand_is_written_to_the_audit_once(shop: Shop) -> None:
     shop.produce(shop.write("a"))
     shop.look()
