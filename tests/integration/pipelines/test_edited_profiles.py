@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import psycopg
@@ -53,6 +54,8 @@ def platform(
         data_dir=settings.data_dir,
         clock=FixedClock(datetime(2026, 1, 1, tzinfo=UTC)),
     )
+    features = settings.features.model_copy(update={"project": f"edited_{uuid4().hex}"})
+    settings = settings.model_copy(update={"features": features})
     made = Platform(settings, replace(endpoints, mlflow_url="http://127.0.0.1:9"), clock)
     yield made
     made.close()

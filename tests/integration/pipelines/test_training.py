@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -44,7 +45,8 @@ SMALL = {
 def platform(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform on a fresh data directory with one small world, and a clock five months after its end."""
     data_dir = tmp_path_factory.mktemp("training") / "duet"
-    settings = make_settings(data_dir)
+    # A Feast project of its own: until when another test has materialised features does not count here.
+    settings = make_settings(data_dir, features={"project": f"training_{uuid4().hex}"})
     with ExitStack() as stack:
         with connect(mlflow_endpoints.database_url) as connection:
             empty_tables(connection)

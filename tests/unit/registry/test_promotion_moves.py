@@ -17,7 +17,7 @@ from registry.errors import (
     RegistryUnavailable,
     UnknownVersion,
 )
-from registry.promotion import current_release, promote, record_observed, rollback
+from registry.promotion import promote, record_observed, rollback
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import FEATURES, SCHEMA, register_release, write_release
@@ -55,7 +55,7 @@ def stages(registry: MemoryRegistry) -> dict[str, list[str]]:
 
 def test_a_promotion_moves_all_three_and_is_recorded(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     go(registry, log, FIRST, reason="first light")
-    assert current_release(registry) == FIRST
+    assert registry.resolve_stage(PRODUCTION) == FIRST
     assert registry.aliases(RANKER) == {"champion": 1}
     (entry,) = log.promotions
     assert (entry.versions, entry.stage, entry.actor, entry.way, entry.reason) == (
@@ -135,7 +135,7 @@ def test_a_failure_midway_moves_everything_back(
     with pytest.raises(PromotionFailed, match="nothing has changed"):
         go(registry, log, SECOND)
     assert stages(registry) == before
-    assert current_release(registry) == FIRST
+    assert registry.resolve_stage(PRODUCTION) == FIRST
     assert registry.aliases(INDEX) == {"champion": 1}
     assert len(log.promotions) == 1
 
@@ -156,9 +156,9 @@ def test_a_registry_that_stays_down_is_reported_and_a_second_run_completes(
         go(registry, log, SECOND)
     registry.down = False
     with pytest.raises(IncoherentRelease):
-        current_release(registry)
+        registry.resolve_stage(PRODUCTION)
     go(registry, log, SECOND)
-    assert current_release(registry) == SECOND
+    assert registry.resolve_stage(PRODUCTION) == SECOND
     assert [entry.versions for entry in log.promotions] == [FIRST, SECOND]
 
 
@@ -185,12 +185,12 @@ def test_a_challenger_may_share_parts_with_the_champion(registry: MemoryRegistry
     go(registry, log, SECOND, stage=STAGING)
     challenger = ReleaseVersions(1, 1, 3)
     go(registry, log, challenger, stage=STAGING)
-    assert current_release(registry) == FIRST
-    assert current_release(registry, STAGING) == challenger
+    assert registry.resolve_stage(PRODUCTION) == FIRST
+    assert registry.resolve_stage(STAGING) == challenger
     assert registry.versions_in_stage(INDEX, STAGING) == [], "what stood there before is gone"
     assert registry.aliases(RANKER) == {"champion": 1, "challenger": 3}
     go(registry, log, challenger)
-    assert current_release(registry) == challenger
+    assert registry.resolve_stage(PRODUCTION) == challenger
     assert registry.aliases(RANKER) == {"champion": 3}
 
 
@@ -199,7 +199,7 @@ def test_rolling_back_twice_goes_two_releases_back(registry: MemoryRegistry, log
         go(registry, log, versions)
     assert rollback(registry, log, actor="ada", way="cli") == SECOND
     assert rollback(registry, log, actor="ada", way="cli", reason="worse") == FIRST
-    assert current_release(registry) == FIRST
+    assert registry.resolve_stage(PRODUCTION) == FIRST
     assert log.promotions[-1].rolled_back_from == SECOND.release_id
     with pytest.raises(NothingToRollBackTo):
         rollback(registry, log, actor="ada", way="cli")
@@ -218,7 +218,7 @@ def test_a_rollback_restores_what_a_stray_move_broke(registry: MemoryRegistry, l
     go(registry, log, FIRST)
     registry.transition_stage(EMBEDDING, 2, PRODUCTION)
     assert rollback(registry, log, actor="ada", way="cli") == FIRST
-    assert current_release(registry) == FIRST
+    assert registry.resolve_stage(PRODUCTION) == FIRST
 
 
 def test_a_rollback_refuses_when_production_changes_underneath(
@@ -237,7 +237,7 @@ def test_a_rollback_refuses_when_production_changes_underneath(
     monkeypatch.setattr(cache, "fetch", fetch_slowly)
     with pytest.raises(PromotionConflict, match="Production changed"):
         rollback(registry, log, actor="ada", way="cli", cache=cache)
-    assert current_release(registry) == THIRD
+    assert registry.resolve_stage(PRODUCTION) == THIRD
 
 
 def test_a_hand_moved_release_is_recorded_once(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
