@@ -173,11 +173,11 @@ def _rows(
         add(name, "ndcg_at_10", metrics.ndcg_at(lists.liked, lists.relevant, TOP))
         add(name, "map_at_10", metrics.average_precision_at(lists.liked, lists.relevant, TOP))
         for k in (3, TOP) if result.protocol == "met" else (TOP,):
-            add(name, f"match_precision_at_{k}", _of_those_there(lists.matched, lists.sizes, k))
+            add(name, f"match_precision_at_{k}", metrics.precision_at(lists.matched, k, lists.sizes))
         if truth is not None:
             add(name, "true_match_precision_at_10", oracle.expected_match_precision(lists, ids, truth, TOP))
         exposure = np.bincount(lists.shown[:, :TOP][lists.shown[:, :TOP] >= 0], minlength=ids.size)
-        exposure = exposure[np.unique(np.concatenate(result.candidates))]
+        exposure = exposure[result.reachable]
         for measure, value in (
             ("coverage_at_10", metrics.coverage(exposure)),
             ("gini_at_10", metrics.gini(exposure)),
@@ -188,8 +188,3 @@ def _rows(
         best = oracle.oracle_match_precision(result, requesters, ids, truth, TOP)
         add(oracle.ORACLE, "true_match_precision_at_10", best)
     return rows
-
-
-def _of_those_there(hits: npt.NDArray[np.bool_], sizes: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.float64]:
-    """Return precision over min(k, candidates): an evening with six people cannot fill ten places."""
-    return np.asarray(hits[:, :k].sum(axis=1) / np.minimum(k, sizes), dtype=np.float64)

@@ -32,9 +32,13 @@ def recall_at(hits: Hits, n_relevant: npt.NDArray[np.int64], k: int) -> Floats:
     return _where_relevant(hits[:, :k].sum(axis=1), n_relevant)
 
 
-def precision_at(hits: Hits, k: int) -> Floats:
-    """Return the share of the first k places that hit, float64[n]; an unfilled place counts as a miss."""
-    return np.asarray(hits[:, :k].sum(axis=1) / k, dtype=np.float64)
+def precision_at(hits: Hits, k: int, n_candidates: npt.NDArray[np.int64] | None = None) -> Floats:
+    """Return the share of the first k places that hit, float64[n]; an unfilled place counts as a miss.
+
+    With `n_candidates` int64[n] it is of min(k, candidates): an evening with six people cannot fill ten places.
+    """
+    places = k if n_candidates is None else np.minimum(k, n_candidates)
+    return np.asarray(hits[:, :k].sum(axis=1) / places, dtype=np.float64)
 
 
 def ndcg_at(hits: Hits, n_relevant: npt.NDArray[np.int64], k: int) -> Floats:

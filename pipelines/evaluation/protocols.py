@@ -42,7 +42,7 @@ class ProtocolResult:
     protocol: str
     rankings: dict[str, Rankings]
     candidates: list[Positions] = field(repr=False)
-    eligible_people: int
+    reachable: Positions = field(repr=False)
 
 
 def catalogue(scene: Scene, methods: Mapping[str, Method] = METHODS, depth: int = DEPTH) -> ProtocolResult:
@@ -90,7 +90,7 @@ def met(scene: Scene, scored: Mapping[str, Numbers], depth: int = DEPTH) -> Prot
         ordered = [rows[np.argsort(-np.asarray(score, dtype=np.float64)[rows], kind="stable")] for rows in lists]
         rankings[name] = _met_rankings(scene, requesters, ordered, depth)
     candidates = [held_out.target[rows].astype(np.int64) for rows in lists]
-    return ProtocolResult("met", rankings, candidates, int(np.unique(np.concatenate(candidates)).size))
+    return ProtocolResult("met", rankings, candidates, np.unique(np.concatenate(candidates)))
 
 
 def _met_rankings(scene: Scene, requesters: Positions, ordered: list[npt.NDArray[np.intp]], depth: int) -> Rankings:
@@ -145,5 +145,4 @@ def _rank(
     rankings = {
         name: Rankings(requesters, shown[name], liked[name], matched[name], relevant, sizes) for name in methods
     }
-    reachable = np.unique(np.concatenate(candidates)).size
-    return ProtocolResult(protocol, rankings, candidates, int(reachable))
+    return ProtocolResult(protocol, rankings, candidates, np.unique(np.concatenate(candidates)))
