@@ -45,6 +45,22 @@ class ServingMetrics:
     population_people: Gauge
     population_loaded_at: Gauge
     pool_waiting: Gauge
+    pool_connections: Gauge
+    replica_lag_seconds: Gauge
+    cache_reads: Counter
+    cache_evictions: Counter
+    cache_entries: Gauge
+    breaker_state: Gauge
+    breaker_calls: Counter
+    admissions: Counter
+    in_flight: Gauge
+    inference_rows: Histogram
+    inference_seconds: Histogram
+    index_built_at: Gauge
+    features_filled_at: Gauge
+    assignments: Counter
+    shadow: Counter
+    auth_refusals: Counter
 
 
 @lru_cache(maxsize=1)
@@ -83,6 +99,43 @@ def serving_metrics() -> ServingMetrics:
         pool_waiting=Gauge(
             "duet_pool_waiting_requests", "Requests waiting for a database connection.", multiprocess_mode="livesum"
         ),
+        pool_connections=Gauge(
+            "duet_pool_connections",
+            "Database connections by pool and state.",
+            ["pool", "state"],
+            multiprocess_mode="livesum",
+        ),
+        replica_lag_seconds=Gauge(
+            "duet_replica_lag_seconds", "How far the read replica is behind.", multiprocess_mode="livemax"
+        ),
+        cache_reads=Counter("duet_cache_reads_total", "Looks into the cache of answers.", ["tier", "result"]),
+        cache_evictions=Counter("duet_cache_evictions_total", "Answers pushed out of the cache's memory."),
+        cache_entries=Gauge("duet_cache_entries", "Answers in the cache's memory.", multiprocess_mode="livesum"),
+        breaker_state=Gauge(
+            "duet_breaker_state", "0 closed, 1 half open, 2 open.", ["dependency"], multiprocess_mode="livemax"
+        ),
+        breaker_calls=Counter(
+            "duet_breaker_calls_total", "Calls through a breaker by how they ended.", ["dependency", "result"]
+        ),
+        admissions=Counter("duet_admissions_total", "Calls admitted, queued first, or refused.", ["outcome"]),
+        in_flight=Gauge("duet_in_flight", "Calls being worked on.", multiprocess_mode="livesum"),
+        inference_rows=Histogram(
+            "duet_inference_rows", "Rows handed to a model at once.", ["model"], buckets=_COUNT_BUCKETS
+        ),
+        inference_seconds=Histogram(
+            "duet_inference_seconds", "Time of one call of a model.", ["model"], buckets=_FAST_BUCKETS
+        ),
+        index_built_at=Gauge(
+            "duet_index_built_timestamp_seconds", "When the index being served was built.", multiprocess_mode="livemin"
+        ),
+        features_filled_at=Gauge(
+            "duet_features_filled_timestamp_seconds",
+            "When the online features were last written.",
+            multiprocess_mode="livemin",
+        ),
+        assignments=Counter("duet_assignments_total", "Answers by arm of the experiment.", ["variant"]),
+        shadow=Counter("duet_shadow_total", "Shadow computations by how they ended.", ["outcome"]),
+        auth_refusals=Counter("duet_auth_refusals_total", "Calls refused for their key.", ["reason"]),
     )
 
 

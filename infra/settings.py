@@ -43,8 +43,9 @@ class PostgresSettings(_Group):
     connect_timeout_s: Seconds = Field(5.0, le=120, description="Longest wait for a new connection, s.")
     statement_timeout_s: Seconds = Field(1.0, le=3600, description="Longest statement on the request path, s.")
     read_replica_url: SecretStr | None = Field(
-        None, description="URL of a read replica for eligibility and exclusions; unset reads from the primary."
+        None, description="URL of a read replica for profiles and decisions; unset reads from the primary."
     )
+    replica_max_lag_s: Seconds = Field(1.0, le=3600, description="Lag from which on a replica is not read, s.")
 
 
 class RedisSettings(_Group):
@@ -78,6 +79,46 @@ class DagsterSettings(_Group):
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait for the web server, s.")
 
 
+class CacheSettings(_Group):
+    """Answers kept for a while; every one is checked for safety again when it is read."""
+
+    enabled: bool = Field(True, description="Whether answers are kept at all.")
+    ttl_s: Seconds = Field(600.0, le=86400, description="Longest life of a kept answer, s.")
+    jitter: float = Field(
+        0.1, ge=0, le=0.5, allow_inf_nan=False, description="Share of the life by which it varies, against herds."
+    )
+    max_entries: int = Field(20000, ge=1, le=10000000, description="Answers kept in the memory of one worker.")
+    redis: bool = Field(False, description="Whether Redis is a second tier: for more than one worker or machine.")
+
+
+class BreakerSettings(_Group):
+    """Circuit breakers around Redis, Postgres and MLflow."""
+
+    window_s: Seconds = Field(10.0, le=600, description="Time that failure and slow-call rates look back, s.")
+    min_calls: int = Field(10, ge=1, le=10000, description="Calls in the window before it can open.")
+    failure_rate: float = Field(0.5, gt=0, le=1, allow_inf_nan=False, description="Share of failed calls that opens.")
+    slow_rate: float = Field(0.9, gt=0, le=1, allow_inf_nan=False, description="Share of slow calls that opens.")
+    slow_share: float = Field(
+        0.8, gt=0, le=1, allow_inf_nan=False, description="Share of its time limit from which on a call is slow."
+    )
+    open_s: Seconds = Field(1.0, le=600, description="Time until one call may try again, s.")
+
+
+class AuthSettings(_Group):
+    """Who may call the service."""
+
+    mode: Literal["auto", "required", "off"] = Field(
+        "auto", description="Whether calls need an API key; `auto` asks for one in production only."
+    )
+    refresh_s: Seconds = Field(5.0, le=3600, description="Time between looks at the table of keys, s.")
+    requests_per_minute: int = Field(
+        60000, ge=1, le=100000000, description="Most requests a minute of a key that has no limit of its own."
+    )
+    shared_limits: bool = Field(
+        False, description="Whether limits are counted in Redis for all workers together, not in each."
+    )
+
+
 class ServingSettings(_Group):
     """The HTTP service that answers recommendations."""
 
@@ -100,6 +141,20 @@ class ServingSettings(_Group):
         "product", description="How the two directed probabilities become one reciprocal score."
     )
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait until the service is ready, s.")
+    max_concurrency: int = Field(16, ge=1, le=1000, description="Calls that one worker works on at once.")
+    max_queued: int = Field(32, ge=0, le=10000, description="Calls that may wait for a place in one worker.")
+    queue_timeout_ms: int = Field(50, ge=0, le=10000, description="Longest wait for a place, ms; then 503.")
+    experiment_poll_s: Seconds = Field(1.0, le=3600, description="Time between looks at the experiments, s.")
+    cors_origins: tuple[str, ...] = Field(
+        (), max_length=100, description='Origins whose pages may call, as JSON: `["https://app.example.com"]`.'
+    )
+    cors_credentials: bool = Field(False, description="Whether browsers may send credentials along.")
+    drain_s: float = Field(
+        0.0, ge=0, le=600, allow_inf_nan=False, description="Time between saying `not ready` and stopping, s."
+    )
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
 
 
 class FeaturesSettings(_Group):

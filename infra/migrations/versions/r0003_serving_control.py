@@ -1,0 +1,47 @@
+"""What steers serving at run time: API keys, and experiments with states that are checked."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+STATEMENTS = (
+    """
+    create table duet.api_keys (
+        key_id text primary key check (key_id ~ '^[a-z0-9]{8,32}$'),
+        name text not null unique check (length(name) between 1 and 100),
+        secret_sha256 bytea not null check (length(secret_sha256) = 32),
+        requests_per_minute int check (requests_per_minute > 0),
+        tester boolean not null default false,
+        created_at timestamptz not null default now(),
+        revoked_at timestamptz
+    )
+    """,
+    "comment on column duet.api_keys.tester is 'Whether calls with this key may choose the arm of an experiment.'",
+    """
+    alter table duet.experiments
+        add constraint experiments_state check (state in ('off', 'shadow', 'running')),
+        add column started_at timestamptz
+    """,
+    # At most one experiment has an effect: arms of two would mix.
+    "create unique index experiments_one_active on duet.experiments ((true)) where state <> 'off'",
+)
+DROPS = (
+    "drop index duet.experiments_one_active",
+    "alter table duet.experiments drop constraint experiments_state, drop column started_at",
+    "drop table duet.api_keys",
+)
+
+
+def upgrade() -> None:
+    """Create the tables and constraints."""
+    for statement in STATEMENTS:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    """Drop them."""
+    for statement in DROPS:
+        op.execute(statement)
