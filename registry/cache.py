@@ -65,7 +65,7 @@ class ReleaseCache:
                     "register it with Duet."
                 )
             digests[kind] = digest
-            directory = self._directory(kind, versions[kind], digest)
+            directory = self.directory(kind, versions[kind], digest)
             try:
                 manifests[kind] = registry.download(kind, versions[kind], directory)
             except CorruptArtifact:
@@ -131,11 +131,12 @@ class ReleaseCache:
                 removed.append(path)
         return removed
 
-    def _directory(self, kind: ArtifactKind, version: int, digest: str) -> Path:
+    def directory(self, kind: ArtifactKind, version: int, digest: str) -> Path:
+        """Return where the copy of a version with this digest lies, whether it is there or not."""
         return self.root / kind.value / f"{version}-{digest[:_SHORT]}"
 
     def _directories(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str]) -> dict[ArtifactKind, Path]:
-        return {kind: self._directory(kind, versions[kind], digests[kind]) for kind in ArtifactKind}
+        return {kind: self.directory(kind, versions[kind], digests[kind]) for kind in ArtifactKind}
 
 
 def _version_of(path: Path) -> int:
