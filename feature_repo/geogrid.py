@@ -5,7 +5,8 @@ One sort at the start; a query costs two binary searches per grid row and gender
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,17 @@ class GeoGrid:
         keys = _genders(gender) * GROUP + cells(latitude, longitude)
         order = np.argsort(keys, kind="stable").astype(np.int32)
         return cls(order, keys[order])
+
+    def save(self, directory: Path) -> None:
+        """Write one `.npy` file per array into `directory`, which must exist."""
+        for name, array in zip(_FILES, (self.order, self.keys), strict=True):
+            np.save(directory / name, array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, directory: Path, *, mapped: bool = True) -> Self:
+        """Read what `save` wrote; `mapped` shares the pages between processes that open the same files."""
+        mode: Literal["r"] | None = "r" if mapped else None
+        return cls(*(np.asarray(np.load(directory / name, mmap_mode=mode, allow_pickle=False)) for name in _FILES))
 
     def everybody(self, genders: Sequence[int]) -> Ranges:
         """Return everybody of the genders."""
@@ -119,3 +131,6 @@ def _columns(longitude: Float64) -> Int64:
 
 def _genders(gender: Float64) -> Int64:
     return np.clip(np.where(gender > 0, gender, 0.0), 0, N_GENDERS - 1).astype(np.int64)
+
+
+_FILES = ("grid_order.npy", "grid_keys.npy")

@@ -7,6 +7,7 @@ both sides' hard preferences hold; blocks and past decisions are the caller's to
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +60,20 @@ class Population:
         """Index visible people; about a second per million."""
         grid = GeoGrid.build(*(_column(people, name) for name in ("gender", "latitude", "longitude")))
         return cls(people, People.empty(), np.ones(len(people), dtype=np.bool_), grid)
+
+    def save(self, directory: Path) -> None:
+        """Write the columns and the grid into `directory`, which must exist; only a compacted population can be."""
+        if len(self.tail) or not self.alive.all():
+            raise MalformedFeatures("A population with a tail cannot be written: write `compacted()`.")
+        self.base.save(directory)
+        self.grid.save(directory)
+
+    @classmethod
+    def load(cls, directory: Path, *, mapped: bool = True) -> "Population":
+        """Read what `save` wrote, without sorting anything; `mapped` shares the pages between processes."""
+        people = People.load(directory, mapped=mapped)
+        alive = np.ones(len(people), dtype=np.bool_)
+        return cls(people, People.empty(), alive, GeoGrid.load(directory, mapped=mapped))
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.alive))

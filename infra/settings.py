@@ -132,7 +132,13 @@ class ServingSettings(_Group):
         0.5, ge=0, le=1, allow_inf_nan=False, description="Weight of the requester's taste in retrieval, share."
     )
     release_poll_s: Seconds = Field(5.0, le=3600, description="Time between looks at the model registry, s.")
-    snapshot_refresh_s: Seconds = Field(60.0, le=86400, description="Time between refreshes of the population, s.")
+    snapshot_refresh_s: Seconds = Field(5.0, le=86400, description="Time between refreshes of the population, s.")
+    snapshot_rebuild_s: Seconds = Field(
+        600.0, le=86400, description="Longest time until the population is written anew, without those deleted, s."
+    )
+    snapshot_stale_s: Seconds = Field(
+        60.0, le=86400, description="Age from which on the population in memory is reported as stale, s."
+    )
     max_body_bytes: int = Field(65536, ge=1024, le=10485760, description="Largest accepted request body, bytes.")
     exploration_share: float = Field(
         0.05, ge=0, le=0.5, allow_inf_nan=False, description="Share of an answer given to random exploration."

@@ -1,4 +1,4 @@
-"""What steers serving at run time: API keys, and experiments with states that are checked."""
+"""What steers serving at run time: API keys, experiments with states that are checked, and an index of new likes."""
 
 from alembic import op
 
@@ -27,8 +27,14 @@ STATEMENTS = (
     """,
     # At most one experiment has an effect: arms of two would mix.
     "create unique index experiments_one_active on duet.experiments ((true)) where state <> 'off'",
+    # What came since the last look, at any size of the table; rows only ever go to its right end.
+    """
+    create index interactions_likes_recorded on duet.interactions (recorded_at)
+        where kind in ('like', 'superlike')
+    """,
 )
 DROPS = (
+    "drop index duet.interactions_likes_recorded",
     "drop index duet.experiments_one_active",
     "alter table duet.experiments drop constraint experiments_state, drop column started_at",
     "drop table duet.api_keys",
@@ -36,7 +42,7 @@ DROPS = (
 
 
 def upgrade() -> None:
-    """Create the tables and constraints."""
+    """Create the tables, constraints and indexes."""
     for statement in STATEMENTS:
         op.execute(statement)
 
