@@ -15,17 +15,21 @@ from scipy import sparse
 from pipelines.ingest.inhabitants import DAY_S, GENDERS, YEAR_DAYS, Inhabitants
 from pipelines.retrieval.config import EmbeddingConfig
 from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_map
+from pipelines.retrieval.errors import BadInputs
 from pipelines.retrieval.half_step import half_step
 from registry.embedding import Embedding, EmbeddingParameters
 
 Floats = npt.NDArray[np.float32]
 DIMENSIONS: Final = 64
-_CITY, _AGE = 32, 12
-_STEPS: Final = 6
-_AGE_SCALE_YEARS: Final = 5.0
+_KIND: Final = 52
+_WAVES: Final = 4
+_STEPS: Final = 4
+_LAST_STEPS: Final = 8
+_ROUNDS: Final = 2
+_AGE_SCALE_YEARS: Final = 8.0
 _MAP_PEOPLE: Final = 50_000
 _NOISE: Final = 0.05
-_WEIGHTS: Final = {"city": 1.0, "gender": 1.0, "age": 0.7, "taste": 0.12, "popularity": 0.15}
+_TASTE, _POPULARITY = 0.12, 0.1
 
 
 def bench_embedding(
@@ -42,25 +46,27 @@ def bench_embedding(
 
     `matrix` holds the signed confidences of the decisions, [n, n]; `content_inputs` gives the profiles' inputs.
     """
-    config = EmbeddingConfig(regularization=10.0)
+    config = EmbeddingConfig()
     rng = np.random.default_rng([seed, 64])
     chosen = _as_chosen(people, until_s, rng)
+    chooser = np.zeros_like(chosen)
     turned = matrix.T.tocsr()
-    zeros = np.zeros_like(chosen)
-    chooser = chosen
-    for number, (rows, is_chooser) in enumerate(((matrix, True), (turned, False), (matrix, True))):
-        progress(number, 4)
-        others = chosen if is_chooser else chooser
-        solved = half_step(
-            rows, others, zeros, zeros, regularization=config.regularization, steps=_STEPS, threads=config.threads
-        )
-        # Nobody's decisions about somebody leave a zero: such people keep a typical factor of their kind.
-        silent = np.diff(rows.indptr) == 0
-        solved[silent] = _typical(people, solved, silent)
-        chooser, chosen = (solved, chosen) if is_chooser else (chooser, solved)
-    progress(3, 4)
-    mapped = _content_map(content_inputs, chooser, chosen, rng)
-    progress(4, 4)
+    prior_chooser, prior_chosen = chooser, np.zeros_like(chosen)
+    mapped = None
+    for number in range(_ROUNDS):
+        chooser = _solved(matrix, chosen, prior_chooser, config, last=number == _ROUNDS - 1)
+        progress(3 * number + 1, 3 * _ROUNDS)
+        if number < _ROUNDS - 1:
+            chosen = _solved(turned, chooser, prior_chosen, config)
+            progress(3 * number + 2, 3 * _ROUNDS)
+            mapped = _content_map(content_inputs, (chooser, matrix), (chosen, turned), rng)
+            predicted = mapped.predict_all(content_inputs, len(chosen))
+            prior_chooser, prior_chosen = (np.ascontiguousarray(half) for half in np.hsplit(predicted, 2))
+            del predicted
+            _take_prior(chosen, prior_chosen, turned)
+        progress(3 * number + 3, 3 * _ROUNDS)
+    if mapped is None:
+        raise BadInputs("Factors need two rounds at least, so that the second can be pulled to the profiles.")
     return Embedding(
         user_ids=user_ids,
         chooser=chooser,
@@ -71,28 +77,51 @@ def bench_embedding(
             alpha=config.alpha,
             pass_confidence=config.pass_confidence,
             regularization=config.regularization,
+            content_prior=True,
             fit={"made_by": "pipelines.bench.factors", "seed": seed},
         ),
     )
 
 
+def _solved(
+    matrix: sparse.csr_matrix, others: Floats, prior: Floats, config: EmbeddingConfig, *, last: bool = False
+) -> Floats:
+    """Solve one side with the other held fixed; whoever has no decisions in this role takes what the profile says."""
+    solved = half_step(
+        matrix,
+        others,
+        prior,
+        prior,
+        regularization=config.regularization,
+        steps=_LAST_STEPS if last else _STEPS,
+        threads=config.threads,
+    )
+    _take_prior(solved, prior, matrix)
+    return solved
+
+
+def _take_prior(factors: Floats, prior: Floats, matrix: sparse.csr_matrix) -> None:
+    silent = np.diff(matrix.indptr) == 0
+    factors[silent] = prior[silent]
+
+
 def _as_chosen(people: Inhabitants, until_s: int, rng: np.random.Generator) -> Floats:
-    """Lay out what makes somebody be chosen: city, gender, age, traits, popularity."""
+    """Lay out what makes somebody be chosen: city, gender and age together, traits, popularity."""
     n = len(people)
-    n_cities = int(people.city.max()) + 1
-    city = _unit(rng.standard_normal((n_cities, _CITY)).astype(np.float32))
-    age = (until_s / DAY_S - people.birth_day) / YEAR_DAYS
-    # Random Fourier features: people of like age point the same way.
-    frequency = rng.standard_normal(_AGE).astype(np.float32) / np.float32(_AGE_SCALE_YEARS)
-    phase = rng.uniform(0, 2 * np.pi, _AGE).astype(np.float32)
-    waves = np.cos(age.astype(np.float32)[:, None] * frequency + phase) * np.float32(np.sqrt(2 / _AGE))
-    gender = (people.gender[:, None] == np.arange(len(GENDERS))).astype(np.float32)
+    age = ((until_s / DAY_S - people.birth_day) / YEAR_DAYS).astype(np.float32)
+    # Random Fourier features: people of like age point the same way, and each kind of people to a place of its own.
+    frequency = rng.standard_normal(_WAVES).astype(np.float32) / np.float32(_AGE_SCALE_YEARS)
+    frequency[0] = 0.0
+    phase = rng.uniform(0, 2 * np.pi, _WAVES).astype(np.float32) * (frequency != 0)
+    kind = people.city.astype(np.int64) * len(GENDERS) + people.gender
+    directions = rng.standard_normal((_WAVES, int(kind.max()) + 1, _KIND)).astype(np.float32)
+    placed = np.zeros((n, _KIND), dtype=np.float32)
+    for wave in range(_WAVES):
+        placed += np.cos(age * frequency[wave] + phase[wave])[:, None] * directions[wave][kind]
     blocks = [
-        _WEIGHTS["city"] * city[people.city],
-        _WEIGHTS["gender"] * gender,
-        _WEIGHTS["age"] * waves,
-        _WEIGHTS["taste"] * people.trait,
-        _WEIGHTS["popularity"] * people.popularity[:, None],
+        _unit(placed),
+        np.float32(_TASTE) * people.trait,
+        np.float32(_POPULARITY) * people.popularity[:, None],
     ]
     out = np.zeros((n, DIMENSIONS), dtype=np.float32)
     end = 0
@@ -103,24 +132,21 @@ def _as_chosen(people: Inhabitants, until_s: int, rng: np.random.Generator) -> F
     return out
 
 
-def _typical(people: Inhabitants, factors: Floats, silent: npt.NDArray[np.bool_]) -> Floats:
-    """Return, for each silent person, the mean factor of those of the same city and gender who are not silent."""
-    kind = people.city.astype(np.int64) * len(GENDERS) + people.gender
-    n_kinds = int(kind.max(initial=0)) + 1
-    count = np.maximum(np.bincount(kind[~silent], minlength=n_kinds), 1)
-    heard = sparse.csr_matrix(
-        (np.ones(int((~silent).sum()), np.float32), (kind[~silent], np.flatnonzero(~silent))),
-        shape=(n_kinds, len(kind)),
-    )
-    means = np.asarray(heard @ factors, dtype=np.float32) / count[:, None].astype(np.float32)
-    return means[kind[silent]]
-
-
-def _content_map(inputs: ContentInputs, chooser: Floats, chosen: Floats, rng: np.random.Generator) -> ContentMap:
+def _content_map(
+    inputs: ContentInputs,
+    chooser: tuple[Floats, sparse.csr_matrix],
+    chosen: tuple[Floats, sparse.csr_matrix],
+    rng: np.random.Generator,
+) -> ContentMap:
+    """Fit the map on a sample of those who have decisions: it has a few hundred inputs, not millions."""
     ridge = EmbeddingConfig().content_regularization
-    rows = np.zeros(len(chooser), dtype=np.bool_)
-    rows[rng.choice(len(chooser), size=min(_MAP_PEOPLE, len(chooser)), replace=False)] = True
-    return ContentMap.stacked(*(fit_content_map(inputs, side, rows, ridge) for side in (chooser, chosen)))
+    maps = []
+    for factors, matrix in (chooser, chosen):
+        heard = np.flatnonzero(np.diff(matrix.indptr) > 0)
+        rows = np.zeros(len(factors), dtype=np.bool_)
+        rows[rng.choice(heard, size=min(_MAP_PEOPLE, len(heard)), replace=False)] = True
+        maps.append(fit_content_map(inputs, factors, rows, ridge))
+    return ContentMap.stacked(*maps)
 
 
 def _unit(rows: Floats) -> Floats:
