@@ -152,7 +152,9 @@ class ServingSettings(_Group):
     queue_timeout_ms: int = Field(50, ge=0, le=10000, description="Longest wait for a place, ms; then 503.")
     experiment_poll_s: Seconds = Field(1.0, le=3600, description="Time between looks at the experiments, s.")
     cors_origins: tuple[str, ...] = Field(
-        (), max_length=100, description='Origins whose pages may call, as JSON: `["https://app.example.com"]`.'
+        (),
+        max_length=100,
+        description="Origins whose pages may call, with commas between them or as JSON: `https://app.example.com`.",
     )
     cors_credentials: bool = Field(False, description="Whether browsers may send credentials along.")
     drain_s: float = Field(
@@ -199,6 +201,9 @@ class LoggingSettings(_Group):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level written.")
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: JSON in production, readable otherwise."
+    )
+    request_share: float = Field(
+        0.1, ge=0, le=1, allow_inf_nan=False, description="Share of good answers that are logged; errors always are."
     )
 
 

@@ -5,9 +5,11 @@ misspelling never silently means the default. Values of secrets never appear in 
 """
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_origin
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -39,6 +41,11 @@ class Variable(NamedTuple):
         """Tell whether the value must never be shown."""
         return "SecretStr" in str(self.field.annotation)
 
+    @property
+    def is_list(self) -> bool:
+        """Tell whether several values go into it."""
+        return get_origin(self.field.annotation) is tuple
+
 
 def variables(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Variable]:
     """Yield every leaf, groups after plain fields as they are declared."""
@@ -69,7 +76,7 @@ def read_settings(model: type[Model], environ: Mapping[str, str], overrides: Map
             continue
         if name not in known:
             raise ConfigurationError(_unknown(name, known))
-        _put(tree, known[name].path, value)
+        _put(tree, known[name].path, _listed(value) if known[name].is_list else value)
     _merge(tree, overrides)
     try:
         return model(**tree)
@@ -100,7 +107,16 @@ def _secret_files(values: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _put(tree: dict[str, Any], path: tuple[str, ...], value: str) -> None:
+def _listed(value: str) -> list[Any]:
+    """Read a JSON array, or values with commas between them."""
+    with suppress(ValueError):
+        found = json.loads(value)
+        if isinstance(found, list):
+            return found
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: str | list[Any]) -> None:
     for part in path[:-1]:
         tree = tree.setdefault(part, {})
     tree[path[-1]] = value
@@ -178,4 +194,6 @@ def _default(variable: Variable) -> str:
     default = variable.field.default
     if default is None or isinstance(default, SecretStr):
         return ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
     return str(default).lower() if isinstance(default, bool) else str(default)

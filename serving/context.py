@@ -3,9 +3,12 @@
 Held in a context variable, because BentoML hands a method its input and nothing else.
 """
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
+
+from serving.access.door import Caller
 
 MAX_REQUEST_ID_LENGTH = 45  # a UUID as a URN
 
@@ -15,10 +18,13 @@ class RequestContext:
     """One request: its id, when it came in (monotonic, s), and whether its answer already has our shape.
 
     `request_id` may be the client's, and be used again; `answer_id` is ours, where the answer is logged under one.
+    `headers` have names in lower case. `caller` is set once the request was let in.
     """
 
     request_id: UUID
     started_s: float
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    caller: Caller | None = field(default=None)
     answered_by_us: bool = field(default=False)
     answer_id: UUID | None = field(default=None)
 

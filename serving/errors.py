@@ -7,6 +7,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
     └── ServingError
         ├── ApiError                    has a status and a code
         │   ├── MalformedBody           400  not JSON as RFC 8259 means it
+        │   ├── Unauthorized            401  no key, or none that counts
         │   ├── UnknownUser             404  nobody has this id
         │   ├── UnknownPath             404  no such route
         │   ├── WrongMethod             405  the route exists for another method
@@ -15,17 +16,27 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   ├── BodyTooLarge            413  more bytes than settings allow
         │   ├── UnsupportedMediaType    415  not plain JSON
         │   ├── InvalidRequest          422  JSON of the wrong shape
+        │   ├── RateLimited             429  the key's calls of this minute are used up
         │   ├── InternalError           500  a defect of ours
+        │   ├── KeysUnavailable         503  the table of keys could not be read yet
+        │   ├── Overloaded              503  more calls at once than this worker can do in time
         │   ├── StorageUnavailable      503  the database did not take the write
         │   └── RequestTimeout          504  not answered in time
+        ├── KeyNameTaken                another API key has this name
+        ├── NoSuchKey                   no API key has this id or name
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── FeaturesUnavailable         the online store did not answer: older features are used
+        ├── SnapshotError
+        │   ├── UnusableGeneration      files of a snapshot that are damaged, or of another version or source
+        │   ├── TooManyChanges          more changed than a refresh in place may read: it is written anew
+        │   └── BuildFailed             the process that writes the snapshot ended without one
         └── Degraded                    carries the reason the answer will name
             ├── LevelUnavailable        this level cannot answer now
             └── EligibilityUnknown      who may be shown cannot be established: nobody is
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from infra.errors import DuetError
@@ -41,11 +52,15 @@ class ApiError(ServingError):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
+    headers: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, message: str, details: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self, message: str, details: list[dict[str, str]] | None = None, *, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.details = details or []
+        self.retry_after_s = retry_after_s
 
 
 class MalformedBody(ApiError):
@@ -53,6 +68,14 @@ class MalformedBody(ApiError):
 
     status = 400
     code = "malformed_body"
+
+
+class Unauthorized(ApiError):
+    """No key, or none that counts."""
+
+    status = 401
+    code = "unauthorized"
+    headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
 
 
 class UnknownUser(ApiError):
@@ -111,8 +134,29 @@ class InvalidRequest(ApiError):
     code = "invalid_request"
 
 
+class RateLimited(ApiError):
+    """The key's calls of this minute are used up."""
+
+    status = 429
+    code = "rate_limited"
+
+
 class InternalError(ApiError):
     """A defect of ours; the log has the cause, the client does not."""
+
+
+class KeysUnavailable(ApiError):
+    """The table of keys could not be read yet."""
+
+    status = 503
+    code = "keys_unavailable"
+
+
+class Overloaded(ApiError):
+    """More calls at once than this worker can do in time."""
+
+    status = 503
+    code = "overloaded"
 
 
 class StorageUnavailable(ApiError):
@@ -129,6 +173,14 @@ class RequestTimeout(ApiError):
     code = "timeout"
 
 
+class KeyNameTaken(ServingError):
+    """Another API key has this name."""
+
+
+class NoSuchKey(ServingError):
+    """No API key has this id or name."""
+
+
 class NotServing(ServingError):
     """The command line found no serving app."""
 
@@ -139,6 +191,22 @@ class RefusedByService(ServingError):
 
 class FeaturesUnavailable(ServingError):
     """The online store did not answer: older features are used."""
+
+
+class SnapshotError(ServingError):
+    """The snapshot of people could not be read, refreshed or written: the last one stays."""
+
+
+class UnusableGeneration(SnapshotError):
+    """The files of a snapshot are damaged, or of another version or source."""
+
+
+class TooManyChanges(SnapshotError):
+    """More changed than a refresh in place may read: the snapshot is written anew."""
+
+
+class BuildFailed(SnapshotError):
+    """The process that writes the snapshot ended without one."""
 
 
 class Degraded(ServingError):

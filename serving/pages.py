@@ -1,6 +1,7 @@
 """The GET routes beside the two calls: health, metrics, the OpenAPI document and its page, as a mounted app."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC
 
 from starlette.applications import Starlette
@@ -37,13 +38,15 @@ _INDEX = """<!doctype html>
 """
 
 
-def pages(runtime: Runtime) -> Starlette:
+def pages(runtime: Runtime, draining: Callable[[], bool] = lambda: False) -> Starlette:
     """Return the app; `runtime` must be started before it answers."""
 
     async def live(_: Request) -> Response:
         return responses.ok(LiveReport())
 
     async def ready(_: Request) -> Response:
+        if draining():
+            return responses.ok(ReadyReport(status="not_ready", reasons=["The service is being stopped."]), 503)
         report = _verdict(runtime, await _postgres(runtime))
         return responses.ok(report, 503 if report.status == "not_ready" else 200)
 

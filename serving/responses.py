@@ -30,7 +30,10 @@ def refusal(error: ApiError, request_id: UUID) -> Response:
         ),
         request_id=request_id,
     )
-    return _own(Response(envelope.model_dump_json(), status_code=error.status, media_type=JSON))
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(error.retry_after_s)
+    return _own(Response(envelope.model_dump_json(), status_code=error.status, media_type=JSON, headers=headers))
 
 
 async def answered(answer: Awaitable[Response]) -> Response:

@@ -29,6 +29,7 @@ from registry.promotion import record_observed
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
 from serving import population_source
+from serving.access.door import Door
 from serving.features import OnlineFeatures
 from serving.impressions import ImpressionLog
 from serving.interactions import Interactions
@@ -38,6 +39,7 @@ from serving.population_source import Snapshot
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
+from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
 from serving.trial import try_release
@@ -64,6 +66,14 @@ class Runtime:
         self._rng = np.random.default_rng(seed)
         self._servers = ExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self.door = Door(settings, clock, self.metrics)
+        self.limiter = Limiter(
+            max_concurrency=settings.serving.max_concurrency,
+            max_queued=settings.serving.max_queued,
+            queue_timeout_s=settings.serving.queue_timeout_ms / 1000,
+            clock=clock,
+            metrics=self.metrics,
+        )
         self.warm = False
 
     async def start(self) -> None:
@@ -114,6 +124,11 @@ class Runtime:
             asyncio.create_task(self._watch_releases(), name="releases"),
             asyncio.create_task(self._impressions.run(), name="impressions"),
             asyncio.create_task(self._settle(), name="settle"),
+            *(
+                [asyncio.create_task(self.door.attach(self.pool, self.redis).run(), name="keys")]
+                if self.door.closed
+                else []
+            ),
         ]
 
     async def stop(self) -> None:

@@ -8,13 +8,17 @@ import httpx
 import pytest
 from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from infra.clock import SystemClock
+from infra.metrics import serving_metrics
+from infra.settings import Settings
 from serving import context, responses
-from serving.border import Border
+from serving.access.door import Door
+from serving.border import App, Border
 from serving.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -26,6 +30,8 @@ from serving.errors import (
     UnsupportedMediaType,
     WrongMethod,
 )
+from serving.gate import Gate
+from serving.resilience.limiter import Limiter
 
 
 class Body(BaseModel):
@@ -61,7 +67,7 @@ async def slow(_: Request) -> Response:
     raise StorageUnavailable("never reached")
 
 
-def app(timeout_s: float = 1.0) -> Border:
+def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = ()) -> Border:
     inner = Starlette(
         routes=[
             Route("/echo", echo, methods=["POST"]),
@@ -71,7 +77,19 @@ def app(timeout_s: float = 1.0) -> Border:
             Route("/slow", slow),
         ]
     )
-    return Border(inner, models={"/echo": Body}, max_body_bytes=100, timeout_s=timeout_s, clock=SystemClock())
+    clock, metrics = SystemClock(), serving_metrics()
+    limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
+    gate: App = Gate(
+        inner,
+        models={"/echo": Body},
+        door=Door(Settings(), clock, metrics),
+        limiter=limiter,
+        max_body_bytes=100,
+        timeout_s=timeout_s,
+    )
+    if cors:
+        gate = CORSMiddleware(gate, allow_origins=cors, allow_methods=("GET", "POST"))  # type: ignore[arg-type]
+    return Border(gate, clock=clock, metrics=metrics)
 
 
 def send(method: str, path: str, border: Border | None = None, **kwargs: Any) -> httpx.Response:
@@ -217,3 +235,28 @@ def test_each_request_has_its_own_context(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(context, "current", watched)
     first, second = send("GET", "/conflict"), send("GET", "/conflict")
     assert {UUID(first.headers["X-Request-ID"]), UUID(second.headers["X-Request-ID"])} == set(seen)
+
+
+ORIGIN = "https://app.example.com"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/crash", "/foreign", "/conflict", "/echo"])
+def test_a_page_of_an_allowed_origin_may_read_errors_too(path: str) -> None:
+    response = send("GET", path, app(cors=(ORIGIN,)), headers={"origin": ORIGIN})
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert code_of(response)
+
+
+def test_a_preflight_is_answered_with_our_headers() -> None:
+    asked = {"origin": ORIGIN, "access-control-request-method": "POST"}
+    response = send("OPTIONS", "/echo", app(cors=(ORIGIN,)), headers=asked)
+    assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, ORIGIN)
+    assert UUID(response.headers["X-Request-ID"])
+    assert float(response.headers["X-Process-Time"]) >= 0
+
+
+def test_a_preflight_of_another_origin_is_refused_in_the_envelope() -> None:
+    asked = {"origin": "https://elsewhere.example.com", "access-control-request-method": "POST"}
+    response = send("OPTIONS", "/echo", app(cors=(ORIGIN,)), headers=asked)
+    assert (response.status_code, code_of(response)) == (422, "invalid_request")
+    assert "access-control-allow-origin" not in response.headers

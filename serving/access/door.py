@@ -1,0 +1,118 @@
+"""Lets a request in: finds its key, counts its calls, and says what it may do."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool
+from redis.asyncio import Redis
+
+from infra.clock import Clock
+from infra.metrics import ServingMetrics
+from infra.settings import Settings
+from serving.access.keys import Key
+from serving.access.limits import RateLimits
+from serving.access.policy import needs_key
+from serving.access.store import ACTIVE, active_keys
+from serving.access.table import KeyTable
+from serving.errors import ApiError, KeysUnavailable, RateLimited, Unauthorized
+
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+Headers = Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls; `key` is None where none is needed."""
+
+    key: Key | None
+
+    @property
+    def tester(self) -> bool:
+        """Tell whether the caller may choose the arm of an experiment."""
+        return self.key is None or self.key.tester
+
+
+class Door:
+    """The one place that decides who comes in; `attach` gives it the servers once they are known."""
+
+    def __init__(self, settings: Settings, clock: Clock, metrics: ServingMetrics) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self.closed = needs_key(settings)
+        self.table: KeyTable | None = None
+        self._limits = self._count_with(None)
+
+    def attach(self, pool: AsyncConnectionPool[Any], redis: Redis) -> KeyTable:
+        """Use these servers; return the table, whose `run` keeps it fresh."""
+
+        async def read() -> list[Key]:
+            async with pool.connection() as connection:
+                return active_keys(await (await connection.execute(ACTIVE)).fetchall())
+
+        auth = self._settings.serving.auth
+        self.table = KeyTable(read, auth.refresh_s)
+        if auth.shared_limits:
+            self._limits = self._count_with(redis)
+        return self.table
+
+    def admit(self, headers: Headers) -> Caller:
+        """Return who calls; raises Unauthorized or KeysUnavailable."""
+        if not self.closed:
+            return Caller(None)
+        presented = _presented(headers)
+        try:
+            if presented is None:
+                raise Unauthorized("An API key is needed: send `Authorization: Bearer duet_…`.")
+            if self.table is None:
+                raise KeysUnavailable("API keys cannot be checked yet: try again in a moment.", retry_after_s=1)
+            return Caller(self.table.authenticate(presented))
+        except ApiError as refusal:
+            self._refused(refusal, presented=presented is not None)
+            raise
+
+    def admit_to_pages(self, headers: Headers, client: tuple[str, int] | None) -> Caller:
+        """Return who looks at health in detail, metrics or documents: this machine itself needs no key."""
+        if self.closed and _is_this_machine(client) and not any(name in headers for name in _FORWARDED):
+            return Caller(None)  # without a trace of a proxy, which would stand for anybody
+        return self.admit(headers)
+
+    async def count(self, caller: Caller) -> None:
+        """Count one call; raises RateLimited."""
+        if caller.key is None:
+            return
+        try:
+            await self._limits.count(caller.key)
+        except RateLimited as refusal:
+            self._refused(refusal, presented=True)
+            raise
+
+    def _refused(self, refusal: ApiError, *, presented: bool) -> None:
+        reason = refusal.code if presented else "missing"
+        self._metrics.auth_refusals.labels(reason).inc()
+
+    def _count_with(self, redis: Redis | None) -> RateLimits:
+        return RateLimits(
+            default_per_minute=self._settings.serving.auth.requests_per_minute,
+            clock=self._clock,
+            timeout_s=self._settings.redis.socket_timeout_s,
+            redis=redis,
+        )
+
+
+def _presented(headers: Headers) -> str | None:
+    bearer = headers.get(b"authorization")
+    if bearer is None:
+        key = headers.get(b"x-api-key")
+        return None if key is None else key.decode("latin-1").strip()
+    scheme, _, token = bearer.decode("latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _is_this_machine(client: tuple[str, int] | None) -> bool:
+    try:
+        return client is not None and ipaddress.ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

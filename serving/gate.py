@@ -1,0 +1,131 @@
+"""What stands before BentoML's parsing, which takes any content type, any size, unknown fields and NaN.
+
+A request passes these in order of their cost: is there time for it at all, who asks, how often, then the body (its
+size, strict JSON, its shape), and at last a place to be worked on. So a refusal in an overload reads nothing.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+from pydantic import BaseModel, ValidationError
+
+from serving import context, responses, strict_json
+from serving.access.door import Door
+from serving.border import App, Message, Receive, Scope, Send
+from serving.errors import ApiError, BodyTimeout, BodyTooLarge, RequestTimeout, UnsupportedMediaType
+from serving.resilience.limiter import Limiter
+
+OPEN = frozenset({"/health/live", "/health/ready", "/livez", "/readyz", "/healthz"})
+"""Probes: they need no key and no place, because whoever asks them must learn the truth in an overload too."""
+
+
+class Gate:
+    """Guard `app`: `models` names the body that each POST path takes; sizes in bytes, times in s."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        models: Mapping[str, type[BaseModel]],
+        door: Door,
+        limiter: Limiter,
+        max_body_bytes: int,
+        timeout_s: float,
+    ) -> None:
+        self._app = app
+        self._models = models
+        self._door = door
+        self._limiter = limiter
+        self._max_body_bytes = max_body_bytes
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request through, or refuse it in the envelope."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            model = self._models.get(scope["path"]) if scope["method"] == "POST" else None
+            if model is None:
+                self._look_at_page(scope)
+                async with asyncio.timeout(self._timeout_s):
+                    await self._app(scope, receive, send)
+            else:
+                self._limiter.refuse_in_vain()
+                async with asyncio.timeout(self._timeout_s):
+                    await self._call(model, scope, receive, send)
+        except ApiError as error:
+            await responses.refusal(error, context.current().request_id)(scope, receive, send)
+        except TimeoutError:
+            late = RequestTimeout(f"Not answered within {self._timeout_s} s: try again.")
+            await responses.refusal(late, context.current().request_id)(scope, receive, send)
+
+    def _look_at_page(self, scope: Scope) -> None:
+        request, path = context.current(), scope["path"]
+        if path in OPEN:
+            return
+        if path.startswith("/v1/"):
+            request.caller = self._door.admit(request.headers)
+        else:
+            request.caller = self._door.admit_to_pages(request.headers, scope.get("client"))
+
+    async def _call(self, model: type[BaseModel], scope: Scope, receive: Receive, send: Send) -> None:
+        request = context.current()
+        request.caller = self._door.admit(request.headers)
+        await self._door.count(request.caller)
+        _check_media_type(request.headers)
+        body = await self._read(request.headers, receive)
+        strict_json.check(body)
+        try:
+            model.model_validate_json(body)
+        except ValidationError as error:
+            raise responses.invalid(error) from None
+        async with self._limiter.place():
+            await self._app(scope, _replay(body, receive), send)
+
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        with suppress(ValueError):
+            if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
+                raise self._too_large()
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._timeout_s / 2):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise BodyTimeout("The connection closed before the body was complete.")
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > self._max_body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return b"".join(chunks)
+        except TimeoutError:
+            raise BodyTimeout(f"The body did not arrive within {self._timeout_s / 2} s.") from None
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+
+
+def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
+    given = headers.get(b"content-type", b"")
+    if given != b"application/json":
+        media_type, *parameters = given.decode("latin-1").lower().split(";")
+        charsets = [value.strip().removeprefix("charset=").strip('"') for value in parameters if "charset=" in value]
+        if media_type.strip() != responses.JSON or any(charset != "utf-8" for charset in charsets):
+            raise UnsupportedMediaType("Send the body as `application/json` in UTF-8.")
+    if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        raise UnsupportedMediaType("Send the body without a content encoding.")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending = [body]
+
+    async def replay() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replay
