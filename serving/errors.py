@@ -8,6 +8,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── ApiError                    has a status and a code
         │   ├── MalformedBody           400  not JSON as RFC 8259 means it
         │   ├── Unauthorized            401  no key, or none that counts
+        │   ├── VariantForbidden        403  only testers choose the arm of an experiment
         │   ├── UnknownUser             404  nobody has this id
         │   ├── UnknownPath             404  no such route
         │   ├── WrongMethod             405  the route exists for another method
@@ -24,6 +25,8 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   └── RequestTimeout          504  not answered in time
         ├── KeyNameTaken                another API key has this name
         ├── NoSuchKey                   no API key has this id or name
+        ├── ExperimentActive            another experiment is active, and there can be only one
+        ├── NoSuchExperiment            no experiment has this name
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── FeaturesUnavailable         the online store did not answer: older features are used
@@ -76,6 +79,13 @@ class Unauthorized(ApiError):
     status = 401
     code = "unauthorized"
     headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+
+
+class VariantForbidden(ApiError):
+    """Only testers choose the arm of an experiment."""
+
+    status = 403
+    code = "variant_forbidden"
 
 
 class UnknownUser(ApiError):
@@ -179,6 +189,14 @@ class KeyNameTaken(ServingError):
 
 class NoSuchKey(ServingError):
     """No API key has this id or name."""
+
+
+class ExperimentActive(ServingError):
+    """Another experiment is active, and there can be only one."""
+
+
+class NoSuchExperiment(ServingError):
+    """No experiment has this name."""
 
 
 class NotServing(ServingError):

@@ -1,0 +1,116 @@
+"""`duet experiment`: starts, changes, stops and shows the comparison of Staging with Production, at run time."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.console import out, print_note, print_success, table
+from infra.cli.context import current_settings
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from infra.endpoints import Endpoints
+
+experiment = typer.Typer(
+    help="Compare the release in Staging with the one in Production, on live requests.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(help="Name of the experiment.", metavar="NAME")]
+
+
+@experiment.command("start", epilog="Example: duet experiment start taste-v2 --share 0.1")
+def start(
+    ctx: typer.Context,
+    name: Name,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share of people who get the challenger.")] = 0.1,
+    shadow: Annotated[bool, typer.Option("--shadow", help="Rank with the challenger and log it; show nobody.")] = False,
+) -> None:
+    """Start an experiment: its share of people is answered by the release in Staging, within a second."""
+    from serving.experiments.assignment import State
+    from serving.experiments.control import start_experiment
+
+    if not 1 <= len(name) <= 100:
+        raise typer.BadParameter("a name has 1 to 100 characters")
+    with _opened(current_settings(ctx)) as (endpoints, connection):
+        start_experiment(connection, name, share=share, state=State.SHADOW if shadow else State.RUNNING)
+        warning = _nothing_to_compare(current_settings(ctx), endpoints)
+    print_success(f"{name} ranks in the shadow" if shadow else f"{name} is running: {share:.1%} get the challenger")
+    if warning is not None:
+        print_note(warning)
+
+
+@experiment.command("set-share", epilog="Example: duet experiment set-share taste-v2 0.5")
+def set_share(
+    ctx: typer.Context, name: Name, share: Annotated[float, typer.Argument(min=0, max=1, help="The new share.")]
+) -> None:
+    """Change the share of an experiment; nobody who has the challenger loses it when the share grows."""
+    from serving.experiments import control
+
+    with _opened(current_settings(ctx)) as (_, connection):
+        control.set_share(connection, name, share)
+    print_success(f"{share:.1%} get the challenger of {name}")
+
+
+@experiment.command("stop", epilog="Example: duet experiment stop taste-v2")
+def stop(ctx: typer.Context, name: Name) -> None:
+    """Stop an experiment: everybody gets the release in Production, within a second."""
+    from serving.experiments.control import stop_experiment
+
+    with _opened(current_settings(ctx)) as (_, connection):
+        stop_experiment(connection, name)
+    print_success(f"{name} is off")
+
+
+@experiment.command("show", epilog="Example: duet experiment show")
+def show(ctx: typer.Context) -> None:
+    """Show every experiment, the active one first."""
+    from serving.experiments.control import list_experiments
+
+    with _opened(current_settings(ctx)) as (_, connection):
+        found = list_experiments(connection)
+    rows = [
+        (one.name, one.state, f"{one.challenger_share:.1%}", _when(one.started_at), _when(one.updated_at))
+        for one in found
+    ]
+    out().print(table("experiments", ("name", "state", "share", "started", "changed"), rows, right=(2,)))
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> "Iterator[tuple[Endpoints, psycopg.Connection[Any]]]":
+    from infra.endpoints import open_endpoints
+    from infra.postgres import connect
+
+    with (
+        open_endpoints(settings) as endpoints,
+        connect(endpoints.database_url, autocommit=True, application_name="duet-experiment") as connection,
+    ):
+        yield endpoints, connection
+
+
+def _nothing_to_compare(settings: Settings, endpoints: "Endpoints") -> str | None:
+    """Say why no challenger can answer now, or None; an experiment may be started before its release is there."""
+    from registry.contracts import STAGING
+    from registry.errors import RegistryError
+    from registry.mlflow_rest import MlflowRest
+
+    url = endpoints.mlflow_url or settings.mlflow.url
+    if url is None:
+        return "No MLflow server is known here, so nobody checked that a release is in Staging."
+    try:
+        with MlflowRest(url, timeout_s=settings.mlflow.request_timeout_s) as rest:
+            if not rest.in_stage(STAGING):
+                return (
+                    "No release is in Staging, so everybody gets the champion: run `duet promote --staging` to have a "
+                    "challenger."
+                )
+            rest.resolve_stage(STAGING)
+    except RegistryError as error:
+        return f"Everybody gets the champion until this is mended: {error}"
+    return None
+
+
+def _when(at: Any) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else "-"

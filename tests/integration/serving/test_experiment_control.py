@@ -1,0 +1,111 @@
+import asyncio
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli.app import build_app
+from infra.endpoints import Endpoints
+from infra.postgres import open_pool
+from infra.settings import Settings
+from serving.errors import ExperimentActive, NoSuchExperiment
+from serving.experiments.assignment import Experiment, State
+from serving.experiments.control import list_experiments, set_share, start_experiment, stop_experiment
+from serving.experiments.table import ACTIVE, Experiments
+
+
+def active(endpoints: Endpoints, settings: Settings) -> Experiment | None:
+    """Look as a serving worker does."""
+
+    async def look() -> Experiment | None:
+        async with open_pool(endpoints.database_url, settings.postgres) as pool:
+
+            async def read() -> list[tuple[Any, ...]]:
+                async with pool.connection() as connection:
+                    return await (await connection.execute(ACTIVE)).fetchall()
+
+            experiments = Experiments(read, 1.0)
+            await experiments.refresh()
+            assert experiments.problem is None
+            return experiments.active
+
+    return asyncio.run(look())
+
+
+@pytest.fixture
+def desk(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    connection.commit()
+    connection.autocommit = True
+    return connection
+
+
+def test_a_started_experiment_is_seen_by_workers_with_its_share(
+    desk: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings
+) -> None:
+    assert active(endpoints, settings) is None
+    start_experiment(desk, "taste", share=0.1, state=State.RUNNING)
+    first = active(endpoints, settings)
+    assert first is not None
+    assert (first.name, first.state, round(first.challenger_share, 6)) == ("taste", State.RUNNING, 0.1)
+    set_share(desk, "taste", 0.5)
+    second = active(endpoints, settings)
+    assert second is not None
+    assert (second.salt, second.challenger_share) == (first.salt, 0.5)
+    stop_experiment(desk, "taste")
+    assert active(endpoints, settings) is None
+
+
+def test_starting_again_assigns_the_same_people_and_another_experiment_others(
+    desk: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings
+) -> None:
+    salts = []
+    for name in ("taste", "taste", "smell"):
+        start_experiment(desk, name, share=0.2, state=State.SHADOW)
+        found = active(endpoints, settings)
+        assert found is not None
+        salts.append(found.salt)
+        stop_experiment(desk, name)
+    assert salts[0] == salts[1] != salts[2]
+
+
+def test_there_is_only_one_active_experiment(desk: psycopg.Connection[Any]) -> None:
+    start_experiment(desk, "taste", share=0.1, state=State.RUNNING)
+    with pytest.raises(ExperimentActive, match="`taste` is active"):
+        start_experiment(desk, "smell", share=0.1, state=State.RUNNING)
+    assert [one.name for one in list_experiments(desk)] == ["taste"]
+
+
+def test_an_experiment_that_is_not_there_cannot_be_changed(desk: psycopg.Connection[Any]) -> None:
+    with pytest.raises(NoSuchExperiment):
+        set_share(desk, "taste", 0.5)
+    with pytest.raises(NoSuchExperiment):
+        stop_experiment(desk, "taste")
+
+
+def test_the_command_line_starts_changes_shows_and_stops(
+    desk: psycopg.Connection[Any], connected_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert connected_settings.database_url is not None
+    assert connected_settings.redis_url is not None
+    monkeypatch.setenv("DUET_DATABASE_URL", connected_settings.database_url.get_secret_value())
+    monkeypatch.setenv("DUET_REDIS_URL", connected_settings.redis_url.get_secret_value())
+    monkeypatch.setenv("DUET_DATA_DIR", str(connected_settings.data_dir))
+    monkeypatch.setenv("DUET_MLFLOW__URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("DUET_MLFLOW__REQUEST_TIMEOUT_S", "1")
+
+    def duet(*arguments: str) -> str:
+        done = CliRunner().invoke(build_app(), ["experiment", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    said = duet("start", "taste", "--share", "0.1")
+    assert "10.0% get the challenger" in said
+    assert "Everybody gets the champion until this is mended" in said
+    duet("set-share", "taste", "0.25")
+    shown = duet("show")
+    assert "running" in shown
+    assert "25.0%" in shown
+    duet("stop", "taste")
+    assert "off" in duet("show")
+    assert "ranks in the shadow" in duet("start", "taste", "--shadow")
