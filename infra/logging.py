@@ -27,6 +27,7 @@ _ASSIGNMENT = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(?P<start>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=\-]{8,}", re.IGNORECASE)
+_API_KEY = re.compile(r"(?P<start>\bduet_[a-z0-9]{8,32}_)[0-9a-f]{16,}", re.IGNORECASE)
 _MAX_DEPTH = 8
 
 Event = MutableMapping[str, Any]
@@ -105,7 +106,8 @@ def _masked(name: str, value: Any, depth: int = 0) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Mask passwords in URLs, `password=…` assignments and bearer tokens inside a text."""
+    """Mask passwords in URLs, `password=…` assignments, bearer tokens and API keys of ours inside a text."""
     text = _URL_PASSWORD.sub(rf"\g<start>{MASK}", text)
     text = _BEARER.sub(rf"\g<start>{MASK}", text)
+    text = _API_KEY.sub(rf"\g<start>{MASK}", text)
     return _ASSIGNMENT.sub(rf"\g<start>{MASK}", text)

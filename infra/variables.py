@@ -21,8 +21,9 @@ PREFIX = "DUET_"
 DELIMITER = "__"
 SECRETS_VARIABLE = "DUET_SECRETS_DIR"
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
-# Read outside the tree: where secret files lie, where the tests and demos find shared data sets.
-OTHER_VARIABLES = frozenset({SECRETS_VARIABLE, "DUET_SHARED_DATA"})
+API_KEY_VARIABLE = "DUET_API_KEY"
+# Read outside the tree: where secret files lie, what key the command line sends, where tests find shared data sets.
+OTHER_VARIABLES = frozenset({SECRETS_VARIABLE, API_KEY_VARIABLE, "DUET_SHARED_DATA"})
 DOTENV = Path(".env")
 
 
@@ -156,6 +157,8 @@ def render(model: type[BaseModel]) -> str:
         "# Every setting of Duet with its default. Copy to `.env` (read in development only) and uncomment to change.",
         "# The environment wins over `.env`; a file of the same name in the secrets folder stands in for either.",
         "",
+        "# API key that `duet recommend` sends to a service that asks for one.",
+        f"# {API_KEY_VARIABLE}=",
         "# Folder of secret files, one per variable (default: /run/secrets, if it exists).",
         f"# {SECRETS_VARIABLE}=",
         "# Folder of the data sets that tests and examples use.",

@@ -7,6 +7,7 @@ import typer
 
 from infra.cli.console import out, print_note, table
 from infra.cli.context import current_settings
+from infra.variables import API_KEY_VARIABLE
 
 if TYPE_CHECKING:
     import httpx
@@ -16,20 +17,30 @@ _TIMEOUT_S = 10.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    from serving.access.commands import keys
+    from serving.experiments.commands import experiment
+
     app.command("recommend", epilog="Example: duet recommend 42 --limit 5 --explain")(recommend)
+    app.add_typer(keys, name="keys")
+    app.add_typer(experiment, name="experiment")
 
 
 def recommend(
     ctx: typer.Context,
     user_id: Annotated[int, typer.Argument(min=1, help="Who the people are for.")],
+    *,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Most people to show.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Name the strongest features of each person.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as the service sent it.")] = False,
+    key: Annotated[
+        str | None, typer.Option(envvar=API_KEY_VARIABLE, help="API key, where the service asks for one.")
+    ] = None,
 ) -> None:
     """Recommend people to a person."""
     from infra.supervisor.platform import serving_url
 
-    answer = _ask(serving_url(current_settings(ctx)), {"user_id": user_id, "limit": limit, "explain": explain})
+    body = {"user_id": user_id, "limit": limit, "explain": explain}
+    answer = _ask(serving_url(current_settings(ctx)), body, key)
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
@@ -44,13 +55,16 @@ def recommend(
     print_note(f"{answer['timings_ms']['total']:.1f} ms in the service, request {answer['request_id']}")
 
 
-def _ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+def _ask(url: str, body: dict[str, Any], key: str | None) -> dict[str, Any]:
     import httpx
 
     from serving.errors import NotServing, RefusedByService
 
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
     try:
-        response = httpx.post(f"{url}/v1/recommendations", json=body, timeout=_TIMEOUT_S, trust_env=False)
+        response = httpx.post(
+            f"{url}/v1/recommendations", json=body, headers=headers, timeout=_TIMEOUT_S, trust_env=False
+        )
     except httpx.HTTPError as error:
         raise NotServing(f"The serving app does not answer at {url}: start it with `duet up`.") from error
     answer = _content(response)

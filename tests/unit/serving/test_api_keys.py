@@ -1,0 +1,217 @@
+import asyncio
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from infra.clock import FixedClock, SystemClock
+from infra.errors import ConfigurationError
+from infra.metrics import serving_metrics
+from infra.settings import Settings
+from serving.access.door import Caller, Door
+from serving.access.keys import Key, digest, new_key, split
+from serving.access.limits import RateLimits
+from serving.access.policy import guard_start, needs_key, refuse_unsafe
+from serving.access.table import KeyTable
+from serving.errors import KeysUnavailable, RateLimited, Unauthorized
+
+KEY_ID, WHOLE, SHA256 = new_key()
+KEY = Key(KEY_ID, "website", SHA256, None, tester=False)
+
+
+def table_of(*keys: Key) -> KeyTable:
+    async def read() -> Sequence[Key]:
+        return keys
+
+    table = KeyTable(read, 5.0)
+    asyncio.run(table.refresh())
+    return table
+
+
+def closed_door(*keys: Key) -> Door:
+    door = Door(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics())
+    door.table = table_of(*keys)
+    return door
+
+
+def bearer(key: str) -> dict[bytes, bytes]:
+    return {b"authorization": b"Bearer " + key.encode()}
+
+
+def test_a_key_has_256_random_bits_and_only_their_digest_is_kept() -> None:
+    parts = split(WHOLE)
+    assert parts is not None
+    assert parts[0] == KEY_ID
+    assert len(bytes.fromhex(parts[1])) == 32
+    assert digest(parts[1]) == SHA256
+    assert parts[1] not in repr(KEY)
+    assert new_key()[1] != WHOLE
+
+
+@pytest.mark.parametrize(
+    "presented", ["", "duet", "duet__", WHOLE[:-1], WHOLE + "0", WHOLE.upper(), f" {WHOLE}", "é" * 80]
+)
+def test_what_is_no_key_is_refused(presented: str) -> None:
+    with pytest.raises(Unauthorized):
+        table_of(KEY).authenticate(presented)
+
+
+def test_the_right_key_is_known_and_a_wrong_secret_or_an_unknown_id_is_refused_alike() -> None:
+    table = table_of(KEY)
+    assert table.authenticate(WHOLE) is KEY
+    wrong_secret, unknown_id = f"duet_{KEY_ID}_{'0' * 64}", f"duet_{'a' * 12}_{WHOLE[-64:]}"
+    said = set()
+    for presented in (wrong_secret, unknown_id):
+        with pytest.raises(Unauthorized) as refused:
+            table.authenticate(presented)
+        said.add(str(refused.value))
+    assert len(said) == 1
+
+
+def test_an_unknown_id_takes_as_long_as_a_wrong_secret() -> None:
+    table = table_of(KEY)
+
+    def typical(presented: str) -> float:
+        times = []
+        for _ in range(400):
+            began = time.perf_counter()
+            with pytest.raises(Unauthorized):
+                table.authenticate(presented)
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    ratio = typical(f"duet_{'a' * 12}_{'0' * 64}") / typical(f"duet_{KEY_ID}_{'0' * 64}")
+    assert 0.5 < ratio < 2
+
+
+def test_the_secret_of_nobody_opens_nothing() -> None:
+    with pytest.raises(Unauthorized):
+        table_of().authenticate(f"duet_{'a' * 12}_{'0' * 64}")
+
+
+def test_before_the_first_read_callers_are_told_to_come_again_and_later_the_last_good_keys_stay() -> None:
+    broken = True
+
+    async def read() -> Sequence[Key]:
+        if broken:
+            raise ConnectionError("postgresql://duet:hunter2@db/duet")
+        return [KEY]
+
+    table = KeyTable(read, 5.0)
+    asyncio.run(table.refresh())
+    with pytest.raises(KeysUnavailable) as refused:
+        table.authenticate(WHOLE)
+    assert refused.value.retry_after_s == 1
+    broken = False
+    asyncio.run(table.refresh())
+    assert table.problem is None
+    broken = True
+    asyncio.run(table.refresh())
+    assert table.authenticate(WHOLE) is KEY
+    assert table.problem is not None
+    assert "hunter2" not in table.problem
+
+
+def test_a_key_is_taken_from_either_header() -> None:
+    door = closed_door(KEY)
+    assert door.admit(bearer(WHOLE)).key is KEY
+    assert door.admit({b"x-api-key": WHOLE.encode()}).key is KEY
+    for headers in ({}, {b"authorization": b"Basic " + WHOLE.encode()}, {b"authorization": b"\xff"}):
+        with pytest.raises(Unauthorized):
+            door.admit(headers)
+
+
+def test_before_the_servers_are_known_nobody_comes_in() -> None:
+    door = Door(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics())
+    with pytest.raises(KeysUnavailable):
+        door.admit(bearer(WHOLE))
+
+
+def test_pages_open_to_this_machine_and_not_to_what_came_through_a_proxy() -> None:
+    door = closed_door(KEY)
+    assert door.admit_to_pages({}, ("127.0.0.1", 5)).key is None
+    assert door.admit_to_pages(bearer(WHOLE), ("192.0.2.1", 5)).key is KEY
+    for headers, client in (({b"x-forwarded-for": b"127.0.0.1"}, "127.0.0.1"), ({}, "192.0.2.1"), ({}, "somewhere")):
+        with pytest.raises(Unauthorized):
+            door.admit_to_pages(headers, (client, 5))
+    with pytest.raises(Unauthorized):
+        door.admit_to_pages({}, None)
+
+
+def test_testers_are_those_whose_key_says_so_and_everybody_where_no_key_is_needed() -> None:
+    open_door = Door(Settings(), SystemClock(), serving_metrics())
+    assert open_door.admit({}).tester
+    assert not closed_door(KEY).admit(bearer(WHOLE)).tester
+    assert Caller(Key("a" * 8, "qa", SHA256, None, tester=True)).tester
+
+
+def test_a_key_that_used_up_its_minute_is_told_when_to_come_again() -> None:
+    key = Key("b" * 12, "small", SHA256, 3, tester=False)
+    other = Key("c" * 12, "other", SHA256, None, tester=False)
+
+    async def go() -> RateLimited:
+        limits = RateLimits(default_per_minute=100, clock=SystemClock(), timeout_s=0.05)
+        for _ in range(3):
+            await limits.count(key)
+        await limits.count(other)
+        with pytest.raises(RateLimited) as refused:
+            await limits.count(key)
+        return refused.value
+
+    refusal = asyncio.run(go())
+    assert refusal.retry_after_s is not None
+    assert 1 <= refusal.retry_after_s <= 60
+    assert "3 calls a minute" in str(refusal)
+
+
+def test_a_call_without_a_key_is_not_counted() -> None:
+    asyncio.run(Door(Settings(), SystemClock(), serving_metrics()).count(Caller(None)))
+
+
+def production(**serving: Any) -> Settings:
+    return Settings(environment="production", serving=serving)
+
+
+def test_keys_are_needed_in_production_and_elsewhere_when_asked_for() -> None:
+    assert needs_key(production())
+    assert not needs_key(Settings())
+    assert needs_key(Settings(serving={"auth": {"mode": "required"}}))
+
+
+def test_an_open_production_service_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConfigurationError, match=r"DUET_SERVING__AUTH__MODE.*refused in production"):
+        refuse_unsafe(production(auth={"mode": "off"}))
+    with pytest.raises(ConfigurationError, match=r"DUET_SERVING__CORS_ORIGINS.*name the origins"):
+        refuse_unsafe(production(cors_origins=("*",), cors_credentials=True))
+    refuse_unsafe(production(cors_origins=("*",)))
+    refuse_unsafe(Settings(serving={"cors_origins": ("*",), "cors_credentials": True}))
+
+
+def test_a_start_goes_on_when_the_keys_cannot_be_read_now() -> None:
+    nowhere = SecretStr("postgresql://duet@127.0.0.1:1/duet")
+    guard_start(production().model_copy(update={"database_url": nowhere}))
+    guard_start(production())
+
+
+def test_a_service_that_anybody_on_the_network_may_call_is_announced_loudly() -> None:
+    with structlog.testing.capture_logs() as logs:
+        guard_start(Settings(serving={"host": "0.0.0.0"}))  # noqa: S104
+        guard_start(Settings())
+        guard_start(Settings(serving={"host": "localhost"}))
+    assert [(line["event"], line["log_level"]) for line in logs] == [("open_to_everybody", "warning")]
+
+
+def test_a_fixed_clock_does_not_end_the_wait_below_a_second(clock: FixedClock) -> None:
+    async def go() -> int | None:
+        clock.advance(10 * 365 * 86400)  # later than any window: the rest of it is negative
+        limits = RateLimits(default_per_minute=1, clock=clock, timeout_s=0.05)
+        await limits.count(KEY)
+        with pytest.raises(RateLimited) as refused:
+            await limits.count(KEY)
+        return refused.value.retry_after_s
+
+    assert asyncio.run(go()) == 1

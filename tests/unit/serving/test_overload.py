@@ -1,0 +1,104 @@
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from infra.clock import FixedClock, SystemClock
+from infra.metrics import serving_metrics
+from serving.errors import Overloaded
+from serving.resilience.limiter import Limiter
+
+
+def limiter(places: int = 2, queued: int = 2, wait_s: float = 0.2, clock: FixedClock | None = None) -> Limiter:
+    return Limiter(
+        max_concurrency=places,
+        max_queued=queued,
+        queue_timeout_s=wait_s,
+        clock=clock or SystemClock(),
+        metrics=serving_metrics(),
+    )
+
+
+async def hold(limit: Limiter, until: asyncio.Event) -> str:
+    try:
+        async with limit.place():
+            await until.wait()
+    except Overloaded as refusal:
+        return "refused" if refusal.retry_after_s else "refused without a hint"
+    return "done"
+
+
+def test_no_more_than_the_places_are_worked_on_the_next_wait_and_the_rest_are_refused_at_once() -> None:
+    async def go() -> list[str]:
+        limit, end = limiter(wait_s=5), asyncio.Event()
+        calls = [asyncio.create_task(hold(limit, end)) for _ in range(7)]
+        await asyncio.sleep(0.01)
+        assert (limit.in_flight, limit.queued) == (2, 2)
+        assert [call.done() for call in calls] == [False] * 4 + [True] * 3
+        end.set()
+        outcome = await asyncio.gather(*calls)
+        assert (limit.in_flight, limit.queued) == (0, 0)
+        return outcome
+
+    assert asyncio.run(go()) == ["done"] * 4 + ["refused"] * 3
+
+
+def test_a_call_does_not_wait_longer_than_it_may() -> None:
+    async def go() -> None:
+        limit, end = limiter(places=1, wait_s=0.02), asyncio.Event()
+        first = asyncio.create_task(hold(limit, end))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            async with limit.place():
+                pass
+        end.set()
+        assert await first == "done"
+        assert (limit.in_flight, limit.queued) == (0, 0)
+
+    asyncio.run(go())
+
+
+def test_a_call_that_would_wait_in_vain_is_refused_without_waiting(clock: FixedClock) -> None:
+    async def go() -> None:
+        limit = limiter(places=1, queued=10, wait_s=0.05, clock=clock)
+        for _ in range(100):  # calls lately held their place for a second
+            async with limit.place():
+                clock.advance(1.0)
+        async with limit.place():
+            with pytest.raises(Overloaded) as refused:
+                limit.refuse_in_vain()
+        assert refused.value.retry_after_s == 1
+        limit.refuse_in_vain()  # a place is free: whatever the past was
+
+    asyncio.run(go())
+
+
+def test_a_cancelled_call_gives_its_place_on() -> None:
+    async def go() -> None:
+        limit, end = limiter(places=1, wait_s=5), asyncio.Event()
+        first, second, third = (asyncio.create_task(hold(limit, end)) for _ in range(3))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        first.cancel()
+        await asyncio.sleep(0.01)
+        assert (limit.in_flight, limit.queued) == (1, 0)
+        end.set()
+        assert await third == "done"
+        assert limit.in_flight == 0
+
+    asyncio.run(go())
+
+
+def test_a_place_handed_over_to_a_call_that_gives_up_in_the_same_moment_is_not_lost() -> None:
+    async def go() -> None:
+        limit = limiter(places=1, wait_s=5)
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(limit.place())
+            waiting = asyncio.create_task(hold(limit, asyncio.Event()))
+            await asyncio.sleep(0.01)
+        waiting.cancel()  # after the place went over, before the call ran on
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (limit.in_flight, limit.queued) == (0, 0)
+
+    asyncio.run(go())
