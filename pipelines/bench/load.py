@@ -1,0 +1,259 @@
+"""Drive the service from a process of its own: `python -m pipelines.bench.load` reads a job and prints what it saw.
+
+A closed loop keeps so many requests under way and says what the service can do. An open loop sends at fixed instants
+whatever the service does, and counts each answer from the instant at which it should have been asked for: a stall is
+felt by everybody who would have come during it. Every answer is checked.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.bench.http_client import Connection, connect, post
+
+PATH = "/v1/recommendations"
+_MAX_CONNECTIONS = 512
+_LAST_ANSWERS_S = 5.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do: a closed loop of `concurrency` unless `rate` (per second) is given; people are asked for in order."""
+
+    host: str
+    port: int
+    user_ids: list[int]
+    seconds: float
+    concurrency: int = 1
+    rate: float | None = None
+    limit: int = 20
+    warmup_s: float = 0.0
+
+
+@dataclass
+class Seen:
+    """What came back, one entry per request that counts; times are monotonic seconds of this machine.
+
+    `latency_ms` runs from the sending, in an open loop from the instant the request was due. `good` says whether the
+    answer was what it should be, `problems` what else came, `short` who got fewer people than asked for.
+    """
+
+    began_s: float = 0.0
+    ended_s: float = 0.0
+    due_s: list[float] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
+    good: list[bool] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
+    short: list[int] = field(default_factory=list)
+    cached: int = 0
+    releases: Counter[str] = field(default_factory=Counter)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+    client_cpu_s: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Seen":
+        """Read what a load process printed."""
+        found = json.loads(text)
+        for name in ("statuses", "problems", "releases"):
+            found[name] = Counter(found[name])
+        return cls(**found)
+
+    def note(self, due_s: float, done_s: float, status: int, body: bytes, user_id: int, limit: int) -> None:
+        """Check one answer and keep it."""
+        self.due_s.append(due_s)
+        self.latency_ms.append((done_s - due_s) * 1e3)
+        self.statuses[str(status)] += 1
+        problem = self._problem(status, body, user_id, limit)
+        self.good.append(problem is None)
+        if problem is not None:
+            self.problems[problem] += 1
+
+    def _problem(self, status: int, body: bytes, user_id: int, limit: int) -> str | None:
+        if status != 200:
+            return f"status {status}" if status else "connection broken"
+        answer = json.loads(body)
+        shown = [item["user_id"] for item in answer["items"]]
+        if answer["level"] != 1:
+            return f"level {answer['level']}: {answer['reason']}"
+        if len(set(shown)) != len(shown):
+            return "somebody twice"
+        if user_id in shown:
+            return "the requester among the people"
+        if len(shown) > limit:
+            return "more people than asked for"
+        if len(shown) < limit:
+            self.short.append(user_id)
+        for stage, milliseconds in answer["timings_ms"].items():
+            self.stages_ms.setdefault(stage, []).append(milliseconds)
+        self.cached += bool(answer.get("cached", False))
+        self.releases[str(answer["release"])] += 1
+        return None
+
+
+class _Load:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._next = 0
+        self._seen = Seen()
+        self._measuring_from = 0.0
+        self._free: list[Connection] = []
+        self._waiting: deque[float] = deque()
+        self._under_way = 0
+        self._opened = 0
+
+    async def run(self) -> Seen:
+        job = self._job
+        n_first = job.concurrency if job.rate is None else min(_MAX_CONNECTIONS, max(32, int(job.rate / 4)))
+        self._free = [await connect(job.host, job.port) for _ in range(n_first)]
+        self._opened = n_first
+        # What the driver itself keeps must not be walked again and again while it measures.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        began = time.monotonic()
+        self._measuring_from = began + job.warmup_s
+        until = self._measuring_from + job.seconds
+        cpu = time.process_time()
+        self._seen.began_s = self._measuring_from
+        if job.rate is None:
+            await self._closed(until)
+        else:
+            await self._open(began, until, job.rate)
+        self._seen.ended_s = max(until, time.monotonic() if job.rate is None else until)
+        share = job.seconds / (job.seconds + job.warmup_s)
+        self._seen.client_cpu_s = (time.process_time() - cpu) * share
+        for connection in self._free:
+            connection.close()
+        return self._seen
+
+    async def _closed(self, until: float) -> None:
+        finished = asyncio.get_running_loop().create_future()
+        alive = len(self._free)
+
+        def ask(connection: Connection) -> None:
+            nonlocal alive
+            now = time.monotonic()
+            if now >= until:
+                alive -= 1
+                if not alive and not finished.done():
+                    finished.set_result(None)
+                return
+            user_id, request = self._request()
+
+            def done(status: int, body: bytes, at: float) -> None:
+                self._note(now, at, status, body, user_id)
+                if status:
+                    ask(connection)
+                else:
+                    again = asyncio.ensure_future(reopen())
+                    again.add_done_callback(lambda task: task.exception())
+
+            connection.send(request, done)
+
+        async def reopen() -> None:
+            nonlocal alive
+            try:
+                ask(await connect(self._job.host, self._job.port))
+            except OSError:
+                self._seen.problems["connection refused"] += 1
+                alive -= 1
+                if not alive and not finished.done():
+                    finished.set_result(None)
+
+        for connection in self._free:
+            ask(connection)
+        await finished
+
+    async def _open(self, began: float, until: float, rate: float) -> None:
+        number = 0
+        gap = 1.0 / rate
+        while (due := began + number * gap) < until:
+            wait = due - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            now = time.monotonic()
+            while began + number * gap <= now and began + number * gap < until:
+                self._arrive(began + number * gap)
+                number += 1
+        last = time.monotonic() + _LAST_ANSWERS_S
+        while (self._under_way or self._waiting) and time.monotonic() < last:
+            await asyncio.sleep(0.01)
+        for due in self._waiting:
+            self._note(due, time.monotonic(), 0, b"", 0)
+        lost = self._under_way
+        if lost:
+            self._seen.problems["no answer"] += lost
+
+    def _arrive(self, due: float) -> None:
+        while self._free:
+            connection = self._free.pop()
+            if connection.is_open:
+                self._ask(connection, due)
+                return
+            self._opened -= 1
+        self._waiting.append(due)
+        if self._opened < _MAX_CONNECTIONS:
+            self._opened += 1
+            task = asyncio.ensure_future(self._widen())
+            task.add_done_callback(lambda done: done.exception())
+
+    async def _widen(self) -> None:
+        try:
+            connection = await connect(self._job.host, self._job.port)
+        except OSError:
+            self._opened -= 1
+            if self._waiting:
+                self._note(self._waiting.popleft(), time.monotonic(), 0, b"", 0)
+            return
+        self._give_back(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._waiting:
+            self._ask(connection, self._waiting.popleft())
+        else:
+            self._free.append(connection)
+
+    def _ask(self, connection: Connection, due: float) -> None:
+        user_id, request = self._request()
+        self._under_way += 1
+
+        def done(status: int, body: bytes, at: float) -> None:
+            self._under_way -= 1
+            self._note(due, at, status, body, user_id)
+            if connection.is_open:
+                self._give_back(connection)
+            else:
+                self._opened -= 1
+
+        connection.send(request, done)
+
+    def _request(self) -> tuple[int, bytes]:
+        job = self._job
+        user_id = job.user_ids[self._next % len(job.user_ids)]
+        self._next += 1
+        return user_id, post(job.host, job.port, PATH, {"user_id": user_id, "limit": job.limit})
+
+    def _note(self, due: float, at: float, status: int, body: bytes, user_id: int) -> None:
+        if due >= self._measuring_from:
+            self._seen.note(due, at, status, body, user_id, self._job.limit)
+
+
+def drive(job: Job) -> Seen:
+    """Run a job in this process."""
+    return asyncio.run(_Load(job).run())
+
+
+def main() -> None:
+    """Read a job as JSON from standard input, run it, print what was seen as JSON."""
+    job: dict[str, Any] = json.loads(sys.stdin.read())
+    sys.stdout.write(json.dumps(vars(drive(Job(**job)))))
+
+
+if __name__ == "__main__":
+    main()
