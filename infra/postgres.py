@@ -47,6 +47,19 @@ def connect(
         raise ServerUnavailable(_unreachable(database_url, error)) from error
 
 
+async def connect_async(
+    database_url: str, *, connect_timeout_s: float, statement_timeout_s: float, application_name: str
+) -> psycopg.AsyncConnection[Any]:
+    """Open one asynchronous autocommit connection, outside of any pool; raises what psycopg raises."""
+    return await psycopg.AsyncConnection.connect(
+        database_url,
+        autocommit=True,
+        connect_timeout=max(2, round(connect_timeout_s)),
+        application_name=application_name,
+        options=_options(database_url, statement_timeout_s),
+    )
+
+
 def open_pool(
     database_url: str,
     settings: PostgresSettings,

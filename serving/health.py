@@ -4,15 +4,9 @@ Degraded still counts as ready, and says so: a service without a model answers, 
 not ready, because it could only answer with empty lists.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from infra.clock import Clock
-
-CHECK_TIMEOUT_S = 0.5
 
 
 class _Report(BaseModel):
@@ -56,6 +50,31 @@ class PopulationReport(_Report):
     message: str | None = Field(description="Why the last refresh failed.")
 
 
+class PoolReport(_Report):
+    """One pool of database connections."""
+
+    size: int = Field(description="Connections that are open.")
+    idle: int = Field(description="Connections that nobody uses.")
+    waiting: int = Field(description="Calls that wait for a connection.")
+    most: int = Field(description="Connections that may be open.")
+
+
+class LimiterReport(_Report):
+    """How busy this worker is."""
+
+    in_flight: int = Field(description="Calls being worked on.")
+    queued: int = Field(description="Calls that wait for a place.")
+    most: int = Field(description="Calls that are worked on at once.")
+
+
+class KeysReport(_Report):
+    """The API keys in memory."""
+
+    needed: bool = Field(description="Whether calls need a key.")
+    known: bool = Field(description="Whether the keys were read; until then nobody is let in.")
+    message: str | None = Field(description="Why they could not be read the last time.")
+
+
 class HealthReport(_Report):
     """Every component."""
 
@@ -66,18 +85,6 @@ class HealthReport(_Report):
     postgres: ComponentReport
     redis: ComponentReport
     mlflow: ComponentReport
-
-
-async def probe(check: Callable[[], Awaitable[object]] | None, clock: Clock) -> ComponentReport:
-    """Time one check, at most CHECK_TIMEOUT_S; None means the component is not configured."""
-    if check is None:
-        return ComponentReport(status="not_configured")
-    began = clock.monotonic()
-    try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):
-            await check()
-    except TimeoutError:
-        return ComponentReport(status="down", message=f"No answer within {CHECK_TIMEOUT_S} s.")
-    except Exception as error:  # noqa: BLE001 whatever a client library raises, the component is down
-        return ComponentReport(status="down", message=type(error).__name__)
-    return ComponentReport(status="up", latency_ms=round((clock.monotonic() - began) * 1000, 3))
+    pools: dict[str, PoolReport]
+    limiter: LimiterReport
+    keys: KeysReport

@@ -1,6 +1,5 @@
 """The GET routes beside the two calls: health, metrics, the OpenAPI document and its page, as a mounted app."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import UTC
 
@@ -12,13 +11,13 @@ from starlette.routing import Route
 from infra.metrics import render
 from serving import openapi, responses
 from serving.health import (
-    ComponentReport,
     HealthReport,
+    KeysReport,
+    LimiterReport,
     LiveReport,
     PopulationReport,
     ReadyReport,
     ReleaseReport,
-    probe,
 )
 from serving.runtime import Runtime
 
@@ -45,16 +44,13 @@ def pages(runtime: Runtime, draining: Callable[[], bool] = lambda: False) -> Sta
         return responses.ok(LiveReport())
 
     async def ready(_: Request) -> Response:
-        if draining():
-            return responses.ok(ReadyReport(status="not_ready", reasons=["The service is being stopped."]), 503)
-        report = _verdict(runtime, await _postgres(runtime))
+        report = _verdict(runtime, draining())
         return responses.ok(report, 503 if report.status == "not_ready" else 200)
 
     async def health(_: Request) -> Response:
-        return responses.ok(await _health(runtime))
+        return responses.ok(_health(runtime, draining()))
 
     async def metrics(_: Request) -> Response:
-        runtime.metrics.pool_waiting.set(runtime.pool.get_stats().get("requests_waiting", 0))
         body, media_type = render()
         return Response(body, media_type=media_type)
 
@@ -76,34 +72,20 @@ def pages(runtime: Runtime, draining: Callable[[], bool] = lambda: False) -> Sta
     )
 
 
-async def _postgres(runtime: Runtime) -> ComponentReport:
-    async def select() -> None:
-        async with runtime.pool.connection() as connection:
-            await connection.execute(b"SELECT 1")
-
-    return await probe(select, runtime.clock)
-
-
-def _verdict(runtime: Runtime, postgres: ComponentReport) -> ReadyReport:
+def _verdict(runtime: Runtime, draining: bool) -> ReadyReport:  # noqa: FBT001 as below
+    if draining:
+        return ReadyReport(status="not_ready", reasons=["The service is being stopped."])
     if not runtime.warm:
         return ReadyReport(status="not_ready", reasons=["The service is still loading."])
-    if postgres.status == "down":
+    if runtime.pulse.report("postgres").status == "down":
         return ReadyReport(status="not_ready", reasons=["Postgres does not answer, so nobody can be shown safely."])
     problems = runtime.problems()
     return ReadyReport(status="degraded" if problems else "ready", reasons=problems)
 
 
-async def _health(runtime: Runtime) -> HealthReport:
-    async def ping_redis() -> None:
-        await runtime.redis.execute_command("PING")  # type: ignore[no-untyped-call]
-
-    async def ask_mlflow() -> None:
-        if runtime.registry is not None:
-            await asyncio.to_thread(runtime.registry.check)
-
-    postgres = await _postgres(runtime)
-    verdict = _verdict(runtime, postgres)
-    releases, snapshot = runtime.releases, runtime.snapshot
+def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 said by its only caller
+    verdict = _verdict(runtime, draining)
+    releases, snapshot, table = runtime.releases, runtime.snapshot, runtime.door.table
     return HealthReport(
         status=verdict.status,
         reasons=verdict.reasons,
@@ -117,7 +99,18 @@ async def _health(runtime: Runtime) -> HealthReport:
             age_s=snapshot.age_s(),
             message=snapshot.problem,
         ),
-        postgres=postgres,
-        redis=await probe(ping_redis, runtime.clock),
-        mlflow=await probe(None if runtime.registry is None else ask_mlflow, runtime.clock),
+        postgres=runtime.pulse.report("postgres"),
+        redis=runtime.pulse.report("redis"),
+        mlflow=runtime.pulse.report("mlflow"),
+        pools=runtime.pools(),
+        limiter=LimiterReport(
+            in_flight=runtime.limiter.in_flight,
+            queued=runtime.limiter.queued,
+            most=runtime.settings.serving.max_concurrency,
+        ),
+        keys=KeysReport(
+            needed=runtime.door.closed,
+            known=table is not None and table.known,
+            message=None if table is None else table.problem,
+        ),
     )

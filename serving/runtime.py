@@ -6,7 +6,7 @@ until then answers are worse in the way the ladder says.
 
 import asyncio
 import gc
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,18 @@ from registry.mlflow_rest import MlflowRest
 from registry.promotion import record_observed
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
-from serving import population_source
 from serving.access.door import Door
+from serving.build_process import BuildProcess
 from serving.features import OnlineFeatures
+from serving.fresh_changes import FreshChanges
+from serving.generations import Generations, source_of
+from serving.health import PoolReport
 from serving.impressions import ImpressionLog
 from serving.interactions import Interactions
 from serving.levels import ladder
 from serving.people_store import PostgresPeople
 from serving.population_source import Snapshot
+from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
@@ -53,6 +57,7 @@ class Runtime:
 
     endpoints: Endpoints
     pool: AsyncConnectionPool[Any]
+    pulse: Pulse
     registry: MlflowRest | None
     snapshot: SnapshotKeeper
     releases: ReleaseWatcher
@@ -65,6 +70,7 @@ class Runtime:
         self.metrics = serving_metrics()
         self._rng = np.random.default_rng(seed)
         self._servers = ExitStack()
+        self._opened = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self.door = Door(settings, clock, self.metrics)
         self.limiter = Limiter(
@@ -84,12 +90,16 @@ class Runtime:
         await self.pool.open(wait=False)
         self.redis = infra_redis.connect_async(self.endpoints.redis_url, settings.redis)
         self._stored = StoredPeople(settings, self.endpoints, clock)
+        self._changes = FreshChanges()
         self._features = OnlineFeatures(self._stored.one, clock)
         self.registry = self._registry()
+        generations = Generations(settings.data_dir / "snapshot", source_of(settings, self.endpoints))
         self.snapshot = SnapshotKeeper(
-            load=self._load_people,
+            generations=generations,
+            builds=BuildProcess(settings, self.endpoints, generations),
             refresh=self._refresh_people,
-            refresh_s=settings.serving.snapshot_refresh_s,
+            filled_at=self._stored.filled_at,
+            settings=settings.serving,
             clock=clock,
             metrics=metrics,
         )
@@ -119,7 +129,16 @@ class Runtime:
             metrics=metrics,
             clock=clock,
         )
+        self.pulse = pulse_of(
+            database_url=self.endpoints.database_url,
+            redis=self.redis,
+            registry=self.registry,
+            clock=clock,
+            after=self._note_pools,
+            stack=self._opened,
+        )
         self._tasks = [
+            asyncio.create_task(self.pulse.run(), name="pulse"),
             asyncio.create_task(self.snapshot.run(), name="snapshot"),
             asyncio.create_task(self._watch_releases(), name="releases"),
             asyncio.create_task(self._impressions.run(), name="impressions"),
@@ -143,6 +162,7 @@ class Runtime:
         self.snapshot.close()
         self.releases.close()
         self._features.close()
+        await self._opened.aclose()
         await self.pool.close(timeout=2.0)
         await self.redis.aclose()
         if self.registry is not None:
@@ -169,8 +189,30 @@ class Runtime:
             found.append(self.releases.refusal)
         if self.snapshot.current is None or not len(self.snapshot.current.population):
             found.append("There is nobody in the snapshot of people.")
-        found.extend(problem for problem in (self.snapshot.problem, self._stored.problem) if problem)
+        if self.snapshot.problem is not None:
+            found.append(self.snapshot.problem)
         return found
+
+    def pools(self) -> dict[str, PoolReport]:
+        """Return the numbers of each pool of database connections."""
+        stats = {"primary": self.pool.get_stats()}
+        return {
+            name: PoolReport(
+                size=said.get("pool_size", 0),
+                idle=said.get("pool_available", 0),
+                waiting=said.get("requests_waiting", 0),
+                most=said.get("pool_max", 0),
+            )
+            for name, said in stats.items()
+        }
+
+    def _note_pools(self) -> None:
+        """Put the pools' numbers into the metrics of this worker, whichever worker is scraped."""
+        pools = self.pools()
+        self.metrics.pool_waiting.set(sum(pool.waiting for pool in pools.values()))
+        for name, pool in pools.items():
+            self.metrics.pool_connections.labels(name, "idle").set(pool.idle)
+            self.metrics.pool_connections.labels(name, "busy").set(pool.size - pool.idle)
 
     def _find_servers(self) -> Endpoints:
         settings = self.settings
@@ -187,14 +229,9 @@ class Runtime:
         url = self.endpoints.mlflow_url
         return None if url is None else MlflowRest(url, timeout_s=self.settings.mlflow.request_timeout_s)
 
-    def _load_people(self) -> Snapshot:
+    def _refresh_people(self, snapshot: Snapshot, *, thorough: bool) -> Snapshot:
         with self._offline_connection() as connection:
-            return population_source.load(connection, self._stored.many)
-
-    def _refresh_people(self, snapshot: Snapshot) -> tuple[Snapshot, bool]:
-        with self._offline_connection() as connection:
-            refreshed, refilled = population_source.refresh(connection, snapshot)
-        return refreshed, refilled or self._stored.problem is not None
+            return self._changes.applied(connection, snapshot, thorough=thorough)
 
     def _record(self, registry: ModelRegistry) -> object:
         with self._offline_connection() as connection:
