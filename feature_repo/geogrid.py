@@ -61,8 +61,8 @@ class GeoGrid:
 
     def save(self, directory: Path) -> None:
         """Write one `.npy` file per array into `directory`, which must exist."""
-        for name, array in zip(_FILES, (self.order, self.keys), strict=True):
-            np.save(directory / name, array, allow_pickle=False)
+        np.save(directory / _FILES[0], self.order, allow_pickle=False)
+        np.save(directory / _FILES[1], self.keys, allow_pickle=False)
 
     @classmethod
     def load(cls, directory: Path, *, mapped: bool = True) -> Self:

@@ -102,8 +102,15 @@ class Population:
 
     def compacted(self) -> "Population":
         """Return the same people with the tail sorted into the base: for a background thread, now and then."""
-        kept = self.base.take(np.flatnonzero(self.alive[: len(self.base)]))
-        return Population.build(kept.upsert(self.tail))
+        kept = np.flatnonzero(self.alive[: len(self.base)])
+        ids = np.concatenate([self.base.user_ids[kept], self.tail.user_ids])
+        order = np.argsort(ids, kind="stable")
+        # A view at a time: a million people need a quarter of a gigabyte, not three times that.
+        views = [
+            np.concatenate([base[kept], tail])[order]
+            for base, tail in zip(self.base.views, self.tail.views, strict=True)
+        ]
+        return Population.build(People(ids[order], *views))
 
     def positions(self, user_ids: ArrayLike) -> Int64:
         """Return int64[m] positions for `rows`, -1 for people who are not (or no longer) here."""

@@ -108,6 +108,19 @@ def user_views(store: "FeatureStore") -> "list[FeatureView]":
     return views
 
 
+def filled_until(store: "FeatureStore") -> datetime | None:
+    """Return until when every view is online, by Feast's own record of it; None before the first time."""
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        # Views are filled in this order, each recorded after its rows: past the cache, the last one tells it all.
+        view = store.registry.get_feature_view(VIEWS[-1].name, store.project, allow_cache=False)
+    except FeatureViewNotFoundException:
+        return None
+    until: datetime | None = view.most_recent_end_time
+    return until
+
+
 def historical_ranking_features(
     store: "FeatureStore", pairs: "pd.DataFrame", *, chunk: int = CHUNK_PAIRS, progress: Progress | None = None
 ) -> Float32:

@@ -1,13 +1,14 @@
 """Reads everybody who may be shown: features through Feast's online store, what changed since from Postgres.
 
-Runs in a thread, on a connection of its own. Postgres decides who is visible; people whom the online store does not
-know yet, or who changed after it was filled, get their profile from their row, with the same transformations.
+Runs in a thread or a process of its own, on a connection of its own. Postgres decides who is visible; people whom the
+online store does not know yet, or who changed after it was filled, get their profile from their row, with the same
+transformations.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import psycopg
@@ -15,34 +16,30 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from feature_repo.packed_copy import copy_out, record, scalar
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import attribute_vectors, profile_vectors
+from serving import stored_likes
 from serving.people_store import PROFILE_COLUMNS
-from serving.reasons import LIKES
-from serving.recent_likes import KEPT, RecentLikes
+from serving.recent_likes import RecentLikes
 
-ReadPeople = Callable[[NDArray[np.int64]], People]
+Int64 = NDArray[np.int64]
 
 OVERLAP: Final = timedelta(minutes=10)
 """A row may become visible to us later than its `updated_at` says: its transaction took that long to commit."""
+MANY_LIKES: Final = 100_000
+"""From so many people whose likes changed, reading the likes of everybody costs less."""
 _CHUNK: Final = 20_000
-_LARGE_TAIL: Final = 5_000
-_VISIBLE = b"SELECT user_id FROM duet.users WHERE visible ORDER BY user_id"
-_NOW = b"SELECT clock_timestamp()"
-_FILLED_AT = b"SELECT max(created_timestamp) FROM features.user_profile"
-_SLOTS = b"SELECT name, slot FROM duet.attribute_slots"
-_CHANGED = sql.SQL("""
+_NOW = b"SELECT clock_timestamp(), (SELECT jsonb_object_agg(name, slot) FROM duet.attribute_slots)"
+_PROFILED_AT = b"SELECT max(created_timestamp) FROM features.user_profile"
+_VISIBLE = sql.SQL("SELECT user_id FROM duet.users WHERE visible ORDER BY user_id")
+_CHANGED = sql.SQL("SELECT user_id FROM duet.users WHERE updated_at > {} ORDER BY user_id")
+_ID = record(scalar("user_id", "int8"))
+_PEOPLE = b"""
     SELECT user_id, birth_date, gender, seeking, age_min, age_max, latitude, longitude, max_distance_km, interests,
-           coalesce(length(bio), 0) AS bio_length, created_at, attributes, visible
-    FROM duet.users WHERE updated_at > %s::timestamptz OR user_id = ANY(%s)
-""")
-_LIKES = b"""
-    SELECT actor_id, array_agg(target_id ORDER BY occurred_at DESC) FROM (
-        SELECT actor_id, target_id, occurred_at,
-               row_number() OVER (PARTITION BY actor_id ORDER BY occurred_at DESC) AS place
-        FROM duet.interactions WHERE kind = ANY(%s)
-    ) AS likes WHERE place <= %s GROUP BY actor_id ORDER BY actor_id
+           coalesce(length(bio), 0) AS bio_length, created_at, attributes
+    FROM duet.users WHERE user_id = ANY(%s) AND visible ORDER BY user_id
 """
 
 
@@ -50,7 +47,7 @@ _LIKES = b"""
 class Snapshot:
     """The population and what belongs to it.
 
-    `read_at` is the database's time of the last read, `filled_at` when the online store's source was last written.
+    `read_at` is the database's time of the last read, `filled_at` until when the online store was filled.
     """
 
     population: Population
@@ -60,61 +57,90 @@ class Snapshot:
     filled_at: datetime | None
 
 
-def load(connection: psycopg.Connection[Any], read_stored: ReadPeople | None) -> Snapshot:
-    """Read everybody; without `read_stored` (no online store) everybody comes from Postgres."""
-    read_at = _instant(connection, _NOW)
-    filled_at = _instant(connection, _FILLED_AT)
-    slots = dict(connection.execute(_SLOTS).fetchall())
-    ids = np.array([row[0] for row in connection.execute(_VISIBLE)], dtype=np.int64)
-    stored = People.empty() if read_stored is None else read_stored(ids)
-    unknown = ids[stored.positions(ids) < 0]
-    since = None if filled_at is None or read_stored is None else filled_at - OVERLAP
-    snapshot = Snapshot(Population.build(stored), _recent_likes(connection), slots, read_at, filled_at)
-    changed = _with_changes(connection, snapshot, since, unknown)
-    return replace(changed, population=changed.population.compacted())
+class StoredFeatures(Protocol):
+    """The online store: who is in it, and until when it was filled."""
+
+    def many(self, user_ids: Int64) -> People:
+        """Return those of `user_ids` that the store knows; raises FeaturesUnavailable."""
+        ...
+
+    def filled_at(self) -> datetime | None:
+        """Return until when all views were filled, None before the first time; raises FeaturesUnavailable."""
+        ...
 
 
-def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> tuple[Snapshot, bool]:
-    """Return the snapshot with the people who came, changed or hid since, and whether the online store was refilled."""
-    read_at = _instant(connection, _NOW)
-    since = None if snapshot.read_at is None else snapshot.read_at - OVERLAP
-    changed = _with_changes(connection, replace(snapshot, read_at=read_at), since, np.empty(0, np.int64))
-    if len(changed.population.tail) > _LARGE_TAIL:
-        changed = replace(changed, population=changed.population.compacted())
-    return changed, _instant(connection, _FILLED_AT) != snapshot.filled_at
+def load(connection: psycopg.Connection[Any], stored: StoredFeatures | None) -> Snapshot:
+    """Read everybody; without `stored` (no online store) everybody comes from Postgres, without activity.
+
+    Raises FeaturesUnavailable.
+    """
+    read_at, slots = instant(connection)
+    filled_at = None if stored is None else stored.filled_at()  # before its rows: a filling that runs is seen later
+    ids = _ids(connection, _VISIBLE)
+    known = People.empty() if stored is None else stored.many(ids)
+    late = ids[known.positions(ids) < 0]
+    row = connection.execute(_PROFILED_AT).fetchone()
+    if len(known) and row is not None and row[0] is not None:
+        late = np.union1d(late, _changed_since(connection, row[0] - OVERLAP))
+    elif len(known):
+        late = ids
+    population = with_people(connection, Population.build(known), late, slots).compacted()
+    likes = stored_likes.everybody(connection).aligned(population.base.user_ids)
+    return Snapshot(population, likes, slots, read_at, filled_at)
 
 
-def _with_changes(
-    connection: psycopg.Connection[Any], snapshot: Snapshot, since: datetime | None, ids: NDArray[np.int64]
-) -> Snapshot:
+def advanced(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
+    """Return the snapshot as of now, whatever has changed since it was read and whoever was deleted; compacted."""
+    if snapshot.read_at is None:
+        return load(connection, None)
+    since = snapshot.read_at - OVERLAP
+    read_at, slots = instant(connection)
+    visible = _ids(connection, _VISIBLE)
     population = snapshot.population
-    for rows in _changed_rows(connection, since, ids):
-        hidden = [row["user_id"] for row in rows if not row["visible"]]
-        shown = [row for row in rows if row["visible"]]
-        if hidden:
-            population = population.remove(hidden)
-        if shown:
-            population = population.upsert(_people(shown, snapshot, population))
-    return replace(snapshot, population=population)
+    gone = np.setdiff1d(population.base.user_ids, visible, assume_unique=True)
+    came = visible[population.positions(visible) < 0]
+    late = np.union1d(_changed_since(connection, since), came)
+    population = with_people(connection, population.remove(gone), late, slots).compacted()
+    likes = _likes_since(connection, snapshot.recent_likes, since, came)
+    return Snapshot(population, likes.aligned(population.base.user_ids), slots, read_at, snapshot.filled_at)
 
 
-def _changed_rows(
-    connection: psycopg.Connection[Any], since: datetime | None, ids: NDArray[np.int64]
-) -> Iterator[list[dict[str, Any]]]:
-    # A named cursor needs a transaction, and streams: memory stays bounded at any number of changes.
-    with (
-        connection.transaction(),
-        connection.cursor(name="changed_people", row_factory=dict_row) as cursor,
-    ):
-        cursor.execute(_CHANGED, ("-infinity" if since is None else since.isoformat(), ids.tolist()))
-        while rows := cursor.fetchmany(_CHUNK):
-            yield rows
+def instant(connection: psycopg.Connection[Any]) -> tuple[datetime, dict[str, int]]:
+    """Return the database's time and its slots of attributes."""
+    row = connection.execute(_NOW).fetchone()
+    if row is None:
+        raise psycopg.DataError("The database did not tell the time.")
+    return row[0], row[1] or {}
 
 
-def _people(rows: list[dict[str, Any]], snapshot: Snapshot, population: Population) -> People:
+def with_people(
+    connection: psycopg.Connection[Any],
+    population: Population,
+    user_ids: Int64,
+    slots: dict[str, int],
+    chunk: int = _CHUNK,
+) -> Population:
+    """Return the population with these people as their rows are now; those hidden or deleted are not in it."""
+    shown = [_people(rows, slots, population) for rows in _rows(connection, user_ids, chunk)]
+    people = People.concat(shown)
+    gone = np.setdiff1d(user_ids, people.user_ids)
+    if len(gone):
+        population = population.remove(gone)
+    return population.upsert(people)
+
+
+def _rows(connection: psycopg.Connection[Any], user_ids: Int64, chunk: int) -> Iterator[list[dict[str, Any]]]:
+    with connection.cursor(binary=True, row_factory=dict_row) as cursor:
+        for start in range(0, len(user_ids), chunk):
+            rows = cursor.execute(_PEOPLE, (user_ids[start : start + chunk].tolist(),)).fetchall()
+            if rows:
+                yield rows
+
+
+def _people(rows: list[dict[str, Any]], slots: dict[str, int], population: Population) -> People:
     columns = {name: [row[name] for row in rows] for name in (*PROFILE_COLUMNS, "attributes")}
     ids = np.array(columns["user_id"], dtype=np.int64)
-    fresh = People.build(ids, profile=profile_vectors(columns), attributes=attribute_vectors(columns, snapshot.slots))
+    fresh = People.build(ids, profile=profile_vectors(columns), attributes=attribute_vectors(columns, slots))
     positions = population.positions(fresh.user_ids)
     known = np.flatnonzero(positions >= 0)
     activity, reciprocity = fresh.activity.copy(), fresh.reciprocity.copy()
@@ -124,12 +150,18 @@ def _people(rows: list[dict[str, Any]], snapshot: Snapshot, population: Populati
     return replace(fresh, activity=activity, reciprocity=reciprocity)
 
 
-def _recent_likes(connection: psycopg.Connection[Any]) -> RecentLikes:
+def _likes_since(connection: psycopg.Connection[Any], likes: RecentLikes, since: datetime, came: Int64) -> RecentLikes:
+    ids = np.union1d(stored_likes.actors_since(connection, since, MANY_LIKES + 1), came)
+    if len(ids) > MANY_LIKES:
+        return stored_likes.everybody(connection)
+    return likes.upsert(stored_likes.of(connection, ids.tolist()))
+
+
+def _changed_since(connection: psycopg.Connection[Any], since: datetime) -> Int64:
+    return _ids(connection, _CHANGED.format(sql.Literal(since)))
+
+
+def _ids(connection: psycopg.Connection[Any], query: sql.SQL | sql.Composed) -> Int64:
     with connection.cursor() as cursor:
-        cursor.execute(_LIKES, ([kind.value for kind in LIKES], KEPT))
-        return RecentLikes.build(cursor.fetchall())
-
-
-def _instant(connection: psycopg.Connection[Any], statement: bytes) -> datetime | None:
-    row = connection.execute(statement).fetchone()
-    return row[0] if row else None
+        blocks = [block["user_id"].astype(np.int64) for block in copy_out(cursor, sql.Composed([query]), _ID)]
+    return np.concatenate([np.empty(0, np.int64), *blocks])

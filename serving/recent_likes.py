@@ -1,11 +1,14 @@
 """Each person's latest likes, in memory: what their taste looks like to somebody who stands before them.
 
 The ranker was trained with this in both directions, so serving must know it of candidates too, and three hundred
-look-ups per request are too many. Loaded with the population; people without likes are not in it.
+look-ups per request are too many. Loaded with the population: a mapped table with a row for each of its people, and a
+short one of those whose likes changed since.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +19,28 @@ Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 KEPT = 21
 """One more than the ranker compares with: a like of the very person who asks does not count."""
+_FILE = "liked.npy"
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True)
 class RecentLikes:
-    """`user_ids` int64[n] ascending; `liked` int64[n, KEPT], latest first, -1 where there are fewer."""
+    """`user_ids` int64[n] ascending; `liked` int32 or int64[n, KEPT], latest first, -1 where there are fewer.
+
+    `late` holds people whose likes changed since, or who came since: what it says of somebody counts.
+    """
 
     user_ids: Int64
-    liked: Int64
+    liked: NDArray[Any]
+    late: "RecentLikes | None" = None
 
     @classmethod
-    def nobody(cls) -> "RecentLikes":
+    def nobody(cls) -> Self:
         """Return a table without anybody."""
         return cls(np.empty(0, np.int64), np.empty((0, KEPT), np.int64))
 
     @classmethod
-    def build(cls, rows: Sequence[tuple[int, Sequence[int]]]) -> "RecentLikes":
+    def build(cls, rows: Sequence[tuple[int, Sequence[int]]]) -> Self:
         """Build from (user_id, liked ids latest first), sorted by user_id."""
         liked = np.full((len(rows), KEPT), -1, dtype=np.int64)
         for row, (_, ids) in enumerate(rows):
@@ -39,15 +48,50 @@ class RecentLikes:
             liked[row, : len(latest)] = latest
         return cls(np.array([user_id for user_id, _ in rows], dtype=np.int64), liked)
 
-    def of(self, user_ids: Int64, last: int, but: int) -> Int64:
-        """Return int64[n, last + 1]: the latest `last` liked ids that are not `but`, -1 where there are none."""
-        if not len(self.user_ids):
-            return np.full((len(user_ids), min(last + 1, KEPT)), -1, dtype=np.int64)
-        at = np.minimum(np.searchsorted(self.user_ids, user_ids), len(self.user_ids) - 1)
-        liked = self.liked[at, : last + 1]
-        others = (self.user_ids[at] == user_ids)[:, None] & (liked != but)
+    def upsert(self, other: "RecentLikes") -> Self:
+        """Return the table with what `other` says of people, in time that does not grow with the table."""
+        if not len(other.user_ids):
+            return self
+        late = other if self.late is None else _merged(self.late, other)
+        return replace(self, late=late)
+
+    def aligned(self, user_ids: Int64) -> "RecentLikes":
+        """Return one table with a row for each of `user_ids` (ascending), in 32 bits where the ids allow it."""
+        liked = np.empty((len(user_ids), KEPT), dtype=self._narrowest())
+        for start in range(0, len(user_ids), _BLOCK):  # blocks keep the memory of a million people small
+            part = user_ids[start : start + _BLOCK]
+            liked[start : start + len(part)] = self.latest(part, KEPT)
+        return RecentLikes(user_ids, liked)
+
+    def latest(self, user_ids: Int64, width: int) -> NDArray[Any]:
+        """Return int[n, width]: the latest liked ids of each of `user_ids`, -1 where there are none."""
+        rows, found = _looked_up(self, user_ids, width)
+        if self.late is not None:
+            late, known = _looked_up(self.late, user_ids, width)
+            rows, found = np.where(known[:, None], late, rows), found | known
+        return np.where(found[:, None], rows, -1)
+
+    def of(self, user_ids: Int64, last: int, but: int) -> NDArray[Any]:
+        """Return int[n, last + 1]: the latest `last` liked ids that are not `but`, -1 where there are none."""
+        liked = self.latest(user_ids, min(last + 1, KEPT))
+        others = (liked >= 0) & (liked != but)
         others[:, last:] &= others[:, :last].sum(axis=1, keepdims=True) < last
         return np.where(others, liked, -1)
+
+    def save(self, directory: Path) -> None:
+        """Write the table, which must be `aligned`, into `directory`; the ids are those of the people beside it."""
+        np.save(directory / _FILE, self.liked, allow_pickle=False)
+
+    @classmethod
+    def load(cls, directory: Path, user_ids: Int64, *, mapped: bool = True) -> Self:
+        """Read what `save` wrote; `mapped` shares the pages between processes that open the same file."""
+        mode: Literal["r"] | None = "r" if mapped else None
+        return cls(user_ids, np.asarray(np.load(directory / _FILE, mmap_mode=mode, allow_pickle=False)))
+
+    def _narrowest(self) -> type[np.signedinteger[Any]]:
+        tables = [self.liked] if self.late is None else [self.liked, self.late.liked]
+        highest = max((int(table.max(initial=-1)) for table in tables), default=-1)
+        return np.int32 if highest <= np.iinfo(np.int32).max else np.int64
 
     def similarity(self, embedding: Embedding, user_ids: Int64, chosen: Float32, last: int, *, to: int) -> Float32:
         """Return float32[n]: highest cosine of Q `chosen` float32[d] of `to` to any Q each person liked, NaN without.
@@ -61,3 +105,17 @@ class RecentLikes:
         cosines = (factors @ chosen) / np.maximum(norms, 1e-12)
         best = np.where((rows >= 0) & (liked >= 0), cosines, -np.inf).max(axis=1, initial=-np.inf)
         return np.where(np.isfinite(best), best, np.nan).astype(np.float32)
+
+
+def _merged(known: RecentLikes, fresh: RecentLikes) -> RecentLikes:
+    kept = ~np.isin(known.user_ids, fresh.user_ids)
+    ids = np.concatenate([known.user_ids[kept], fresh.user_ids])
+    order = np.argsort(ids, kind="stable")
+    return RecentLikes(ids[order], np.concatenate([known.liked[kept], fresh.liked])[order])
+
+
+def _looked_up(table: RecentLikes, user_ids: Int64, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    if not len(table.user_ids):
+        return np.full((len(user_ids), width), -1, dtype=table.liked.dtype), np.zeros(len(user_ids), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(table.user_ids, user_ids), len(table.user_ids) - 1)
+    return table.liked[at, :width], table.user_ids[at] == user_ids

@@ -1,13 +1,11 @@
-"""Feast's online store as serving uses it: opened on first use, in a thread, and never in the way.
+"""Feast's online store as serving uses it: opened on first use, in a thread, and never in the way."""
 
-When it cannot be opened or read, whole-population reads give nobody and `problem` says why: the population then comes
-from Postgres alone, without activity.
-"""
-
+import contextlib
 import threading
+from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-import structlog
 from numpy import int64
 from numpy.typing import NDArray
 
@@ -15,11 +13,12 @@ from feature_repo.people import People
 from infra.clock import Clock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from serving.errors import FeaturesUnavailable
 
 if TYPE_CHECKING:
-    from feature_repo.store import PersonReader
+    from feast import FeatureStore
 
-_log = structlog.get_logger(__name__)
+    from feature_repo.store import PersonReader
 
 
 class StoredPeople:
@@ -30,31 +29,44 @@ class StoredPeople:
         self._endpoints = endpoints
         self._clock = clock
         self._lock = threading.Lock()
+        self._store: FeatureStore | None = None
         self._reader: PersonReader | None = None
-        self.problem: str | None = None
 
     def one(self, user_id: int) -> People:
         """Return nobody or one person; raises whatever Feast raises."""
         return self._opened().read(user_id, self._at()) or People.empty()
 
     def many(self, user_ids: NDArray[int64]) -> People:
-        """Return those of `user_ids` that the store knows; nobody when it does not answer."""
-        try:
-            reader = self._opened()  # also for nobody: the first request must not wait for Feast to be imported
-            people = reader.read_many(user_ids, self._at()) if len(user_ids) else People.empty()
-        except Exception as error:  # noqa: BLE001 Feast, its registry and its client each raise errors of their own
-            self.problem = f"The online feature store cannot be read: {type(error).__name__}."
-            _log.warning("online_store_failed", why=str(error))
+        """Return those of `user_ids` that the store knows; raises FeaturesUnavailable."""
+        if not len(user_ids):
             return People.empty()
-        self.problem = None
-        return people
+        with self._reading():
+            return self._opened().read_many(user_ids, self._at())
+
+    def filled_at(self) -> datetime | None:
+        """Return until when the store was filled, None before the first time; raises FeaturesUnavailable."""
+        with self._reading():
+            from feature_repo.store import filled_until
+
+            self._opened()
+            return None if self._store is None else filled_until(self._store)
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _reading() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            # Feast, its registry and its client each raise errors of their own.
+            raise FeaturesUnavailable(f"The online feature store cannot be read: {type(error).__name__}.") from error
 
     def _opened(self) -> "PersonReader":
         from feature_repo.store import PersonReader, open_feature_store
 
         with self._lock:
             if self._reader is None:
-                self._reader = PersonReader(open_feature_store(self._settings, self._endpoints))
+                self._store = open_feature_store(self._settings, self._endpoints)
+                self._reader = PersonReader(self._store)
             return self._reader
 
     def _at(self) -> float:

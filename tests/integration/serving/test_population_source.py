@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,15 @@ from feature_repo.layout import ACTIVITY, PROFILE
 from feature_repo.people import People
 from infra.endpoints import Endpoints
 from infra.postgres import connect
-from serving.population_source import Snapshot, load, refresh
+from serving.errors import TooManyChanges
+from serving.fresh_changes import FreshChanges
+from serving.population_source import Snapshot, advanced, load
+from serving.stored_likes import everybody
 from tests.serving_world import GHENT, insert_people, insert_person, interact
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
 AGE_MIN = PROFILE.index("age_min")
+ASKED = np.array([1, 3, 5, 99])
 
 
 @pytest.fixture
@@ -24,15 +28,17 @@ def background(connection: psycopg.Connection[Any], endpoints: Endpoints) -> Any
         yield own
 
 
-def nobody(_: NDArray[np.int64]) -> People:
-    return People.empty()
+class OnlyThree:
+    """An online store that knows people 1 to 3."""
 
+    def many(self, user_ids: NDArray[np.int64]) -> People:
+        known = user_ids[user_ids <= 3]
+        activity = ACTIVITY.default_rows(len(known))
+        activity[:, LIKES_SENT] = 7
+        return People.build(known, activity=activity)
 
-def only_three(user_ids: NDArray[np.int64]) -> People:
-    known = user_ids[user_ids <= 3]
-    activity = ACTIVITY.default_rows(len(known))
-    activity[:, LIKES_SENT] = 7
-    return People.build(known, activity=activity)
+    def filled_at(self) -> datetime | None:
+        return datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def of(snapshot: Snapshot, user_id: int) -> People:
@@ -40,12 +46,16 @@ def of(snapshot: Snapshot, user_id: int) -> People:
     return snapshot.population.rows(position[position >= 0])
 
 
-def test_everybody_visible_is_loaded_even_when_the_online_store_knows_nobody(
+def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
+    return FreshChanges().applied(connection, snapshot, thorough=False)
+
+
+def test_everybody_visible_is_loaded_even_without_an_online_store(
     connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
 ) -> None:
     connection.execute("update duet.users set visible = false where user_id = 4")
     connection.commit()
-    snapshot = load(background, nobody)
+    snapshot = load(background, None)
     assert len(snapshot.population) == 9
     assert not len(of(snapshot, 4))
     assert of(snapshot, 2).profile[0, PROFILE.index("latitude")] == pytest.approx(GHENT[0], abs=0.5)
@@ -56,36 +66,72 @@ def test_activity_comes_from_the_online_store_and_a_changed_profile_from_postgre
 ) -> None:
     connection.execute("update duet.users set age_min = 33 where user_id = 2")
     connection.commit()
-    snapshot = load(background, only_three)
+    snapshot = load(background, OnlyThree())
     assert of(snapshot, 2).activity[0, LIKES_SENT] == 7
     assert of(snapshot, 2).profile[0, AGE_MIN] == 33
     assert of(snapshot, 8).activity[0, LIKES_SENT] == 0
+    assert snapshot.filled_at == datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def test_a_refresh_brings_new_changed_and_hidden_people_and_keeps_activity(
+def test_only_profiles_that_changed_after_the_online_store_was_filled_come_from_postgres(
     connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
 ) -> None:
-    snapshot = load(background, only_three)
+    connection.execute("insert into features.user_profile values (1, now(), now() + interval '1 hour', '{1}')")
+    connection.execute("update duet.users set age_min = 33 where user_id = 2")
+    connection.commit()
+    assert np.isnan(of(load(background, OnlyThree()), 2).profile[0, AGE_MIN])
+
+
+@pytest.mark.parametrize("update", [refresh, advanced], ids=["in place", "written anew"])
+def test_an_update_brings_new_changed_and_hidden_people_and_keeps_activity(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any], update: Any
+) -> None:
+    snapshot = load(background, OnlyThree())
     insert_person(connection, 77)
     connection.execute("update duet.users set age_min = 44 where user_id = 3")
     connection.execute("update duet.users set visible = false where user_id = 5")
     connection.commit()
-    refreshed, refilled = refresh(background, snapshot)
-    assert not refilled
-    assert len(of(refreshed, 77)) == 1
-    assert of(refreshed, 3).profile[0, AGE_MIN] == 44
-    assert of(refreshed, 3).activity[0, LIKES_SENT] == 7
-    assert not len(of(refreshed, 5))
+    updated = update(background, snapshot)
+    assert len(of(updated, 77)) == 1
+    assert of(updated, 3).profile[0, AGE_MIN] == 44
+    assert of(updated, 3).activity[0, LIKES_SENT] == 7
+    assert not len(of(updated, 5))
     assert len(of(snapshot, 5)) == 1  # requests that hold the old one see one state
+    connection.execute("update duet.users set visible = true where user_id = 5")
+    connection.commit()
+    assert len(of(update(background, updated), 5)) == 1
 
 
-def test_a_refilled_online_store_is_noticed(
+def test_the_deleted_are_gone_when_the_snapshot_is_written_anew(
     connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
 ) -> None:
-    snapshot = load(background, nobody)
-    connection.execute("insert into features.user_profile values (1, now(), now(), '{1}')")
+    snapshot = load(background, None)
+    connection.execute("delete from duet.users where user_id = 6")
     connection.commit()
-    assert refresh(background, snapshot)[1]
+    assert not len(of(advanced(background, snapshot), 6))
+    assert advanced(background, snapshot).population.base.user_ids.tolist() == [1, 2, 3, 4, 5, 7, 8, 9, 10]
+
+
+def test_what_was_applied_is_not_read_again_although_each_look_overlaps_the_last(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
+) -> None:
+    snapshot = load(background, None)
+    changes = FreshChanges()
+    connection.execute("update duet.users set age_min = 44 where user_id = 3")
+    connection.commit()
+    first = changes.applied(background, snapshot, thorough=False)
+    assert changes.applied(background, first, thorough=False).population is first.population
+    assert changes.applied(background, first, thorough=True).population is first.population
+    connection.execute("update duet.users set age_min = 45 where user_id = 3")
+    connection.commit()
+    assert of(changes.applied(background, first, thorough=False), 3).profile[0, AGE_MIN] == 45
+
+
+def test_more_changes_than_a_refresh_may_read_are_left_to_the_one_who_writes_anew(
+    background: psycopg.Connection[Any],
+) -> None:
+    with pytest.raises(TooManyChanges, match="More than 9 people changed at once"):
+        FreshChanges(max_changes=9).applied(background, load(background, None), thorough=True)
 
 
 def test_an_update_moves_updated_at_by_itself(connection: psycopg.Connection[Any]) -> None:
@@ -109,5 +155,33 @@ def test_the_latest_likes_of_everybody_are_loaded(
     interact(connection, 1, [2, 4, 6], "like")
     interact(connection, 3, 2, "superlike")
     interact(connection, 5, 2, "pass")
-    likes = load(background, nobody).recent_likes
-    assert likes.of(np.array([1, 3, 5, 99]), 2, but=4).tolist() == [[6, -1, 2], [2, -1, -1], [-1] * 3, [-1] * 3]
+    likes = load(background, None).recent_likes
+    assert likes.of(ASKED, 2, but=4).tolist() == [[6, -1, 2], [2, -1, -1], [-1] * 3, [-1] * 3]
+
+
+@pytest.mark.parametrize("update", [refresh, advanced], ids=["in place", "written anew"])
+def test_likes_recorded_since_are_brought_by_an_update(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any], update: Any
+) -> None:
+    interact(connection, 1, [2, 4], "like")
+    snapshot = load(background, None)
+    interact(connection, 3, 8, "like")
+    connection.execute(
+        "insert into duet.interactions (event_id, actor_id, target_id, kind, occurred_at)"
+        " values (gen_random_uuid(), 1, 10, 'superlike', now())"
+    )
+    connection.commit()
+    likes = update(background, snapshot).recent_likes
+    assert likes.of(ASKED, 3, but=-1).tolist() == [[10, 4, 2, -1], [8, -1, -1, -1], [-1] * 4, [-1] * 4]
+
+
+def test_likes_read_in_blocks_are_those_read_at_once(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
+) -> None:
+    rng = np.random.default_rng(4)
+    for actor in range(1, 6):
+        interact(connection, actor, [int(target) for target in rng.choice(np.arange(6, 11), 40)], "like")
+    whole, blocks = everybody(background), everybody(background, block_likes=3)
+    assert whole.user_ids.tolist() == [1, 2, 3, 4, 5]
+    assert (whole.liked >= 0).all()
+    assert np.array_equal(whole.liked, blocks.liked)

@@ -13,6 +13,7 @@ from feature_repo.store import apply_catalogue, materialize, open_feature_store
 from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from serving.errors import FeaturesUnavailable
 from serving.stored_people import StoredPeople
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
@@ -57,13 +58,20 @@ def test_people_come_from_the_online_store(
     assert len(stored.one(3)) == 0
     assert stored.many(np.array([1, 2, 3])).user_ids.tolist() == [1, 2]
     assert len(stored.many(np.empty(0, np.int64))) == 0
-    assert stored.problem is None
 
 
-def test_without_redis_everybody_is_unknown_and_the_reason_is_kept(
+def test_until_when_the_store_was_filled_is_known_as_soon_as_it_is(
+    filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock
+) -> None:
+    stored = StoredPeople(settings, endpoints, clock)
+    assert stored.filled_at() == filled + timedelta(hours=1)
+    materialize(open_feature_store(settings, endpoints), filled + timedelta(hours=2))
+    assert stored.filled_at() == filled + timedelta(hours=2)
+
+
+def test_without_redis_the_reason_is_said(
     filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock
 ) -> None:
     stored = StoredPeople(settings, replace(endpoints, redis_url="redis://127.0.0.1:9/0"), clock)
-    assert len(stored.many(np.array([1, 2]))) == 0
-    assert stored.problem is not None
-    assert "cannot be read" in stored.problem
+    with pytest.raises(FeaturesUnavailable, match="cannot be read"):
+        stored.many(np.array([1, 2]))

@@ -1,20 +1,14 @@
 import asyncio
 import time
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from feature_repo.people import People
-from feature_repo.population import Population
 from infra.clock import FixedClock, SystemClock
-from infra.metrics import serving_metrics
 from serving.errors import FeaturesUnavailable
 from serving.features import FIRST_PAUSE_S, OnlineFeatures
-from serving.population_source import Snapshot
 from serving.recent_likes import RecentLikes
-from serving.snapshot import RELOAD_EVERY, SnapshotKeeper
-from tests.serving_fakes import people_of, person
 
 
 def test_one_person_is_read_off_the_event_loop() -> None:
@@ -57,88 +51,6 @@ def test_a_store_that_does_not_answer_is_not_waited_for() -> None:
     features.close()
 
 
-def snapshot_of(*user_ids: int) -> Snapshot:
-    population = Population.build(people_of([person(user_id) for user_id in user_ids]))
-    return Snapshot(population, RecentLikes.nobody(), {}, datetime(2026, 6, 1, tzinfo=UTC), None)
-
-
-class Source:
-    """Counts loads and refreshes, and fails when told to."""
-
-    def __init__(self) -> None:
-        self.loads = self.refreshes = 0
-        self.refilled = self.down = False
-
-    def load(self) -> Snapshot:
-        self.loads += 1
-        if self.down:
-            raise ConnectionError("postgresql://duet:hunter2@db")
-        return snapshot_of(1, 2)
-
-    def refresh(self, snapshot: Snapshot) -> tuple[Snapshot, bool]:
-        self.refreshes += 1
-        if self.down:
-            raise ConnectionError("gone")
-        return snapshot, self.refilled
-
-
-def keeper_of(source: Source, clock: FixedClock) -> SnapshotKeeper:
-    return SnapshotKeeper(
-        load=source.load, refresh=source.refresh, refresh_s=60, clock=clock, metrics=serving_metrics()
-    )
-
-
-def test_the_population_is_loaded_once_and_then_refreshed(clock: FixedClock) -> None:
-    source = Source()
-    keeper = keeper_of(source, clock)
-    for _ in range(3):
-        asyncio.run(keeper.step())
-    assert (source.loads, source.refreshes) == (1, 2)
-    assert keeper.current is not None
-    clock.advance(5)
-    assert keeper.age_s() == 5
-
-
-def test_a_refilled_online_store_is_read_again_now_and_next_time(clock: FixedClock) -> None:
-    source = Source()
-    keeper = keeper_of(source, clock)
-    asyncio.run(keeper.step())
-    source.refilled = True
-    asyncio.run(keeper.step())
-    source.refilled = False
-    asyncio.run(keeper.step())
-    asyncio.run(keeper.step())
-    assert (source.loads, source.refreshes) == (3, 2)
-
-
-def test_now_and_then_everybody_is_read_again(clock: FixedClock) -> None:
-    source = Source()
-    keeper = keeper_of(source, clock)
-    for _ in range(RELOAD_EVERY + 2):
-        asyncio.run(keeper.step())
-    assert source.loads == 2
-
-
-def test_a_failed_refresh_keeps_what_is_there_and_says_so_without_secrets(clock: FixedClock) -> None:
-    source = Source()
-    keeper = keeper_of(source, clock)
-    source.down = True
-    asyncio.run(keeper.step())
-    assert keeper.current is None
-    assert keeper.tried.is_set()
-    assert keeper.age_s() is None
-    source.down = False
-    asyncio.run(keeper.step())
-    source.down = True
-    asyncio.run(keeper.step())
-    assert keeper.current is not None
-    assert keeper.problem is not None
-    assert "hunter2" not in keeper.problem
-    source.down = False
-    asyncio.run(keeper.step())
-    assert keeper.problem is None
-
-
 def test_recent_likes_of_people_without_any_are_filled_up() -> None:
     likes = RecentLikes.build([(2, [9, 8, 7]), (5, [])])
     assert likes.of(np.array([5, 2, 3]), 2, but=1).tolist() == [[-1] * 3, [9, 8, -1], [-1] * 3]
@@ -151,3 +63,14 @@ def test_a_recent_like_of_the_one_who_asks_leaves_the_comparison_as_it_was() -> 
     for last in (1, 2, 3, 20):
         kept = [ids[ids >= 0].tolist() for likes in (before, after) for ids in likes.of(two, last, but=1)]
         assert kept == [[9, 8, 7][:last]] * 2
+
+
+def test_changed_likes_count_before_those_that_were_loaded() -> None:
+    likes = RecentLikes.build([(2, [9, 8]), (5, [7])]).upsert(RecentLikes.build([(3, [1])]))
+    likes = likes.upsert(RecentLikes.build([(2, [6, 9, 8]), (3, [])]))
+    asked = np.array([2, 3, 4, 5])
+    expected = [[6, 9, 8], [-1] * 3, [-1] * 3, [7, -1, -1]]
+    assert likes.latest(asked, 3).tolist() == expected
+    assert likes.aligned(asked).latest(asked, 3).tolist() == expected
+    assert likes.aligned(asked).liked.dtype == np.int32
+    assert RecentLikes.build([(1, [2**40])]).aligned(asked).liked.dtype == np.int64

@@ -1,0 +1,84 @@
+"""Brings a snapshot up to date in place: the few who changed since it was read, every few seconds.
+
+Each look goes back further than the last one, because a slow transaction becomes visible late; what was applied is
+remembered, so that the overlap costs little. Work comes in small steps, because it shares the interpreter with
+requests. Whatever is more than a small part of the people is left to the process that writes the snapshot anew.
+"""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+
+from feature_repo.people import People
+from serving import stored_likes
+from serving.errors import TooManyChanges
+from serving.population_source import OVERLAP, Snapshot, instant, with_people
+
+SHORT_OVERLAP: Final = timedelta(seconds=15)
+"""How far an ordinary look goes back; a thorough one goes back by OVERLAP."""
+MAX_CHANGES: Final = 10_000
+_MAX_SEEN: Final = 200_000
+_STEP: Final = 200
+_CHANGED = b"SELECT user_id, updated_at FROM duet.users WHERE updated_at > %s LIMIT %s"
+
+
+class FreshChanges:
+    """Applies changes to one line of snapshots, each made from the one before."""
+
+    def __init__(self, max_changes: int = MAX_CHANGES) -> None:
+        self._max_changes = max_changes
+        self._base: People | None = None
+        self._people = _Looks(_CHANGED)
+        self._likes = _Looks(stored_likes.ACTORS)
+
+    def applied(self, connection: psycopg.Connection[Any], snapshot: Snapshot, *, thorough: bool) -> Snapshot:
+        """Return the snapshot as of now; raises TooManyChanges, and whatever psycopg raises."""
+        if snapshot.population.base is not self._base:
+            self._base, thorough = snapshot.population.base, True
+            self._people, self._likes = _Looks(_CHANGED), _Looks(stored_likes.ACTORS)
+        if snapshot.read_at is None:
+            raise TooManyChanges("It is not known when the people in memory were read: they are read anew.")
+        since = snapshot.read_at - (OVERLAP if thorough else SHORT_OVERLAP)
+        read_at, slots = instant(connection)
+        changed = self._bounded(self._people.look(connection, since))
+        actors = self._bounded(self._likes.look(connection, since))
+        population, likes = snapshot.population, snapshot.recent_likes
+        if changed:
+            ids = np.array(sorted(changed), dtype=np.int64)
+            actors |= set(ids[population.positions(ids) < 0].tolist())  # they came, or were hidden when it was written
+            population = with_people(connection, population, ids, slots, _STEP)
+        likes = likes.upsert(stored_likes.of(connection, sorted(actors), _STEP))
+        self._people.accept(thorough=thorough)
+        self._likes.accept(thorough=thorough)
+        return replace(snapshot, population=population, recent_likes=likes, slots=slots, read_at=read_at)
+
+    def _bounded(self, ids: set[int]) -> set[int]:
+        if len(ids) > self._max_changes:
+            raise TooManyChanges(f"More than {self._max_changes} people changed at once: all are written anew.")
+        return ids
+
+
+class _Looks:
+    """What was seen in a table by (id, instant), and which of that is applied already."""
+
+    def __init__(self, statement: bytes) -> None:
+        self._statement = statement
+        self._applied: dict[int, datetime] = {}
+        self._seen: dict[int, datetime] = {}
+
+    def look(self, connection: psycopg.Connection[Any], since: datetime) -> set[int]:
+        self._seen = {}
+        with connection.cursor(binary=True) as cursor:
+            cursor.execute(self._statement, (since, _MAX_SEEN))
+            while rows := cursor.fetchmany(_STEP):  # one large fetch would keep the interpreter from requests
+                self._seen.update(rows)
+        if len(self._seen) >= _MAX_SEEN:
+            raise TooManyChanges(f"{_MAX_SEEN} people or more changed at once: all are written anew.")
+        return {user_id for user_id, at in self._seen.items() if self._applied.get(user_id) != at}
+
+    def accept(self, *, thorough: bool) -> None:
+        # A thorough look saw all that a later one may see again, so older ones are forgotten.
+        self._applied = self._seen if thorough else self._applied | self._seen

@@ -1,0 +1,94 @@
+"""Writes the next generation of the snapshot, in a process of its own: `python -m serving.snapshot_build`.
+
+A worker starts it and tells it the settings and servers in one line on its standard input; the right to write comes
+as an inherited file. It has low priority and its own memory, so requests feel neither its sorting nor its copies. When
+its standard input ends, its worker is gone, and it ends too.
+"""
+
+import os
+import sys
+import threading
+from typing import Any
+
+import psycopg
+import structlog
+
+from infra import postgres
+from infra.clock import Clock, SystemClock
+from infra.endpoints import Endpoints
+from infra.logging import configure_logging
+from infra.settings import Settings
+from infra.telemetry import disable_telemetry
+from infra.urls import libpq_url
+from serving.errors import FeaturesUnavailable, UnusableGeneration
+from serving.generations import Generation, Generations, source_of
+from serving.population_source import Snapshot, StoredFeatures, advanced, load
+from serving.stored_people import StoredPeople
+
+STATEMENT_S = 600.0
+_LOWEST_PRIORITY = 19
+_log = structlog.get_logger(__name__)
+
+
+def build(generations: Generations, connection: psycopg.Connection[Any], stored: StoredFeatures, clock: Clock) -> int:
+    """Write the next generation and return its number; only for the holder of the lock.
+
+    Features are read again when the online store was filled since; otherwise only what changed is.
+    """
+    last = _last(generations)
+    snapshot, problem = _read(last, connection, stored)
+    number = generations.write(snapshot, at=clock.now(), problem=problem)
+    _log.info("snapshot_written", generation=number, people=len(snapshot.population), problem=problem)
+    return number
+
+
+def _last(generations: Generations) -> Generation | None:
+    try:
+        return generations.newest()
+    except UnusableGeneration as error:
+        _log.warning("snapshot_refused", reason=str(error))
+        return None
+
+
+def _read(
+    last: Generation | None, connection: psycopg.Connection[Any], stored: StoredFeatures
+) -> tuple[Snapshot, str | None]:
+    try:
+        if last is None or last.problem is not None or stored.filled_at() != last.snapshot.filled_at:
+            return load(connection, stored), None
+    except FeaturesUnavailable as error:
+        # Features as they were are better than none, and none are better than nobody.
+        return load(connection, None) if last is None else advanced(connection, last.snapshot), str(error)
+    return advanced(connection, last.snapshot), None
+
+
+def main() -> None:
+    """Build once, as told on standard input."""
+    disable_telemetry()
+    settings = Settings.model_validate_json(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    configure_logging(settings)
+    os.nice(_LOWEST_PRIORITY)
+    if settings.database_url is None or settings.redis_url is None:
+        raise SystemExit("The settings name no database or no Redis: this is started by a worker, not by hand.")
+    endpoints = Endpoints(
+        libpq_url(settings.database_url.get_secret_value()), settings.redis_url.get_secret_value(), None
+    )
+    clock = SystemClock()
+    generations = Generations(settings.data_dir / "snapshot", source_of(settings, endpoints))
+    with postgres.connect(
+        endpoints.database_url,
+        autocommit=True,
+        statement_timeout_s=STATEMENT_S,
+        application_name="duet-serving-snapshot",
+    ) as connection:
+        build(generations, connection, StoredPeople(settings, endpoints, clock), clock)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Reads each person's latest likes from Postgres: of everybody in one stream, or of those who liked somebody since.
+
+The stream is sorted and cut in blocks, so memory is bounded by the people and not by the likes.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from feature_repo.packed_copy import copy_out, micros_of, record, scalar
+from serving.recent_likes import KEPT, RecentLikes
+
+Int64 = NDArray[np.int64]
+BLOCK_LIKES: Final = 4_000_000
+
+# The kinds are written out, so that the partial indexes on new likes and on answers can be used.
+_ALL = sql.SQL("SELECT actor_id, target_id, occurred_at FROM duet.interactions WHERE kind IN ('like', 'superlike')")
+_RECORD = record(scalar("actor_id", "int8"), scalar("target_id", "int8"), scalar("occurred_at", "timestamptz"))
+ACTORS: Final = b"""
+    SELECT actor_id, max(recorded_at) FROM duet.interactions
+    WHERE recorded_at > %s AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %s
+"""
+"""Who liked somebody, and the newest record of that; takes the instant to look back to, and how many at most."""
+_LATEST = b"""
+    SELECT actor_id, ARRAY(
+        SELECT target_id FROM duet.interactions i WHERE i.actor_id = asked.actor_id AND kind IN ('like', 'superlike')
+        ORDER BY occurred_at DESC, target_id LIMIT %s
+    ) FROM unnest(%s::bigint[]) AS asked (actor_id) ORDER BY actor_id
+"""
+
+
+def everybody(connection: psycopg.Connection[Any], *, block_likes: int = BLOCK_LIKES) -> RecentLikes:
+    """Read the latest likes of everybody who ever liked somebody, in one pass over the table."""
+    kept = (np.empty(0, np.int64),) * 3
+    with connection.cursor() as cursor:
+        for block in _blocks(cursor, block_likes):
+            kept = _latest(*(np.concatenate(pair) for pair in zip(kept, block, strict=True)))
+    actors, targets, _ = kept
+    user_ids, first = np.unique(actors, return_index=True)
+    table = np.full((len(user_ids), KEPT), -1, dtype=np.int64)
+    lengths = np.diff(np.append(first, len(actors)))
+    rows = np.repeat(np.arange(len(user_ids)), lengths)
+    table[rows, np.arange(len(actors)) - np.repeat(first, lengths)] = targets
+    return RecentLikes(user_ids, table)
+
+
+def actors_since(connection: psycopg.Connection[Any], since: datetime, limit: int) -> Int64:
+    """Return up to `limit` people who liked somebody, as recorded after `since`."""
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(ACTORS, (since, limit)).fetchall()
+    return np.array([actor for actor, _ in rows], dtype=np.int64)
+
+
+def of(connection: psycopg.Connection[Any], user_ids: Sequence[int], step: int = 5_000) -> RecentLikes:
+    """Read the latest likes of these people, `step` at a time; those without any are in the answer too."""
+    found: list[tuple[int, Sequence[int]]] = []
+    with connection.cursor(binary=True) as cursor:
+        for start in range(0, len(user_ids), step):
+            found += cursor.execute(_LATEST, (KEPT, list(user_ids[start : start + step]))).fetchall()
+    return RecentLikes.build(sorted(found))
+
+
+def _blocks(cursor: psycopg.Cursor[Any], block_likes: int) -> Iterator[tuple[Int64, Int64, Int64]]:
+    parts: list[tuple[Int64, Int64, Int64]] = []
+    n = 0
+    for records in copy_out(cursor, sql.Composed([_ALL]), _RECORD):
+        parts.append(
+            (
+                records["actor_id"].astype(np.int64),
+                records["target_id"].astype(np.int64),
+                micros_of(records, "occurred_at"),
+            )
+        )
+        n += len(records)
+        if n >= block_likes:
+            yield tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
+            parts, n = [], 0
+    if parts:
+        yield tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
+
+
+def _latest(actors: Int64, targets: Int64, at: Int64) -> tuple[Int64, Int64, Int64]:
+    """Keep the latest KEPT likes of each actor, sorted by actor, latest first, ties by target."""
+    order = np.lexsort((targets, -at, actors))
+    actors = actors[order]
+    first = np.flatnonzero(np.append(True, actors[1:] != actors[:-1])) if len(actors) else np.empty(0, np.int64)
+    place = np.arange(len(actors)) - np.repeat(first, np.diff(np.append(first, len(actors))))
+    kept = order[place < KEPT]
+    return actors[place < KEPT], targets[kept], at[kept]

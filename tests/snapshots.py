@@ -1,0 +1,26 @@
+"""Snapshots of a few people for tests: in memory, and as generations on disk."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from feature_repo.population import Population
+from serving.generations import Generations
+from serving.population_source import Snapshot
+from serving.recent_likes import RecentLikes
+from tests.serving_fakes import people_of, person
+
+AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def snapshot_of(*user_ids: int, filled_at: datetime | None = None) -> Snapshot:
+    """People with these ids, each of whom liked the first of them."""
+    population = Population.build(people_of([person(user_id) for user_id in user_ids]))
+    likes = RecentLikes.build([(user_id, [user_ids[0]]) for user_id in user_ids])
+    return Snapshot(population, likes.aligned(np.array(user_ids)), {"height": 3}, AT, filled_at)
+
+
+def generations_in(root: Path, source: str = "here") -> Generations:
+    """Generations below a folder of the test."""
+    return Generations(root / "snapshot", source)
