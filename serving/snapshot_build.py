@@ -86,7 +86,9 @@ def main() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a thread that holds its lock keeps the interpreter from ending.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
     os._exit(1)
 
 

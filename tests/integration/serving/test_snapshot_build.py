@@ -1,0 +1,195 @@
+"""The process that writes the snapshot, on real Postgres and Redis, and keepers that map what it wrote."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import psycopg
+import pytest
+import redis
+
+from feature_repo.layout import ACTIVITY, PROFILE, VIEWS
+from feature_repo.store import apply_catalogue, materialize, open_feature_store
+from infra.clock import SystemClock
+from infra.endpoints import Endpoints
+from infra.metrics import serving_metrics
+from infra.postgres import connect
+from infra.settings import Settings
+from serving.build_process import BuildProcess
+from serving.errors import BuildFailed
+from serving.fresh_changes import FreshChanges
+from serving.generations import Generation, Generations, source_of
+from serving.population_source import Snapshot
+from serving.snapshot import SnapshotKeeper
+from serving.stored_people import StoredPeople
+from tests.serving_world import insert_people, insert_person, interact
+
+LIKES_SENT = ACTIVITY.index("likes_sent_7d")
+AGE_MIN = PROFILE.index("age_min")
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A Feast project of this test's own."""
+    features = settings.features.model_copy(update={"project": f"people_{uuid4().hex}"})
+    return settings.model_copy(update={"features": features})
+
+
+@pytest.fixture
+def generations(settings: Settings, endpoints: Endpoints) -> Generations:
+    return Generations(settings.data_dir / "snapshot", source_of(settings, endpoints))
+
+
+@pytest.fixture
+def builds(settings: Settings, endpoints: Endpoints, generations: Generations) -> Iterator[BuildProcess]:
+    process = BuildProcess(settings, endpoints, generations)
+    yield process
+    process.close()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def built(builds: BuildProcess, generations: Generations) -> Generation:
+    assert builds.start()
+    until(lambda: not builds.running())
+    newest = generations.newest()
+    assert newest is not None
+    return newest
+
+
+def fill(connection: psycopg.Connection[Any], settings: Settings, endpoints: Endpoints, likes_sent: float) -> None:
+    """Put features of person 2 into the online store."""
+    now = SystemClock().now()
+    for layout in VIEWS:
+        values = layout.default_row.copy()
+        if layout is ACTIVITY:
+            values[LIKES_SENT] = likes_sent
+        connection.execute(
+            psycopg.sql.SQL("insert into features.{} (user_id, event_timestamp, values) values (2, %s, %s)").format(
+                psycopg.sql.Identifier(layout.name)
+            ),
+            (now, values.tolist()),
+        )
+    connection.commit()
+    materialize(open_feature_store(settings, endpoints), SystemClock().now())
+
+
+def one(snapshot: Snapshot | None, user_id: int) -> Any:
+    assert snapshot is not None
+    position = snapshot.population.positions([user_id])
+    return snapshot.population.rows(position[position >= 0])
+
+
+def test_generations_follow_postgres_and_the_online_store(
+    connection: psycopg.Connection[Any],
+    redis_client: redis.Redis,
+    settings: Settings,
+    endpoints: Endpoints,
+    generations: Generations,
+    builds: BuildProcess,
+) -> None:
+    insert_people(connection, 6)
+    interact(connection, 1, [2, 4])
+    first = built(builds, generations)
+    assert first.problem is not None  # there is no catalogue yet
+    assert len(first.snapshot.population) == 6
+
+    apply_catalogue(open_feature_store(settings, endpoints))
+    fill(connection, settings, endpoints, likes_sent=9)
+    second = built(builds, generations)
+    assert second.problem is None
+    assert second.snapshot.filled_at is not None
+    assert one(second.snapshot, 2).activity[0, LIKES_SENT] == 9
+
+    connection.execute("update duet.users set age_min = 44 where user_id = 2")
+    connection.execute("update duet.users set visible = false where user_id = 3")
+    connection.execute("delete from duet.users where user_id = 6")
+    interact(connection, 5, 2)
+    third = built(builds, generations).snapshot
+    assert one(third, 2).profile[0, AGE_MIN] == 44
+    assert one(third, 2).activity[0, LIKES_SENT] == 9
+    assert third.population.base.user_ids.tolist() == [1, 2, 4, 5]
+    assert third.recent_likes.latest(np.array([1, 5]), 2).tolist() == [[4, 2], [2, -1]]
+
+    fill(connection, settings, endpoints, likes_sent=11)
+    assert one(built(builds, generations).snapshot, 2).activity[0, LIKES_SENT] == 11
+
+
+def test_a_builder_that_is_killed_or_left_alone_frees_its_right_and_leaves_nothing_to_read(
+    connection: psycopg.Connection[Any],
+    settings: Settings,
+    endpoints: Endpoints,
+    generations: Generations,
+    builds: BuildProcess,
+) -> None:
+    insert_people(connection, 6)
+    other = BuildProcess(settings, endpoints, generations)
+    assert builds.start()
+    assert not other.start()
+    process = builds._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(BuildFailed, match="status -9"):
+        until(lambda: not builds.running())
+    assert generations.numbers() == []
+
+    assert other.start()
+    orphan = other._process
+    assert orphan is not None
+    assert orphan.stdin is not None
+    orphan.stdin.close()  # as the kernel does when the worker dies
+    with pytest.raises(BuildFailed, match="status 1"):
+        until(lambda: not other.running())
+    assert generations.numbers() == []
+    assert len(built(builds, generations).snapshot.population) == 6
+
+
+def test_two_keepers_share_one_generation_and_both_follow_changes(
+    connection: psycopg.Connection[Any], settings: Settings, endpoints: Endpoints, generations: Generations
+) -> None:
+    insert_people(connection, 8)
+
+    def keeper() -> SnapshotKeeper:
+        changes = FreshChanges()
+
+        def refresh(snapshot: Snapshot, *, thorough: bool) -> Snapshot:
+            with connect(endpoints.database_url, autocommit=True) as own:
+                return changes.applied(own, snapshot, thorough=thorough)
+
+        return SnapshotKeeper(
+            generations=generations,
+            builds=BuildProcess(settings, endpoints, generations),
+            refresh=refresh,
+            filled_at=StoredPeople(settings, endpoints, SystemClock()).filled_at,
+            settings=settings.serving,
+            clock=SystemClock(),
+            metrics=serving_metrics(),
+        )
+
+    async def live() -> None:
+        keepers = [keeper(), keeper()]
+        await asyncio.gather(*(each.step() for each in keepers))
+        assert generations.numbers() == [1]
+        insert_person(connection, 77)
+        connection.execute("update duet.users set visible = false where user_id = 3")
+        connection.execute("update duet.users set age_min = 44 where user_id = 2")
+        connection.commit()
+        await asyncio.gather(*(each.step() for each in keepers))
+        for each in keepers:
+            assert len(one(each.current, 77)) == 1
+            assert len(one(each.current, 3)) == 0
+            assert one(each.current, 2).profile[0, AGE_MIN] == 44
+            each.close()
+
+    asyncio.run(live())
