@@ -1,4 +1,4 @@
-"""The commands that the pipelines add to `duet`: import, train, evaluate.
+"""The commands that the pipelines add to `duet`: import, train, evaluate, bench.
 
 Nothing heavy is imported here; each command loads what it needs when it runs.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.bench.commands import register_bench
 from pipelines.ingest.commands import register_import
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Protocol(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add this package's commands to the `duet` command."""
     register_import(app)
+    register_bench(app)
     app.command("train", epilog="Example: duet train --job train_ranker --set ranker.max_depth=6")(train)
     app.command("evaluate", epilog="Example: duet evaluate --protocol met")(evaluate)
 

@@ -73,4 +73,4 @@ def exponent(smallest: tuple[int, float], largest: tuple[int, float]) -> float:
 
 def log_linear(n: int, cost: float, more: int) -> float:
     """Return what a cost at size n would be at size `more`, if it grew like n log n."""
-    return cost * (more * np.log(more)) / (n * np.log(n))
+    return cost * float(more * np.log(more)) / float(n * np.log(n))

@@ -50,9 +50,7 @@ class Filled:
     until: datetime
 
 
-def fill(
-    settings: Settings, endpoints: Endpoints, steps: Steps, clock: Clock, *, parameters: dict[str, Any]
-) -> Filled:
+def fill(settings: Settings, endpoints: Endpoints, steps: Steps, clock: Clock, *, parameters: dict[str, Any]) -> Filled:
     """Fill empty databases with the world of these parameters of `World.generate`."""
     with connect(endpoints.database_url) as connection:
         with steps.step("people and interactions into Postgres") as advance:
@@ -68,7 +66,9 @@ def fill(
             taken = next(iter(snapshots(events, [pd.Timestamp(until)])))
         now = pd.Timestamp(clock.now())
         with steps.step("feature rows into Postgres") as advance:
-            for done, (view, values) in enumerate((("user_profile", rows.profile), ("user_attributes", rows.attributes))):
+            for done, (view, values) in enumerate(
+                (("user_profile", rows.profile), ("user_attributes", rows.attributes))
+            ):
                 advance(done, 3)
                 append_changes(connection, view, rows.user_ids, rows.at_us, values, now=now)
             advance(2, 3)

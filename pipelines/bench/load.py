@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,16 +24,28 @@ _LAST_ANSWERS_S = 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """What to do: a closed loop of `concurrency` unless `rate` (per second) is given; people are asked for in order."""
+    """What to do: a closed loop of `concurrency`, or an open one of phases (rate per second, seconds).
+
+    People are asked for in order, over and over. What is sent during the warm-up does not count.
+    """
 
     host: str
     port: int
     user_ids: list[int]
-    seconds: float
+    seconds: float = 0.0
     concurrency: int = 1
-    rate: float | None = None
+    phases: list[tuple[float, float]] | None = None
     limit: int = 20
     warmup_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """When the last byte came (monotonic seconds), the status (0 when the connection broke) and the body."""
+
+    done_s: float
+    status: int
+    body: bytes
 
 
 @dataclass
@@ -52,7 +65,7 @@ class Seen:
     problems: Counter[str] = field(default_factory=Counter)
     short: list[int] = field(default_factory=list)
     cached: int = 0
-    releases: Counter[str] = field(default_factory=Counter)
+    release_since_s: dict[str, float] = field(default_factory=dict)
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     client_cpu_s: float = 0.0
 
@@ -60,16 +73,16 @@ class Seen:
     def parse(cls, text: str) -> "Seen":
         """Read what a load process printed."""
         found = json.loads(text)
-        for name in ("statuses", "problems", "releases"):
+        for name in ("statuses", "problems"):
             found[name] = Counter(found[name])
         return cls(**found)
 
-    def note(self, due_s: float, done_s: float, status: int, body: bytes, user_id: int, limit: int) -> None:
+    def note(self, due_s: float, answer: Answer, user_id: int, limit: int) -> None:
         """Check one answer and keep it."""
         self.due_s.append(due_s)
-        self.latency_ms.append((done_s - due_s) * 1e3)
-        self.statuses[str(status)] += 1
-        problem = self._problem(status, body, user_id, limit)
+        self.latency_ms.append((answer.done_s - due_s) * 1e3)
+        self.statuses[str(answer.status)] += 1
+        problem = self._problem(answer.status, answer.body, user_id, limit)
         self.good.append(problem is None)
         if problem is not None:
             self.problems[problem] += 1
@@ -92,7 +105,7 @@ class Seen:
         for stage, milliseconds in answer["timings_ms"].items():
             self.stages_ms.setdefault(stage, []).append(milliseconds)
         self.cached += bool(answer.get("cached", False))
-        self.releases[str(answer["release"])] += 1
+        self.release_since_s.setdefault(str(answer["release"]), time.monotonic())
         return None
 
 
@@ -109,7 +122,8 @@ class _Load:
 
     async def run(self) -> Seen:
         job = self._job
-        n_first = job.concurrency if job.rate is None else min(_MAX_CONNECTIONS, max(32, int(job.rate / 4)))
+        highest = max((rate for rate, _ in job.phases or ()), default=0.0)
+        n_first = job.concurrency if job.phases is None else min(_MAX_CONNECTIONS, max(32, int(highest / 4)))
         self._free = [await connect(job.host, job.port) for _ in range(n_first)]
         self._opened = n_first
         # What the driver itself keeps must not be walked again and again while it measures.
@@ -118,15 +132,16 @@ class _Load:
         gc.disable()
         began = time.monotonic()
         self._measuring_from = began + job.warmup_s
-        until = self._measuring_from + job.seconds
+        seconds = job.seconds if job.phases is None else sum(seconds for _, seconds in job.phases)
+        until = self._measuring_from + seconds
         cpu = time.process_time()
         self._seen.began_s = self._measuring_from
-        if job.rate is None:
+        if job.phases is None:
             await self._closed(until)
         else:
-            await self._open(began, until, job.rate)
-        self._seen.ended_s = max(until, time.monotonic() if job.rate is None else until)
-        share = job.seconds / (job.seconds + job.warmup_s)
+            await self._open(began, job.phases)
+        self._seen.ended_s = until
+        share = seconds / (seconds + job.warmup_s)
         self._seen.client_cpu_s = (time.process_time() - cpu) * share
         for connection in self._free:
             connection.close()
@@ -147,7 +162,7 @@ class _Load:
             user_id, request = self._request()
 
             def done(status: int, body: bytes, at: float) -> None:
-                self._note(now, at, status, body, user_id)
+                self._note(now, Answer(at, status, body), user_id)
                 if status:
                     ask(connection)
                 else:
@@ -170,25 +185,19 @@ class _Load:
             ask(connection)
         await finished
 
-    async def _open(self, began: float, until: float, rate: float) -> None:
-        number = 0
-        gap = 1.0 / rate
-        while (due := began + number * gap) < until:
+    async def _open(self, began: float, phases: list[tuple[float, float]]) -> None:
+        for due in arrivals(began, [(phases[0][0], self._job.warmup_s), *phases]):
             wait = due - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            now = time.monotonic()
-            while began + number * gap <= now and began + number * gap < until:
-                self._arrive(began + number * gap)
-                number += 1
+            self._arrive(due)
         last = time.monotonic() + _LAST_ANSWERS_S
-        while (self._under_way or self._waiting) and time.monotonic() < last:
+        while (self._under_way or self._waiting) and time.monotonic() < last:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
         for due in self._waiting:
-            self._note(due, time.monotonic(), 0, b"", 0)
-        lost = self._under_way
-        if lost:
-            self._seen.problems["no answer"] += lost
+            self._note(due, Answer(time.monotonic(), 0, b""), 0)
+        if self._under_way:
+            self._seen.problems["no answer"] += self._under_way
 
     def _arrive(self, due: float) -> None:
         while self._free:
@@ -209,7 +218,7 @@ class _Load:
         except OSError:
             self._opened -= 1
             if self._waiting:
-                self._note(self._waiting.popleft(), time.monotonic(), 0, b"", 0)
+                self._note(self._waiting.popleft(), Answer(time.monotonic(), 0, b""), 0)
             return
         self._give_back(connection)
 
@@ -225,7 +234,7 @@ class _Load:
 
         def done(status: int, body: bytes, at: float) -> None:
             self._under_way -= 1
-            self._note(due, at, status, body, user_id)
+            self._note(due, Answer(at, status, body), user_id)
             if connection.is_open:
                 self._give_back(connection)
             else:
@@ -239,9 +248,17 @@ class _Load:
         self._next += 1
         return user_id, post(job.host, job.port, PATH, {"user_id": user_id, "limit": job.limit})
 
-    def _note(self, due: float, at: float, status: int, body: bytes, user_id: int) -> None:
+    def _note(self, due: float, answer: Answer, user_id: int) -> None:
         if due >= self._measuring_from:
-            self._seen.note(due, at, status, body, user_id, self._job.limit)
+            self._seen.note(due, answer, user_id, self._job.limit)
+
+
+def arrivals(began_s: float, phases: Sequence[tuple[float, float]]) -> Iterator[float]:
+    """Yield the instants at which requests are due: phases of (rate per second, seconds), one after the other."""
+    for per_second, seconds in phases:
+        for number in range(round(per_second * seconds)):
+            yield began_s + number / per_second
+        began_s += seconds
 
 
 def drive(job: Job) -> Seen:

@@ -144,9 +144,7 @@ def run_service(
 def memory_of(process: psutil.Process) -> Memory:
     """Return the memory of a process."""
     full = process.memory_full_info()
-    return Memory(
-        round(full.uss / _MB, 1), round((full.rss - full.uss) / _MB, 1), round(full.rss / _MB, 1)
-    )
+    return Memory(round(full.uss / _MB, 1), round((full.rss - full.uss) / _MB, 1), round(full.rss / _MB, 1))
 
 
 def _level(port: int, asker: int) -> int | None:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +53,11 @@ class BenchWorld:
     settings: Settings
     facts: dict[str, Any]
     reused: bool
+
+    @property
+    def until(self) -> datetime:
+        """Return the end of the world's history."""
+        return datetime.fromisoformat(str(self.facts["until"]))
 
     @property
     def people(self) -> People:
@@ -175,14 +180,14 @@ def _build(settings: Settings, endpoints: Endpoints, spec: WorldSpec, clock: Clo
 
 
 def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) -> dict[str, Any]:
+    import pandas as pd
+
     from pipelines.bench.factors import bench_embedding
     from pipelines.bench.releases import train_bench_ranker, write_release
     from pipelines.features.events import microseconds
     from pipelines.retrieval.config import EmbeddingConfig
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.dataset import confidence_matrix
-
-    import pandas as pd
 
     until_us = microseconds(pd.Timestamp(filled.until))
     t0_us = until_us - int(_RANKER_WINDOW.total_seconds()) * 1_000_000
