@@ -30,6 +30,7 @@ from registry.release import Release, load_release
 from registry.store import ModelRegistry
 from serving.access.door import Door
 from serving.build_process import BuildProcess
+from serving.errors import FeaturesUnavailable
 from serving.features import OnlineFeatures
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
@@ -38,7 +39,7 @@ from serving.impressions import ImpressionLog
 from serving.interactions import Interactions
 from serving.levels import ladder
 from serving.people_store import PostgresPeople
-from serving.population_source import Snapshot
+from serving.population_source import OVERLAP, Snapshot
 from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
@@ -50,6 +51,7 @@ from serving.trial import try_release
 
 _log = structlog.get_logger(__name__)
 _STATEMENT_S = 600.0
+_OPEN_S = 10.0
 
 
 class Runtime:
@@ -178,6 +180,7 @@ class Runtime:
             population=snapshot.population if snapshot else None,
             recent_likes=snapshot.recent_likes if snapshot else RecentLikes.nobody(),
             slots=snapshot.slots if snapshot else {},
+            since=snapshot.read_at - OVERLAP if snapshot and snapshot.read_at else None,
         )
 
     def problems(self) -> list[str]:
@@ -253,7 +256,11 @@ class Runtime:
 
     async def _settle(self) -> None:
         """Take everything loaded so far out of the garbage collector's sight: its pauses were the tail."""
+        # Feast's three seconds of imports go beside the release's, not beside the first requests.
+        opened = asyncio.get_running_loop().run_in_executor(None, self._stored.open)
         await self.releases.tried.wait()
+        with suppress(FeaturesUnavailable, TimeoutError):
+            await asyncio.wait_for(opened, _OPEN_S)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 50, 100)

@@ -32,6 +32,11 @@ class StoredPeople:
         self._store: FeatureStore | None = None
         self._reader: PersonReader | None = None
 
+    def open(self) -> None:
+        """Import Feast and open the store now, so that no request waits for it; raises FeaturesUnavailable."""
+        with self._reading():
+            self._opened()
+
     def one(self, user_id: int) -> People:
         """Return nobody or one person; raises whatever Feast raises."""
         return self._opened().read(user_id, self._at()) or People.empty()
