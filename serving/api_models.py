@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from serving.experiments.assignment import Variant
 from serving.reasons import Kind, Reason, Source
 
 MAX_USER_ID = 2**63 - 1
@@ -104,7 +105,9 @@ class Recommendations(_Answer):
 
     items: list[RecommendedPerson]
     release: str | None = Field(description="The release that answered; null without a model.", examples=["e3-i3-r2"])
-    variant: Literal["champion"] = Field(description="The arm of the experiment that answered.")
+    variant: Variant = Field(description="The arm of the experiment that answered.")
+    experiment: str | None = Field(description="The experiment that chose the arm; null while none is active.")
+    cached: bool = Field(description="Whether the list was made for an earlier answer, and only its safety anew.")
     order: Literal["ranker", "retrieval"] | None = Field(
         description="What `score` is: the ranker's reciprocal score, or the retrieval score where a release found that "
         "to order better; null below level 1.",

@@ -5,7 +5,7 @@ each of them and the safety check after any of them; the empty answer is not a s
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from serving.stages.ranking import rank
 from serving.stages.reranking import explore
 from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
 
-RANDOM_DRAW = 500
+RANDOM_DRAW: Final = 500
+LAST_SHARE: Final = 0.5
+"""Of all that is left, what level 3 may take: the rest is for the check of safety."""
 
 
 class Strategy(Protocol):
@@ -52,23 +54,18 @@ class FullLevel:
         """Run both stages on the release that the run captured."""
         release, population = _release(run), _population(run)
         serving = self.settings.serving
-        with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
+        async with run.timely(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
             factors = requester_factors(release, requester, run.at)
-        await breathe()
-        with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
+            await breathe()
             n = serving.n_candidates
             found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
-        await breathe()
-        with run.stage(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
+            await breathe()
             others = from_population(run, population, requester, max(n // 3, 1), self.rng)
             pool = pooled(population, {Source.RETRIEVAL.value: found, **others})
+            await breathe()
         with run.stage(Stage.FILTERING):
             pool = narrow_pool(requester, pool, run.request.filters, run.at)
-        if not run.remaining_s():
-            run.degrade(Stage.RANKING)
-            raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left to rank.")
-        await breathe()
-        with run.stage(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
+        async with run.timely(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
             ranked = await rank(
                 release,
                 requester,
@@ -95,6 +92,9 @@ class ContentLevel:
         """Order the population's candidates by how close their profiles are."""
         population = _population(run)
         serving = self.settings.serving
+        if not run.safety_s():
+            raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left for anything.")
+        # It computes a millisecond or two, which may come out of what is kept back for safety.
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
             pool = pooled(population, from_population(run, population, requester, serving.n_candidates, self.rng))
         await breathe()
@@ -119,7 +119,8 @@ class RandomLevel:
     async def rank(self, run: Run, requester: Requester) -> Ranked:
         """Draw visible people, keep the eligible, shuffle them."""
         with run.stage(Stage.RETRIEVAL):
-            rows = await self.people.some_visible(float(self.rng.random()), RANDOM_DRAW, run.safety_s())
+            share = float(self.rng.random())
+            rows = await self.people.some_visible(share, RANDOM_DRAW, run.safety_s() * LAST_SHARE)
         with run.stage(Stage.FILTERING):
             drawn = People.build(rows.columns["user_id"], profile=profile_vectors(rows.columns))
             n = len(drawn)

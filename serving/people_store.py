@@ -7,6 +7,7 @@ EligibilityUnknown: the caller then shows nobody.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -51,11 +52,13 @@ WITH mine AS MATERIALIZED (
     WHERE kind = ANY(%(decisions)s) ORDER BY target_id, occurred_at DESC
 ), recent AS (
     SELECT * FROM latest ORDER BY occurred_at DESC LIMIT %(fold_in)s
+), apart AS MATERIALIZED (
+    SELECT actor_id FROM duet.interactions WHERE target_id = %(user_id)s AND kind IN ('block', 'report')
 ){waiting}
-SELECT {profile}, u.attributes,{pending}
+SELECT {profile}, u.attributes, u.updated_at,{pending}
+    (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart) AS version,
     ARRAY(SELECT DISTINCT target_id FROM mine WHERE kind = ANY(%(ending)s)) AS decided,
-    ARRAY(SELECT DISTINCT actor_id FROM duet.interactions
-          WHERE target_id = %(user_id)s AND kind IN ('block', 'report')) AS separated_by,
+    ARRAY(SELECT actor_id FROM apart) AS separated_by,
     ARRAY(SELECT target_id FROM recent WHERE kind = ANY(%(likes)s) ORDER BY occurred_at DESC) AS liked,
     ARRAY(SELECT target_id FROM recent WHERE kind = 'pass') AS passed
 FROM duet.users u WHERE u.user_id = %(user_id)s
@@ -77,15 +80,28 @@ _REQUESTER = {
     True: sql.SQL(_REQUESTER_TEXT).format(profile=_PROFILE, waiting=_WAITING, pending=_PENDING),
     False: sql.SQL(_REQUESTER_TEXT).format(profile=_PROFILE, waiting=_NOTHING, pending=_NOTHING),
 }
-_STILL_ALLOWED = sql.SQL("""
-SELECT {profile} FROM duet.users u
-WHERE u.user_id = ANY(%(ids)s) AND u.visible
-  AND (%(interests)s::text[] IS NULL OR u.interests && %(interests)s::text[])
-  AND NOT EXISTS (SELECT 1 FROM duet.interactions i
-                  WHERE i.actor_id = %(user_id)s AND i.target_id = u.user_id AND i.kind = ANY(%(ending)s))
-  AND NOT EXISTS (SELECT 1 FROM duet.interactions i
-                  WHERE i.target_id = %(user_id)s AND i.actor_id = u.user_id AND i.kind IN ('block', 'report'))
-""").format(profile=_PROFILE)
+# One round trip: who may still be shown, whose row is newer than the snapshot, and whether the requester changed.
+_STANDING = b"""
+WITH allowed AS MATERIALIZED (
+    SELECT u.user_id, %(since)s::timestamptz IS NULL OR u.updated_at > %(since)s::timestamptz AS changed
+    FROM duet.users u
+    WHERE u.user_id = ANY(%(ids)s) AND u.visible
+      AND (%(interests)s::text[] IS NULL OR u.interests && %(interests)s::text[])
+      AND NOT EXISTS (SELECT 1 FROM duet.interactions i
+                      WHERE i.actor_id = %(user_id)s AND i.target_id = u.user_id AND i.kind = ANY(%(ending)s))
+      AND NOT EXISTS (SELECT 1 FROM duet.interactions i
+                      WHERE i.target_id = %(user_id)s AND i.actor_id = u.user_id AND i.kind IN ('block', 'report'))
+)
+SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id) AS allowed,
+    ARRAY(SELECT user_id FROM allowed WHERE changed) AS changed,
+    (SELECT count(*) FROM duet.interactions WHERE actor_id = %(user_id)s)
+        + (SELECT count(*) FROM duet.interactions
+           WHERE target_id = %(user_id)s AND kind IN ('block', 'report')) AS version,
+    (SELECT updated_at FROM duet.users WHERE user_id = %(user_id)s) AS updated_at
+"""
+_PROFILES = sql.SQL("SELECT {profile} FROM duet.users u WHERE u.user_id = ANY(%(ids)s) AND u.visible").format(
+    profile=_PROFILE
+)
 # A random point of the id range and the visible people after it, wrapping around: no sequential scan at any size.
 _SOME_VISIBLE = sql.SQL("""
 WITH span AS (SELECT min(user_id) AS low, max(user_id) AS high FROM duet.users),
@@ -131,14 +147,34 @@ class PendingLikes:
 
 @dataclass(frozen=True)
 class RequesterRow:
-    """The requester as Postgres knows them this instant; ids int64."""
+    """The requester as Postgres knows them this instant; ids int64.
+
+    `version` counts what they did and the separations against them; `updated_at` is when their own row last changed.
+    """
 
     profile: Rows
     attributes: dict[str, Any]
     excluded: Int64
     liked: Int64
     passed: Int64
+    version: int
+    updated_at: datetime
     pending: PendingLikes = field(default_factory=PendingLikes.unknown)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What Postgres says this instant of a requester and of people about to be shown.
+
+    `allowed` int64 ascending: those asked about who are visible, undecided by the requester and not separated from
+    them. `changed`: fresh profiles of the allowed whose row changed after `since`. `version` and `updated_at` are those
+    of RequesterRow; `updated_at` is None when the requester is gone.
+    """
+
+    allowed: Int64
+    changed: Rows
+    version: int
+    updated_at: datetime | None
 
 
 class PeopleStore(Protocol):
@@ -148,10 +184,19 @@ class PeopleStore(Protocol):
         """Return the requester, or None when nobody has this id."""
         ...
 
-    async def still_allowed(
-        self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
-    ) -> Rows:
-        """Return the fresh profiles of those candidates that are visible, undecided and not separated."""
+    async def standing(
+        self,
+        user_id: int,
+        candidate_ids: Int64,
+        *,
+        since: datetime | None,
+        interests: list[str] | None,
+        timeout_s: float,
+    ) -> Standing:
+        """Return how requester and candidates stand now; everybody allowed counts as changed when `since` is None.
+
+        With `interests`, nobody is allowed who has none of them.
+        """
         ...
 
     async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
@@ -180,24 +225,43 @@ class PostgresPeople:
             excluded=excluded,
             liked=np.array(row["liked"], dtype=np.int64),
             passed=np.array(row["passed"], dtype=np.int64),
+            version=row["version"],
+            updated_at=row["updated_at"],
             pending=PendingLikes(np.array(row["liked_by"], dtype=np.int64), np.array(row["waiting"], dtype=np.int64))
             if self._pending_likes
             else PendingLikes.unknown(),
         )
 
-    async def still_allowed(
-        self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
-    ) -> Rows:
-        """Return the fresh profiles of those candidates that are visible, undecided and not separated."""
-        parameters = {"user_id": user_id, "ids": list(candidate_ids), "interests": interests, **_KINDS}
-        return columns_of(await self._fetch(_STILL_ALLOWED, parameters, timeout_s))
+    async def standing(
+        self,
+        user_id: int,
+        candidate_ids: Int64,
+        *,
+        since: datetime | None,
+        interests: list[str] | None,
+        timeout_s: float,
+    ) -> Standing:
+        """Return how requester and candidates stand now; everybody allowed counts as changed when `since` is None."""
+        parameters = {
+            "user_id": user_id,
+            "ids": candidate_ids.tolist(),
+            "since": since,
+            "interests": interests,
+            **_KINDS,
+        }
+        row = (await self._fetch(_STANDING, parameters, timeout_s))[0]
+        changed = await self._fetch(_PROFILES, {"ids": row["changed"]}, timeout_s) if row["changed"] else []
+        # Somebody who was hidden between the two reads has no fresh profile to be judged by.
+        gone = set(row["changed"]).difference(profile["user_id"] for profile in changed)
+        allowed = np.array([user_id for user_id in row["allowed"] if user_id not in gone], dtype=np.int64)
+        return Standing(allowed, columns_of(changed), row["version"], row["updated_at"])
 
     async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
         return columns_of(await self._fetch(_SOME_VISIBLE, {"share": share, "n": n}, timeout_s))
 
     async def _fetch(
-        self, statement: sql.Composed, parameters: dict[str, Any], timeout_s: float
+        self, statement: sql.Composed | bytes, parameters: dict[str, Any], timeout_s: float
     ) -> list[dict[str, Any]]:
         try:
             async with (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,10 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Requester:
-    """The person who asks: one row of features, and what Postgres said this instant; ids int64, sorted where unique."""
+    """The person who asks: one row of features, and what Postgres said this instant; ids int64, sorted where unique.
+
+    `version` and `updated_at` are those of `RequesterRow`.
+    """
 
     user_id: int
     person: People
@@ -28,6 +32,8 @@ class Requester:
     liked: Int64
     passed: Int64
     pending: PendingLikes = field(default_factory=PendingLikes.unknown)
+    version: int = 0
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class Stage(StrEnum):
     RANKING = "ranking"
     RERANKING = "reranking"
     SAFETY = "safety"
+    CACHE = "cache"
 
 
 class Kind(StrEnum):

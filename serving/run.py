@@ -4,9 +4,11 @@ A release and a population are captured when the run begins, so a swap in the mi
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NoReturn
 from uuid import UUID
 
 import structlog
@@ -19,8 +21,19 @@ from serving.api_models import RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
 from serving.reasons import Reason, Stage
 from serving.recent_likes import RecentLikes
+from serving.resilience.deadline import Deadline
 
-SAFETY_RESERVE_S = 0.05
+SAFETY_SHARE: Final = 0.2
+"""Of the whole budget, what is kept back for the last check of safety."""
+SHARES: Final[Mapping[Stage, float]] = {
+    # Nothing can be shown without it, but a lower level must have a moment left when it comes late.
+    Stage.ELIGIBILITY: 0.8,
+    Stage.FEATURES: 0.4,
+    Stage.CACHE: 0.1,
+    Stage.RETRIEVAL: 0.5,
+    Stage.RANKING: 0.7,
+}
+"""Of what is left for relevance when a stage begins, what it may take before the next level tries."""
 _log = structlog.get_logger(__name__)
 
 
@@ -31,7 +44,10 @@ async def breathe() -> None:
 
 @dataclass
 class Run:
-    """One recommendation under way; `at` is unix seconds, `deadline_s` monotonic seconds."""
+    """One recommendation under way; `at` is unix seconds, `started_s` monotonic seconds.
+
+    `since` is a moment of the database: whose row changed after it may differ from the population's.
+    """
 
     request: RecommendationRequest
     request_id: UUID
@@ -39,21 +55,30 @@ class Run:
     population: Population | None
     at: float
     started_s: float
-    deadline_s: float
+    deadline: Deadline
     clock: Clock
     recent_likes: RecentLikes = field(default_factory=RecentLikes.nobody)
+    slots: Mapping[str, int] = field(default_factory=dict)
+    since: datetime | None = None
     no_release: Degraded | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
     first_step_down: Degraded | None = None
 
+    def __post_init__(self) -> None:
+        self._reserve_s = self.deadline.remaining_s() * SAFETY_SHARE
+
     def remaining_s(self) -> float:
         """Return the seconds left for relevance: until the deadline, less what safety needs; 0 when they are over."""
-        return max(self.deadline_s - SAFETY_RESERVE_S - self.clock.monotonic(), 0.0)
+        return max(self.deadline.remaining_s() - self._reserve_s, 0.0)
+
+    def share_s(self, stage: Stage) -> float:
+        """Return the seconds that a stage which begins now may take."""
+        return self.remaining_s() * SHARES[stage]
 
     def safety_s(self) -> float:
-        """Return the seconds left for the safety check: late or not, an answer needs one."""
-        return max(self.deadline_s - self.clock.monotonic(), SAFETY_RESERVE_S)
+        """Return the seconds left for the check of safety."""
+        return self.deadline.remaining_s()
 
     @contextmanager
     def stage(self, stage: Stage, fails_as: Reason | None = None) -> Iterator[None]:
@@ -74,6 +99,28 @@ class Run:
         finally:
             spent = (self.clock.monotonic() - began) * 1000
             self.timings_ms[stage.value] = round(self.timings_ms.get(stage.value, 0.0) + spent, 3)
+
+    @asynccontextmanager
+    async def timely(self, stage: Stage, fails_as: Reason | None = None) -> AsyncIterator[None]:
+        """Time a stage and end it when its share of the time is over: then this level is unavailable.
+
+        A step of computing cannot be interrupted: it ends at the next `breathe`.
+        """
+        limit_s = self.share_s(stage)
+        with self.stage(stage, fails_as):
+            if not limit_s:
+                self._late(stage)
+            try:
+                async with asyncio.timeout(limit_s) as timer:
+                    yield
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                self._late(stage)
+
+    def _late(self, stage: Stage) -> NoReturn:
+        self.degrade(stage)
+        raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, f"There was no time left for {stage.value}.")
 
     def degrade(self, stage: Stage) -> None:
         """Note that a stage did without something."""

@@ -31,6 +31,7 @@ from serving.border import Border
 from serving.drain import Drain
 from serving.gate import Gate
 from serving.pages import pages
+from serving.resilience.deadline import Deadline, asked_ms
 from serving.runtime import Runtime
 
 disable_telemetry()
@@ -94,8 +95,13 @@ class Duet:
 
     async def _recommend(self, request: RecommendationRequest) -> Response:
         # The header's id is the client's to use again; impressions need one that is new.
-        answer_id = context.current().answer_id = uuid4()
-        return responses.ok(await self.runtime.recommender.recommend(request, answer_id))
+        call = context.current()
+        call.answer_id = uuid4()
+        longest_ms = int(_settings.serving.timeout_s * 1000)
+        budget_ms = asked_ms(call.headers, longest_ms) or _settings.serving.deadline_ms
+        # Time spent waiting for a place counts: the client's clock began when the call came in.
+        deadline = Deadline(call.started_s + budget_ms / 1000, _runtime.clock)
+        return responses.ok(await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline))
 
     async def _store(self, interaction: InteractionRequest) -> Response:
         stored = await self.runtime.interactions.store(interaction, context.current().request_id)

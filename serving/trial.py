@@ -12,6 +12,7 @@ from serving.api_models import RecommendationRequest
 from serving.pool import Requester
 from serving.population_source import Snapshot
 from serving.reasons import Source
+from serving.resilience.deadline import Deadline
 from serving.run import Run
 from serving.stages.ranking import rank
 from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
@@ -42,7 +43,7 @@ def try_release(release: Release, snapshot: Snapshot | None, settings: Settings,
             recent_likes=snapshot.recent_likes,
             at=clock.now().timestamp(),
             started_s=now,
-            deadline_s=now + 60.0,
+            deadline=Deadline.after(60.0, clock),
             clock=clock,
         )
         factors = requester_factors(release, requester, run.at)

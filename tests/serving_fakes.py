@@ -1,9 +1,10 @@
 # ruff: noqa: ARG002 fakes take what the real ones take
 """Hand-written fakes of what serving depends on: Postgres, the online store, and a world in memory."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,18 @@ import numpy as np
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import profile_vectors
-from infra.clock import FixedClock
+from infra.clock import Clock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
+from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Impression
-from serving.levels import ladder
-from serving.people_store import PROFILE_COLUMNS, PendingLikes, RequesterRow, Rows
+from serving.levels import Strategy, ladder
+from serving.people_store import PROFILE_COLUMNS, Int64, PendingLikes, RequesterRow, Rows, Standing
 from serving.reasons import Reason
 from serving.recent_likes import RecentLikes
-from serving.recommend import Recommender, World
+from serving.recommend import Recommender, World, champion_only
 from tests.serving_world import GHENT, START
 
 
@@ -65,43 +67,78 @@ class MemoryPeople:
     separated: set[frozenset[int]] = field(default_factory=set)
     liked: dict[int, list[int]] = field(default_factory=dict)
     pending: dict[int, PendingLikes] = field(default_factory=dict)
+    updated_at: dict[int, datetime] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
     down: bool = False
     down_for_safety: bool = False
+    slow: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    def update(self, user_id: int, at: datetime, **changes: Any) -> None:
+        """Change one person's row, as an UPDATE at `at` would."""
+        self.rows[user_id] = {**self.rows[user_id], **changes}
+        self.updated_at[user_id] = at
 
     async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
-        self._check(down=self.down)
+        await self._read("requester", timeout_s, down=self.down)
         if user_id not in self.rows:
             return None
-        apart = {other for pair in self.separated if user_id in pair for other in pair}
+        apart = self._apart(user_id)
         excluded = np.array(sorted({user_id, *self.decided.get(user_id, set()), *apart}), dtype=np.int64)
         liked = np.array(self.liked.get(user_id, []), dtype=np.int64)
         pending = self.pending.get(user_id, PendingLikes.unknown())
-        return RequesterRow(columns([self.rows[user_id]]), {}, excluded, liked, np.empty(0, np.int64), pending)
+        return RequesterRow(
+            columns([self.rows[user_id]]),
+            {},
+            excluded,
+            liked,
+            np.empty(0, np.int64),
+            self._version(user_id),
+            self.updated_at.get(user_id, START),
+            pending,
+        )
 
-    async def still_allowed(
-        self, user_id: int, candidate_ids: Sequence[int], interests: list[str] | None, timeout_s: float
-    ) -> Rows:
-        self._check(down=self.down or self.down_for_safety)
-        return columns(
-            [
-                self.rows[other]
-                for other in candidate_ids
-                if other in self.rows
-                and other not in self.hidden
-                and other not in self.decided.get(user_id, set())
-                and frozenset({user_id, other}) not in self.separated
-                and (interests is None or set(interests) & set(self.rows[other]["interests"]))
-            ]
+    async def standing(
+        self,
+        user_id: int,
+        candidate_ids: Int64,
+        *,
+        since: datetime | None,
+        interests: list[str] | None,
+        timeout_s: float,
+    ) -> Standing:
+        await self._read("standing", timeout_s, down=self.down or self.down_for_safety)
+        allowed = [
+            other
+            for other in sorted(candidate_ids.tolist())
+            if other in self.rows
+            and other not in self.hidden
+            and other not in self.decided.get(user_id, set())
+            and frozenset({user_id, other}) not in self.separated
+            and (interests is None or set(interests) & set(self.rows[other]["interests"]))
+        ]
+        changed = [other for other in allowed if since is None or self.updated_at.get(other, START) > since]
+        return Standing(
+            np.array(allowed, dtype=np.int64),
+            columns([self.rows[other] for other in changed]),
+            self._version(user_id),
+            self.updated_at.get(user_id, START) if user_id in self.rows else None,
         )
 
     async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
-        self._check(down=self.down or self.down_for_safety)
+        await self._read("some_visible", timeout_s, down=self.down or self.down_for_safety)
         return columns([row for user_id, row in self.rows.items() if user_id not in self.hidden][:n])
 
-    @staticmethod
-    def _check(*, down: bool) -> None:
-        if down:
+    def _apart(self, user_id: int) -> set[int]:
+        return {other for pair in self.separated if user_id in pair for other in pair}
+
+    def _version(self, user_id: int) -> int:
+        return len(self.decided.get(user_id, set())) + len(self._apart(user_id))
+
+    async def _read(self, what: str, timeout_s: float, *, down: bool) -> None:
+        self.asked.append(what)
+        await asyncio.sleep(timeout_s if what in self.slow else 0)
+        if down or what in self.slow:
             raise EligibilityUnknown(Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read.")
 
 
@@ -124,14 +161,21 @@ class Town:
     """A recommender over people 1..n, and everything that a test may break."""
 
     settings: Settings
-    clock: FixedClock
+    clock: Clock
     people: MemoryPeople
     features: MemoryFeatures = field(default_factory=MemoryFeatures)
     release: Release | None = None
     no_release: Degraded | None = None
     population: Population | None = None
     recent_likes: RecentLikes = field(default_factory=RecentLikes.nobody)
+    challenger: Release | None = None
+    since: datetime | None = START
+    assign: Callable[[int, Variant | None], Assignment] = champion_only
     impressions: list[Impression] = field(default_factory=list)
+
+    def ladder(self) -> tuple[Strategy, ...]:
+        """Return the strategies, with the same chance in each."""
+        return ladder(self.settings, self.people, np.random.default_rng(3))
 
     def recommender(self) -> Recommender:
         """Wire a recommender on this town."""
@@ -139,15 +183,18 @@ class Town:
             settings=self.settings,
             people=self.people,
             features=self.features,
-            world=lambda: World(self.release, self.no_release, self.population, self.recent_likes, {}),
-            ladder=ladder(self.settings, self.people, np.random.default_rng(3)),
+            world=lambda: World(
+                self.release, self.no_release, self.population, self.recent_likes, {}, self.since, self.challenger
+            ),
+            ladder=self.ladder(),
             log_impressions=self.impressions.extend,
             metrics=serving_metrics(),
             clock=self.clock,
+            assign=self.assign,
         )
 
 
-def make_town(settings: Settings, clock: FixedClock, n: int = 40, release: Release | None = None) -> Town:
+def make_town(settings: Settings, clock: Clock, n: int = 40, release: Release | None = None) -> Town:
     """Build a town of n people whose population is loaded; no exploration, so that orders are known."""
     rows = {user_id: person(user_id) for user_id in range(1, n + 1)}
     serving = settings.serving.model_copy(update={"exploration_share": 0.0, "deadline_ms": 5000})

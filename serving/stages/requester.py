@@ -1,23 +1,23 @@
 """Stage 0: who asks, and whom they must never see. Postgres must answer; features may be missing.
 
 The profile comes from Postgres, so a person imported a second ago has one. Activity comes fresh from Feast's online
-store; when that fails, from the snapshot; when it is not there either, it takes the declared defaults.
+store, read at the same time; when that fails, from the snapshot; when it is not there either, it takes the declared
+defaults.
 """
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from feature_repo.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.errors import DuetError
-from serving.errors import UnknownUser
-from serving.people_store import PeopleStore, RequesterRow
+from serving.errors import EligibilityUnknown, UnknownUser
+from serving.people_store import PeopleStore, RequesterRow, Standing
 from serving.pool import Requester
-from serving.reasons import Stage
+from serving.reasons import Reason, Stage
 from serving.run import Run
-
-FEATURES_SHARE = 0.4
-"""Of the time left, what the online store may take before older features do."""
 
 
 class FeatureReader(Protocol):
@@ -28,16 +28,40 @@ class FeatureReader(Protocol):
         ...
 
 
-async def read_requester(run: Run, people: PeopleStore, features: FeatureReader, slots: Mapping[str, int]) -> Requester:
+async def read_requester(run: Run, people: PeopleStore, features: FeatureReader) -> Requester:
     """Return the requester; raises UnknownUser, or EligibilityUnknown when Postgres does not answer."""
     user_id = run.request.user_id
-    with run.stage(Stage.ELIGIBILITY):
-        row = await people.requester(user_id, run.safety_s())
+    activity = asyncio.create_task(_activity(run, features, user_id))
+    try:
+        with run.stage(Stage.ELIGIBILITY):
+            row = await people.requester(user_id, run.share_s(Stage.ELIGIBILITY))
+        if row is None:
+            raise _unknown(user_id)
+        person = with_profile(row, await activity, run.slots)
+    finally:
+        activity.cancel()
+    return Requester(user_id, person, row.excluded, row.liked, row.passed, row.pending, row.version, row.updated_at)
+
+
+async def as_of(standing: Standing, run: Run, people: PeopleStore, requester: Requester) -> Requester:
+    """Return the requester with the profile that they have by the time of `standing`.
+
+    Raises UnknownUser when they are gone, and EligibilityUnknown when their newest profile cannot be read.
+    """
+    if standing.updated_at == requester.updated_at:
+        return requester
+    row = None
+    if standing.updated_at is not None:
+        row = await people.requester(requester.user_id, run.safety_s())
     if row is None:
-        raise UnknownUser(f"Nobody has the id {user_id}.")
-    with run.stage(Stage.FEATURES):
-        person = with_profile(row, await _activity(run, features, user_id), slots)
-    return Requester(user_id, person, row.excluded, row.liked, row.passed, row.pending)
+        raise _unknown(requester.user_id)
+    if standing.updated_at is not None and row.updated_at < standing.updated_at:
+        # A replica may be behind what the primary said: their preferences are not known then.
+        raise EligibilityUnknown(
+            Reason.ELIGIBILITY_UNAVAILABLE, "Your profile changed this moment, so nobody can be shown safely yet."
+        )
+    person = with_profile(row, requester.person, run.slots)
+    return replace(requester, person=person, excluded=row.excluded, version=row.version, updated_at=row.updated_at)
 
 
 def with_profile(row: RequesterRow, stored: People, slots: Mapping[str, int]) -> People:
@@ -52,14 +76,19 @@ def with_profile(row: RequesterRow, stored: People, slots: Mapping[str, int]) ->
 
 
 async def _activity(run: Run, features: FeatureReader, user_id: int) -> People:
-    try:
-        stored = await features.read(user_id, run.remaining_s() * FEATURES_SHARE)
-    except (DuetError, TimeoutError, OSError):
-        run.degrade(Stage.FEATURES)
-    else:
-        if len(stored):
-            return stored
-    if run.population is None:
-        return People.empty()
-    position = run.population.positions([user_id])
-    return run.population.rows(position[position >= 0])
+    with run.stage(Stage.FEATURES):
+        try:
+            stored = await features.read(user_id, run.share_s(Stage.FEATURES))
+        except (DuetError, TimeoutError, OSError):
+            run.degrade(Stage.FEATURES)
+        else:
+            if len(stored):
+                return stored
+        if run.population is None:
+            return People.empty()
+        position = run.population.positions([user_id])
+        return run.population.rows(position[position >= 0])
+
+
+def _unknown(user_id: int) -> UnknownUser:
+    return UnknownUser(f"Nobody has the id {user_id}.")

@@ -1,46 +1,97 @@
 """The last word before an answer: Postgres, this instant, on every person that is about to be shown.
 
-Visible, not separated either way, not decided, and both sides' preferences hold on fresh rows. It fails closed: without
-an answer from Postgres nobody is shown.
+Visible, not separated either way, not decided, and both sides' preferences hold: on the rows that the pool has, except
+for people whose row changed since those were read, who are judged by the fresh one. It fails closed: without an answer
+from Postgres nobody is shown.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 import numpy as np
 
 from feature_repo.people import People
 from feature_repo.transforms import profile_vectors
-from serving.people_store import PeopleStore
-from serving.pool import Int64, Ranked, Requester
+from serving.errors import EligibilityUnknown
+from serving.people_store import PeopleStore, Standing
+from serving.pool import Bools, Int64, Ranked, Requester
 from serving.reasons import Stage
 from serving.run import Run
 from serving.stages.filtering import allowed
+from serving.stages.requester import as_of
 
-_MARGIN = 1.25
-_SPARE = 10
-_MAX_ROUNDS = 4
+MARGIN: Final = 1.25
+SPARE: Final = 10
+_MAX_ROUNDS: Final = 4
 
 
-async def only_safe(run: Run, people: PeopleStore, requester: Requester, ranked: Ranked) -> Int64:
-    """Return the rows of the pool to show, best first, at most `limit`; raises EligibilityUnknown."""
+@dataclass(frozen=True)
+class Checked:
+    """Rows of the pool that may be shown, int64, best first; `steady` unless the requester changed meanwhile."""
+
+    rows: Int64
+    steady: bool
+
+
+async def only_safe(
+    run: Run, people: PeopleStore, requester: Requester, ranked: Ranked, since: datetime | None
+) -> Checked:
+    """Return who may be shown, at most `limit`; raises EligibilityUnknown, or UnknownUser when the requester is gone.
+
+    `since` is a moment before which the pool's rows were read; None distrusts all of them.
+    """
     limit = run.request.limit
     ids = ranked.pool.people.user_ids
-    filters = run.request.filters
-    shown: list[int] = []
+    shown: list[Int64] = []
+    n, steady = 0, True
     with run.stage(Stage.SAFETY):
-        for rows in _batches(ranked.order, int(limit * _MARGIN) + _SPARE):
-            asked = [int(user_id) for user_id in ids[rows]]
-            fresh = await people.still_allowed(
-                requester.user_id, asked, filters.interests_any if filters else None, run.safety_s()
-            )
-            safe = set[int]()
-            if len(fresh):
-                found = People.build(fresh.columns["user_id"], profile=profile_vectors(fresh.columns))
-                safe = set(found.user_ids[allowed(requester, found, filters, run.at)].tolist())
-            shown.extend(int(row) for row in rows if int(ids[row]) in safe)
-            if len(shown) >= limit:
+        for rows in _batches(ranked.order, asked_at_once(limit)):
+            try:
+                standing = await stand(run, people, ids[rows], since)
+                steady &= standing.version == requester.version and standing.updated_at == requester.updated_at
+                requester = await as_of(standing, run, people, requester)
+            except EligibilityUnknown:
+                if not n:
+                    raise
+                # Those found so far were checked: fewer people are better than nobody.
+                run.degrade(Stage.SAFETY)
                 break
-    return np.array(shown[:limit], dtype=np.int64)
+            fits = allowed(requester, ranked.pool.people.take(rows), run.request.filters, run.at)
+            shown.append(rows[showable_now(run, requester, standing, ids[rows], fits)])
+            n += len(shown[-1])
+            if n >= limit:
+                break
+    return Checked(np.concatenate([np.empty(0, np.int64), *shown])[:limit], steady)
+
+
+async def stand(run: Run, people: PeopleStore, user_ids: Int64, since: datetime | None) -> Standing:
+    """Ask Postgres how requester and candidates stand now; raises EligibilityUnknown."""
+    filters = run.request.filters
+    return await people.standing(
+        run.request.user_id,
+        user_ids,
+        since=since,
+        interests=filters.interests_any if filters else None,
+        timeout_s=run.safety_s(),
+    )
+
+
+def asked_at_once(limit: int) -> int:
+    """Return how many people are asked about so that `limit` of them are likely to be left."""
+    return int(limit * MARGIN) + SPARE
+
+
+def showable_now(run: Run, requester: Requester, standing: Standing, user_ids: Int64, fits: Bools) -> Bools:
+    """Return bool[n]: who of `user_ids` may be shown; `fits` says whose older row suits both sides."""
+    filters = run.request.filters
+    if len(standing.changed):
+        fresh = People.build(standing.changed.columns["user_id"], profile=profile_vectors(standing.changed.columns))
+        judged = allowed(requester, fresh, filters, run.at)
+        changed = np.isin(user_ids, fresh.user_ids)
+        fits = np.where(changed, np.isin(user_ids, fresh.user_ids[judged]), fits)
+    return np.asarray(np.isin(user_ids, standing.allowed) & fits)
 
 
 def _batches(order: Int64, size: int) -> Iterator[Int64]:

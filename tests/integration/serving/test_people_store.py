@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,8 +13,8 @@ from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving import people_store
 from serving.errors import EligibilityUnknown
-from serving.people_store import PostgresPeople, Rows
-from tests.serving_world import insert_people, interact
+from serving.people_store import PostgresPeople, Rows, Standing
+from tests.serving_world import START, insert_people, interact
 
 Result = TypeVar("Result")
 
@@ -118,11 +119,79 @@ def test_only_visible_undecided_unseparated_people_are_still_allowed(
     interact(connection, 8, 1, "pass")
     connection.execute("update duet.users set visible = false where user_id = 10")
     connection.commit()
-    asked = [2, 4, 6, 8, 10, 12, 99]
-    allowed = on_store(endpoints, small, lambda people: people.still_allowed(1, asked, None, 5.0))
-    assert ids(allowed) == [8, 12]
-    chess = on_store(endpoints, small, lambda people: people.still_allowed(1, asked, ["chess", "go"], 5.0))
-    assert ids(chess) == [12]
+    asked = np.array([2, 4, 6, 8, 10, 12, 99])
+
+    def standing(interests: list[str] | None) -> list[int]:
+        found = on_store(
+            endpoints,
+            small,
+            lambda people: people.standing(1, asked, since=START, interests=interests, timeout_s=5.0),
+        )
+        return list(found.allowed.tolist())
+
+    assert standing(None) == [8, 12]
+    assert standing(["chess", "go"]) == [12]
+
+
+def test_whoever_changed_since_the_snapshot_comes_with_a_fresh_profile(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 8)
+    since = connection.execute("select clock_timestamp()").fetchone()
+    connection.commit()
+    connection.execute("update duet.users set age_min = 60 where user_id = 4")
+    connection.execute("update duet.users set visible = false where user_id = 6")
+    connection.commit()
+    assert since is not None
+
+    def standing(since: datetime | None) -> Standing:
+        return on_store(
+            endpoints,
+            small,
+            lambda people: people.standing(1, np.array([2, 4, 6]), since=since, interests=None, timeout_s=5.0),
+        )
+
+    now = standing(since[0])
+    assert now.allowed.tolist() == [2, 4]
+    assert (ids(now.changed), now.changed.columns["age_min"]) == ([4], [60])
+    assert ids(standing(None).changed) == [2, 4]
+
+
+def test_what_the_requester_does_and_who_separates_from_them_makes_another_version(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 8)
+
+    def versions() -> tuple[int, int]:
+        row = on_store(endpoints, small, lambda people: people.requester(1, 5.0))
+        standing = on_store(
+            endpoints,
+            small,
+            lambda people: people.standing(1, np.array([2]), since=None, interests=None, timeout_s=5.0),
+        )
+        assert row is not None
+        assert row.updated_at == standing.updated_at
+        return row.version, standing.version
+
+    seen = [versions()]
+    for actor, target, kind in ((1, 2, "pass"), (4, 1, "block"), (1, 6, "message")):
+        interact(connection, actor, target, kind)
+        seen.append(versions())
+    assert [one for one, other in seen if one == other] == [0, 1, 2, 3]
+    interact(connection, 8, 1, "like")
+    assert versions() == (3, 3)
+
+
+def test_a_requester_who_is_gone_has_no_row_any_more(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 2)
+    gone = on_store(
+        endpoints,
+        small,
+        lambda people: people.standing(9, np.array([2]), since=None, interests=None, timeout_s=5.0),
+    )
+    assert gone.updated_at is None
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])

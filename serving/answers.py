@@ -1,0 +1,147 @@
+"""What an answer is made of: people as the API shows them, the envelope, what is logged and what is counted."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, Literal, TypeVar
+
+from infra.metrics import ServingMetrics
+from registry.ranker import Order
+from registry.release import Release
+from serving.api_models import Recommendations, RecommendedPerson
+from serving.experiments.assignment import Assignment
+from serving.impressions import Impression
+from serving.pool import Int64, Ranked
+from serving.reasons import Level
+from serving.run import Run
+
+OrderName = Literal["ranker", "retrieval"]
+_LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content", "random", "empty"]]]] = {
+    Level.FULL: (1, "full"),
+    Level.CONTENT: (2, "content"),
+    Level.RANDOM: (3, "random"),
+    Level.EMPTY: (4, "empty"),
+}
+
+
+@dataclass(frozen=True)
+class Showing:
+    """People to be shown and what is logged of it: `propensities` are aligned with `items`."""
+
+    level: Level
+    assignment: Assignment
+    release: str | None
+    order: OrderName | None
+    items: list[RecommendedPerson]
+    propensities: list[float]
+    cached: bool = False
+
+
+def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[RecommendedPerson]:
+    """Return the people at `rows` of the pool, in that order, as the API shows them."""
+    explanations = ranked.explain(rows) if explain and ranked.explain is not None and len(rows) else [None] * len(rows)
+    ids = ranked.pool.people.user_ids[rows].tolist()
+    score = ranked.score[rows].tolist()
+    p_like = [None] * len(rows) if ranked.p_like is None else ranked.p_like[rows].tolist()
+    p_liked_back = [None] * len(rows) if ranked.p_liked_back is None else ranked.p_liked_back[rows].tolist()
+    sources = [ranked.pool.sources(int(row)) for row in rows]
+    columns = zip(ids, score, p_like, p_liked_back, sources, explanations, strict=True)
+    return [
+        RecommendedPerson(
+            user_id=user_id,
+            position=place,
+            score=points,
+            p_like=like,
+            p_liked_back=back,
+            sources=found_by,
+            explanation=explanation,
+        )
+        for place, (user_id, points, like, back, found_by, explanation) in enumerate(columns, 1)
+    ]
+
+
+def order_of(release: Release | None, level: Level) -> OrderName | None:
+    """Return what the score of an answer is; None below level 1."""
+    if release is None or level is not Level.FULL:
+        return None
+    return "retrieval" if release.ranker.order is Order.RETRIEVAL else "ranker"
+
+
+def envelope(run: Run, showing: Showing) -> Recommendations:
+    """Return the answer to a run."""
+    why = run.first_step_down
+    number, name = _LEVELS[showing.level]
+    return Recommendations(
+        items=showing.items,
+        release=showing.release,
+        variant=showing.assignment.variant,
+        experiment=showing.assignment.experiment,
+        order=showing.order,
+        level=number,
+        level_name=name,
+        reason=why.reason if why else None,
+        message=str(why) if why else None,
+        degraded=run.degraded,
+        cached=showing.cached,
+        timings_ms={**run.timings_ms, "total": run.total_ms()},
+        request_id=run.request_id,
+    )
+
+
+def impressions_of(run: Run, showing: Showing, shown_at: datetime) -> list[Impression]:
+    """Return what is logged of an answer."""
+    release = showing.release if showing.level is Level.FULL else None
+    variant, level = showing.assignment.variant.value, showing.level.value
+    user_id, request_id = run.request.user_id, run.request_id
+    return [
+        Impression(
+            request_id,
+            user_id,
+            item.user_id,
+            item.position,
+            item.score,
+            propensity,
+            item.sources[0].value,
+            release,
+            variant,
+            level,
+            shown_at,
+        )
+        for item, propensity in zip(showing.items, showing.propensities, strict=True)
+    ]
+
+
+Metric = TypeVar("Metric")
+
+
+class AnswerMetrics:
+    """Counts answers; looks each labelled series up once, because that costs more than counting."""
+
+    def __init__(self, metrics: ServingMetrics) -> None:
+        self._items = metrics.answer_items
+        self._answers = _series(metrics.answers)
+        self._stages = _series(metrics.stage_seconds)
+        self._degraded = _series(metrics.stage_degraded)
+        self._predictions = _series(metrics.predictions)
+        self._variants = _series(metrics.assignments)
+
+    def observe(self, run: Run, showing: Showing) -> None:
+        """Count one answer."""
+        reason = run.first_step_down.reason.value if run.first_step_down else "none"
+        self._answers(showing.level.label, reason).inc()
+        self._variants(showing.assignment.variant.value).inc()
+        self._items.observe(len(showing.items))
+        for stage, spent_ms in run.timings_ms.items():
+            self._stages(stage).observe(spent_ms / 1000)
+        for stage in run.degraded:
+            self._degraded(stage).inc()
+        for item in showing.items[:1]:
+            if item.p_like is not None and item.p_liked_back is not None:
+                self._predictions("p_like").observe(item.p_like)
+                self._predictions("p_liked_back").observe(item.p_liked_back)
+
+
+def _series(metric: Any) -> Callable[..., Any]:
+    # Bounded by the closed sets of labels.
+    return lru_cache(maxsize=None)(metric.labels)
