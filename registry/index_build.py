@@ -24,6 +24,8 @@ IVF_SQ8_BELOW: Final = 5_000_000
 _POINTS_PER_LIST: Final = 64
 _MIN_POINTS_PER_LIST: Final = 39
 _MAX_SAMPLE_QUERIES: Final = 1_000
+_PLATEAU: Final = 0.002
+_PLATEAU_FROM: Final = 16
 
 
 class IndexKind(StrEnum):
@@ -170,7 +172,7 @@ def exact_neighbours(vectors: Floats, queries: Floats, depth: int) -> NDArray[np
 
 
 def tune(index: Any, vectors: Floats, queries: Floats, config: IndexConfig) -> tuple[RecallPoint, ...]:
-    """Measure recall against exact search for growing `nprobe`, until the target is met and once beyond."""
+    """Measure recall against exact search for growing `nprobe`: once beyond the target, or until it grows no more."""
     depth = min(config.recall_at, len(vectors))
     if not depth or not len(queries):
         return ()
@@ -185,18 +187,21 @@ def tune(index: Any, vectors: Floats, queries: Floats, config: IndexConfig) -> t
         _, found = index.search(sample, depth)
         hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
         curve.append(RecallPoint(nprobe, hits / truth.size, _search_ms(index, sample, depth)))
-        if beyond:
+        # Quantisation sets a ceiling: near it, probing every list would cost a hundred times more for nothing.
+        is_flat = len(curve) > 1 and nprobe > _PLATEAU_FROM and curve[-1].recall - curve[-2].recall < _PLATEAU
+        if beyond or is_flat:
             break
         beyond = curve[-1].recall >= config.target_recall
     return tuple(curve)
 
 
 def best_point(curve: tuple[RecallPoint, ...], target: float) -> RecallPoint:
-    """Return the cheapest point that meets the target, else the one of highest recall."""
+    """Return the cheapest point that meets the target; out of reach, the target is a share of the highest recall."""
     if not curve:
         return RecallPoint(nprobe=1, recall=1.0, search_ms=0.0)
-    meeting = [point for point in curve if point.recall >= target]
-    return meeting[0] if meeting else max(curve, key=lambda point: (point.recall, -point.nprobe))
+    highest = max(point.recall for point in curve)
+    wanted = target if highest >= target else target * highest
+    return next(point for point in curve if point.recall >= wanted)
 
 
 def _ladder(nlist: int) -> list[int]:
