@@ -80,6 +80,14 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def adopt_loggers(*names: str) -> None:
+    """Send what libraries write by handlers of their own through ours, so that every line has one form."""
+    for name in names:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
 def redact(logger: object, method: str, event: Event) -> Event:
     """Mask secrets by the name of their field and by their shape in text, as a structlog processor."""
     del logger, method

@@ -8,7 +8,9 @@ the module that imports this one must therefore be loaded after that variable is
 import os
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import psutil
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -143,6 +145,15 @@ def render() -> tuple[bytes, str]:
     """Return the exposition of all metrics, over all processes where there are several, and its media type."""
     registry: CollectorRegistry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        _forget_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _forget_dead(folder: Path) -> None:
+    """Remove the live gauges of workers that were killed: nobody else tells the library that they are gone."""
+    for file in folder.glob("gauge_live*_*.db"):
+        process = file.stem.rpartition("_")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            multiprocess.mark_process_dead(int(process))  # type: ignore[no-untyped-call]

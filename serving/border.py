@@ -34,8 +34,8 @@ _log = structlog.get_logger(__name__)
 class Border:
     """Give each request of `app` its id, its times and its envelope.
 
-    `logged_share` of the requests without an error are logged; `closing` tells whether connections should end with
-    their answer.
+    `logged_share` of the requests without an error are logged; `closing`, asked once for each request, tells whether
+    its connection should end with the answer.
     """
 
     def __init__(

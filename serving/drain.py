@@ -1,9 +1,10 @@
 """Ends a worker without losing a request: on SIGTERM it says `not ready`, goes on for a while, and only then stops.
 
 A server that closes at once resets what it has not accepted yet (the kernel has, in the listen queue) and what is on
-its way on idle connections. So before uvicorn is told: answers end their connection, probes say 503 for `drain_s`, and
-then, when no worker goes on, the kernel is told to take no further connection, while those it has are accepted and
-answered. A connection refused that late was never accepted, and its client knows.
+its way on open connections. So before uvicorn is told: answers end their connection, probes say 503 for `drain_s`;
+then, when no other worker goes on, the kernel is told to take no further connection, while those it has are accepted;
+and the server stops when nobody has asked for a moment. A connection refused that late was never accepted, and its
+client knows.
 """
 
 import asyncio
@@ -22,8 +23,11 @@ from typing import Any
 import psutil
 import structlog
 
-_LINGER_S = 0.3
+from infra.clock import Clock
+
+_QUIET_S = 0.5
 """Long enough for a busy client to use its connection once more, and to be told that it ends."""
+_LONGEST_S = 5.0
 _QUEUE_S = 1.0
 _SO_ATTACH_FILTER = 26
 _TCP_INFO_QUEUE = 24
@@ -31,17 +35,25 @@ _TCP_INFO_QUEUE = 24
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 """One BPF instruction: return 0, keep nothing of any packet."""
 _log = structlog.get_logger(__name__)
+Handler = Callable[[int, FrameType | None], Any]
 
 
 class Drain:
     """`active` from the signal on; `lock_path` is shared by the workers of one service."""
 
-    def __init__(self, drain_s: float, lock_path: Path) -> None:
+    def __init__(self, drain_s: float, lock_path: Path, clock: Clock) -> None:
         self._drain_s = drain_s
+        self._clock = clock
+        self._asked_s = 0.0
         self._lock_path = lock_path
         self._lock: int | None = None
         self._task: asyncio.Task[None] | None = None
         self.active = False
+
+    def note_request(self) -> bool:
+        """Note that somebody asks; return whether the answer should end the connection."""
+        self._asked_s = self._clock.monotonic()
+        return self.active
 
     def install(self) -> None:
         """Stand before the server's own handlers of SIGTERM and SIGINT; call it in the running loop."""
@@ -54,32 +66,35 @@ class Drain:
             if callable(server):
                 signal.signal(number, self._handler(loop, server))
 
-    def _handler(
-        self, loop: asyncio.AbstractEventLoop, server: Callable[[int, FrameType | None], Any]
-    ) -> Callable[[int, FrameType | None], None]:
+    def _handler(self, loop: asyncio.AbstractEventLoop, server: Handler) -> Handler:
         def handle(number: int, frame: FrameType | None) -> None:
             if self.active:
                 if self._task is None or self._task.done():
                     server(number, frame)
                 return  # told twice: circus tells a worker and its children, a terminal the whole group
             self.active = True
-            loop.call_soon_threadsafe(self._begin, lambda: server(number, None))
+            loop.call_soon_threadsafe(self._begin, server, number)
 
         return handle
 
-    def _begin(self, stop_server: Callable[[], Any]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(stop_server), name="drain")
+    def _begin(self, server: Handler, number: int) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(server, number), name="drain")
 
-    async def _run(self, stop_server: Callable[[], Any]) -> None:
+    async def _run(self, server: Handler, number: int) -> None:
         _log.info("draining", seconds=self._drain_s)
         try:
             await asyncio.sleep(self._drain_s)
-            await self._stop_accepting()
-            await asyncio.sleep(_LINGER_S)
+            await self._empty_queue()
+            _stop_accepting(server)
+            self._asked_s = self._clock.monotonic()
+            for _ in range(int(_LONGEST_S / _QUIET_S)):
+                await asyncio.sleep(max(0.0, self._asked_s + _QUIET_S - self._clock.monotonic()))
+                if self._clock.monotonic() - self._asked_s >= _QUIET_S:
+                    break
         finally:
-            stop_server()
+            server(number, None)
 
-    async def _stop_accepting(self) -> None:
+    async def _empty_queue(self) -> None:
         """Wait until the kernel holds no connection that nobody accepted, and will take no more."""
         if self._lock is None:
             return
@@ -88,7 +103,7 @@ class Drain:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return  # another worker goes on, or closes the queue for all: what waits is accepted by it
+            return  # another worker goes on, or empties the queue for all: what waits is accepted by it
         if sys.platform != "linux":
             return
         for listener in _listeners():
@@ -98,6 +113,12 @@ class Drain:
                     await _emptied(listener)
                 except OSError as error:
                     _log.warning("listen_queue_not_closed", error=type(error).__name__)
+
+
+def _stop_accepting(handler: Handler) -> None:
+    """Close the listening sockets of the server whose handler this is; its connections stay."""
+    for listening in getattr(getattr(handler, "__self__", None), "servers", ()):  # of uvicorn.Server
+        listening.close()
 
 
 def _listeners() -> list[socket.socket]:

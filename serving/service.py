@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from infra.clock import SystemClock
 from infra.errors import ConfigurationError
-from infra.logging import configure_logging
+from infra.logging import adopt_loggers, configure_logging
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
 from serving import context, responses
@@ -37,7 +37,9 @@ from serving.runtime import Runtime
 disable_telemetry()
 _settings = load_settings()
 _runtime = Runtime(_settings, SystemClock())
-_drain = Drain(_settings.serving.drain_s, _settings.data_dir / "serving" / f"workers-of-{os.getppid()}.lock")
+_drain = Drain(
+    _settings.serving.drain_s, _settings.data_dir / "serving" / f"workers-of-{os.getppid()}.lock", SystemClock()
+)
 
 
 @bentoml.service(
@@ -55,6 +57,7 @@ class Duet:
 
     def __init__(self) -> None:
         configure_logging(_settings)
+        adopt_loggers("bentoml", "uvicorn", "uvicorn.error")
         logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # the border logs each request, with its id
         self.runtime = _runtime
 
@@ -114,7 +117,7 @@ Duet.add_asgi_middleware(  # type: ignore[attr-defined]
     clock=_runtime.clock,
     metrics=_runtime.metrics,
     logged_share=_settings.logging.request_share,
-    closing=lambda: _drain.active,
+    closing=_drain.note_request,
 )
 if _settings.serving.cors_origins:
     Duet.add_asgi_middleware(  # type: ignore[attr-defined]

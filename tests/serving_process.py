@@ -1,0 +1,110 @@
+"""Starts the serving app as BentoML runs it, in processes of its own, with the settings that a test wants."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from feature_repo.store import apply_catalogue, open_feature_store
+from infra.endpoints import Endpoints
+from tests.conftest import make_settings
+from tests.serving_world import remember_town
+
+ROOT = Path(__file__).parents[1]
+START_S = 120.0
+
+
+@dataclass
+class ServingProcess:
+    """A running serving app: the process of BentoML that its workers belong to."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes."""
+        children = psutil.Process(self.process.pid).children()
+        return [child for child in children if any("worker.service" in word for word in child.cmdline())]
+
+    def wait_until_ready(self, timeout_s: float = START_S) -> None:
+        """Wait until every worker that a few probes meet is ready, degraded or not."""
+        until = time.monotonic() + timeout_s
+        good = 0
+        while good < 5:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                good = good + 1 if httpx.get(f"{self.url}/health/ready", trust_env=False).status_code == 200 else 0
+            except httpx.TransportError:
+                good = 0
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.02 if good else 0.2)
+
+
+@contextmanager
+def serving_process(
+    endpoints: Endpoints, root: Path, *, people: int = 40, ready: bool = True, **variables: str
+) -> Iterator[ServingProcess]:
+    """Run the app for the length of the block; `variables` are settings by name without `DUET_`."""
+    data_dir = root / "duet"
+    if not data_dir.exists():
+        apply_catalogue(open_feature_store(make_settings(data_dir), endpoints))
+        remember_town(data_dir, range(1, people + 1), root / "written")
+    port = free_port()
+    log = root / "serving.log"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
+        **endpoints.environment(),
+        "BENTOML_HOME": str(root / "bentoml"),
+        "DUET_ENVIRONMENT": "test",
+        "DUET_DATA_DIR": str(data_dir),
+        "DUET_SERVING__PORT": str(port),
+        "DUET_SERVING__TIMEOUT_S": "10",
+        "DUET_SERVING__DEADLINE_MS": "5000",
+        "DUET_SERVING__QUEUE_TIMEOUT_MS": "5000",
+        "DUET_SERVING__EXPLORATION_SHARE": "0",
+        "DUET_SERVING__SNAPSHOT_REFRESH_S": "0.2",
+        **{f"DUET_{name}": value for name, value in variables.items()},
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Duet", "--host", "127.0.0.1"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], env=environment, cwd=ROOT, stdout=output, stderr=output
+        )
+    served = ServingProcess(process, port, log)
+    try:
+        if ready:
+            served.wait_until_ready()
+        yield served
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    child.kill()
+                process.kill()
+                process.wait()
+                raise
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
