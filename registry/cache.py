@@ -1,4 +1,4 @@
-"""The local copy of releases: `<data_dir>/releases/<kind>/<version>-<digest>/`, and a pointer to the last good one.
+"""The local copy of releases: `<data_dir>/releases/<kind>/<version>-<digest>/`, and pointers to the last good ones.
 
 With it serving restarts while MLflow is down, and a rollback needs no download. Everything in it was verified when it
 was fetched and is verified again when it is loaded.
@@ -16,12 +16,12 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from registry.contracts import ArtifactKind, Manifest, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseVersions
 from registry.errors import CorruptArtifact
 from registry.release import Release
 from registry.store import ModelRegistry
 
-_POINTER: Final = "last_good.json"
+_POINTERS: Final = {PRODUCTION: "last_good.json", STAGING: "last_good_challenger.json"}
 _SHORT: Final = 12
 
 
@@ -75,8 +75,8 @@ class ReleaseCache:
                 manifests[kind] = registry.download(kind, versions[kind], directory)
         return LocalRelease(versions, self._directories(versions, digests), digests, manifests)
 
-    def remember(self, release: Release) -> None:
-        """Point at a release that was loaded and tried, as the one to start with next time."""
+    def remember(self, release: Release, stage: str = PRODUCTION) -> None:
+        """Point at a release of a stage that was loaded and tried, as the one to start with next time."""
         pointer = _Pointer(
             embedding=release.versions.embedding,
             index=release.versions.index,
@@ -84,24 +84,25 @@ class ReleaseCache:
             digests={kind: manifest.digest for kind, manifest in release.manifests.items()},
         )
         self.root.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{_POINTER}.", dir=self.root)
+        target = self.root / _POINTERS[stage]
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=self.root)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(json.dumps(pointer.model_dump(mode="json"), sort_keys=True).encode())
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(self.root / _POINTER)
+            Path(name).replace(target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
 
-    def last_good(self) -> LocalRelease | None:
-        """Return the release to start with while MLflow is down; None if there is none or its files are gone.
+    def last_good(self, stage: str = PRODUCTION) -> LocalRelease | None:
+        """Return the release of a stage to start with while MLflow is down; None without one, or without its files.
 
         Its manifests are empty: `load_release` reads and verifies them against the digests.
         """
         try:
-            pointer = _Pointer.model_validate_json((self.root / _POINTER).read_bytes())
+            pointer = _Pointer.model_validate_json((self.root / _POINTERS[stage]).read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
         versions = ReleaseVersions(pointer.embedding, pointer.index, pointer.ranker)
@@ -112,14 +113,18 @@ class ReleaseCache:
             return None
         return LocalRelease(versions, directories, pointer.digests, {})
 
+    def is_good(self, local: LocalRelease, stage: str = PRODUCTION) -> bool:
+        """Say whether exactly these bytes were the last to be loaded, tried and remembered for a stage."""
+        last = self.last_good(stage)
+        return last is not None and (last.versions, last.digests) == (local.versions, local.digests)
+
     def prune(self, keep: Iterable[ReleaseVersions], spare: int = 3) -> list[Path]:
         """Remove copies that belong to no release in `keep`, except the `spare` newest of each kind; return them.
 
         Workers that have mapped a removed file keep their pages.
         """
         kept = {(kind, versions[kind]) for versions in keep for kind in ArtifactKind}
-        last = self.last_good()
-        if last is not None:
+        for last in filter(None, map(self.last_good, _POINTERS)):
             kept |= {(kind, last.versions[kind]) for kind in ArtifactKind}
         removed: list[Path] = []
         for kind in ArtifactKind:

@@ -24,6 +24,7 @@ _USER_IDS: Final = "user_ids.npy"
 _CHOOSER: Final = "chooser.npy"
 _CHOSEN: Final = "chosen.npy"
 _CONTENT: Final = "content.npz"
+_MAX_MAGNITUDE: Final = 1e12
 _DENSE: Final = 8  # a table of rows is made while ids go no higher than so many times the people
 
 
@@ -198,6 +199,20 @@ class Embedding:
     def warm(self) -> None:
         """Compute what the first request would otherwise wait for."""
         _ = self._chosen_gram, self._chooser_gram, self.chosen_norms, self.known([1])
+
+    def check_factors(self) -> str | None:
+        """Return what is wrong with the numbers, or None; the Gram matrices carry every NaN, infinity and outlier."""
+        for name, gram in (("chooser", self._chooser_gram), ("chosen", self._chosen_gram)):
+            squares = np.diagonal(gram)
+            if not np.isfinite(squares).all():
+                return f"`{name}` holds NaN or infinite values"
+            if squares.max() > _MAX_MAGNITUDE**2:
+                return f"`{name}` holds absurdly large values"
+            if len(self) and not squares.any():
+                return f"`{name}` holds nothing but zeros"
+        if not np.isfinite(self.content_weights).all() or not np.isfinite(self.content_intercept).all():
+            return "the map from profiles holds NaN or infinite values"
+        return None
 
     def save(self, directory: Path, lineage: Mapping[str, str], metrics: Mapping[str, float] | None = None) -> Manifest:
         """Write the artefact; raise InvalidVectors if any number is not finite."""

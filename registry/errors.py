@@ -13,6 +13,7 @@ DuetError
     ├── FeatureSchemaMismatch        the ranker needs features that are not offered
     ├── InvalidFeatures              a feature matrix that the ranker must not score
     ├── IncoherentRelease            versions that do not belong together, or do not work together
+    ├── TrialFailed                  a release did not survive being loaded in a process of its own
     ├── RegistryUnavailable          MLflow does not answer, or not in its own language
     ├── UnknownVersion               no such version, stage or release
     ├── RegistrationFailed           a version could not be logged; nothing was registered
@@ -64,6 +65,10 @@ class InvalidFeatures(RegistryError):
 
 class IncoherentRelease(RegistryError):
     """Versions that do not belong together, or do not work together."""
+
+
+class TrialFailed(RegistryError):
+    """A release did not survive being loaded in a process of its own."""
 
 
 class RegistryUnavailable(RegistryError):

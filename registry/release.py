@@ -53,14 +53,17 @@ def load_release(
     feature_names: Sequence[str],
     expected_digests: Mapping[ArtifactKind, str] | None = None,
     threads: int = 1,
+    manifests: Mapping[ArtifactKind, Manifest] | None = None,
 ) -> Release:
     """Verify, check, load and try a release.
 
-    `feature_names` is the column order that the caller will offer the ranker. Raises CorruptArtifact,
+    `feature_names` is the column order that the caller will offer the ranker. `manifests` are given when another
+    process has just verified every byte against them; then the files are not read once more. Raises CorruptArtifact,
     IncoherentRelease or FeatureSchemaMismatch.
     """
     digests = expected_digests or {}
-    manifests = {kind: verify_artifact(directories[kind], digests.get(kind)) for kind in ArtifactKind}
+    if manifests is None:
+        manifests = {kind: verify_artifact(directories[kind], digests.get(kind)) for kind in ArtifactKind}
     for kind, manifest in manifests.items():
         manifest.expect(kind)
     check_coherence(manifests, feature_schema_digest)
@@ -106,7 +109,12 @@ def self_check(release: Release) -> None:
         )
     if not len(index):
         raise IncoherentRelease("The index holds nobody: build it again once people are imported.")
-    for name, problem in (("index", index.check_canary()), ("ranker", release.ranker.check_canary())):
+    problems = (
+        ("embedding", embedding.check_factors()),
+        ("index", index.check_canary()),
+        ("ranker", release.ranker.check_canary()),
+    )
+    for name, problem in problems:
         if problem is not None:
             raise IncoherentRelease(f"The {name} does not work here: {problem}.")
     _check_scores_agree(embedding, index)

@@ -28,9 +28,12 @@ from registry.mlflow_rest import MlflowRest
 from registry.promotion import record_observed
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
+from registry.trial import ReleaseTrial
 from serving.access.door import Door
 from serving.build_process import BuildProcess
 from serving.errors import FeaturesUnavailable
+from serving.experiments.assignment import State
+from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
@@ -62,6 +65,7 @@ class Runtime:
     pulse: Pulse
     registry: MlflowRest | None
     snapshot: SnapshotKeeper
+    experiments: Experiments
     releases: ReleaseWatcher
     recommender: Recommender
     interactions: Interactions
@@ -105,17 +109,21 @@ class Runtime:
             clock=clock,
             metrics=metrics,
         )
+        self._trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
         self.releases = ReleaseWatcher(
             registry=self.registry,
             cache=ReleaseCache(settings.data_dir / "releases"),
             feature_schema_digest=ranking_schema_digest(),
+            prove=self._trial.prove,
             load=_load_release,
             trial=lambda release: try_release(release, self.snapshot.current, settings, clock),
             record=self._record,
             poll_s=settings.serving.release_poll_s,
             clock=clock,
             metrics=metrics,
+            challenger_wanted=lambda: self.experiments.state is not State.OFF,
         )
+        self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         people = PostgresPeople(self.pool, pending_likes=settings.ranking.pending_likes)
         self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
         self.interactions = Interactions(
@@ -130,6 +138,7 @@ class Runtime:
             log_impressions=self._impressions.add,
             metrics=metrics,
             clock=clock,
+            assign=self.experiments.assign,
         )
         self.pulse = pulse_of(
             database_url=self.endpoints.database_url,
@@ -142,6 +151,7 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(self.pulse.run(), name="pulse"),
             asyncio.create_task(self.snapshot.run(), name="snapshot"),
+            asyncio.create_task(self.experiments.run(), name="experiments"),
             asyncio.create_task(self._watch_releases(), name="releases"),
             asyncio.create_task(self._impressions.run(), name="impressions"),
             asyncio.create_task(self._settle(), name="settle"),
@@ -162,6 +172,7 @@ class Runtime:
             with suppress(asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(task, 5.0)
         self.snapshot.close()
+        self._trial.close()
         self.releases.close()
         self._features.close()
         await self._opened.aclose()
@@ -181,6 +192,7 @@ class Runtime:
             recent_likes=snapshot.recent_likes if snapshot else RecentLikes.nobody(),
             slots=snapshot.slots if snapshot else {},
             since=snapshot.read_at - OVERLAP if snapshot and snapshot.read_at else None,
+            challenger=self.releases.challenger,
         )
 
     def problems(self) -> list[str]:
@@ -240,6 +252,11 @@ class Runtime:
         with self._offline_connection() as connection:
             return record_observed(registry, PostgresPromotionLog(connection))
 
+    async def _read_experiments(self) -> list[tuple[Any, ...]]:
+        async with self.pool.connection() as connection:
+            rows: list[tuple[Any, ...]] = await (await connection.execute(ACTIVE)).fetchall()
+        return rows
+
     def _offline_connection(self) -> Any:
         return postgres.connect(
             self.endpoints.database_url,
@@ -275,4 +292,5 @@ def _load_release(local: LocalRelease) -> Release:
         feature_schema_digest=ranking_schema_digest(),
         feature_names=RANKING_FEATURES,
         expected_digests=local.digests,
+        manifests=local.manifests or None,  # they are there when every byte was verified against them just now
     )

@@ -1,6 +1,8 @@
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,15 +11,17 @@ from feature_repo.schema import ranking_schema_digest
 from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
+from registry.artifacts import read_manifest
 from registry.cache import LocalRelease, ReleaseCache
-from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+from registry.errors import TrialFailed
 from registry.promotion import record_observed
 from registry.release import Release, load_release
 from serving.reasons import Reason
-from serving.releases import ReleaseWatcher
+from serving.releases import ReleaseWatcher, unguarded
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import register_release
-from tests.serving_world import write_artifacts
+from tests.serving_world import ranker, write_artifacts
 
 PEOPLE = range(1, 21)
 
@@ -32,20 +36,31 @@ class Shop:
         self.clock = FixedClock(datetime(2026, 6, 1, tzinfo=UTC))
         self.cache = ReleaseCache(root / "cache")
         self.trials: list[str] = []
+        self.proven: list[str] = []
+        self.wanted = False
+        self.prove: Callable[[LocalRelease], None] = self._prove
+        self.guard: Any = unguarded
         self.fails: str | None = None
         self.watcher = self.new_watcher()
 
-    def new_watcher(self) -> ReleaseWatcher:
+    def _prove(self, local: LocalRelease) -> None:
+        self.proven.append(local.versions.release_id)
+
+    def new_watcher(self, settle_s: float = 0.0) -> ReleaseWatcher:
         return ReleaseWatcher(
             registry=self.registry,
             cache=self.cache,
             feature_schema_digest=ranking_schema_digest(),
+            prove=self.prove,
             load=self.load,
             trial=self.trial,
             record=lambda registry: record_observed(registry, self.log),
             poll_s=1.0,
             clock=self.clock,
             metrics=serving_metrics(),
+            challenger_wanted=lambda: self.wanted,
+            guard=self.guard,
+            settle_s=settle_s,
         )
 
     @staticmethod
@@ -189,3 +204,145 @@ def test_rolling_back_needs_no_second_download(shop: Shop) -> None:
 
 def test_the_settings_say_how_often_to_look(settings: Settings) -> None:
     assert settings.serving.release_poll_s <= 10
+
+
+def stage(shop: Shop, versions: ReleaseVersions) -> None:
+    for kind in ArtifactKind:
+        shop.registry.transition_stage(kind, versions[kind], STAGING)
+
+
+def test_the_challenger_is_loaded_only_while_an_experiment_is_active(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    stage(shop, shop.write("b", range(1, 31)))
+    shop.look()
+    assert shop.watcher.challenger is None
+    shop.wanted = True
+    shop.look()
+    assert shop.watcher.challenger is not None
+    assert shop.watcher.challenger.versions.embedding == 2
+    shop.wanted = False
+    shop.look()
+    assert shop.watcher.challenger is None
+    assert shop.watcher.current is not None
+
+
+def test_a_challenger_takes_the_parts_it_lacks_from_production(shop: Shop) -> None:
+    first = shop.write("a")
+    shop.produce(first)
+    other = shop.registry.register(ArtifactKind.RANKER, rewritten_ranker(shop.root / "a" / "ranker"))
+    shop.registry.transition_stage(ArtifactKind.RANKER, other, STAGING)
+    shop.wanted = True
+    shop.look()
+    assert shop.watcher.challenger is not None
+    assert shop.watcher.challenger.release_id == "e1-i1-r2"
+    assert shop.watcher.current is not None
+    assert shop.watcher.current.release_id == "e1-i1-r1"
+
+
+def test_a_refused_challenger_leaves_the_champion_alone_and_says_why(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    shop.look()
+    shop.fails = "e2-i2-r2"
+    stage(shop, shop.write("b", range(1, 31)))
+    shop.wanted = True
+    shop.look()
+    assert shop.watcher.challenger is None
+    assert shop.watcher.refusal is None
+    assert "ValueError" in (shop.watcher.challenger_refusal or "")
+    assert "ValueError" in shop.watcher.challenger_absence()
+
+
+def test_a_challenger_that_leaves_staging_is_over(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    second = shop.write("b", range(1, 31))
+    stage(shop, second)
+    shop.wanted = True
+    shop.look()
+    shop.produce(second)
+    release = shop.look()
+    assert release is not None
+    assert release.versions == second
+    assert shop.watcher.challenger is None
+    assert "No release is in Staging" in shop.watcher.challenger_absence()
+
+
+def test_without_the_registry_the_last_good_challenger_serves_too(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    stage(shop, shop.write("b", range(1, 31)))
+    shop.wanted = True
+    shop.look()
+    shop.registry.down = True
+    shop.watcher = shop.new_watcher()
+    shop.look()
+    assert shop.watcher.current is not None
+    assert shop.watcher.challenger is not None
+    assert shop.watcher.current.versions.embedding == 1
+    assert shop.watcher.challenger.versions.embedding == 2
+
+
+def test_only_a_release_that_never_served_here_is_tried_aside(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    shop.look()
+    assert shop.proven == ["e1-i1-r1"]
+    shop.watcher = shop.new_watcher()
+    shop.look()
+    assert shop.proven == ["e1-i1-r1"]
+
+
+def test_a_release_that_fails_aside_is_never_loaded_here(shop: Shop) -> None:
+    def refuse(local: LocalRelease) -> None:
+        raise TrialFailed(f"Release {local.versions.release_id} was tried and ended by SIGSEGV.")
+
+    shop.prove = refuse
+    shop.watcher = shop.new_watcher()
+    shop.produce(shop.write("a"))
+    assert shop.look() is None
+    assert not shop.trials
+    assert "SIGSEGV" in (shop.watcher.refusal or "")
+
+
+def test_fifty_promotions_in_a_row_are_few_swaps_and_end_at_the_last(shop: Shop) -> None:
+    releases = [shop.write("a"), shop.write("b", range(1, 31)), shop.write("c", range(1, 41))]
+    shop.produce(releases[0])
+    shop.look()
+    shop.trials.clear()
+
+    async def storm() -> None:
+        watcher = shop.watcher = shop.new_watcher(settle_s=0.05)
+        await watcher.step()
+        task = asyncio.create_task(watcher.run())
+        for number in range(50):
+            shop.produce(releases[number % 3])
+            await asyncio.sleep(0.02)
+        shop.produce(releases[2])
+        async with asyncio.timeout(10):
+            while watcher.current is None or watcher.current.versions != releases[2]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(storm())
+    assert len(shop.trials) <= 12
+    assert shop.watcher.refusal is None
+
+
+def test_a_registry_that_never_answers_does_not_hold_the_watch(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    shop.look()
+
+    async def never(operation: object, timeout_s: float) -> Any:
+        raise TimeoutError
+
+    shop.guard = never
+    shop.watcher = shop.new_watcher()
+    release = shop.look()
+    assert release is not None
+    assert release.release_id == "e1-i1-r1"
+
+
+def rewritten_ranker(path: Path) -> Path:
+    """Write a ranker of other bytes that belongs to the same embedding."""
+    manifest = read_manifest(path)
+    target = path.with_name("ranker-again")
+    other = ranker()
+    other.save(target, {**manifest.lineage, "again": "yes"}, parameters={"last_likes": 20})
+    return target

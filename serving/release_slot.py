@@ -1,0 +1,75 @@
+"""One place for a release that serves: what is in it, what was refused, and when that is tried again."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from infra.metrics import ServingMetrics
+from registry.contracts import ReleaseVersions
+from registry.release import Release
+from serving.reasons import Reason
+
+RETRY_REFUSED_S = 60.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Slot:
+    """The release of one stage, and why the newest of that stage is not it, if it is not."""
+
+    stage: str
+    empty: str
+    metrics: ServingMetrics
+    release: Release | None = None
+    loaded_at: datetime | None = None
+    refusal: str | None = None
+    _tried: tuple[ReleaseVersions, float] | None = field(default=None, repr=False)
+
+    def absence(self) -> tuple[Reason, str]:
+        """Return why there is no release, for the answer to name."""
+        if self.refusal is None:
+            return Reason.NO_RELEASE, self.empty
+        return Reason.RELEASE_REFUSED, self.refusal
+
+    def holds(self, versions: ReleaseVersions) -> bool:
+        """Say whether these versions serve already."""
+        return self.release is not None and self.release.versions == versions
+
+    def waits(self, versions: ReleaseVersions, at_s: float) -> bool:
+        """Say whether these versions failed so short a time ago that they are not tried again yet."""
+        return self._tried is not None and self._tried[0] == versions and at_s < self._tried[1]
+
+    def begin(self, versions: ReleaseVersions, at_s: float) -> None:
+        """Note that these versions are being tried at monotonic `at_s`."""
+        self._tried = (versions, at_s + RETRY_REFUSED_S)
+
+    def forget_trial(self) -> None:
+        """Let whatever was tried be tried again: nothing was found wrong with it."""
+        self._tried = None
+
+    def fill(self, release: Release, at: datetime) -> None:
+        """Serve a release: one assignment; requests that captured the old one keep it to their end."""
+        self.release = release
+        self.loaded_at = at
+        self.accept()
+        self.metrics.release_swaps.inc()
+        _log.info("release_serves", stage=self.stage, release=release.release_id)
+
+    def accept(self) -> None:
+        """Note that what serves is what the stage holds."""
+        self._tried, self.refusal = None, None
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        if self.release is not None:
+            _log.info("release_leaves", stage=self.stage, release=self.release.release_id)
+        self.release = self.loaded_at = None
+        self.accept()
+
+    def refuse(self, reason: str, error: BaseException) -> None:
+        """Keep what serves, and say why nothing newer does."""
+        if reason != self.refusal:
+            self.metrics.release_refusals.inc()
+            _log.warning("release_refused", stage=self.stage, reason=reason, exc_info=error)
+        self.refusal = reason
