@@ -101,6 +101,9 @@ class BreakerSettings(_Group):
     slow_share: float = Field(
         0.8, gt=0, le=1, allow_inf_nan=False, description="Share of its time limit from which on a call is slow."
     )
+    fair_timeout_ms: float = Field(
+        10.0, ge=0, le=10000, allow_inf_nan=False, description="Time limit below which being late says nothing, ms."
+    )
     open_s: Seconds = Field(1.0, le=600, description="Time until one call may try again, s.")
 
 

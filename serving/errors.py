@@ -29,6 +29,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── NoSuchExperiment            no experiment has this name
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
+        ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
         ├── FeaturesUnavailable         the online store did not answer: older features are used
         ├── SnapshotError
         │   ├── UnusableGeneration      files of a snapshot that are damaged, or of another version or source
@@ -205,6 +206,14 @@ class NotServing(ServingError):
 
 class RefusedByService(ServingError):
     """The command line was answered with an error."""
+
+
+class BreakerOpen(ServingError):
+    """A dependency failed a moment ago; it may be asked again in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class FeaturesUnavailable(ServingError):
