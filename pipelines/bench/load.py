@@ -116,6 +116,7 @@ class _Load:
         self._seen = Seen()
         self._measuring_from = 0.0
         self._free: list[Connection] = []
+        self._all: list[Connection] = []
         self._waiting: deque[float] = deque()
         self._under_way = 0
         self._opened = 0
@@ -124,7 +125,7 @@ class _Load:
         job = self._job
         highest = max((rate for rate, _ in job.phases or ()), default=0.0)
         n_first = job.concurrency if job.phases is None else min(_MAX_CONNECTIONS, max(32, int(highest / 4)))
-        self._free = [await connect(job.host, job.port) for _ in range(n_first)]
+        self._free = [await self._connect() for _ in range(n_first)]
         self._opened = n_first
         # What the driver itself keeps must not be walked again and again while it measures.
         gc.collect()
@@ -143,8 +144,9 @@ class _Load:
         self._seen.ended_s = until
         share = seconds / (seconds + job.warmup_s)
         self._seen.client_cpu_s = (time.process_time() - cpu) * share
-        for connection in self._free:
+        for connection in self._all:
             connection.close()
+        await asyncio.sleep(0)  # a closed transport says goodbye in the next turn of the loop
         return self._seen
 
     async def _closed(self, until: float) -> None:
@@ -174,7 +176,7 @@ class _Load:
         async def reopen() -> None:
             nonlocal alive
             try:
-                ask(await connect(self._job.host, self._job.port))
+                ask(await self._connect())
             except OSError:
                 self._seen.problems["connection refused"] += 1
                 alive -= 1
@@ -214,13 +216,18 @@ class _Load:
 
     async def _widen(self) -> None:
         try:
-            connection = await connect(self._job.host, self._job.port)
+            connection = await self._connect()
         except OSError:
             self._opened -= 1
             if self._waiting:
                 self._note(self._waiting.popleft(), Answer(time.monotonic(), 0, b""), 0)
             return
         self._give_back(connection)
+
+    async def _connect(self) -> Connection:
+        connection = await connect(self._job.host, self._job.port)
+        self._all.append(connection)
+        return connection
 
     def _give_back(self, connection: Connection) -> None:
         if self._waiting:
