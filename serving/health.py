@@ -47,7 +47,18 @@ class PopulationReport(_Report):
 
     people: int
     age_s: float | None
+    features_age_s: float | None = Field(description="Time since the online features were last written, s.")
     message: str | None = Field(description="Why the last refresh failed.")
+
+
+class ExperimentReport(_Report):
+    """The experiment that has an effect, and its challenger."""
+
+    name: str | None = Field(description="Null while no experiment is active.")
+    state: Literal["off", "shadow", "running"]
+    challenger: str | None = Field(description="The challenger's release.")
+    refused: str | None = Field(description="Why the release in Staging does not serve.")
+    message: str | None = Field(description="Why the experiments could not be read the last time.")
 
 
 class PoolReport(_Report):
@@ -81,10 +92,12 @@ class HealthReport(_Report):
     status: Literal["ready", "degraded", "not_ready"]
     reasons: list[str]
     release: ReleaseReport
+    experiment: ExperimentReport
     population: PopulationReport
     postgres: ComponentReport
     redis: ComponentReport
     mlflow: ComponentReport
+    breakers: dict[str, Literal["closed", "half_open", "open"]] = Field(description="Open: its calls are cut off.")
     pools: dict[str, PoolReport]
     limiter: LimiterReport
     keys: KeysReport

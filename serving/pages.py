@@ -11,6 +11,7 @@ from starlette.routing import Route
 from infra.metrics import render
 from serving import openapi, responses
 from serving.health import (
+    ExperimentReport,
     HealthReport,
     KeysReport,
     LimiterReport,
@@ -86,6 +87,8 @@ def _verdict(runtime: Runtime, draining: bool) -> ReadyReport:  # noqa: FBT001 a
 def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 said by its only caller
     verdict = _verdict(runtime, draining)
     releases, snapshot, table = runtime.releases, runtime.snapshot, runtime.door.table
+    experiments = runtime.experiments
+    filled_at = snapshot.current.filled_at if snapshot.current else None
     return HealthReport(
         status=verdict.status,
         reasons=verdict.reasons,
@@ -94,14 +97,23 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
             loaded_at=releases.loaded_at.astimezone(UTC).isoformat() if releases.loaded_at else None,
             refused=releases.refusal,
         ),
+        experiment=ExperimentReport(
+            name=experiments.active.name if experiments.active else None,
+            state=experiments.state.value,
+            challenger=releases.challenger.release_id if releases.challenger else None,
+            refused=releases.challenger_refusal,
+            message=experiments.problem,
+        ),
         population=PopulationReport(
             people=len(snapshot.current.population) if snapshot.current else 0,
             age_s=snapshot.age_s(),
+            features_age_s=None if filled_at is None else round((runtime.clock.now() - filled_at).total_seconds(), 3),
             message=snapshot.problem,
         ),
         postgres=runtime.pulse.report("postgres"),
         redis=runtime.pulse.report("redis"),
         mlflow=runtime.pulse.report("mlflow"),
+        breakers={breaker.name: breaker.state.value for breaker in runtime.breakers},
         pools=runtime.pools(),
         limiter=LimiterReport(
             in_flight=runtime.limiter.in_flight,

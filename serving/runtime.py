@@ -47,6 +47,7 @@ from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
+from serving.resilience.breaker import Breaker
 from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
@@ -86,6 +87,7 @@ class Runtime:
             clock=clock,
             metrics=self.metrics,
         )
+        self.breakers: list[Breaker] = []
         self.warm = False
 
     async def start(self) -> None:
