@@ -22,7 +22,10 @@ SHORT_OVERLAP: Final = timedelta(seconds=15)
 MAX_CHANGES: Final = 10_000
 _MAX_SEEN: Final = 200_000
 _STEP: Final = 200
-_CHANGED = b"SELECT user_id, updated_at FROM duet.users WHERE updated_at > %s LIMIT %s"
+_CHANGED = b"""
+    SELECT user_id, updated_at FROM duet.users WHERE updated_at > %(since)s
+    UNION ALL SELECT user_id, deleted_at FROM duet.deletions WHERE deleted_at > %(since)s LIMIT %(limit)s
+"""
 
 
 class FreshChanges:
@@ -72,9 +75,10 @@ class _Looks:
     def look(self, connection: psycopg.Connection[Any], since: datetime) -> set[int]:
         self._seen = {}
         with connection.cursor(binary=True) as cursor:
-            cursor.execute(self._statement, (since, _MAX_SEEN))
+            cursor.execute(self._statement, {"since": since, "limit": _MAX_SEEN})
             while rows := cursor.fetchmany(_STEP):  # one large fetch would keep the interpreter from requests
-                self._seen.update(rows)
+                for user_id, at in rows:
+                    self._seen[user_id] = max(at, self._seen.get(user_id, at))
         if len(self._seen) >= _MAX_SEEN:
             raise TooManyChanges(f"{_MAX_SEEN} people or more changed at once: all are written anew.")
         return {user_id for user_id, at in self._seen.items() if self._applied.get(user_id) != at}

@@ -117,6 +117,7 @@ class Generations:
             raise UnusableGeneration(f"`{folder}` cannot be read: {type(error).__name__}.") from error
         if len(likes.liked) != len(population.base):
             raise UnusableGeneration(f"`{folder}` has likes of other people: the snapshot is written anew.")
+        population.positions([0])  # makes its tables of look-ups
         _touch(
             population.base.user_ids, *population.base.views, population.grid.order, population.grid.keys, likes.liked
         )

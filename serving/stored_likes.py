@@ -23,9 +23,9 @@ _ALL = sql.SQL("SELECT actor_id, target_id, occurred_at FROM duet.interactions W
 _RECORD = record(scalar("actor_id", "int8"), scalar("target_id", "int8"), scalar("occurred_at", "timestamptz"))
 ACTORS: Final = b"""
     SELECT actor_id, max(recorded_at) FROM duet.interactions
-    WHERE recorded_at > %s AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %s
+    WHERE recorded_at > %(since)s AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %(limit)s
 """
-"""Who liked somebody, and the newest record of that; takes the instant to look back to, and how many at most."""
+"""Who liked somebody after `since`, and the newest record of that; at most `limit` people."""
 _LATEST = b"""
     SELECT actor_id, ARRAY(
         SELECT target_id FROM duet.interactions i WHERE i.actor_id = asked.actor_id AND kind IN ('like', 'superlike')
@@ -52,7 +52,7 @@ def everybody(connection: psycopg.Connection[Any], *, block_likes: int = BLOCK_L
 def actors_since(connection: psycopg.Connection[Any], since: datetime, limit: int) -> Int64:
     """Return up to `limit` people who liked somebody, as recorded after `since`."""
     with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(ACTORS, (since, limit)).fetchall()
+        rows = cursor.execute(ACTORS, {"since": since, "limit": limit}).fetchall()
     return np.array([actor for actor, _ in rows], dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""What steers serving at run time: API keys, experiments with states that are checked, and an index of new likes."""
+"""What steers serving at run time: API keys, checked experiments, and what tells serving of changes."""
 
 from alembic import op
 
@@ -32,8 +32,35 @@ STATEMENTS = (
     create index interactions_likes_recorded on duet.interactions (recorded_at)
         where kind in ('like', 'superlike')
     """,
+    # A deleted row says nothing any more: this is how those who hold people in memory hear of it.
+    """
+    create table duet.deletions (
+        user_id bigint primary key,
+        deleted_at timestamptz not null
+    )
+    """,
+    "create index deletions_time on duet.deletions (deleted_at)",
+    """
+    create function duet.note_deletions() returns trigger language plpgsql as $$
+    begin
+        delete from duet.deletions where deleted_at < clock_timestamp() - interval '7 days';
+        insert into duet.deletions select user_id, clock_timestamp() from gone
+            on conflict (user_id) do update set deleted_at = excluded.deleted_at;
+        return null;
+    end
+    $$
+    """,
+    """
+    create trigger users_deleted after delete on duet.users referencing old table as gone
+        for each statement execute function duet.note_deletions()
+    """,
+    # Also where rows are deleted by replication, which fires no ordinary trigger.
+    "alter table duet.users enable always trigger users_deleted",
 )
 DROPS = (
+    "drop trigger users_deleted on duet.users",
+    "drop function duet.note_deletions()",
+    "drop table duet.deletions",
     "drop index duet.interactions_likes_recorded",
     "drop index duet.experiments_one_active",
     "alter table duet.experiments drop constraint experiments_state, drop column started_at",
@@ -42,7 +69,7 @@ DROPS = (
 
 
 def upgrade() -> None:
-    """Create the tables, constraints and indexes."""
+    """Create the tables, constraints, indexes and triggers."""
     for statement in STATEMENTS:
         op.execute(statement)
 

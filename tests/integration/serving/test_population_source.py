@@ -102,14 +102,28 @@ def test_an_update_brings_new_changed_and_hidden_people_and_keeps_activity(
     assert len(of(update(background, updated), 5)) == 1
 
 
-def test_the_deleted_are_gone_when_the_snapshot_is_written_anew(
-    connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
+@pytest.mark.parametrize("update", [refresh, advanced], ids=["in place", "written anew"])
+def test_the_deleted_are_gone_and_may_come_back(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any], update: Any
 ) -> None:
     snapshot = load(background, None)
     connection.execute("delete from duet.users where user_id = 6")
     connection.commit()
-    assert not len(of(advanced(background, snapshot), 6))
-    assert advanced(background, snapshot).population.base.user_ids.tolist() == [1, 2, 3, 4, 5, 7, 8, 9, 10]
+    without = update(background, snapshot)
+    assert len(without.population) == 9
+    assert not len(of(without, 6))
+    insert_person(connection, 6)
+    connection.commit()
+    assert len(of(update(background, without), 6)) == 1
+
+
+def test_deletions_are_remembered_for_a_week(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("delete from duet.deletions")
+    connection.execute("insert into duet.deletions values (5, now() - interval '8 days'), (6, now())")
+    insert_person(connection, 7)
+    connection.execute("delete from duet.users where user_id = 7")
+    connection.commit()
+    assert connection.execute("select user_id from duet.deletions order by user_id").fetchall() == [(6,), (7,)]
 
 
 def test_what_was_applied_is_not_read_again_although_each_look_overlaps_the_last(
