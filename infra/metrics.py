@@ -128,7 +128,9 @@ def serving_metrics() -> ServingMetrics:
             "duet_inference_seconds", "Time of one call of a model.", ["model"], buckets=_FAST_BUCKETS
         ),
         index_built_at=Gauge(
-            "duet_index_built_timestamp_seconds", "When the index being served was built.", multiprocess_mode="livemin"
+            "duet_index_built_timestamp_seconds",
+            "Until when the index being served knows what people did.",
+            multiprocess_mode="livemin",
         ),
         features_filled_at=Gauge(
             "duet_features_filled_timestamp_seconds",

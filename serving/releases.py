@@ -230,8 +230,12 @@ class ReleaseWatcher:
             self._cache.remember(release, slot.stage)
             return release
 
-        slot.fill(await self._aside(ready), self._clock.now())
+        release = await self._aside(ready)
+        slot.fill(release, self._clock.now())
         if slot is self._champion:
+            knows_until = release.manifests[ArtifactKind.INDEX].lineage.get("as_of")
+            if knows_until is not None:
+                self._metrics.index_built_at.set(datetime.fromisoformat(knows_until).timestamp())
             for kind in ArtifactKind:
                 self._metrics.release_version.labels(kind.value).set(local.versions[kind])
         kept = [held.release.versions for held in (self._champion, self._challenger) if held.release is not None]
