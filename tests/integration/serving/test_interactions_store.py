@@ -14,10 +14,9 @@ from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving.api_models import InteractionRequest, StoredInteraction
 from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
-from serving.impressions import MAX_QUEUED, Impression, ImpressionLog
 from serving.interactions import Interactions
 from serving.reasons import Kind
-from tests.serving_world import START, insert_people
+from tests.serving_world import insert_people
 
 Result = TypeVar("Result")
 REQUEST_ID = UUID(int=7)
@@ -107,42 +106,3 @@ def test_the_future_is_refused_and_a_slightly_fast_clock_is_not(desk: Desk, cloc
 def test_without_a_database_nothing_is_acknowledged(desk: Desk) -> None:
     with pytest.raises(StorageUnavailable):
         desk.store(database_url="postgresql://nobody@127.0.0.1:9/none")
-
-
-def impression(position: int, request_id: UUID = REQUEST_ID) -> Impression:
-    return Impression(request_id, 1, 2, position, 0.5, 1.0, "retrieval", "e1-i1-r1", "champion", 1, START)
-
-
-def test_impressions_are_written_in_batches_and_a_repeated_request_id_is_counted_as_lost(
-    connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings
-) -> None:
-    fates: dict[str, int] = {"stored": 0, "lost": 0}
-
-    async def use(pool: Any) -> None:
-        log = ImpressionLog(pool, lambda fate, rows: fates.update({fate: fates[fate] + rows}))
-        log.add([impression(1), impression(2)])
-        task = asyncio.create_task(log.run())
-        log.close()
-        await task
-        log.add([impression(2)])
-        await log.flush()
-
-    on_pool(endpoints.database_url, settings, use)
-    connection.rollback()
-    rows = connection.execute("select position, source, level from duet.impressions order by position").fetchall()
-    assert rows == [(1, "retrieval", 1), (2, "retrieval", 1)]
-    assert fates == {"stored": 2, "lost": 1}
-
-
-def test_impressions_that_cannot_be_kept_are_counted(settings: Settings) -> None:
-    lost: list[int] = []
-
-    async def use(pool: Any) -> None:
-        log = ImpressionLog(pool, lambda fate, rows: lost.append(rows) if fate == "lost" else None)
-        log.add([impression(place) for place in range(MAX_QUEUED)])
-        log.add([impression(1)])
-        assert lost == [1]
-        await log.flush()
-
-    on_pool("postgresql://nobody@127.0.0.1:9/none", settings, use, wait=False)
-    assert sum(lost) > 1
