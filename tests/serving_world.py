@@ -83,8 +83,10 @@ def interact(connection: psycopg.Connection[Any], actor: int, targets: Sequence[
     connection.commit()
 
 
-def write_artifacts(root: Path, user_ids: Sequence[int], *, schema: str | None = None) -> dict[ArtifactKind, Path]:
-    """Write a coherent release over `user_ids` below `root`."""
+def write_artifacts(
+    root: Path, user_ids: Sequence[int], *, schema: str | None = None, model: Ranker | None = None
+) -> dict[ArtifactKind, Path]:
+    """Write a coherent release over `user_ids` below `root`; its ranker is `model`, or the town's."""
     paths = {kind: root / kind.value for kind in ArtifactKind}
     ids = np.array(sorted(user_ids), dtype=np.int64)
     chooser = np.ones((len(ids), DIMENSIONS), dtype=np.float32)
@@ -97,7 +99,7 @@ def write_artifacts(root: Path, user_ids: Sequence[int], *, schema: str | None =
         ids, item_vectors(chooser, chosen), IndexConfig(threads=1), item_vectors(chosen, chooser)
     )
     index.save(paths[ArtifactKind.INDEX], {"embedding_digest": digest})
-    ranker().save(
+    (model or ranker()).save(
         paths[ArtifactKind.RANKER],
         {"embedding_digest": digest, "feature_schema_digest": schema or ranking_schema_digest()},
         parameters={"last_likes": 20},
@@ -123,9 +125,11 @@ def load_town(paths: dict[ArtifactKind, Path], versions: ReleaseVersions = FIRST
     return load_release(paths, versions, feature_schema_digest=ranking_schema_digest(), feature_names=RANKING_FEATURES)
 
 
-def remember_town(data_dir: Path, user_ids: Sequence[int], scratch: Path) -> ReleaseVersions:
+def remember_town(
+    data_dir: Path, user_ids: Sequence[int], scratch: Path, model: Ranker | None = None
+) -> ReleaseVersions:
     """Leave a release as the last good local copy below `data_dir`, as a service that served it would."""
-    written = write_artifacts(scratch, user_ids)
+    written = write_artifacts(scratch, user_ids, model=model)
     versions = ReleaseVersions(1, 1, 1)
     cache = ReleaseCache(data_dir / "releases")
     for kind, path in written.items():
