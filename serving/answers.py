@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 from infra.metrics import ServingMetrics
 from registry.ranker import Order
 from registry.release import Release
-from serving.api_models import Recommendations, RecommendedPerson
+from serving.api_models import MAX_LIMIT, Recommendations, RecommendedPerson
 from serving.experiments.assignment import Assignment
 from serving.impressions import Impression
 from serving.pool import Int64, Ranked
@@ -50,7 +50,7 @@ def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[Recommen
     return [
         RecommendedPerson(
             user_id=user_id,
-            position=place,
+            position=min(place, MAX_LIMIT),  # those beyond it are spare, and get another place when they are shown
             score=points,
             p_like=like,
             p_liked_back=back,

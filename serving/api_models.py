@@ -107,7 +107,9 @@ class Recommendations(_Answer):
     release: str | None = Field(description="The release that answered; null without a model.", examples=["e3-i3-r2"])
     variant: Variant = Field(description="The arm of the experiment that answered.")
     experiment: str | None = Field(description="The experiment that chose the arm; null while none is active.")
-    cached: bool = Field(description="Whether the list was made for an earlier answer, and only its safety anew.")
+    cached: bool = Field(
+        description="Whether the list was made for another answer, and its safety checked anew for this one."
+    )
     order: Literal["ranker", "retrieval"] | None = Field(
         description="What `score` is: the ranker's reciprocal score, or the retrieval score where a release found that "
         "to order better; null below level 1.",

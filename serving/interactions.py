@@ -5,6 +5,7 @@ unknown people, in the future, or under an event id that means something else is
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +18,7 @@ from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from serving.api_models import InteractionRequest, StoredInteraction
 from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
-from serving.reasons import LIKES
+from serving.reasons import LIKES, SEPARATIONS
 
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a client's clock may be."""
@@ -39,12 +40,19 @@ _EXISTING = b"SELECT user_id FROM duet.users WHERE user_id = ANY(%s)"
 
 
 class Interactions:
-    """The write path; every statement is bounded by `timeout_s`."""
+    """The write path; every statement is bounded by `timeout_s`. `changed` is told whose answers count no more."""
 
     def __init__(
-        self, pool: AsyncConnectionPool[Any], *, clock: Clock, metrics: ServingMetrics, timeout_s: float
+        self,
+        pool: AsyncConnectionPool[Any],
+        *,
+        clock: Clock,
+        metrics: ServingMetrics,
+        timeout_s: float,
+        changed: Callable[[int], None] | None = None,
     ) -> None:
         self._pool = pool
+        self._changed = changed
         self._clock = clock
         self._metrics = metrics
         self._timeout_s = timeout_s
@@ -77,7 +85,15 @@ class Interactions:
             ) from error
         status, matched = stored
         self._metrics.interactions.labels(interaction.kind.value, status).inc()
+        self._tell(interaction)
         return StoredInteraction(event_id=event["event_id"], status=status, matched=matched, request_id=request_id)
+
+    def _tell(self, interaction: InteractionRequest) -> None:
+        if self._changed is None:
+            return
+        self._changed(interaction.actor_id)
+        if interaction.kind in SEPARATIONS:
+            self._changed(interaction.target_id)
 
     async def _write(self, connection: psycopg.AsyncConnection[Any], event: dict[str, Any]) -> tuple[Any, bool]:
         # The block ends with a commit, and only then is the client told.

@@ -6,9 +6,13 @@ Postgres to say who may be shown to whom the list is empty.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 from uuid import UUID
+
+import numpy as np
 
 from feature_repo.population import Population
 from infra.clock import Clock
@@ -17,18 +21,24 @@ from infra.settings import Settings
 from registry.release import Release
 from serving.answers import AnswerMetrics, Showing, envelope, impressions_of, order_of, shown_people
 from serving.api_models import RecommendationRequest, Recommendations
+from serving.cache.answer_cache import AnswerCache, Look, Made, Tier, keepable, key_of
+from serving.cache.entry import Entry
+from serving.cache.reshow import reshow
 from serving.errors import Degraded, EligibilityUnknown, LevelUnavailable
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Impression
 from serving.levels import Strategy
 from serving.people_store import PeopleStore
 from serving.pool import Ranked, Requester
-from serving.reasons import Level, Reason
+from serving.reasons import Level, Reason, Stage
 from serving.recent_likes import RecentLikes
 from serving.resilience.deadline import Deadline
 from serving.run import Run
 from serving.stages.requester import FeatureReader, read_requester
-from serving.stages.safety import only_safe
+from serving.stages.safety import asked_at_once, only_safe
+
+LEAD_SHARE: Final = 0.5
+"""Of the usual budget, what a request must have left to make an answer that others wait for too."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Recommender:
         clock: Clock,
         assign: Callable[[int, Variant | None], Assignment] = champion_only,
         ranked: Callable[[Run, Requester, Assignment], None] | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self._settings = settings
         self._people = people
@@ -84,6 +95,8 @@ class Recommender:
         self._clock = clock
         self._assign = assign
         self._ranked = ranked
+        self._cache = cache
+        self._lead_s = settings.serving.deadline_ms / 1000 * LEAD_SHARE
 
     async def recommend(
         self,
@@ -105,34 +118,91 @@ class Recommender:
         run = self._begin(request, request_id, world, assignment, deadline)
         try:
             async with asyncio.timeout(run.deadline.remaining_s()):
-                showing = await self._make(run, assignment)
+                showing = await self._answer(run, assignment)
         except EligibilityUnknown as error:
             showing = self._nobody(run, assignment, error)
         except TimeoutError:
-            late = EligibilityUnknown(
-                Reason.DEADLINE_EXCEEDED, "There was no time left to check who can be shown safely."
-            )
-            showing = self._nobody(run, assignment, late)
+            showing = self._nobody(run, assignment, _too_late())
         if showing.items:
             self._log_impressions(impressions_of(run, showing, self._clock.now()))
         self._metrics.observe(run, showing)
         return envelope(run, showing)
 
-    async def _make(self, run: Run, assignment: Assignment) -> Showing:
+    async def _answer(self, run: Run, assignment: Assignment) -> Showing:
+        cache = self._cache
+        if cache is None or run.release is None or run.request.explain:
+            return (await self._make(run, assignment)).showing
+        user_id, key = run.request.user_id, key_of(run, assignment.variant)
+        kept = cache.recall(run, key)
+        if kept is not None and (again := await self._reshow(run, assignment, kept, Tier.MEMORY)):
+            return again
+        if run.deadline.remaining_s() < self._lead_s and (user_id, key) not in cache.flights:
+            # Whoever has little time must not make the others' answer: theirs would be of a lower level.
+            return (await self._make(run, assignment)).showing
+        with run.stage(Stage.CACHE) if (user_id, key) in cache.flights else nullcontext():
+            made, began = await cache.flights.join(user_id, key, lambda: self._lead(run, assignment, cache, key))
+        if began:
+            return made.showing
+        again = await self._reshow(run, assignment, made.entry, Tier.FLIGHT)
+        if again is None:
+            return (await self._make(run, assignment)).showing
+        run.degraded.extend(made.run.degraded)
+        if made.run.first_step_down is not None:
+            run.step_down(made.run.first_step_down)
+        return again
+
+    async def _lead(self, run: Run, assignment: Assignment, cache: AnswerCache, key: str) -> Made:
+        try:
+            async with asyncio.timeout(run.deadline.remaining_s()):
+                kept = await cache.fetch(run, key)
+                if kept is not None and (again := await self._reshow(run, assignment, kept, Tier.REDIS)):
+                    cache.remember(key, kept)
+                    return Made(run, again, kept)
+                made = await self._make(run, assignment)
+        except TimeoutError:
+            raise _too_late() from None
+        if made.steady and made.showing.items and keepable(run, made.showing.level):
+            cache.share(key, made.entry)
+        return made
+
+    async def _reshow(self, run: Run, assignment: Assignment, entry: Entry, tier: Tier) -> Showing | None:
+        reshown = await reshow(run, self._people, entry)
+        if self._cache is not None:
+            self._cache.note(tier, reshown.look)
+            if reshown.look is Look.STALE and tier is Tier.MEMORY:
+                self._cache.drop(entry)
+        if reshown.look is not Look.HIT:
+            return None
+        return Showing(
+            entry.level, assignment, entry.release, entry.order, reshown.items, reshown.propensities, cached=True
+        )
+
+    async def _make(self, run: Run, assignment: Assignment) -> Made:
         requester = await read_requester(run, self._people, self._features)
         level, ranked = await self._climb_down(run, requester)
         since = None if level is Level.RANDOM else run.since
         checked = await only_safe(run, self._people, requester, ranked, since)
         if self._ranked is not None:
             self._ranked(run, requester, assignment)
-        return Showing(
+        limit, release = run.request.limit, run.release.release_id if run.release else None
+        spare = checked.spare[: asked_at_once(limit) - limit] if self._cache is not None else checked.spare[:0]
+        rows = np.concatenate([checked.rows, spare])
+        items = shown_people(ranked, rows, explain=run.request.explain)
+        propensities = ranked.propensity[rows].tolist()
+        n = len(checked.rows)
+        order = order_of(run.release, level)
+        entry = Entry(
+            requester,
             level,
-            assignment,
-            run.release.release_id if run.release else None,
-            order_of(run.release, level),
-            shown_people(ranked, checked.rows, explain=run.request.explain),
-            ranked.propensity[checked.rows].tolist(),
+            release,
+            order,
+            tuple(items),
+            tuple(propensities),
+            since,
+            run.at,
+            self._cache.expires_at(run.at) if self._cache is not None else run.at,
         )
+        return Made(run, Showing(level, assignment, release, order, items[:n], propensities[:n]), entry, checked.steady)
 
     async def _climb_down(self, run: Run, requester: Requester) -> tuple[Level, Ranked]:
         for strategy in self._ladder:
@@ -170,3 +240,7 @@ class Recommender:
         run.step_down(why)
         release = run.release.release_id if run.release else None
         return Showing(Level.EMPTY, assignment, release, None, [], [])
+
+
+def _too_late() -> EligibilityUnknown:
+    return EligibilityUnknown(Reason.DEADLINE_EXCEEDED, "There was no time left to check who can be shown safely.")

@@ -31,6 +31,7 @@ from registry.store import ModelRegistry
 from registry.trial import ReleaseTrial
 from serving.access.door import Door
 from serving.build_process import BuildProcess
+from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
 from serving.experiments.assignment import State
 from serving.experiments.table import ACTIVE, Experiments
@@ -47,7 +48,7 @@ from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
-from serving.resilience.breaker import Breaker
+from serving.resilience.breaker import Breaker, Dependency
 from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
@@ -68,6 +69,7 @@ class Runtime:
     snapshot: SnapshotKeeper
     experiments: Experiments
     releases: ReleaseWatcher
+    cache: AnswerCache | None
     recommender: Recommender
     interactions: Interactions
 
@@ -87,7 +89,8 @@ class Runtime:
             clock=clock,
             metrics=self.metrics,
         )
-        self.breakers: list[Breaker] = []
+        self.redis_breaker = Breaker(Dependency.REDIS, settings.serving.breaker, clock, self.metrics)
+        self.breakers: list[Breaker] = [self.redis_breaker]
         self.warm = False
 
     async def start(self) -> None:
@@ -128,8 +131,13 @@ class Runtime:
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         people = PostgresPeople(self.pool, pending_likes=settings.ranking.pending_likes)
         self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
+        self.cache = self._cache()
         self.interactions = Interactions(
-            self.pool, clock=clock, metrics=metrics, timeout_s=settings.serving.timeout_s / 2
+            self.pool,
+            clock=clock,
+            metrics=metrics,
+            timeout_s=settings.serving.timeout_s / 2,
+            changed=self.cache.forget if self.cache is not None else None,
         )
         self.recommender = Recommender(
             settings=settings,
@@ -141,6 +149,7 @@ class Runtime:
             metrics=metrics,
             clock=clock,
             assign=self.experiments.assign,
+            cache=self.cache,
         )
         self.pulse = pulse_of(
             database_url=self.endpoints.database_url,
@@ -183,6 +192,13 @@ class Runtime:
         if self.registry is not None:
             self.registry.close()
         await asyncio.to_thread(self._servers.close)
+
+    def _cache(self) -> AnswerCache | None:
+        settings = self.settings.serving.cache
+        if not settings.enabled:
+            return None
+        cache = AnswerCache(self.settings, self.clock, self.metrics, self._rng.random)
+        return cache.attach(self.redis, self.redis_breaker) if settings.redis else cache
 
     def world(self) -> World:
         """Return what a request captures once."""

@@ -16,6 +16,7 @@ from infra.clock import Clock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
+from serving.cache.answer_cache import AnswerCache
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Impression
@@ -171,6 +172,7 @@ class Town:
     challenger: Release | None = None
     since: datetime | None = START
     assign: Callable[[int, Variant | None], Assignment] = champion_only
+    cache: AnswerCache | None = None
     impressions: list[Impression] = field(default_factory=list)
 
     def ladder(self) -> tuple[Strategy, ...]:
@@ -191,6 +193,7 @@ class Town:
             metrics=serving_metrics(),
             clock=self.clock,
             assign=self.assign,
+            cache=self.cache,
         )
 
 

@@ -29,9 +29,13 @@ _MAX_ROUNDS: Final = 4
 
 @dataclass(frozen=True)
 class Checked:
-    """Rows of the pool that may be shown, int64, best first; `steady` unless the requester changed meanwhile."""
+    """Rows of the pool that may be shown, int64, best first; `steady` unless the requester changed meanwhile.
+
+    `spare` are the rows after them, some of them not asked about yet.
+    """
 
     rows: Int64
+    spare: Int64
     steady: bool
 
 
@@ -45,7 +49,7 @@ async def only_safe(
     limit = run.request.limit
     ids = ranked.pool.people.user_ids
     shown: list[Int64] = []
-    n, steady = 0, True
+    n, asked, steady = 0, 0, True
     with run.stage(Stage.SAFETY):
         for rows in _batches(ranked.order, asked_at_once(limit)):
             try:
@@ -60,10 +64,11 @@ async def only_safe(
                 break
             fits = allowed(requester, ranked.pool.people.take(rows), run.request.filters, run.at)
             shown.append(rows[showable_now(run, requester, standing, ids[rows], fits)])
-            n += len(shown[-1])
+            n, asked = n + len(shown[-1]), asked + len(rows)
             if n >= limit:
                 break
-    return Checked(np.concatenate([np.empty(0, np.int64), *shown])[:limit], steady)
+    safe = np.concatenate([np.empty(0, np.int64), *shown])
+    return Checked(safe[:limit], np.concatenate([safe[limit:], ranked.order[asked:]]), steady)
 
 
 async def stand(run: Run, people: PeopleStore, user_ids: Int64, since: datetime | None) -> Standing:

@@ -1,0 +1,156 @@
+"""The tiers as one: what identifies an answer, how long it is kept, and what each look was worth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Final, Self
+
+import redis.asyncio
+
+from infra.clock import Clock
+from infra.metrics import ServingMetrics
+from infra.settings import Settings
+from registry.contracts import ArtifactKind
+from registry.release import Release
+from serving.answers import Showing
+from serving.api_models import Filters
+from serving.cache.entry import FORMAT, Entry
+from serving.cache.flights import Flights
+from serving.cache.memory import MemoryTier
+from serving.cache.shared import Guard, RedisTier
+from serving.experiments.assignment import Variant
+from serving.reasons import Level, Stage
+from serving.run import Run
+
+_ORDERING: Final = {"n_candidates", "requester_weight", "exploration_share", "aggregator"}
+"""The settings of serving that decide who is in an answer."""
+
+
+class Tier(StrEnum):
+    """Where an answer was looked for."""
+
+    MEMORY = "memory"
+    REDIS = "redis"
+    FLIGHT = "flight"
+
+
+class Look(StrEnum):
+    """What came of it: `stale` when the requester changed, `short` when too few may still be shown."""
+
+    HIT = "hit"
+    MISS = "miss"
+    STALE = "stale"
+    SHORT = "short"
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a flight brings: the answer of the run that led it, and the list for whoever else waits.
+
+    `steady` unless the requester did or changed something while it was made.
+    """
+
+    run: Run
+    showing: Showing
+    entry: Entry
+    steady: bool = True
+
+
+class AnswerCache:
+    """Kept answers of a process, and those being made; `draw` gives shares in 0..1 for the jitter."""
+
+    def __init__(self, settings: Settings, clock: Clock, metrics: ServingMetrics, draw: Callable[[], float]) -> None:
+        self._settings = settings.serving.cache
+        self._clock = clock
+        self._draw = draw
+        self._memory = MemoryTier(self._settings.max_entries, clock, metrics)
+        self._shared: RedisTier | None = None
+        self._reads = lru_cache(maxsize=None)(metrics.cache_reads.labels)
+        ordering = settings.serving.model_dump_json(include=_ORDERING) + settings.ranking.model_dump_json()
+        self._prefix = f"{settings.features.project}:answer:{FORMAT}:{_digest(ordering)}"
+        self._write_s = settings.redis.socket_timeout_s
+        self.flights: Flights[Made] = Flights()
+
+    def attach(self, client: redis.asyncio.Redis, guard: Guard) -> Self:
+        """Use Redis as the second tier."""
+        self._shared = RedisTier(client, guard, self._prefix, self._write_s)
+        return self
+
+    def expires_at(self, at: float) -> float:
+        """Return when an answer made at unix seconds `at` ends: no two made at once end at once."""
+        return at + self._settings.ttl_s * (1.0 - self._settings.jitter * self._draw())
+
+    def recall(self, run: Run, key: str) -> Entry | None:
+        """Return what this process kept, for Postgres to check."""
+        entry = self._memory.get(run.request.user_id, key)
+        if entry is None:
+            self.note(Tier.MEMORY, Look.MISS)
+        return entry
+
+    async def fetch(self, run: Run, key: str) -> Entry | None:
+        """Return what Redis kept, for Postgres to check; None without Redis."""
+        if self._shared is None:
+            return None
+        with run.stage(Stage.CACHE):
+            entry = await self._shared.get(run.request.user_id, key, run.share_s(Stage.CACHE))
+        if entry is not None and entry.keeps_at(run.at):
+            return entry
+        self.note(Tier.REDIS, Look.MISS)
+        return None
+
+    def remember(self, key: str, entry: Entry) -> None:
+        """Keep an answer in this process."""
+        self._memory.put(entry.requester.user_id, key, entry)
+
+    def share(self, key: str, entry: Entry) -> None:
+        """Keep an answer in this process and in Redis."""
+        self.remember(key, entry)
+        if self._shared is not None:
+            self._shared.put(entry.requester.user_id, key, entry, entry.expires_at - self._clock.now().timestamp())
+
+    def drop(self, entry: Entry) -> None:
+        """Forget what this process keeps for the person of an entry that no longer counts."""
+        self._memory.drop(entry.requester.user_id)
+
+    def forget(self, user_id: int) -> None:
+        """Drop what this process keeps, or is just making, for a person: the others learn of it by its version."""
+        self._memory.drop(user_id)
+        self.flights.forget(user_id)
+
+    def note(self, tier: Tier, look: Look) -> None:
+        """Count a look."""
+        self._reads(tier.value, look.value).inc()
+
+    async def settled(self) -> None:
+        """Wait for what is being written to Redis."""
+        if self._shared is not None:
+            await self._shared.written()
+
+
+def key_of(run: Run, variant: Variant) -> str:
+    """Return what identifies an answer, the person aside: limit, arm, release with its bytes, filters."""
+    release = "" if run.release is None else _identity(run.release)
+    filters = run.request.filters
+    return f"{run.request.limit}:{variant.value}:{release}:{'' if filters is None else _asked(filters)}"
+
+
+def keepable(run: Run, level: Level) -> bool:
+    """Return whether an answer may be kept: a best one that nothing was missing from."""
+    return level is Level.FULL and not run.degraded and not run.request.explain
+
+
+def _identity(release: Release) -> str:
+    digests = (release.manifests[kind].digest[:12] for kind in ArtifactKind)
+    return "-".join((release.release_id, *digests))
+
+
+def _asked(filters: Filters) -> str:
+    # The order of interests means nothing.
+    interests = None if filters.interests_any is None else sorted(set(filters.interests_any))
+    return _digest(filters.model_copy(update={"interests_any": interests}).model_dump_json())
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=12).hexdigest()

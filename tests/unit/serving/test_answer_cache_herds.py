@@ -1,0 +1,139 @@
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import structlog
+
+from infra.clock import FixedClock
+from infra.settings import Settings
+from registry.release import Release
+from serving.api_models import Recommendations
+from serving.reasons import Reason
+from serving.resilience.deadline import Deadline
+from tests.cached_towns import ask, ids, with_cache
+from tests.serving_fakes import MemoryPeople, Town, make_town
+from tests.serving_world import load_town, write_artifacts
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return load_town(write_artifacts(tmp_path_factory.mktemp("release"), range(1, 101)))
+
+
+@pytest.fixture
+def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
+    return with_cache(make_town(settings, clock, n=100, release=release))
+
+
+class Counting(MemoryPeople):
+    """Postgres that takes a moment to say who asks, so that a herd gathers."""
+
+    async def requester(self, user_id: int, timeout_s: float) -> Any:
+        found = await super().requester(user_id, timeout_s)
+        await asyncio.sleep(0.02)
+        return found
+
+
+@pytest.fixture
+def slow_town(town: Town) -> Town:
+    town.people = Counting(town.people.rows)
+    return town
+
+
+def test_a_herd_of_a_thousand_has_its_answer_made_once_and_checked_for_each(slow_town: Town) -> None:
+    async def go() -> list[Recommendations]:
+        recommender = slow_town.recommender()
+        return await asyncio.gather(*(ask(recommender) for _ in range(1000)))
+
+    answers = asyncio.run(go())
+    assert slow_town.people.asked.count("requester") == 1
+    assert slow_town.people.asked.count("standing") == 1000
+    assert len({answer.request_id for answer in answers}) == 1000
+    assert {tuple(ids(answer)) for answer in answers} == {tuple(ids(answers[0]))}
+    assert [answer.cached for answer in answers].count(False) == 1
+    assert len(slow_town.impressions) == 10_000
+
+
+def test_when_whoever_began_gives_up_the_others_are_answered_all_the_same(slow_town: Town) -> None:
+    async def go() -> list[Recommendations]:
+        recommender = slow_town.recommender()
+        leader = asyncio.create_task(ask(recommender))
+        await asyncio.sleep(0)
+        followers = [asyncio.create_task(ask(recommender)) for _ in range(5)]
+        await asyncio.sleep(0.005)
+        leader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leader
+        return await asyncio.gather(*followers)
+
+    assert [len(answer.items) for answer in asyncio.run(go())] == [10] * 5
+    assert slow_town.people.asked.count("requester") == 1
+
+
+def test_one_whose_time_is_over_ends_nothing_for_the_others(slow_town: Town) -> None:
+    async def go() -> tuple[Recommendations, Recommendations]:
+        recommender = slow_town.recommender()
+        others = asyncio.create_task(ask(recommender))
+        await asyncio.sleep(0.002)
+        hurried = await ask(recommender, deadline=Deadline.after(0.005, slow_town.clock))
+        return hurried, await others
+
+    hurried, other = asyncio.run(go())
+    assert (hurried.level, hurried.reason) == (4, Reason.DEADLINE_EXCEEDED)
+    assert (other.level, len(other.items)) == (1, 10)
+
+
+def test_somebody_with_little_time_does_not_make_the_answer_of_the_others(slow_town: Town) -> None:
+    async def go() -> tuple[Recommendations, Recommendations]:
+        recommender = slow_town.recommender()
+        hurried = asyncio.create_task(ask(recommender, deadline=Deadline.after(0.5, slow_town.clock)))
+        await asyncio.sleep(0.002)
+        return await ask(recommender), await hurried
+
+    answers = asyncio.run(go())
+    assert [answer.cached for answer in answers] == [False, False]
+    assert slow_town.people.asked.count("requester") == 2
+
+
+def test_a_failure_reaches_the_whole_herd_and_is_not_kept(slow_town: Town) -> None:
+    slow_town.people.down = True
+
+    async def go() -> tuple[list[Recommendations], Recommendations]:
+        recommender = slow_town.recommender()
+        herd = await asyncio.gather(*(ask(recommender) for _ in range(20)))
+        slow_town.people.down = False
+        return list(herd), await ask(recommender)
+
+    herd, after = asyncio.run(go())
+    assert {(answer.level, answer.reason) for answer in herd} == {(4, Reason.ELIGIBILITY_UNAVAILABLE)}
+    assert after.level == 1
+
+
+def test_a_herd_without_time_for_ranking_shares_the_lower_level_and_its_reason(slow_town: Town) -> None:
+    slow_town.release = replace(slow_town.release, index=None)  # type: ignore[type-var]
+
+    async def go() -> list[Recommendations]:
+        recommender = slow_town.recommender()
+        return await asyncio.gather(*(ask(recommender) for _ in range(5)))
+
+    with structlog.testing.capture_logs() as logs:
+        answers = asyncio.run(go())
+    assert [line["event"] for line in logs] == ["stage_failed"]
+    assert {(answer.level, answer.reason) for answer in answers} == {(2, Reason.RETRIEVAL_FAILED)}
+    assert all(answer.degraded == ["retrieval"] for answer in answers)
+
+
+def test_an_interaction_during_the_making_is_felt_by_whoever_asks_after_it(slow_town: Town) -> None:
+    async def go() -> Recommendations:
+        recommender = slow_town.recommender()
+        before = asyncio.create_task(ask(recommender))
+        await asyncio.sleep(0.005)
+        slow_town.people.decided[1] = {100}
+        assert slow_town.cache is not None
+        slow_town.cache.forget(1)
+        after = await ask(recommender)
+        assert 100 not in ids(await before)
+        return after
+
+    assert 100 not in ids(asyncio.run(go()))
