@@ -24,15 +24,23 @@ from serving.errors import (
     EventConflict,
     InternalError,
     InvalidRequest,
+    KeysUnavailable,
     MalformedBody,
+    Overloaded,
+    RateLimited,
     RequestTimeout,
     StorageUnavailable,
+    Unauthorized,
     UnknownUser,
     UnsupportedMediaType,
 )
 from serving.health import HealthReport, LiveReport, ReadyReport
 
+_DOOR: tuple[type[ApiError], ...] = (Unauthorized, KeysUnavailable)
 _BORDER: tuple[type[ApiError], ...] = (
+    *_DOOR,
+    RateLimited,
+    Overloaded,
     MalformedBody,
     BodyTimeout,
     BodyTooLarge,
@@ -60,6 +68,15 @@ _REQUEST_ID = {
     "description": "A UUID of yours, echoed and logged; anything else is replaced by one of ours. It may be used "
     "again: recommendations carry an id of their own in the body.",
     "schema": {"type": "string"},
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}}}
+_KEY = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key of `duet keys create`, where the service asks for one: in production always. "
+        "`X-API-Key` takes it as well.",
+    }
 }
 _EXAMPLE_ERROR = {
     "error": {"code": "unknown_user", "message": "Nobody has the id 42.", "details": []},
@@ -138,12 +155,15 @@ def document() -> dict[str, Any]:
                     (UnknownUser, EventConflict, StorageUnavailable),
                 )
             },
-            "/health/live": {"get": _read("live", "Is the process alive", {"200": _json(LiveReport, "Alive.")})},
+            "/health/live": {
+                "get": _read("live", "Is the process alive", {"200": _json(LiveReport, "Alive.")}, is_open=True)
+            },
             "/health/ready": {
                 "get": _read(
                     "ready",
                     "Should traffic come here",
                     {"200": _json(ReadyReport, "Ready, perhaps degraded."), "503": _json(ReadyReport, "Not ready.")},
+                    is_open=True,
                 )
             },
             "/health": {
@@ -163,7 +183,7 @@ def document() -> dict[str, Any]:
                 )
             },
         },
-        "components": {"schemas": definitions["$defs"]},
+        "components": {"schemas": definitions["$defs"], "securitySchemes": _KEY},
     }
 
 
@@ -189,18 +209,19 @@ def _call(
                 }
             },
         },
-        "responses": {**responses, **{str(error.status): _error(error) for error in (*_BORDER, *errors)}},
+        "responses": {**responses, **_errors(*_BORDER, *errors)},
+        "security": [{"key": []}, {}],
     }
 
 
-def _read(operation: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
-    errors = {str(error.status): _error(error) for error in (InternalError, RequestTimeout)}
-    return {
+def _read(operation: str, summary: str, responses: dict[str, Any], *, is_open: bool = False) -> dict[str, Any]:
+    said = {
         "operationId": operation,
         "summary": summary,
         "parameters": [_REQUEST_ID],
-        "responses": {**responses, **errors},
+        "responses": {**_errors(InternalError, RequestTimeout, *(() if is_open else _DOOR)), **responses},
     }
+    return said if is_open else {**said, "security": [{"key": []}, {}]}
 
 
 def _json(model: type[BaseModel], description: str, example: object = None) -> dict[str, Any]:
@@ -210,6 +231,20 @@ def _json(model: type[BaseModel], description: str, example: object = None) -> d
     return {"description": description, "headers": _HEADERS, "content": {"application/json": content}}
 
 
-def _error(error: type[ApiError]) -> dict[str, Any]:
-    example = {**_EXAMPLE_ERROR, "error": {"code": error.code, "message": error.__doc__ or "", "details": []}}
-    return _json(ErrorEnvelope, (error.__doc__ or "").strip(), example)
+def _errors(*errors: type[ApiError]) -> dict[str, Any]:
+    """Return a response for each status; errors that share one are all named in it."""
+    by_status: dict[int, list[type[ApiError]]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error)
+    return {str(status): _error(*sharing) for status, sharing in by_status.items()}
+
+
+def _error(*sharing: type[ApiError]) -> dict[str, Any]:
+    first = sharing[0]
+    example = {**_EXAMPLE_ERROR, "error": {"code": first.code, "message": first.__doc__ or "", "details": []}}
+    said = _json(
+        ErrorEnvelope, " ".join(f"`{error.code}`: {(error.__doc__ or '').strip()}" for error in sharing), example
+    )
+    if first.status in {429, 503}:
+        said["headers"] = {**_HEADERS, **_RETRY_AFTER}
+    return said

@@ -168,7 +168,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             probe=HttpProbe(_local(addresses.serving_host, addresses.serving_port) + "/health/ready"),
             url=addresses.serving_url,
             start_timeout_s=settings.serving.start_timeout_s,
-            stop_grace_s=15.0,
+            stop_grace_s=15.0 + settings.serving.drain_s,
         ),
     ]  # fmt: skip
 
