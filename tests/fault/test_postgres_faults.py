@@ -1,0 +1,130 @@
+"""Faults 14 and 15: sessions killed, locks held, the pool used up, statements too slow; people unknown or just gone."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from infra.endpoints import Endpoints
+from infra.postgres import connect
+from tests.fault.crowd import Answer, ask_each
+from tests.fault.stage import ASKERS, Stage, staged
+from tests.serving_world import insert_person
+
+pytestmark = pytest.mark.timeout(300)
+
+LATE_REASONS = {"eligibility_unavailable", "deadline_exceeded"}
+
+
+@pytest.fixture(scope="module")
+def stage(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    small = {"POSTGRES__POOL_SIZE": "4", "POSTGRES__MAX_OVERFLOW": "2"}
+    with staged(endpoints, tmp_path_factory.mktemp("primary"), **small) as stage:
+        yield stage
+
+
+@contextmanager
+def locked(stage: Stage, table: bytes) -> Iterator[None]:
+    """Hold a lock that nobody can read past."""
+    with connect(stage.endpoints.database_url) as connection:
+        connection.execute(b"lock table " + table + b" in access exclusive mode")
+        yield
+        connection.rollback()
+
+
+def sessions(stage: Stage) -> int:
+    with connect(stage.endpoints.database_url) as connection:
+        row = connection.execute(
+            "select count(*)::int from pg_stat_activity"
+            " where application_name = 'duet-serving' and datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_killed_sessions_are_replaced_and_nothing_acknowledged_is_lost_or_written_twice(stage: Stage) -> None:
+    with stage.crowd() as crowd:
+        crowd.until_whole()
+        for _ in range(8):
+            with connect(stage.endpoints.database_url, autocommit=True) as connection:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name like 'duet-serving%' and datname = current_database()"
+                )
+            time.sleep(0.15)
+        crowd.until_whole()
+    stage.judge(crowd.answers)
+    stage.judge_written(crowd)
+    with connect(stage.endpoints.database_url) as connection:
+        row = connection.execute(
+            "select count(*)::int from duet.interactions where event_id::text = any(%s)",
+            ([written.event_id for written in crowd.written],),
+        ).fetchone()
+    assert row is not None
+    assert row[0] <= len(crowd.written)
+    assert 0 < sessions(stage) <= 6
+
+
+@pytest.mark.parametrize("table", [b"duet.users", b"duet.interactions"], ids=["people", "interactions"])
+def test_a_long_lock_uses_up_the_pool_and_answers_are_empty_in_time(stage: Stage, table: bytes) -> None:
+    with stage.crowd(askers=8) as crowd:
+        crowd.until_whole()
+        with locked(stage, table):
+            time.sleep(1)
+            seen = crowd.watch(1.0)
+        crowd.until_whole()
+    stage.judge(crowd.answers)
+    stage.judge_written(crowd)
+    stage.judge_times(seen)
+    assert {answer.level for answer in seen} == {4}
+    assert {answer.body["reason"] for answer in seen} <= LATE_REASONS
+    assert sessions(stage) <= 6
+
+
+def test_a_statement_that_was_given_up_is_ended_at_the_server_too(stage: Stage) -> None:
+    with stage.crowd(askers=8) as crowd:
+        crowd.until_whole()
+        with locked(stage, b"duet.users"):
+            crowd.watch(2.0)
+            with connect(stage.endpoints.database_url) as connection:
+                oldest = connection.execute(
+                    "select coalesce(max(extract(epoch from clock_timestamp() - query_start)), 0)::float8"
+                    " from pg_stat_activity where application_name = 'duet-serving' and state = 'active'"
+                    " and datname = current_database()"
+                ).fetchone()
+        crowd.until_whole()
+    assert oldest is not None
+    assert oldest[0] < 2.5  # the limit of statements is 1 s
+    stage.judge(crowd.answers)
+
+
+def test_somebody_unknown_is_told_so_and_a_newcomer_without_features_is_served(stage: Stage) -> None:
+    newcomer = 900
+    assert ask(stage, newcomer).status == 404
+    with connect(stage.endpoints.database_url) as connection:
+        insert_person(connection, newcomer, gender="man", seeking=["woman"], latitude=40.0, longitude=3.0)
+        connection.commit()
+    answer = ask(stage, newcomer)
+    assert (answer.status, answer.level) == (200, 1)
+    assert answer.people
+    assert {user_id % 2 for user_id in answer.people} == {1}
+
+
+def test_somebody_deleted_a_second_ago_never_comes_back(stage: Stage) -> None:
+    asks = next(user_id for user_id in ASKERS if len(stage.rules.everybody(user_id)) > 5)
+    gone = next(iter(ask(stage, asks).people))
+    seen_by = [user_id for user_id in ASKERS if stage.rules.eligible(user_id, gone)]
+    with connect(stage.endpoints.database_url) as connection:
+        connection.execute("delete from duet.interactions where %s in (actor_id, target_id)", (gone,))
+        connection.execute("delete from duet.users where user_id = %s", (gone,))
+        connection.commit()
+    del stage.rules.decided[gone]
+    for answer in ask_each(stage.service.port, seen_by).values():
+        assert answer.status == 200
+        assert gone not in answer.people
+    assert ask(stage, gone).status == 404
+
+
+def ask(stage: Stage, user_id: int) -> Answer:
+    return ask_each(stage.service.port, [user_id])[user_id]
