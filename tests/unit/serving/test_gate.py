@@ -1,0 +1,175 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+
+from infra.clock import SystemClock
+from infra.metrics import serving_metrics
+from infra.settings import Settings
+from serving import responses
+from serving.access.door import Door
+from serving.access.keys import Key, new_key
+from serving.access.table import KeyTable
+from serving.border import Border
+from serving.gate import OPEN, Gate
+from serving.resilience.limiter import Limiter
+
+KEY_ID, WHOLE, SHA256 = new_key()
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    number: int
+
+
+class Answer(BaseModel):
+    text: str = "answered"
+
+
+class Guarded:
+    """An app behind gate and border, whose calls last until they are let go."""
+
+    def __init__(self, *, places: int = 2, queued: int = 0, closed: bool = False, per_minute: int = 1000) -> None:
+        auth = {"mode": "required" if closed else "off", "requests_per_minute": per_minute}
+        clock, metrics = SystemClock(), serving_metrics()
+        self.go_on = asyncio.Event()
+        self.bodies_read = 0
+        self.limiter = Limiter(
+            max_concurrency=places, max_queued=queued, queue_timeout_s=0.05, clock=clock, metrics=metrics
+        )
+        self.door = Door(Settings(serving={"auth": auth}), clock, metrics)
+        gate = Gate(
+            self._inner, models={"/call": Body}, door=self.door, limiter=self.limiter, max_body_bytes=100, timeout_s=5.0
+        )
+        self.app = Border(self._counted(gate), clock=clock, metrics=metrics)
+
+    async def _inner(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/call":
+            await Request(scope, receive).body()
+            await self.go_on.wait()
+        await responses.ok(Answer())(scope, receive, send)
+
+    def _counted(self, app: Any) -> Any:
+        async def counting(scope: Any, receive: Any, send: Any) -> None:
+            async def read() -> Any:
+                self.bodies_read += 1
+                return await receive()
+
+            await app(scope, read, send)
+
+        return counting
+
+    async def send(self, method: str = "POST", path: str = "/call", **headers: str) -> httpx.Response:
+        transport = httpx.ASGITransport(self.app, client=("192.0.2.1", 5))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://duet") as client:
+            return await client.request(
+                method, path, content=b'{"number": 1}', headers={"content-type": "application/json", **headers}
+            )
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def go() -> None:
+        await work()
+
+    asyncio.run(go())
+
+
+def code(response: httpx.Response) -> str:
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+    assert float(response.headers["x-process-time"]) >= 0
+    return str(response.json()["error"]["code"])
+
+
+def test_past_the_places_a_call_is_refused_before_its_body_is_read_and_probes_are_not() -> None:
+    async def work() -> None:
+        guarded = Guarded()
+        held = [asyncio.create_task(guarded.send()) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert guarded.limiter.in_flight == 2
+        read_before = guarded.bodies_read
+        refused = await guarded.send()
+        assert (refused.status_code, code(refused)) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert guarded.bodies_read == read_before
+        for path in sorted(OPEN):
+            assert (await guarded.send("GET", path)).status_code == 200
+        guarded.go_on.set()
+        assert [response.status_code for response in await asyncio.gather(*held)] == [200, 200]
+        assert (await guarded.send()).status_code == 200
+
+    run(work)
+
+
+def test_a_slow_body_holds_no_place() -> None:
+    async def work() -> None:
+        guarded = Guarded(places=1)
+
+        async def trickle() -> Any:
+            await asyncio.sleep(5)
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        async def drop(_: Any) -> None:
+            pass
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/call", "headers": headers}
+        slow = asyncio.create_task(guarded.app(scope, trickle, drop))
+        await asyncio.sleep(0.05)
+        guarded.go_on.set()
+        assert (await guarded.send()).status_code == 200
+        slow.cancel()
+
+    run(work)
+
+
+@pytest.mark.parametrize("path", ["/call", "/v1/anything", "/metrics", "/health", "/docs.json", "/no/such/path"])
+def test_without_a_key_nothing_but_probes_is_answered(path: str) -> None:
+    async def work() -> None:
+        guarded = Guarded(closed=True)
+        guarded.door.table = await table()
+        refused = await guarded.send("POST" if path == "/call" else "GET", path)
+        assert (refused.status_code, code(refused)) == (401, "unauthorized")
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert guarded.bodies_read == 0
+        guarded.go_on.set()
+        let_in = await guarded.send("POST" if path == "/call" else "GET", path, authorization=f"Bearer {WHOLE}")
+        assert let_in.status_code == 200
+
+    run(work)
+
+
+def test_before_the_keys_are_known_calls_are_told_to_come_again() -> None:
+    async def work() -> None:
+        refused = await Guarded(closed=True).send(authorization=f"Bearer {WHOLE}")
+        assert (refused.status_code, code(refused)) == (503, "keys_unavailable")
+        assert refused.headers["retry-after"] == "1"
+
+    run(work)
+
+
+def test_a_key_that_calls_too_often_is_refused_and_told_when_to_come_again() -> None:
+    async def work() -> None:
+        guarded = Guarded(closed=True, per_minute=2)
+        guarded.door.table = await table()
+        guarded.go_on.set()
+        answers = [await guarded.send(**{"x-api-key": WHOLE}) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert code(answers[2]) == "rate_limited"
+        assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+        assert WHOLE.rpartition("_")[2] not in json.dumps([answer.text for answer in answers])
+
+    run(work)
+
+
+async def table() -> KeyTable:
+    async def read() -> list[Key]:
+        return [Key(KEY_ID, "website", SHA256, None, tester=False)]
+
+    made = KeyTable(read, 5.0)
+    await made.refresh()
+    return made
