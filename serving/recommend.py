@@ -21,7 +21,7 @@ from infra.settings import Settings
 from registry.release import Release
 from serving.answers import AnswerMetrics, Showing, envelope, impressions_of, order_of, shown_people
 from serving.api_models import RecommendationRequest, Recommendations
-from serving.cache.answer_cache import AnswerCache, Look, Made, Tier, keepable, key_of
+from serving.cache.answer_cache import AnswerCache, Look, Made, Tier, keepable
 from serving.cache.entry import Entry
 from serving.cache.reshow import reshow
 from serving.errors import Degraded, EligibilityUnknown, LevelUnavailable
@@ -55,6 +55,7 @@ class World:
     slots: Mapping[str, int]
     since: datetime | None = None
     challenger: Release | None = None
+    no_challenger: str = "No release is in Staging."
 
 
 def champion_only(user_id: int, override: Variant | None) -> Assignment:
@@ -113,7 +114,8 @@ class Recommender:
         """
         world = self._world()
         assignment = self._assign(request.user_id, variant)
-        if assignment.variant is Variant.CHALLENGER and world.challenger is None:
+        absent = assignment.variant is Variant.CHALLENGER and world.challenger is None
+        if absent:
             assignment = replace(assignment, variant=Variant.CHAMPION)
         run = self._begin(request, request_id, world, assignment, deadline)
         try:
@@ -123,6 +125,10 @@ class Recommender:
             showing = self._nobody(run, assignment, error)
         except TimeoutError:
             showing = self._nobody(run, assignment, _too_late())
+        if absent:
+            # Only now: a missing challenger is no reason to keep the champion's answer out of the cache.
+            run.degrade(Stage.EXPERIMENT)
+            run.step_down(LevelUnavailable(Reason.CHALLENGER_UNAVAILABLE, world.no_challenger))
         if showing.items:
             self._log_impressions(impressions_of(run, showing, self._clock.now()))
         self._metrics.observe(run, showing)
@@ -132,7 +138,7 @@ class Recommender:
         cache = self._cache
         if cache is None or run.release is None or run.request.explain:
             return (await self._make(run, assignment)).showing
-        user_id, key = run.request.user_id, key_of(run, assignment.variant)
+        user_id, key = run.request.user_id, cache.key_of(run, run.release, assignment.variant)
         kept = cache.recall(run, key)
         if kept is not None and (again := await self._reshow(run, assignment, kept, Tier.MEMORY)):
             return again
@@ -143,7 +149,7 @@ class Recommender:
             made, began = await cache.flights.join(user_id, key, lambda: self._lead(run, assignment, cache, key))
         if began:
             return made.showing
-        again = await self._reshow(run, assignment, made.entry, Tier.FLIGHT)
+        again = await self._reshow(run, made.showing.assignment, made.entry, Tier.FLIGHT)
         if again is None:
             return (await self._make(run, assignment)).showing
         run.degraded.extend(made.run.degraded)
@@ -202,15 +208,24 @@ class Recommender:
             run.at,
             self._cache.expires_at(run.at) if self._cache is not None else run.at,
         )
+        assignment = replace(assignment, variant=run.variant)
         return Made(run, Showing(level, assignment, release, order, items[:n], propensities[:n]), entry, checked.steady)
 
     async def _climb_down(self, run: Run, requester: Requester) -> tuple[Level, Ranked]:
         for strategy in self._ladder:
             try:
-                return strategy.level, await strategy.rank(run, requester)
+                return strategy.level, await self._by(strategy, run, requester)
             except LevelUnavailable as error:
                 run.step_down(error)
         raise EligibilityUnknown(Reason.POPULATION_UNAVAILABLE, "No level could answer.")
+
+    async def _by(self, strategy: Strategy, run: Run, requester: Requester) -> Ranked:
+        """Rank on a level, and once more with the champion's release when the challenger's fails on it."""
+        try:
+            return await strategy.rank(run, requester)
+        except LevelUnavailable as error:
+            run.give_up_challenger(error)
+        return await strategy.rank(run, requester)
 
     def _begin(
         self,
@@ -226,6 +241,8 @@ class Recommender:
             request_id=request_id,
             release=world.challenger if challenged else world.release,
             no_release=None if challenged else world.no_release,
+            variant=assignment.variant,
+            champion=world.release if challenged else None,
             population=world.population,
             recent_likes=world.recent_likes,
             slots=world.slots,
@@ -239,7 +256,7 @@ class Recommender:
     def _nobody(self, run: Run, assignment: Assignment, why: EligibilityUnknown) -> Showing:
         run.step_down(why)
         release = run.release.release_id if run.release else None
-        return Showing(Level.EMPTY, assignment, release, None, [], [])
+        return Showing(Level.EMPTY, replace(assignment, variant=run.variant), release, None, [], [])
 
 
 def _too_late() -> EligibilityUnknown:

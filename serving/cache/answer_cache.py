@@ -1,5 +1,6 @@
 """The tiers as one: what identifies an answer, how long it is kept, and what each look was worth."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -70,6 +71,8 @@ class AnswerCache:
         self._reads = lru_cache(maxsize=None)(metrics.cache_reads.labels)
         ordering = settings.serving.model_dump_json(include=_ORDERING) + settings.ranking.model_dump_json()
         self._prefix = f"{settings.features.project}:answer:{FORMAT}:{_digest(ordering)}"
+        # Digests of manifests are made anew at every look; champion and challenger are all there is.
+        self._releases: deque[tuple[Release, str]] = deque(maxlen=2)
         self._write_s = settings.redis.socket_timeout_s
         self.flights: Flights[Made] = Flights()
 
@@ -77,6 +80,12 @@ class AnswerCache:
         """Use Redis as the second tier."""
         self._shared = RedisTier(client, guard, self._prefix, self._write_s)
         return self
+
+    def key_of(self, run: Run, release: Release, variant: Variant) -> str:
+        """Return what identifies an answer, the person aside: limit, arm, release with its bytes, filters."""
+        filters = run.request.filters
+        asked = "" if filters is None else _asked(filters)
+        return f"{run.request.limit}:{variant.value}:{self._identity(release)}:{asked}"
 
     def expires_at(self, at: float) -> float:
         """Return when an answer made at unix seconds `at` ends: no two made at once end at once."""
@@ -123,27 +132,24 @@ class AnswerCache:
         """Count a look."""
         self._reads(tier.value, look.value).inc()
 
+    def _identity(self, release: Release) -> str:
+        for known, identity in self._releases:
+            if known is release:
+                return identity
+        digests = (release.manifests[kind].digest[:12] for kind in ArtifactKind)
+        identity = "-".join((release.release_id, *digests))
+        self._releases.append((release, identity))
+        return identity
+
     async def settled(self) -> None:
         """Wait for what is being written to Redis."""
         if self._shared is not None:
             await self._shared.written()
 
 
-def key_of(run: Run, variant: Variant) -> str:
-    """Return what identifies an answer, the person aside: limit, arm, release with its bytes, filters."""
-    release = "" if run.release is None else _identity(run.release)
-    filters = run.request.filters
-    return f"{run.request.limit}:{variant.value}:{release}:{'' if filters is None else _asked(filters)}"
-
-
 def keepable(run: Run, level: Level) -> bool:
     """Return whether an answer may be kept: a best one that nothing was missing from."""
     return level is Level.FULL and not run.degraded and not run.request.explain
-
-
-def _identity(release: Release) -> str:
-    digests = (release.manifests[kind].digest[:12] for kind in ArtifactKind)
-    return "-".join((release.release_id, *digests))
 
 
 def _asked(filters: Filters) -> str:
