@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -16,7 +16,7 @@ from infra.endpoints import Endpoints
 from infra.postgres import connect
 from tests.conftest import empty_tables, make_settings
 from tests.fault.crowd import Answer, Crowd, ask_each, percentile
-from tests.fault.proxy import TcpProxy
+from tests.fault.proxy import Mode, TcpProxy
 from tests.fault.village import PEOPLE, PLACES, Rules, number, others, place, settle
 from tests.serving_process import ServingProcess, serving_process
 
@@ -36,16 +36,20 @@ class Stage:
     endpoints: Endpoints
     postgres: TcpProxy
     redis: TcpProxy
-    mlflow: TcpProxy | None
+    mlflow: TcpProxy
     rules: Rules
     calm: dict[int, Answer]
     calm_p99_s: float = 0.0
 
+    @property
+    def through(self) -> Endpoints:
+        """The servers as the service sees them."""
+        return seen_through(self.endpoints, self.postgres, self.redis, self.mlflow)
+
     def heal(self) -> None:
         """Let everything pass again."""
         for proxy in (self.postgres, self.redis, self.mlflow):
-            if proxy is not None:
-                proxy.heal()
+            proxy.heal()
 
     def crowd(self, **more: Any) -> Crowd:
         """Return a crowd of everybody who only asks, and a writer with more to pass on than there is time for."""
@@ -95,9 +99,8 @@ def opinion(answer: Answer) -> dict[int, tuple[float, float]]:
 
 
 @contextmanager
-def staged(endpoints: Endpoints, root: Path, *, database_url: str | None = None, **variables: str) -> Iterator[Stage]:
+def staged(direct: Endpoints, root: Path, *, mlflow_at_start: Mode = Mode.PASS, **variables: str) -> Iterator[Stage]:
     """Run the service over a new village for the length of the block; `variables` are settings without `DUET_`."""
-    direct = endpoints if database_url is None else replace(endpoints, database_url=database_url)
     project = f"faults_{uuid4().hex[:12]}"
     settings = make_settings(root / "duet", features={"project": project})
     with connect(direct.database_url) as connection, redis.Redis.from_url(direct.redis_url) as online:
@@ -109,11 +112,8 @@ def staged(endpoints: Endpoints, root: Path, *, database_url: str | None = None,
         proxied(direct.redis_url) as redis_proxy,
         proxied(direct.mlflow_url or "http://127.0.0.1:9") as mlflow_proxy,
     ):
-        through = Endpoints(
-            via(direct.database_url, postgres_proxy),
-            via(direct.redis_url, redis_proxy),
-            None if direct.mlflow_url is None else via(direct.mlflow_url, mlflow_proxy),
-        )
+        mlflow_proxy.set(mlflow_at_start)
+        through = seen_through(direct, postgres_proxy, redis_proxy, mlflow_proxy)
         told = {
             "FEATURES__PROJECT": project,
             "SERVING__DEADLINE_MS": str(round(DEADLINE_S * 1000)),
@@ -161,3 +161,12 @@ def via(url: str, proxy: TcpProxy) -> str:
     parts = urlsplit(url)
     account, at, _ = parts.netloc.rpartition("@")
     return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{proxy.port}"))
+
+
+def seen_through(direct: Endpoints, postgres: TcpProxy, redis: TcpProxy, mlflow: TcpProxy) -> Endpoints:
+    """Return the endpoints with the proxies' addresses."""
+    return Endpoints(
+        via(direct.database_url, postgres),
+        via(direct.redis_url, redis),
+        None if direct.mlflow_url is None else via(direct.mlflow_url, mlflow),
+    )

@@ -125,7 +125,7 @@ def settle(connection: psycopg.Connection[Any], settings: Settings, endpoints: E
         interact(connection, user_id, passed_on(user_id), "pass")
         interact(connection, user_id, blocked_by(user_id), "block")
     _fill_online_store(connection, settings, endpoints)
-    remember_town(settings.data_dir, PEOPLE, scratch, _ranker())
+    remember_town(settings.data_dir, PEOPLE, scratch, village_ranker())
     return Rules()
 
 
@@ -150,7 +150,7 @@ def _rows(layout: Any, now: datetime) -> Iterator[tuple[int, datetime, list[floa
         yield user_id, now, values.tolist()
 
 
-def _ranker() -> Ranker:
+def village_ranker() -> Ranker:
     """Learn that P(like) grows with the forward score and, in steps that can be told apart, with the activity."""
     rng = np.random.default_rng(3)
     n = 4000
