@@ -21,8 +21,10 @@ class Level(IntEnum):
 
 
 class Reason(StrEnum):
-    """Why an answer is not of level 1."""
+    """Why an answer is not of level 1, or not from the arm of the experiment that it was to be from."""
 
+    CHALLENGER_UNAVAILABLE = "challenger_unavailable"
+    CHALLENGER_FAILED = "challenger_failed"
     NO_RELEASE = "no_release"
     RELEASE_REFUSED = "release_refused"
     RETRIEVAL_FAILED = "retrieval_failed"
@@ -54,6 +56,7 @@ class Stage(StrEnum):
     RERANKING = "reranking"
     SAFETY = "safety"
     CACHE = "cache"
+    EXPERIMENT = "experiment"
 
 
 class Kind(StrEnum):

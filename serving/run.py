@@ -19,6 +19,7 @@ from infra.errors import DuetError
 from registry.release import Release
 from serving.api_models import RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
+from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Stage
 from serving.recent_likes import RecentLikes
 from serving.resilience.deadline import Deadline
@@ -46,7 +47,8 @@ async def breathe() -> None:
 class Run:
     """One recommendation under way; `at` is unix seconds, `started_s` monotonic seconds.
 
-    `since` is a moment of the database: whose row changed after it may differ from the population's.
+    `since` is a moment of the database: whose row changed after it may differ from the population's. `champion` is
+    whose release answers when the challenger's fails.
     """
 
     request: RecommendationRequest
@@ -64,6 +66,8 @@ class Run:
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
     first_step_down: Degraded | None = None
+    variant: Variant = Variant.CHAMPION
+    champion: Release | None = None
 
     def __post_init__(self) -> None:
         self._reserve_s = self.deadline.remaining_s() * SAFETY_SHARE
@@ -131,6 +135,14 @@ class Run:
         """Remember the first reason for leaving a level: that is the one the answer names."""
         if self.first_step_down is None:
             self.first_step_down = why
+
+    def give_up_challenger(self, why: LevelUnavailable) -> None:
+        """Go on with the champion's release, and say why; raises `why` where there is nothing to go on with."""
+        if self.champion is None or why.reason is Reason.POPULATION_UNAVAILABLE:
+            raise why
+        self.step_down(LevelUnavailable(Reason.CHALLENGER_FAILED, f"The challenger gave way to the champion: {why}"))
+        self.degrade(Stage.EXPERIMENT)
+        self.release, self.champion, self.variant = self.champion, None, Variant.CHAMPION
 
     def total_ms(self) -> float:
         """Return the milliseconds since the run began."""

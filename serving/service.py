@@ -29,6 +29,7 @@ from serving.access.policy import guard_start
 from serving.api_models import InteractionRequest, RecommendationRequest, Recommendations, StoredInteraction
 from serving.border import Border
 from serving.drain import Drain
+from serving.experiments.override import chosen_variant
 from serving.gate import Gate
 from serving.pages import pages
 from serving.resilience.deadline import Deadline, asked_ms
@@ -104,7 +105,10 @@ class Duet:
         budget_ms = asked_ms(call.headers, longest_ms) or _settings.serving.deadline_ms
         # Time spent waiting for a place counts: the client's clock began when the call came in.
         deadline = Deadline(call.started_s + budget_ms / 1000, _runtime.clock)
-        return responses.ok(await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline))
+        variant = chosen_variant(call.headers, tester=call.caller is not None and call.caller.tester)
+        return responses.ok(
+            await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline, variant=variant)
+        )
 
     async def _store(self, interaction: InteractionRequest) -> Response:
         stored = await self.runtime.interactions.store(interaction, context.current().request_id)
