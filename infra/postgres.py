@@ -11,7 +11,9 @@ import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
+from infra import pooled
 from infra.errors import ServerUnavailable
+from infra.pooled import PooledConnection
 from infra.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -67,11 +69,12 @@ def open_pool(
     application_name: str = "duet-serving",
     statement_timeout_s: float | None = None,
     **kwargs: Any,
-) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
+) -> AsyncConnectionPool[PooledConnection]:
     """Make a bounded pool of autocommit connections; open it with `async with` or `await pool.open()`.
 
-    A connection is checked before it is lent; waiting is bounded in time and in number (`PoolTimeout`,
-    `TooManyRequests` of psycopg_pool). Other arguments go to each connection.
+    A connection is checked before it is lent: whether the server hung up, and with a round trip after it idled.
+    Waiting is bounded in time and in number (`PoolTimeout`, `TooManyRequests` of psycopg_pool). Other arguments go
+    to each connection.
     """
     timeout_s = settings.statement_timeout_s if statement_timeout_s is None else statement_timeout_s
     return AsyncConnectionPool(
@@ -81,11 +84,15 @@ def open_pool(
         max_size=settings.pool_size + settings.max_overflow,
         max_waiting=settings.max_waiting,
         timeout=settings.checkout_timeout_s,
-        check=AsyncConnectionPool.check_connection,
+        connection_class=PooledConnection,
+        configure=pooled.prepare,
+        check=pooled.check,
+        reset=pooled.note_use,
         reconnect_timeout=30.0,
         name=application_name,
         kwargs={
             "autocommit": True,
+            "prepare_threshold": 0 if settings.prepared_statements else None,
             "connect_timeout": max(2, round(settings.connect_timeout_s)),
             "application_name": application_name,
             "options": _options(database_url, timeout_s),

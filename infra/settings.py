@@ -42,6 +42,11 @@ class PostgresSettings(_Group):
     checkout_timeout_s: Seconds = Field(0.2, le=60, description="Longest wait for a connection of a pool, s.")
     connect_timeout_s: Seconds = Field(5.0, le=120, description="Longest wait for a new connection, s.")
     statement_timeout_s: Seconds = Field(1.0, le=3600, description="Longest statement on the request path, s.")
+    prepared_statements: bool = Field(
+        True,
+        description="Whether statements are prepared; behind PgBouncer in transaction mode that needs version 1.21 "
+        "with max_prepared_statements > 0.",
+    )
     read_replica_url: SecretStr | None = Field(
         None, description="URL of a read replica for profiles and decisions; unset reads from the primary."
     )

@@ -113,7 +113,7 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
         postgres=runtime.pulse.report("postgres"),
         redis=runtime.pulse.report("redis"),
         mlflow=runtime.pulse.report("mlflow"),
-        breakers={breaker.name: breaker.state.value for breaker in runtime.breakers},
+        breakers={breaker.name: breaker.state.value for breaker in runtime.breakers.values()},
         pools=runtime.pools(),
         limiter=LimiterReport(
             in_flight=runtime.limiter.in_flight,

@@ -4,21 +4,22 @@ Every statement is bounded by the pool's checkout wait, the statement timeout an
 EligibilityUnknown: the caller then shows nobody.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Any, Final, LiteralString, Protocol, Self
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.types.numeric import Int8
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from serving.errors import EligibilityUnknown
-from serving.reasons import DECISIONS, LIKES, SEPARATIONS, Reason
+from infra.pooled import PooledConnection, fetch_all
+from serving.errors import BreakerOpen, EligibilityUnknown
+from serving.reasons import DECISIONS, LIKES, SEPARATIONS, Kind, Reason
+from serving.resilience.breaker import Breaker
 
 Int64 = NDArray[np.int64]
 PROFILE_COLUMNS = (
@@ -40,83 +41,107 @@ MAX_FOLD_IN = 1000
 MAX_PENDING = 5000
 """Most recent likes without an answer that are read of one person."""
 
+_PATIENCE: Final = 0.95
+_GOING_DOWN: Final = ("57P", "08")
+"""What Postgres says last on a connection that it ends."""
+
 _PROFILE = sql.SQL("""
     u.user_id, u.birth_date, u.gender, u.seeking, u.age_min, u.age_max, u.latitude, u.longitude, u.max_distance_km,
     u.interests, coalesce(length(u.bio), 0) AS bio_length, u.created_at
 """)
+# Kinds are closed enumerations and part of the statements, so that every call has few parameters to send.
 _REQUESTER_TEXT = """
 WITH mine AS MATERIALIZED (
-    SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = %(user_id)s
+    SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = $1
 ), latest AS (
     SELECT DISTINCT ON (target_id) target_id, kind, occurred_at FROM mine
-    WHERE kind = ANY(%(decisions)s) ORDER BY target_id, occurred_at DESC
+    WHERE kind IN ({decisions}) ORDER BY target_id, occurred_at DESC
 ), recent AS (
-    SELECT * FROM latest ORDER BY occurred_at DESC LIMIT %(fold_in)s
+    SELECT * FROM latest ORDER BY occurred_at DESC LIMIT {fold_in}
 ), apart AS MATERIALIZED (
-    SELECT actor_id FROM duet.interactions WHERE target_id = %(user_id)s AND kind IN ('block', 'report')
+    SELECT actor_id FROM duet.interactions WHERE target_id = $1 AND kind IN ('block', 'report')
 ){waiting}
-SELECT {profile}, u.attributes, u.updated_at,{pending}
-    (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart) AS version,
-    ARRAY(SELECT DISTINCT target_id FROM mine WHERE kind = ANY(%(ending)s)) AS decided,
-    ARRAY(SELECT actor_id FROM apart) AS separated_by,
-    ARRAY(SELECT target_id FROM recent WHERE kind = ANY(%(likes)s) ORDER BY occurred_at DESC) AS liked,
-    ARRAY(SELECT target_id FROM recent WHERE kind = 'pass') AS passed
-FROM duet.users u WHERE u.user_id = %(user_id)s
+SELECT {profile}, u.attributes, u.updated_at,
+    (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart),
+    ARRAY(SELECT target_id FROM mine WHERE kind IN ({ending})),
+    ARRAY(SELECT actor_id FROM apart),
+    ARRAY(SELECT target_id FROM recent WHERE kind IN ({likes}) ORDER BY occurred_at DESC),
+    ARRAY(SELECT target_id FROM recent WHERE kind = 'pass'){pending}
+FROM duet.users u WHERE u.user_id = $1
 """
 # Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
-_WAITING = sql.SQL(""", waiting AS (
-    SELECT actor_id, max(occurred_at) FILTER (WHERE kind = ANY(%(likes)s)) AS liked_at,
-        (array_agg(kind ORDER BY occurred_at DESC))[1] = ANY(%(likes)s) AS waits
+_WAITING = """, waiting AS (
+    SELECT actor_id, max(occurred_at) FILTER (WHERE kind IN ({likes})) AS liked_at,
+        (array_agg(kind ORDER BY occurred_at DESC))[1] IN ({likes}) AS waits
     FROM duet.interactions
-    WHERE target_id = %(user_id)s AND kind = ANY(%(decisions)s)
-      AND actor_id NOT IN (SELECT target_id FROM mine WHERE kind = ANY(%(ending)s))
-    GROUP BY actor_id HAVING bool_or(kind = ANY(%(likes)s)) ORDER BY liked_at DESC, actor_id LIMIT %(pending)s
-)""")
-_PENDING = sql.SQL("""
-    ARRAY(SELECT actor_id FROM waiting) AS liked_by,
-    ARRAY(SELECT actor_id FROM waiting WHERE waits ORDER BY liked_at DESC, actor_id) AS waiting,""")
-_NOTHING = sql.SQL("")
-_REQUESTER = {
-    True: sql.SQL(_REQUESTER_TEXT).format(profile=_PROFILE, waiting=_WAITING, pending=_PENDING),
-    False: sql.SQL(_REQUESTER_TEXT).format(profile=_PROFILE, waiting=_NOTHING, pending=_NOTHING),
-}
+    WHERE target_id = $1 AND kind IN ({decisions})
+      AND actor_id NOT IN (SELECT target_id FROM mine WHERE kind IN ({ending}))
+    GROUP BY actor_id HAVING bool_or(kind IN ({likes})) ORDER BY liked_at DESC, actor_id LIMIT {most}
+)"""
+_PENDING = """,
+    ARRAY(SELECT actor_id FROM waiting),
+    ARRAY(SELECT actor_id FROM waiting WHERE waits ORDER BY liked_at DESC, actor_id)"""
 # One round trip: who may still be shown, whose row is newer than the snapshot, and whether the requester changed.
-_STANDING = b"""
+_STANDING_TEXT = """
 WITH allowed AS MATERIALIZED (
-    SELECT u.user_id, %(since)s::timestamptz IS NULL OR u.updated_at > %(since)s::timestamptz AS changed
+    SELECT u.user_id, $3::timestamptz IS NULL OR u.updated_at > $3::timestamptz AS changed
     FROM duet.users u
-    WHERE u.user_id = ANY(%(ids)s) AND u.visible
-      AND (%(interests)s::text[] IS NULL OR u.interests && %(interests)s::text[])
-      AND NOT EXISTS (SELECT 1 FROM duet.interactions i
-                      WHERE i.actor_id = %(user_id)s AND i.target_id = u.user_id AND i.kind = ANY(%(ending)s))
-      AND NOT EXISTS (SELECT 1 FROM duet.interactions i
-                      WHERE i.target_id = %(user_id)s AND i.actor_id = u.user_id AND i.kind IN ('block', 'report'))
+    WHERE u.user_id = ANY($2::bigint[]) AND u.visible AND ($4::text[] IS NULL OR u.interests && $4::text[])
+      AND u.user_id NOT IN (SELECT target_id FROM duet.interactions WHERE actor_id = $1 AND kind IN ({ending}))
+      AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
+                            WHERE target_id = $1 AND kind IN ('block', 'report'))
 )
-SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id) AS allowed,
-    ARRAY(SELECT user_id FROM allowed WHERE changed) AS changed,
-    (SELECT count(*) FROM duet.interactions WHERE actor_id = %(user_id)s)
-        + (SELECT count(*) FROM duet.interactions
-           WHERE target_id = %(user_id)s AND kind IN ('block', 'report')) AS version,
-    (SELECT updated_at FROM duet.users WHERE user_id = %(user_id)s) AS updated_at
+SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id),
+    ARRAY(SELECT user_id FROM allowed WHERE changed),
+    (SELECT count(*) FROM duet.interactions WHERE actor_id = $1)
+        + (SELECT count(*) FROM duet.interactions WHERE target_id = $1 AND kind IN ('block', 'report')),
+    (SELECT updated_at FROM duet.users WHERE user_id = $1)
 """
-_PROFILES = sql.SQL("SELECT {profile} FROM duet.users u WHERE u.user_id = ANY(%(ids)s) AND u.visible").format(
-    profile=_PROFILE
-)
+_PROFILES_TEXT = "SELECT {profile} FROM duet.users u WHERE u.user_id = ANY($1::bigint[]) AND u.visible"
 # A random point of the id range and the visible people after it, wrapping around: no sequential scan at any size.
-_SOME_VISIBLE = sql.SQL("""
+_SOME_VISIBLE_TEXT = """
 WITH span AS (SELECT min(user_id) AS low, max(user_id) AS high FROM duet.users),
-start AS (SELECT low + floor(%(share)s::float8 * (high - low + 1))::bigint AS id FROM span)
-(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id >= start.id ORDER BY u.user_id LIMIT %(n)s)
+start AS (SELECT low + floor($1::float8 * (high - low + 1))::bigint AS id FROM span)
+(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id >= start.id ORDER BY u.user_id LIMIT $2)
 UNION ALL
-(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id < start.id ORDER BY u.user_id LIMIT %(n)s)
-LIMIT %(n)s
-""").format(profile=_PROFILE)
-_ENDING = [kind.value for kind in (*DECISIONS, *SEPARATIONS)]
-_KINDS = {
-    "decisions": [kind.value for kind in DECISIONS],
-    "ending": _ENDING,
-    "likes": [kind.value for kind in LIKES],
+(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id < start.id ORDER BY u.user_id LIMIT $2)
+LIMIT $2
+"""
+
+
+def _literals(kinds: Sequence[Kind]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Literal(kind.value) for kind in kinds)
+
+
+def _rendered(text: LiteralString, **parts: sql.Composable) -> bytes:
+    return (
+        sql.SQL(text)
+        .format(
+            profile=_PROFILE,
+            decisions=_literals(DECISIONS),
+            ending=_literals((*DECISIONS, *SEPARATIONS)),
+            likes=_literals(LIKES),
+            fold_in=sql.Literal(MAX_FOLD_IN),
+            most=sql.Literal(MAX_PENDING),
+            **parts,
+        )
+        .as_bytes(None)
+    )
+
+
+_NOTHING: Final = sql.SQL("")
+_REQUESTER: Final = {
+    True: _rendered(
+        _REQUESTER_TEXT,
+        waiting=sql.SQL(_rendered(_WAITING).decode()),
+        pending=sql.SQL(_PENDING),
+    ),
+    False: _rendered(_REQUESTER_TEXT, waiting=_NOTHING, pending=_NOTHING),
 }
+_STANDING: Final = _rendered(_STANDING_TEXT)
+_PROFILES: Final = _rendered(_PROFILES_TEXT)
+_SOME_VISIBLE: Final = _rendered(_SOME_VISIBLE_TEXT)
+_N_PROFILE: Final = len(PROFILE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -205,31 +230,34 @@ class PeopleStore(Protocol):
 
 
 class PostgresPeople:
-    """The PeopleStore on a psycopg pool; likes that wait for an answer are read only with `pending_likes`."""
+    """The PeopleStore on a psycopg pool behind a breaker.
 
-    def __init__(self, pool: AsyncConnectionPool[Any], *, pending_likes: bool = False) -> None:
+    Likes that wait for an answer are read only with `pending_likes`. A connection that turns out to be dead is
+    replaced once: reading twice changes nothing.
+    """
+
+    def __init__(
+        self, pool: AsyncConnectionPool[PooledConnection], breaker: Breaker, *, pending_likes: bool = False
+    ) -> None:
         self._pool = pool
+        self._breaker = breaker
         self._pending_likes = pending_likes
 
     async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
         """Return the requester, or None when nobody has this id."""
-        parameters = {"user_id": user_id, "fold_in": MAX_FOLD_IN, "pending": MAX_PENDING, **_KINDS}
-        rows = await self._fetch(_REQUESTER[self._pending_likes], parameters, timeout_s)
+        rows = await self._fetch(_REQUESTER[self._pending_likes], [Int8(user_id)], timeout_s)
         if not rows:
             return None
-        row = rows[0]
-        excluded = np.unique(np.array([*row["decided"], *row["separated_by"], user_id], dtype=np.int64))
+        attributes, updated_at, version, decided, apart, liked, passed, *pending = rows[0][_N_PROFILE:]
         return RequesterRow(
             profile=columns_of(rows),
-            attributes=row["attributes"],
-            excluded=excluded,
-            liked=np.array(row["liked"], dtype=np.int64),
-            passed=np.array(row["passed"], dtype=np.int64),
-            version=row["version"],
-            updated_at=row["updated_at"],
-            pending=PendingLikes(np.array(row["liked_by"], dtype=np.int64), np.array(row["waiting"], dtype=np.int64))
-            if self._pending_likes
-            else PendingLikes.unknown(),
+            attributes=attributes,
+            excluded=np.unique(np.concatenate([decided, apart, [user_id]])),
+            liked=liked,
+            passed=passed,
+            version=version,
+            updated_at=updated_at,
+            pending=PendingLikes(*pending) if pending else PendingLikes.unknown(),
         )
 
     async def standing(
@@ -242,46 +270,42 @@ class PostgresPeople:
         timeout_s: float,
     ) -> Standing:
         """Return how requester and candidates stand now; everybody allowed counts as changed when `since` is None."""
-        parameters = {
-            "user_id": user_id,
-            "ids": candidate_ids.tolist(),
-            "since": since,
-            "interests": interests,
-            **_KINDS,
-        }
-        row = (await self._fetch(_STANDING, parameters, timeout_s))[0]
-        changed = await self._fetch(_PROFILES, {"ids": row["changed"]}, timeout_s) if row["changed"] else []
-        # Somebody who was hidden between the two reads has no fresh profile to be judged by.
-        gone = set(row["changed"]).difference(profile["user_id"] for profile in changed)
-        allowed = np.array([user_id for user_id in row["allowed"] if user_id not in gone], dtype=np.int64)
-        return Standing(allowed, columns_of(changed), row["version"], row["updated_at"])
+        parameters = [Int8(user_id), candidate_ids, since, interests]
+        allowed, changed, version, updated_at = (await self._fetch(_STANDING, parameters, timeout_s))[0]
+        profiles = await self._fetch(_PROFILES, [changed], timeout_s) if len(changed) else []
+        if len(profiles) < len(changed):
+            # Somebody who was hidden between the two reads has no fresh profile to be judged by.
+            gone = np.setdiff1d(changed, np.array([profile[0] for profile in profiles], dtype=np.int64))
+            allowed = np.setdiff1d(allowed, gone)
+        return Standing(allowed, columns_of(profiles), version, updated_at)
 
     async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
-        return columns_of(await self._fetch(_SOME_VISIBLE, {"share": share, "n": n}, timeout_s))
+        return columns_of(await self._fetch(_SOME_VISIBLE, [share, Int8(n)], timeout_s))
 
-    async def _fetch(
-        self, statement: sql.Composed | bytes, parameters: dict[str, Any], timeout_s: float
-    ) -> list[dict[str, Any]]:
+    async def _fetch(self, statement: bytes, parameters: list[Any], timeout_s: float) -> list[tuple[Any, ...]]:
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._pool.connection() as connection,
-                connection.cursor(row_factory=dict_row) as cursor,
-            ):
-                await cursor.execute(statement, parameters)
-                rows: list[dict[str, Any]] = await cursor.fetchall()
+            # A little less than the caller's time, so that it is the breaker that sees the server being late.
+            return await self._breaker.call(lambda: self._read(statement, parameters), timeout_s * _PATIENCE)
         except TimeoutError:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time, so nobody can be shown safely."
             ) from None
-        except (psycopg.Error, PoolTimeout, TooManyRequests, OSError) as error:
+        except (psycopg.Error, PoolTimeout, TooManyRequests, OSError, BreakerOpen) as error:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read, so nobody can be shown safely."
             ) from error
-        return rows
+
+    async def _read(self, statement: bytes, parameters: list[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return await fetch_all(self._pool, statement, parameters)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is not None and not error.sqlstate.startswith(_GOING_DOWN):
+                raise  # the server answered: asking again gives the same
+            return await fetch_all(self._pool, statement, parameters)
 
 
-def columns_of(rows: Sequence[dict[str, Any]]) -> Rows:
-    """Turn rows into columns."""
-    return Rows({name: [row[name] for row in rows] for name in PROFILE_COLUMNS})
+def columns_of(rows: Sequence[Sequence[Any]]) -> Rows:
+    """Turn rows that begin with the columns of a profile into columns."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * _N_PROFILE
+    return Rows({name: list(column) for name, column in zip(PROFILE_COLUMNS, columns, strict=False)})

@@ -34,6 +34,7 @@ from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
 from serving.experiments.assignment import State
+from serving.experiments.shadow import Shadow
 from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures
 from serving.fresh_changes import FreshChanges
@@ -41,14 +42,14 @@ from serving.generations import Generations, source_of
 from serving.health import PoolReport
 from serving.impressions import ImpressionLog
 from serving.interactions import Interactions
-from serving.levels import ladder
+from serving.levels import FullLevel, ladder
 from serving.people_store import PostgresPeople
 from serving.population_source import OVERLAP, Snapshot
 from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
-from serving.resilience.breaker import Breaker, Dependency
+from serving.resilience.breaker import Dependency, breakers
 from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
@@ -89,8 +90,7 @@ class Runtime:
             clock=clock,
             metrics=self.metrics,
         )
-        self.redis_breaker = Breaker(Dependency.REDIS, settings.serving.breaker, clock, self.metrics)
-        self.breakers: list[Breaker] = [self.redis_breaker]
+        self.breakers = breakers(settings.serving.breaker, clock, self.metrics)
         self.warm = False
 
     async def start(self) -> None:
@@ -129,7 +129,9 @@ class Runtime:
             challenger_wanted=lambda: self.experiments.state is not State.OFF,
         )
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
-        people = PostgresPeople(self.pool, pending_likes=settings.ranking.pending_likes)
+        people = PostgresPeople(
+            self.pool, self.breakers[Dependency.POSTGRES], pending_likes=settings.ranking.pending_likes
+        )
         self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
         self.cache = self._cache()
         self.interactions = Interactions(
@@ -138,6 +140,15 @@ class Runtime:
             metrics=metrics,
             timeout_s=settings.serving.timeout_s / 2,
             changed=self.cache.forget if self.cache is not None else None,
+        )
+        self._shadow = Shadow(
+            strategy=FullLevel(settings, np.random.default_rng(self._rng.integers(2**63))),
+            state=lambda: self.experiments.state,
+            challenger=lambda: self.releases.challenger,
+            busy=lambda: self.limiter.in_flight > 0,
+            log_impressions=self._impressions.add,
+            metrics=metrics,
+            clock=clock,
         )
         self.recommender = Recommender(
             settings=settings,
@@ -149,6 +160,7 @@ class Runtime:
             metrics=metrics,
             clock=clock,
             assign=self.experiments.assign,
+            ranked=self._shadow.offer,
             cache=self.cache,
         )
         self.pulse = pulse_of(
@@ -163,6 +175,7 @@ class Runtime:
             asyncio.create_task(self.pulse.run(), name="pulse"),
             asyncio.create_task(self.snapshot.run(), name="snapshot"),
             asyncio.create_task(self.experiments.run(), name="experiments"),
+            asyncio.create_task(self._shadow.run(), name="shadow"),
             asyncio.create_task(self._watch_releases(), name="releases"),
             asyncio.create_task(self._impressions.run(), name="impressions"),
             asyncio.create_task(self._settle(), name="settle"),
@@ -183,6 +196,7 @@ class Runtime:
             with suppress(asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(task, 5.0)
         self.snapshot.close()
+        self._shadow.close()
         self._trial.close()
         self.releases.close()
         self._features.close()
@@ -198,7 +212,7 @@ class Runtime:
         if not settings.enabled:
             return None
         cache = AnswerCache(self.settings, self.clock, self.metrics, self._rng.random)
-        return cache.attach(self.redis, self.redis_breaker) if settings.redis else cache
+        return cache.attach(self.redis, self.breakers[Dependency.REDIS]) if settings.redis else cache
 
     def world(self) -> World:
         """Return what a request captures once."""
@@ -211,6 +225,7 @@ class Runtime:
             slots=snapshot.slots if snapshot else {},
             since=snapshot.read_at - OVERLAP if snapshot and snapshot.read_at else None,
             challenger=self.releases.challenger,
+            no_challenger=self.releases.challenger_absence(),
         )
 
     def problems(self) -> list[str]:

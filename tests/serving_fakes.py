@@ -12,9 +12,9 @@ import numpy as np
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import profile_vectors
-from infra.clock import Clock
+from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
-from infra.settings import Settings
+from infra.settings import BreakerSettings, Settings
 from registry.release import Release
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
@@ -25,7 +25,13 @@ from serving.people_store import PROFILE_COLUMNS, Int64, PendingLikes, Requester
 from serving.reasons import Reason
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World, champion_only
+from serving.resilience.breaker import Breaker, Dependency
 from tests.serving_world import GHENT, START
+
+
+def closed_breaker() -> Breaker:
+    """A breaker of its own for one test, with the default settings."""
+    return Breaker(Dependency.POSTGRES, BreakerSettings(), SystemClock(), serving_metrics())
 
 
 def person(user_id: int, **changes: Any) -> dict[str, Any]:

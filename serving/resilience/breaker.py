@@ -153,6 +153,11 @@ class Breaker:
         return self._opened_s + self._settings.open_s - self._clock.monotonic() if self._state is State.OPEN else 0.0
 
 
+def breakers(settings: BreakerSettings, clock: Clock, metrics: ServingMetrics) -> dict[Dependency, Breaker]:
+    """Return a closed breaker for each dependency."""
+    return {name: Breaker(name, settings, clock, metrics) for name in Dependency}
+
+
 class _Window:
     """Counts of the last `window_s` seconds in a few buckets: calls, failed ones, slow or timed-out ones."""
 

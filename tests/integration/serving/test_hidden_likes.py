@@ -18,7 +18,7 @@ from serving.levels import ladder
 from serving.people_store import PostgresPeople
 from serving.reasons import Source
 from serving.recommend import Recommender, World
-from tests.serving_fakes import MemoryFeatures
+from tests.serving_fakes import MemoryFeatures, closed_breaker
 from tests.serving_world import insert_people, interact, load_town, write_artifacts
 
 LEVELS = {1: True, 2: False}
@@ -49,7 +49,7 @@ class Evening:
         async def go() -> list[RecommendedPerson]:
             async with postgres.open_pool(self.endpoints.database_url, settings.postgres) as pool:
                 await pool.wait(10)
-                people = PostgresPeople(pool, pending_likes=settings.ranking.pending_likes)
+                people = PostgresPeople(pool, closed_breaker(), pending_likes=settings.ranking.pending_likes)
                 recommender = Recommender(
                     settings=settings,
                     people=people,

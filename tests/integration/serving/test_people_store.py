@@ -14,6 +14,7 @@ from infra.settings import Settings
 from serving import people_store
 from serving.errors import EligibilityUnknown
 from serving.people_store import PostgresPeople, Rows, Standing
+from tests.serving_fakes import closed_breaker
 from tests.serving_world import START, insert_people, interact
 
 Result = TypeVar("Result")
@@ -29,7 +30,7 @@ def on_store(
     async def go() -> Result:
         async with postgres.open_pool(endpoints.database_url, settings.postgres) as pool:
             await pool.wait(10)
-            return await use(PostgresPeople(pool, pending_likes=pending_likes))
+            return await use(PostgresPeople(pool, closed_breaker(), pending_likes=pending_likes))
 
     return asyncio.run(go())
 
@@ -98,11 +99,11 @@ def test_likes_that_wait_for_an_answer_come_latest_first_and_only_where_they_may
 
 
 def test_the_statement_that_may_not_know_of_waiting_likes_does_not_read_them() -> None:
-    told, untold = (people_store._REQUESTER[allowed].as_string(None) for allowed in (True, False))
+    told, untold = (people_store._REQUESTER[allowed].decode() for allowed in (True, False))
     assert "waiting" in told
     assert "waiting" not in untold
     # Whoever blocked or reported the requester is all that it reads of what others did.
-    assert untold.count("WHERE target_id = %(user_id)s") == untold.count("AND kind IN ('block', 'report')") == 1
+    assert untold.count("WHERE target_id = $1") == untold.count("AND kind IN ('block', 'report')") == 1
 
 
 def test_nobody_has_an_unknown_id(connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings) -> None:
@@ -220,7 +221,7 @@ def test_a_database_that_cannot_be_reached_means_eligibility_is_unknown(endpoint
         await pool.open(wait=False)
         try:
             with pytest.raises(EligibilityUnknown):
-                await PostgresPeople(pool).requester(1, 0.3)
+                await PostgresPeople(pool, closed_breaker()).requester(1, 0.3)
         finally:
             await pool.close(timeout=1)
 
