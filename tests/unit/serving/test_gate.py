@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -173,3 +174,54 @@ async def table() -> KeyTable:
     made = KeyTable(read, 5.0)
     await made.refresh()
     return made
+
+
+def test_at_three_times_the_load_it_can_carry_a_worker_goes_on_answering_and_is_back_at_once() -> None:
+    """Calls take 5 ms of the one thread there is; callers come on a fixed beat, whatever becomes of them."""
+
+    async def work() -> None:
+        guarded = Guarded(places=8, queued=8)
+        guarded.go_on.set()
+        inner = guarded._inner
+
+        async def busy(scope: Any, receive: Any, send: Any) -> None:
+            await asyncio.sleep(0.002)  # as the database is asked
+            time.sleep(0.005)  # noqa: ASYNC251 as computing does, it holds the loop
+            await inner(scope, receive, send)
+
+        gate = Gate(
+            busy, models={"/call": Body}, door=guarded.door, limiter=guarded.limiter, max_body_bytes=100, timeout_s=5.0
+        )
+        app = Border(gate, clock=SystemClock(), metrics=serving_metrics())
+
+        async def call() -> int:
+            sent: list[Any] = []
+
+            async def body() -> Any:
+                return {"type": "http.request", "body": b'{"number": 1}', "more_body": False}
+
+            async def keep(message: Any) -> None:
+                sent.append(message)
+
+            headers = [(b"content-type", b"application/json")]
+            await app({"type": "http", "method": "POST", "path": "/call", "headers": headers}, body, keep)
+            return int(sent[0]["status"])
+
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for _ in range(10):
+            assert await asyncio.gather(*(call() for _ in range(8))) == [200] * 8
+        one_s = (loop.time() - began) / 80
+        began, calls = loop.time(), []
+        while (elapsed := loop.time() - began) < 1.5:
+            due = int(elapsed / one_s * 3)
+            calls += [asyncio.create_task(call()) for _ in range(due - len(calls))]
+            await asyncio.sleep(one_s / 3)
+        outcomes = await asyncio.gather(*calls)
+        answered = outcomes.count(200)
+        assert set(outcomes) == {200, 503}
+        # Far from a collapse; how much it loses on a machine of its own, `duet bench serving` measures.
+        assert answered * one_s / (loop.time() - began) >= 0.4
+        assert await call() == 200
+
+    run(work)
