@@ -1,7 +1,7 @@
 """Brings a snapshot up to date in place: the few who changed since it was read, every few seconds.
 
-Each look goes back further than the last one, because a slow transaction becomes visible late; what was applied is
-remembered, so that the overlap costs little. Work comes in small steps, because it shares the interpreter with
+Each look goes back further than the last one, because a slow transaction becomes visible late; what the last look saw
+is left out, and what was applied is remembered. Work comes in small steps, because it shares the interpreter with
 requests. Whatever is more than a small part of the people is left to the process that writes the snapshot anew.
 """
 
@@ -11,21 +11,18 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
+from psycopg import sql
 
 from feature_repo.people import People
 from serving import stored_likes
 from serving.errors import TooManyChanges
-from serving.population_source import OVERLAP, Snapshot, instant, with_people
+from serving.population_source import CHANGED, OVERLAP, Snapshot, instant, with_people
 
 SHORT_OVERLAP: Final = timedelta(seconds=15)
 """How far an ordinary look goes back; a thorough one goes back by OVERLAP."""
 MAX_CHANGES: Final = 10_000
 _MAX_SEEN: Final = 200_000
 _STEP: Final = 200
-_CHANGED = b"""
-    SELECT user_id, updated_at FROM duet.users WHERE updated_at > %(since)s
-    UNION ALL SELECT user_id, deleted_at FROM duet.deletions WHERE deleted_at > %(since)s LIMIT %(limit)s
-"""
 
 
 class FreshChanges:
@@ -34,20 +31,20 @@ class FreshChanges:
     def __init__(self, max_changes: int = MAX_CHANGES) -> None:
         self._max_changes = max_changes
         self._base: People | None = None
-        self._people = _Looks(_CHANGED)
+        self._people = _Looks(CHANGED)
         self._likes = _Looks(stored_likes.ACTORS)
 
     def applied(self, connection: psycopg.Connection[Any], snapshot: Snapshot, *, thorough: bool) -> Snapshot:
         """Return the snapshot as of now; raises TooManyChanges, and whatever psycopg raises."""
         if snapshot.population.base is not self._base:
             self._base, thorough = snapshot.population.base, True
-            self._people, self._likes = _Looks(_CHANGED), _Looks(stored_likes.ACTORS)
+            self._people, self._likes = _Looks(CHANGED), _Looks(stored_likes.ACTORS)
         if snapshot.read_at is None:
             raise TooManyChanges("It is not known when the people in memory were read: they are read anew.")
         since = snapshot.read_at - (OVERLAP if thorough else SHORT_OVERLAP)
-        read_at, slots = instant(connection)
-        changed = self._bounded(self._people.look(connection, since))
-        actors = self._bounded(self._likes.look(connection, since))
+        read_at, horizon, slots = instant(connection)
+        changed = self._bounded(self._people.look(connection, since, snapshot.horizon))
+        actors = self._bounded(self._likes.look(connection, since, snapshot.horizon))
         population, likes = snapshot.population, snapshot.recent_likes
         if changed:
             ids = np.array(sorted(changed), dtype=np.int64)
@@ -56,7 +53,9 @@ class FreshChanges:
         likes = likes.upsert(stored_likes.of(connection, sorted(actors), _STEP))
         self._people.accept(thorough=thorough)
         self._likes.accept(thorough=thorough)
-        return replace(snapshot, population=population, recent_likes=likes, slots=slots, read_at=read_at)
+        return replace(
+            snapshot, population=population, recent_likes=likes, slots=slots, read_at=read_at, horizon=horizon
+        )
 
     def _bounded(self, ids: set[int]) -> set[int]:
         if len(ids) > self._max_changes:
@@ -67,15 +66,15 @@ class FreshChanges:
 class _Looks:
     """What was seen in a table by (id, instant), and which of that is applied already."""
 
-    def __init__(self, statement: bytes) -> None:
+    def __init__(self, statement: sql.Composed) -> None:
         self._statement = statement
         self._applied: dict[int, datetime] = {}
         self._seen: dict[int, datetime] = {}
 
-    def look(self, connection: psycopg.Connection[Any], since: datetime) -> set[int]:
+    def look(self, connection: psycopg.Connection[Any], since: datetime, horizon: int) -> set[int]:
         self._seen = {}
         with connection.cursor(binary=True) as cursor:
-            cursor.execute(self._statement, {"since": since, "limit": _MAX_SEEN})
+            cursor.execute(self._statement, {"since": since, "horizon": horizon, "limit": _MAX_SEEN})
             while rows := cursor.fetchmany(_STEP):  # one large fetch would keep the interpreter from requests
                 for user_id, at in rows:
                     self._seen[user_id] = max(at, self._seen.get(user_id, at))

@@ -55,6 +55,7 @@ class _Header(BaseModel):
     written_at: datetime
     read_at: datetime | None
     filled_at: datetime | None
+    horizon: int
     slots: dict[str, int]
     problem: str | None
     files: dict[str, _File]
@@ -121,7 +122,7 @@ class Generations:
         _touch(
             population.base.user_ids, *population.base.views, population.grid.order, population.grid.keys, likes.liked
         )
-        snapshot = Snapshot(population, likes, header.slots, header.read_at, header.filled_at)
+        snapshot = Snapshot(population, likes, header.slots, header.read_at, header.filled_at, header.horizon)
         return Generation(number, snapshot, header.written_at, header.problem)
 
     def lock(self) -> TextIO | None:
@@ -159,6 +160,7 @@ class Generations:
                 written_at=at,
                 read_at=snapshot.read_at,
                 filled_at=snapshot.filled_at,
+                horizon=snapshot.horizon,
                 slots=snapshot.slots,
                 problem=problem,
                 files=files,

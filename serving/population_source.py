@@ -21,6 +21,7 @@ from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from serving import stored_likes
+from serving.horizon import HORIZON, LATEST, unseen
 from serving.people_store import PROFILE_COLUMNS
 from serving.recent_likes import RecentLikes
 
@@ -31,10 +32,18 @@ OVERLAP: Final = timedelta(minutes=10)
 MANY_LIKES: Final = 100_000
 """From so many people whose likes changed, reading the likes of everybody costs less."""
 _CHUNK: Final = 20_000
-_NOW = b"SELECT clock_timestamp(), (SELECT jsonb_object_agg(name, slot) FROM duet.attribute_slots)"
+_NOW = sql.SQL("""
+    SELECT clock_timestamp(), {}, (SELECT jsonb_object_agg(name, slot) FROM duet.attribute_slots)
+""").format(HORIZON)
 _PROFILED_AT = b"SELECT max(created_timestamp) FROM features.user_profile"
 _VISIBLE = sql.SQL("SELECT user_id FROM duet.users WHERE visible ORDER BY user_id")
-_CHANGED = sql.SQL("SELECT user_id FROM duet.users WHERE updated_at > {} ORDER BY user_id")
+CHANGED: Final = sql.SQL("""
+    SELECT user_id, updated_at FROM duet.users, {latest} WHERE updated_at > %(since)s AND {new_user}
+    UNION ALL
+    SELECT user_id, deleted_at FROM duet.deletions, {latest} WHERE deleted_at > %(since)s AND {new_deletion}
+    LIMIT %(limit)s
+""").format(latest=LATEST, new_user=unseen("users"), new_deletion=unseen("deletions"))
+"""Who changed or was deleted after `since` and unseen by a look with `horizon`, and when; at most `limit` rows."""
 _ID = record(scalar("user_id", "int8"))
 _PEOPLE = b"""
     SELECT user_id, birth_date, gender, seeking, age_min, age_max, latitude, longitude, max_distance_km, interests,
@@ -47,7 +56,8 @@ _PEOPLE = b"""
 class Snapshot:
     """The population and what belongs to it.
 
-    `read_at` is the database's time of the last read, `filled_at` until when the online store was filled.
+    `read_at` and `horizon` are the database's time of the last read and the oldest transaction that ran then,
+    `filled_at` is until when the online store was filled.
     """
 
     population: Population
@@ -55,6 +65,7 @@ class Snapshot:
     slots: dict[str, int]
     read_at: datetime | None
     filled_at: datetime | None
+    horizon: int = 0
 
 
 class StoredFeatures(Protocol):
@@ -74,19 +85,19 @@ def load(connection: psycopg.Connection[Any], stored: StoredFeatures | None) -> 
 
     Raises FeaturesUnavailable.
     """
-    read_at, slots = instant(connection)
+    read_at, horizon, slots = instant(connection)
     filled_at = None if stored is None else stored.filled_at()  # before its rows: a filling that runs is seen later
     ids = _ids(connection, _VISIBLE)
     known = People.empty() if stored is None else stored.many(ids)
     late = ids[known.positions(ids) < 0]
     row = connection.execute(_PROFILED_AT).fetchone()
     if len(known) and row is not None and row[0] is not None:
-        late = np.union1d(late, _changed_since(connection, row[0] - OVERLAP))
+        late = np.union1d(late, _changed_since(connection, row[0] - OVERLAP, 0))
     elif len(known):
         late = ids
     population = with_people(connection, Population.build(known), late, slots).compacted()
     likes = stored_likes.everybody(connection).aligned(population.base.user_ids)
-    return Snapshot(population, likes, slots, read_at, filled_at)
+    return Snapshot(population, likes, slots, read_at, filled_at, horizon)
 
 
 def advanced(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
@@ -94,23 +105,23 @@ def advanced(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapsho
     if snapshot.read_at is None:
         return load(connection, None)
     since = snapshot.read_at - OVERLAP
-    read_at, slots = instant(connection)
+    read_at, horizon, slots = instant(connection)
     visible = _ids(connection, _VISIBLE)
     population = snapshot.population
     gone = np.setdiff1d(population.base.user_ids, visible, assume_unique=True)
     came = visible[population.positions(visible) < 0]
-    late = np.union1d(_changed_since(connection, since), came)
+    late = np.union1d(_changed_since(connection, since, snapshot.horizon), came)
     population = with_people(connection, population.remove(gone), late, slots).compacted()
-    likes = _likes_since(connection, snapshot.recent_likes, since, came)
-    return Snapshot(population, likes.aligned(population.base.user_ids), slots, read_at, snapshot.filled_at)
+    likes = _likes_since(connection, snapshot, since, came).aligned(population.base.user_ids)
+    return Snapshot(population, likes, slots, read_at, snapshot.filled_at, horizon)
 
 
-def instant(connection: psycopg.Connection[Any]) -> tuple[datetime, dict[str, int]]:
-    """Return the database's time and its slots of attributes."""
+def instant(connection: psycopg.Connection[Any]) -> tuple[datetime, int, dict[str, int]]:
+    """Return the database's time, its horizon, and its slots of attributes."""
     row = connection.execute(_NOW).fetchone()
     if row is None:
         raise psycopg.DataError("The database did not tell the time.")
-    return row[0], row[1] or {}
+    return row[0], row[1], row[2] or {}
 
 
 def with_people(
@@ -150,18 +161,20 @@ def _people(rows: list[dict[str, Any]], slots: dict[str, int], population: Popul
     return replace(fresh, activity=activity, reciprocity=reciprocity)
 
 
-def _likes_since(connection: psycopg.Connection[Any], likes: RecentLikes, since: datetime, came: Int64) -> RecentLikes:
-    ids = np.union1d(stored_likes.actors_since(connection, since, MANY_LIKES + 1), came)
+def _likes_since(connection: psycopg.Connection[Any], snapshot: Snapshot, since: datetime, came: Int64) -> RecentLikes:
+    ids = np.union1d(stored_likes.actors_since(connection, since, snapshot.horizon, MANY_LIKES + 1), came)
     if len(ids) > MANY_LIKES:
         return stored_likes.everybody(connection)
-    return likes.upsert(stored_likes.of(connection, ids.tolist()))
+    return snapshot.recent_likes.upsert(stored_likes.of(connection, ids.tolist()))
 
 
-def _changed_since(connection: psycopg.Connection[Any], since: datetime) -> Int64:
-    return _ids(connection, _CHANGED.format(sql.Literal(since)))
+def _changed_since(connection: psycopg.Connection[Any], since: datetime, horizon: int) -> Int64:
+    with connection.cursor(binary=True) as cursor:
+        rows = cursor.execute(CHANGED, {"since": since, "horizon": horizon, "limit": None})
+        return np.unique(np.fromiter((user_id for user_id, _ in rows), dtype=np.int64))
 
 
-def _ids(connection: psycopg.Connection[Any], query: sql.SQL | sql.Composed) -> Int64:
+def _ids(connection: psycopg.Connection[Any], query: sql.SQL) -> Int64:
     with connection.cursor() as cursor:
         blocks = [block["user_id"].astype(np.int64) for block in copy_out(cursor, sql.Composed([query]), _ID)]
     return np.concatenate([np.empty(0, np.int64), *blocks])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from feature_repo.packed_copy import copy_out, micros_of, record, scalar
+from serving.horizon import LATEST, unseen
 from serving.recent_likes import KEPT, RecentLikes
 
 Int64 = NDArray[np.int64]
@@ -21,11 +22,11 @@ BLOCK_LIKES: Final = 4_000_000
 # The kinds are written out, so that the partial indexes on new likes and on answers can be used.
 _ALL = sql.SQL("SELECT actor_id, target_id, occurred_at FROM duet.interactions WHERE kind IN ('like', 'superlike')")
 _RECORD = record(scalar("actor_id", "int8"), scalar("target_id", "int8"), scalar("occurred_at", "timestamptz"))
-ACTORS: Final = b"""
-    SELECT actor_id, max(recorded_at) FROM duet.interactions
-    WHERE recorded_at > %(since)s AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %(limit)s
-"""
-"""Who liked somebody after `since`, and the newest record of that; at most `limit` people."""
+ACTORS: Final = sql.SQL("""
+    SELECT actor_id, max(recorded_at) FROM duet.interactions, {latest}
+    WHERE recorded_at > %(since)s AND {new} AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %(limit)s
+""").format(latest=LATEST, new=unseen("interactions"))
+"""Who liked somebody after `since` and unseen by a look with `horizon`, and when last; at most `limit` people."""
 _LATEST = b"""
     SELECT actor_id, ARRAY(
         SELECT target_id FROM duet.interactions i WHERE i.actor_id = asked.actor_id AND kind IN ('like', 'superlike')
@@ -49,10 +50,10 @@ def everybody(connection: psycopg.Connection[Any], *, block_likes: int = BLOCK_L
     return RecentLikes(user_ids, table)
 
 
-def actors_since(connection: psycopg.Connection[Any], since: datetime, limit: int) -> Int64:
-    """Return up to `limit` people who liked somebody, as recorded after `since`."""
+def actors_since(connection: psycopg.Connection[Any], since: datetime, horizon: int, limit: int) -> Int64:
+    """Return up to `limit` people who liked somebody, as recorded after `since`, unseen by a look with `horizon`."""
     with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(ACTORS, {"since": since, "limit": limit}).fetchall()
+        rows = cursor.execute(ACTORS, {"since": since, "horizon": horizon, "limit": limit}).fetchall()
     return np.array([actor for actor, _ in rows], dtype=np.int64)
 
 

@@ -142,10 +142,35 @@ def test_what_was_applied_is_not_read_again_although_each_look_overlaps_the_last
 
 
 def test_more_changes_than_a_refresh_may_read_are_left_to_the_one_who_writes_anew(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
+) -> None:
+    snapshot = load(background, None)
+    connection.execute("update duet.users set age_min = 44")
+    connection.commit()
+    with pytest.raises(TooManyChanges, match="More than 9 people changed at once"):
+        FreshChanges(max_changes=9).applied(background, snapshot, thorough=True)
+
+
+def test_what_was_seen_when_everybody_was_read_is_not_a_change_however_fresh_it_is(
     background: psycopg.Connection[Any],
 ) -> None:
-    with pytest.raises(TooManyChanges, match="More than 9 people changed at once"):
-        FreshChanges(max_changes=9).applied(background, load(background, None), thorough=True)
+    snapshot = load(background, None)
+    assert FreshChanges(max_changes=0).applied(background, snapshot, thorough=True).population is snapshot.population
+
+
+@pytest.mark.parametrize("update", [refresh, advanced], ids=["in place", "written anew"])
+def test_a_change_that_was_still_being_written_is_brought_when_it_is_committed(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any], endpoints: Endpoints, update: Any
+) -> None:
+    connection.execute("select 1")  # begins a transaction
+    with connection.transaction():  # a savepoint has a transaction number of its own
+        connection.execute("update duet.users set age_min = 44 where user_id = 3")
+    with connect(endpoints.database_url, autocommit=True) as other:
+        other.execute("update duet.users set age_min = 33 where user_id = 4")
+    snapshot = update(background, load(background, None))
+    assert np.isnan(of(snapshot, 3).profile[0, AGE_MIN])
+    connection.commit()
+    assert of(update(background, snapshot), 3).profile[0, AGE_MIN] == 44
 
 
 def test_an_update_moves_updated_at_by_itself(connection: psycopg.Connection[Any]) -> None:
