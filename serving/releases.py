@@ -22,7 +22,7 @@ from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersion
 from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.release import Release
 from registry.store import ModelRegistry
-from serving.errors import Degraded, LevelUnavailable
+from serving.errors import BreakerOpen, Degraded, LevelUnavailable
 from serving.release_slot import Slot
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ class ReleaseWatcher:
     async def _look(self, slot: Slot) -> None:
         try:
             await self._follow(slot)
-        except (RegistryUnavailable, TimeoutError) as error:
+        except (RegistryUnavailable, BreakerOpen, TimeoutError) as error:
             await self._fall_back(slot, error)
         except RegistryError as error:
             slot.refuse(str(error), error)

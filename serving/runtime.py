@@ -127,6 +127,7 @@ class Runtime:
             clock=clock,
             metrics=metrics,
             challenger_wanted=lambda: self.experiments.state is not State.OFF,
+            guard=self.breakers[Dependency.MLFLOW].call,
         )
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         people = PostgresPeople(
@@ -136,6 +137,7 @@ class Runtime:
         self.cache = self._cache()
         self.interactions = Interactions(
             self.pool,
+            self.breakers[Dependency.POSTGRES_WRITES],
             clock=clock,
             metrics=metrics,
             timeout_s=settings.serving.timeout_s / 2,

@@ -17,6 +17,7 @@ from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersion
 from registry.errors import TrialFailed
 from registry.promotion import record_observed
 from registry.release import Release, load_release
+from serving.errors import BreakerOpen
 from serving.reasons import Reason
 from serving.releases import ReleaseWatcher, unguarded
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
@@ -325,12 +326,13 @@ def test_fifty_promotions_in_a_row_are_few_swaps_and_end_at_the_last(shop: Shop)
     assert shop.watcher.refusal is None
 
 
-def test_a_registry_that_never_answers_does_not_hold_the_watch(shop: Shop) -> None:
+@pytest.mark.parametrize("failure", [TimeoutError(), BreakerOpen("Calls to mlflow failed.", retry_after_s=1.0)])
+def test_a_registry_that_is_not_asked_or_never_answers_leaves_the_last_good(shop: Shop, failure: Exception) -> None:
     shop.produce(shop.write("a"))
     shop.look()
 
     async def never(operation: object, timeout_s: float) -> Any:
-        raise TimeoutError
+        raise failure
 
     shop.guard = never
     shop.watcher = shop.new_watcher()
