@@ -107,7 +107,7 @@ def _measured(
     document: dict[str, Any] = {"machine": machine(clock), "options": asdict(options), "sizes": []}
     for size in sizes:
         spec = WorldSpec(size, interactions_per_person)
-        with open_world(settings, root, spec, clock, mlflow=options.swap) as (world, endpoints):
+        with open_world(settings, root, spec, clock) as (world, endpoints):
             if world.reused:
                 print_note(f"the world of {size:,} people in {world.settings.data_dir} is used again")
             measurement = Measurement(world, endpoints, options, clock)

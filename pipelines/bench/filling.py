@@ -6,6 +6,7 @@ Everything goes the way that real data go: the importer's COPY, the pipelines' o
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from pipelines.ingest.frames import KINDS
 from pipelines.ingest.synthetic import World
 from pipelines.ingest.world_import import import_synthetic
 
+PEOPLE = "people"
+"""The folder of everybody's features within that of a world."""
 _CHUNK = 50_000
 _KIND_CODES = np.array([feature_events.KINDS.index(kind) for kind in KINDS], dtype=np.int8)
 _TABLES = (
@@ -48,6 +51,12 @@ class Filled:
     visible: npt.NDArray[np.bool_]
     events: Events
     until: datetime
+
+    def save(self, folder: Path) -> None:
+        """Write the people into the folder of a world; the rest is made again from the generator's parameters."""
+        (folder / PEOPLE).mkdir(exist_ok=True)
+        self.people.save(folder / PEOPLE)
+        np.save(folder / PEOPLE / "visible.npy", self.visible, allow_pickle=False)
 
 
 def fill(settings: Settings, endpoints: Endpoints, steps: Steps, clock: Clock, *, parameters: dict[str, Any]) -> Filled:
@@ -82,6 +91,15 @@ def fill(settings: Settings, endpoints: Endpoints, steps: Steps, clock: Clock, *
     with steps.step("online store, through Feast") as advance:
         _materialize(settings, endpoints, clock, advance)
     return Filled(world, people, world.people.visible, events, until)
+
+
+def filled_before(endpoints: Endpoints, folder: Path, steps: Steps) -> Filled:
+    """Return what `fill` put into the databases earlier, for another release."""
+    with connect(endpoints.database_url) as connection, steps.step("generator, in memory") as advance:
+        world = World.generate(**_as_imported(connection))
+        events = _events(world, advance)
+    until = datetime.fromisoformat(str(world.parameters["until"]))
+    return Filled(world, People.load(folder / PEOPLE), world.people.visible, events, until)
 
 
 def _whole(advance: Advance) -> Callable[[str, int, int], None]:

@@ -1,11 +1,12 @@
 """Measure one size: start-up, memory, latency, throughput, cache, overload, a swap, and the naive composition."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from infra.cli.console import err, print_note
 from infra.clock import Clock
-from infra.endpoints import Endpoints
+from infra.endpoints import Endpoints, open_endpoints
 from pipelines.bench.askers import shuffled_askers, wrongly_short
 from pipelines.bench.errors import ProcessFailed
 from pipelines.bench.figures import goodput, rate, recovery_s, spread
@@ -21,11 +22,13 @@ from pipelines.bench.load import Job, Seen
 from pipelines.bench.naive import NaiveJob
 from pipelines.bench.service import HOST, ServiceProcess, run_service
 from pipelines.bench.steps import Steps
-from pipelines.bench.swap import SwapFigures, prepare_releases, put_into_production, swap_figures
+from pipelines.bench.swap import prepare_releases, put_into_production, swap_figures
 from pipelines.bench.world import BenchWorld
+from registry.contracts import ReleaseVersions
 
 UNCACHED: Final = {"DUET_SERVING__CACHE__ENABLED": "false"}
 CACHED: Final = {"DUET_SERVING__CACHE__ENABLED": "true"}
+_POLLING: Final = {"DUET_SERVING__RELEASE_POLL_S": "1"}
 AUTO_RATE: Final = 0.6
 SWAP_RATE: Final = 0.3
 OVERLOAD: Final = 3.0
@@ -34,6 +37,7 @@ CALM_S: Final = 6.0
 CALM_P99_MS: Final = 100.0
 WARMUP_S: Final = 1.5
 N_CACHED: Final = 100
+_OVERLOADED: Final = ("status 503", "status 429", "level ")
 _SWAP_AT_S: Final = 5.0
 _SWAP_WITHIN_S: Final = 60.0
 _LAST_ENDS_S: Final = 60.0
@@ -163,41 +167,49 @@ class Measurement:
         loaded = np.asarray(seen.due_s) < over_s
         within = float(service.settings.serving.deadline_ms)
         good = goodput(np.asarray(seen.latency_ms)[loaded], np.asarray(seen.good)[loaded].tolist(), seconds, within)
+        # Being refused or late is what an overload is about; anything else that is wrong is wrong here too.
+        for problem in [name for name in seen.problems if not name.startswith(_OVERLOADED)]:
+            self.wrong[problem] = self.wrong.get(problem, 0) + seen.problems[problem]
+        recovered_s = recovery_s(seen.due_s, seen.latency_ms, seen.good, over_s, CALM_P99_MS)
+        fast = np.asarray(seen.latency_ms)[loaded & np.asarray(seen.good, dtype=np.bool_)]
         return {
             "offered_per_s": round(OVERLOAD * sustainable, 1),
             "goodput_per_s": good,
             "goodput_share": round(good / sustainable, 3),
-            "p99_of_good_ms": spread(np.asarray(seen.latency_ms)[loaded & np.asarray(seen.good)]).p99,
-            "recovery_s": recovery_s(seen.due_s, seen.latency_ms, seen.good, over_s, CALM_P99_MS),
+            "p99_of_good_ms": spread(fast).p99 if len(fast) else None,
+            "recovery_s": recovered_s if math.isfinite(recovered_s) else None,
             "statuses": dict(seen.statuses),
             "problems": dict(seen.problems),
         }
 
     def _swap(self) -> None:
-        first, second = prepare_releases(self.world, self.endpoints, Steps(self.clock))
-        put_into_production(self.world, self.endpoints, first)
-        with self._service({**UNCACHED, "DUET_SERVING__RELEASE_POLL_S": "1"}, "start for a swap") as service:
-            per_second = max(10.0, SWAP_RATE * self.best_rate)
-            self._say(f"release swap at {per_second:.0f}/s")
-            promoted: list[float] = []
-
-            def promote() -> None:
-                time.sleep(_SWAP_AT_S + WARMUP_S)
-                promoted.append(time.monotonic())
-                put_into_production(self.world, self.endpoints, second)
-
-            operator = threading.Thread(target=promote, daemon=True)
-            operator.start()
-            lasts = _SWAP_AT_S + max(10.0, 3 * service.full_s)
-            seen, _ = self._load(service, Job(
-                HOST, service.port, self._next_askers(), phases=[(per_second, min(lasts, _SWAP_WITHIN_S))],
-                limit=self.options.limit, warmup_s=WARMUP_S,
-            ))  # fmt: skip
-            operator.join()
+        # Only here is there an MLflow server: it takes memory and polls its database.
+        with open_endpoints(self.world.settings, mlflow=True) as endpoints:
+            first, second = prepare_releases(self.world, endpoints, Steps(self.clock))
+            put_into_production(self.world, endpoints, first)
+            with self._service({**UNCACHED, **_POLLING}, "start for a swap", endpoints) as service:
+                per_second = max(10.0, SWAP_RATE * self.best_rate)
+                self._say(f"release swap at {per_second:.0f}/s")
+                lasts = min(_SWAP_WITHIN_S, _SWAP_AT_S + max(10.0, 2 * service.full_s))
+                job = Job(
+                    HOST, service.port, self._next_askers(), phases=[(per_second, lasts)], limit=self.options.limit,
+                    warmup_s=WARMUP_S,
+                )  # fmt: skip
+                with ThreadPoolExecutor(1) as operator:
+                    promoted = operator.submit(self._promote_later, endpoints, second)
+                    seen, _ = self._load(service, job)
+                    promoted_s = promoted.result()
+            put_into_production(self.world, endpoints, first)
         self._keep_wrong(seen)
-        put_into_production(self.world, self.endpoints, first)
-        swapped: SwapFigures = swap_figures(seen, promoted[0], seen.release_since_s.get(second.release_id))
-        self.figures["swap"] = {"rate": round(per_second, 1), **asdict(swapped)}
+        figures = swap_figures(seen, promoted_s, seen.release_since_s.get(second.release_id))
+        self.figures["swap"] = {"rate": round(per_second, 1), **asdict(figures)}
+
+    def _promote_later(self, endpoints: Endpoints, versions: ReleaseVersions) -> float:
+        """Promote in the midst of the load; return when that began."""
+        time.sleep(_SWAP_AT_S + WARMUP_S)
+        began_s = time.monotonic()
+        put_into_production(self.world, endpoints, versions)
+        return began_s
 
     def _naive(self) -> None:
         self._say("naive composition")
@@ -238,10 +250,10 @@ class Measurement:
         figures["cpu_ms"] = round(sum(figures[f"{name}_cpu_ms"] for name in ("service", "postgres", "redis")), 3)
         return seen, figures
 
-    def _service(self, environment: dict[str, str], what: str) -> Any:
+    def _service(self, environment: dict[str, str], what: str, endpoints: Endpoints | None = None) -> Any:
         self._say(what)
         return run_service(
-            self.world.settings, self.endpoints, self.clock, self._askers[0], workers=self.options.workers,
+            self.world.settings, endpoints or self.endpoints, self.clock, self._askers[0], workers=self.options.workers,
             environment=environment,
         )  # fmt: skip
 

@@ -101,7 +101,7 @@ def tables(document: dict[str, Any]) -> list[Table]:
     if "overload" in sizes[0]:
         row("3x overload: goodput/s (share), recovery s", [
             f"{size['overload']['goodput_per_s']:,.0f} ({size['overload']['goodput_share']:.0%}), "
-            f"{size['overload']['recovery_s']:.2f}"
+            f"{_seconds(size['overload']['recovery_s'])}"
             for size in sizes
         ])  # fmt: skip
     if "swap" in sizes[0]:
@@ -148,6 +148,10 @@ def _stages(sizes: Sequence[dict[str, Any]], names: Sequence[str]) -> Table:
 
 def _triple(of: dict[str, Any]) -> str:
     return " / ".join(f"{of[name]:.1f}" if of[name] >= 10 else f"{of[name]:.2f}" for name in _STAGES) if of else "-"
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.2f}"
 
 
 def _start(of: dict[str, float]) -> str:

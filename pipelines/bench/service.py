@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,8 +108,7 @@ def run_service(
     log = settings.data_dir / "logs" / "bench-serving.log"
     variables = {
         **TELEMETRY_OFF,
-        "DUET_MLFLOW__URL": _NOBODY,
-        **endpoints.environment(),
+        **replace(endpoints, mlflow_url=endpoints.mlflow_url or _NOBODY).environment(),
         "DUET_ENVIRONMENT": settings.environment,
         "DUET_DATA_DIR": str(settings.data_dir),
         "DUET_SERVING__HOST": HOST,

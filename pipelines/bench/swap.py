@@ -4,6 +4,7 @@ The second release holds every factor with its sign turned: each score stays wha
 but no byte of embedding and index is the same and everything has to be verified, loaded and tried.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,6 +118,7 @@ def _write_second(world: BenchWorld) -> None:
 def _register(settings: Settings, endpoints: Endpoints, world: BenchWorld, number: int) -> ReleaseVersions:
     from registry.mlflow_store import MlflowStore
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each version it waits for
     store = MlflowStore(_mlflow(endpoints), settings.mlflow.experiment)
     versions = {
         kind: store.log_version(kind, _directory(world, kind, number), release_candidate=f"bench-{number}")

@@ -24,14 +24,15 @@ from infra.embedded.servers import stop_all
 from infra.endpoints import Endpoints, open_endpoints
 from infra.settings import Settings
 from pipelines.bench.errors import ForeignFolder
-from pipelines.bench.filling import Filled, fill
+from pipelines.bench.filling import PEOPLE, Filled, fill, filled_before
 from pipelines.bench.steps import Steps
 from pipelines.ingest.synthetic import WORLD_VERSION
 from registry.cache import ReleaseCache
 
 FORMAT: Final = 1
+RELEASE: Final = "1"
+"""Raise it with every change of how a release is made that its settings do not tell."""
 _MARKER: Final = "bench_world.json"
-_PEOPLE: Final = "people"
 _RANKER_WINDOW: Final = timedelta(days=10)
 
 
@@ -62,7 +63,7 @@ class BenchWorld:
     @property
     def people(self) -> People:
         """Return everybody with profile and features as of the end of the world, mapped."""
-        return People.load(self.settings.data_dir / _PEOPLE)
+        return People.load(self.settings.data_dir / PEOPLE)
 
     @property
     def cache(self) -> ReleaseCache:
@@ -87,9 +88,7 @@ def world_settings(base: Settings, folder: Path) -> Settings:
 
 
 @contextmanager
-def open_world(
-    base: Settings, root: Path, spec: WorldSpec, clock: Clock, *, mlflow: bool = False
-) -> Iterator[tuple[BenchWorld, Endpoints]]:
+def open_world(base: Settings, root: Path, spec: WorldSpec, clock: Clock) -> Iterator[tuple[BenchWorld, Endpoints]]:
     """Have the world below `root`, built if it is not there, with its servers running for the length of the block.
 
     Raises:
@@ -104,11 +103,25 @@ def open_world(
         _clear(folder, settings, found)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, {"finished": False, "world": wanted})
-    with open_endpoints(settings, mlflow=mlflow) as endpoints:
+    with open_endpoints(settings) as endpoints:
+        facts = dict(found) if found is not None and reused else {"world": wanted}
+        steps = Steps(clock)
+        filled = None
         if not reused:
-            found = {"finished": True, "world": wanted, **_build(settings, endpoints, spec, clock)}
-            _write(folder, found)
-        yield BenchWorld(spec, settings, found or {}, reused), endpoints
+            filled = fill(settings, endpoints, steps, clock, parameters=_parameters(spec))
+            filled.save(folder)
+            facts |= {"until": filled.until.isoformat(), "interactions": len(filled.events), "finished": True}
+        if facts.get("release_made_of") != _release_made_of():
+            if filled is None:
+                print_note("the release of this world was made otherwise than one is made now: it is made anew")
+                filled = filled_before(endpoints, folder, steps)
+            facts |= _release(settings, filled, spec, steps)
+            facts |= {"release_made_of": _release_made_of()}
+        if steps.seconds:
+            print_note(f"world of {spec.people:,} people made in {steps.total_s:.0f} s in {settings.data_dir}")
+            facts |= {"steps_s": steps.seconds, "total_s": round(steps.total_s, 1)}
+            _write(folder, facts)
+        yield BenchWorld(spec, settings, facts, not steps.seconds), endpoints
 
 
 def _wanted(spec: WorldSpec) -> dict[str, Any]:
@@ -154,29 +167,23 @@ def remove_world(folder: Path, settings: Settings) -> None:
     shutil.rmtree(folder)
 
 
-def _build(settings: Settings, endpoints: Endpoints, spec: WorldSpec, clock: Clock) -> dict[str, Any]:
-    steps = Steps(clock)
-    parameters = {
+def _parameters(spec: WorldSpec) -> dict[str, Any]:
+    return {
         "people": spec.people,
         "seed": spec.seed,
         "interactions_per_person": spec.interactions_per_person,
         "days": spec.days,
     }
-    filled = fill(settings, endpoints, steps, clock, parameters=parameters)
-    with steps.step("people onto disk"):
-        folder = settings.data_dir / _PEOPLE
-        folder.mkdir(exist_ok=True)
-        filled.people.save(folder)
-        np.save(folder / "visible.npy", filled.visible, allow_pickle=False)
-    facts = _release(settings, filled, spec, steps)
-    print_note(f"world of {spec.people:,} people built in {steps.total_s:.0f} s in {settings.data_dir}")
-    return {
-        "until": filled.until.isoformat(),
-        "interactions": len(filled.events),
-        "steps_s": steps.seconds,
-        "total_s": round(steps.total_s, 1),
-        **facts,
-    }
+
+
+def _release_made_of() -> str:
+    """Return a digest of all that decides how a release is made, apart from the world."""
+    from pipelines.ranking.config import DatasetConfig, RankerConfig
+    from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
+    from pipelines.state import combined_digest
+
+    configs = (EmbeddingConfig(), IndexBuildConfig(), DatasetConfig(), RankerConfig())
+    return combined_digest({type(config).__name__: config.model_dump_json() for config in configs} | {"as": RELEASE})
 
 
 def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) -> dict[str, Any]:
@@ -209,6 +216,7 @@ def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) 
             people, filled.events, embedding, after_us=t0_us, until_us=until_us, seed=spec.seed
         )
     cache = ReleaseCache(settings.data_dir / "releases")
+    shutil.rmtree(cache.root, ignore_errors=True)
     with steps.step("embedding, index and ranker as a release"):
         visible = people.take(np.flatnonzero(filled.visible))
         release, index_report = write_release(cache, 1, embedding, ranker, visible, at_s=until_us / 1e6)
