@@ -3,6 +3,7 @@
 Feast is imported when a store is opened, not when this module is. Nothing here computes a feature.
 """
 
+import asyncio
 import time
 import warnings
 from collections.abc import Callable
@@ -106,19 +107,6 @@ def user_views(store: "FeatureStore") -> "list[FeatureView]":
                 f"The registry holds other columns for {layout.name} than this version: apply the catalogue again."
             )
     return views
-
-
-def filled_until(store: "FeatureStore") -> datetime | None:
-    """Return until when every view is online, by Feast's own record of it; None before the first time."""
-    from feast.errors import FeatureViewNotFoundException
-
-    try:
-        # Views are filled in this order, each recorded after its rows: past the cache, the last one tells it all.
-        view = store.registry.get_feature_view(VIEWS[-1].name, store.project, allow_cache=False)
-    except FeatureViewNotFoundException:
-        return None
-    until: datetime | None = view.most_recent_end_time
-    return until
 
 
 def historical_ranking_features(
@@ -243,6 +231,13 @@ class PersonReader:
         self._views = user_views(store)
         self._ttl_micros = [round(view.ttl.total_seconds() * 1e6) if view.ttl else 0 for view in self._views]
 
+    def filled_until(self) -> datetime | None:
+        """Return until when every view is online, by Feast's own record of it; None before the first time."""
+        # Views are filled in this order, each recorded after its rows: past the cache, the last one tells it all.
+        view = self._store.registry.get_feature_view(VIEWS[-1].name, self._store.project, allow_cache=False)
+        until: datetime | None = view.most_recent_end_time
+        return until
+
     def read(self, user_id: int, at: float | None = None) -> People | None:
         """Return one person (a row of People), or None for somebody without any features online."""
         people = self._read(np.array([user_id], dtype=np.int64), at)
@@ -260,11 +255,32 @@ class PersonReader:
             return parts[0]
         return People.concat(parts)
 
+    async def read_async(self, user_id: int, at: float | None = None) -> People | None:
+        """Return what `read` returns without blocking the event loop; raises FeatureStoreUnavailable."""
+        from feature_repo.online_store import FailFastRedisOnlineStore
+
+        ids = np.array([user_id], dtype=np.int64)
+        online = self._store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
+        if not isinstance(online, FailFastRedisOnlineStore):
+            return await asyncio.to_thread(self.read, user_id, at)
+        stored = await online.read_packed_async(self._store.config, self._wanted(timed=at is not None), ids)
+        people = self._people(ids, stored, at)
+        return people if len(people) else None
+
+    async def aclose(self) -> None:
+        """Close the connections of `read_async`."""
+        from feature_repo.online_store import FailFastRedisOnlineStore
+
+        online = self._store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
+        if isinstance(online, FailFastRedisOnlineStore):
+            await online.close_async()
+
     def _read(self, ids: Int64, at: float | None) -> People:
+        return self._people(ids, self._stored(ids, timed=at is not None), at)
+
+    def _people(self, ids: Int64, stored: "list[tuple[Float32, Int64]]", at: float | None) -> People:
         views, known = [], np.zeros(len(ids), dtype=np.bool_)
-        for layout, ttl, (rows, micros) in zip(
-            VIEWS, self._ttl_micros, self._stored(ids, timed=at is not None), strict=True
-        ):
+        for layout, ttl, (rows, micros) in zip(VIEWS, self._ttl_micros, stored, strict=True):
             present = micros >= 0
             known |= present
             if ttl and at is not None:
@@ -274,15 +290,18 @@ class PersonReader:
         people = People(ids, *views)
         return people if known.all() else people.take(np.flatnonzero(known))
 
+    def _wanted(self, *, timed: bool) -> "list[tuple[FeatureView, int, bool]]":
+        return [
+            (view, layout.width, timed and ttl > 0)
+            for view, layout, ttl in zip(self._views, VIEWS, self._ttl_micros, strict=True)
+        ]
+
     def _stored(self, ids: Int64, *, timed: bool) -> list[tuple[Float32, Int64]]:
         from feature_repo.online_store import FailFastRedisOnlineStore
 
         provider = self._store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
         online = provider.online_store
-        wanted = [
-            (view, layout.width, timed and ttl > 0)
-            for view, layout, ttl in zip(self._views, VIEWS, self._ttl_micros, strict=True)
-        ]
+        wanted = self._wanted(timed=timed)
         if isinstance(online, FailFastRedisOnlineStore):
             return online.read_packed(self._store.config, wanted, ids)
         return [self._generic(provider, view, width, ids) for view, width, _ in wanted]

@@ -1,8 +1,8 @@
 """Writes the next generation of the snapshot, in a process of its own: `python -m serving.snapshot_build`.
 
 A worker starts it and tells it the settings and servers in one line on its standard input; the right to write comes
-as an inherited file. It has low priority and its own memory, so requests feel neither its sorting nor its copies. When
-its standard input ends, its worker is gone, and it ends too.
+as an inherited file. It has low priority and its own memory, so that requests feel neither its sorting nor its copies.
+When its standard input ends, its worker is gone, and it ends too.
 """
 
 import os
@@ -68,7 +68,6 @@ def main() -> None:
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logging(settings)
-    os.nice(_LOWEST_PRIORITY)
     if settings.database_url is None or settings.redis_url is None:
         raise SystemExit("The settings name no database or no Redis: this is started by a worker, not by hand.")
     endpoints = Endpoints(
@@ -76,6 +75,8 @@ def main() -> None:
     )
     clock = SystemClock()
     generations = Generations(settings.data_dir / "snapshot", source_of(settings, endpoints))
+    if generations.numbers():  # requests go first; the first generation is what they wait for
+        os.nice(_LOWEST_PRIORITY)
     with postgres.connect(
         endpoints.database_url,
         autocommit=True,

@@ -1,5 +1,6 @@
 """Feast's online store as serving uses it: opened on first use, in a thread, and never in the way."""
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -16,20 +17,17 @@ from infra.settings import Settings
 from serving.errors import FeaturesUnavailable
 
 if TYPE_CHECKING:
-    from feast import FeatureStore
-
     from feature_repo.store import PersonReader
 
 
 class StoredPeople:
-    """People by id from the online store; every method blocks."""
+    """People by id from the online store; every method blocks that is not asynchronous."""
 
     def __init__(self, settings: Settings, endpoints: Endpoints, clock: Clock) -> None:
         self._settings = settings
         self._endpoints = endpoints
         self._clock = clock
         self._lock = threading.Lock()
-        self._store: FeatureStore | None = None
         self._reader: PersonReader | None = None
 
     def open(self) -> None:
@@ -41,6 +39,18 @@ class StoredPeople:
         """Return nobody or one person; raises whatever Feast raises."""
         return self._opened().read(user_id, self._at()) or People.empty()
 
+    async def one_async(self, user_id: int) -> People:
+        """Return nobody or one person without blocking; the first call opens the store in a thread."""
+        reader = self._reader
+        if reader is None:
+            reader = await asyncio.to_thread(self._opened)
+        return await reader.read_async(user_id, self._at()) or People.empty()
+
+    async def aclose(self) -> None:
+        """Close the connections of `one_async`."""
+        if self._reader is not None:
+            await self._reader.aclose()
+
     def many(self, user_ids: NDArray[int64]) -> People:
         """Return those of `user_ids` that the store knows; raises FeaturesUnavailable."""
         if not len(user_ids):
@@ -51,10 +61,7 @@ class StoredPeople:
     def filled_at(self) -> datetime | None:
         """Return until when the store was filled, None before the first time; raises FeaturesUnavailable."""
         with self._reading():
-            from feature_repo.store import filled_until
-
-            self._opened()
-            return None if self._store is None else filled_until(self._store)
+            return self._opened().filled_until()
 
     @staticmethod
     @contextlib.contextmanager
@@ -70,8 +77,7 @@ class StoredPeople:
 
         with self._lock:
             if self._reader is None:
-                self._store = open_feature_store(self._settings, self._endpoints)
-                self._reader = PersonReader(self._store)
+                self._reader = PersonReader(open_feature_store(self._settings, self._endpoints))
             return self._reader
 
     def _at(self) -> float:

@@ -8,7 +8,7 @@ import pytest
 from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import ServingSettings
-from serving.errors import BuildFailed, FeaturesUnavailable, TooManyChanges
+from serving.errors import BuildFailed, FeaturesUnavailable, SnapshotError, TooManyChanges
 from serving.generations import Generations
 from serving.population_source import Snapshot
 from serving.snapshot import BUILD_PAUSE_S, FILLED_EVERY_S, LARGE_TAIL, SnapshotKeeper
@@ -175,6 +175,7 @@ def test_a_failed_build_is_said_and_tried_again(world: World) -> None:
 
 
 def test_a_failed_rebuild_keeps_what_is_there(world: World) -> None:
+    assert issubclass(BuildFailed, SnapshotError)  # so its sentence is shown, and not only its name
     world.step()
     world.builds.failing = True
     world.step(601)
