@@ -22,6 +22,8 @@ from psycopg_pool import AsyncConnectionPool
 T = TypeVar("T")
 PING_AFTER_S: Final = 1.0
 """Idle time from which on a connection is asked for an answer before it is lent."""
+_ENDED: Final = ("57P", "08")
+"""What Postgres says last on a connection that it ends."""
 _INT8: Final = 20
 _INT8_ARRAY: Final = 1016
 _HEAD: Final = np.dtype(">i4")
@@ -104,7 +106,21 @@ async def note_use(connection: PooledConnection) -> None:
 async def fetch_all(
     pool: AsyncConnectionPool[PooledConnection], statement: bytes, parameters: Sequence[Any]
 ) -> list[tuple[Any, ...]]:
-    """Run one statement with `$1` parameters on a connection of the pool and return its rows, read as binary."""
+    """Run one statement with `$1` parameters on a connection of the pool and return its rows, read as binary.
+
+    A connection that turns out to have ended is replaced once: the statement must be harmless to repeat.
+    """
+    try:
+        return await _fetch_all(pool, statement, parameters)
+    except psycopg.OperationalError as error:
+        if error.sqlstate is not None and not error.sqlstate.startswith(_ENDED):
+            raise  # the server answered: asking again gives the same
+        return await _fetch_all(pool, statement, parameters)
+
+
+async def _fetch_all(
+    pool: AsyncConnectionPool[PooledConnection], statement: bytes, parameters: Sequence[Any]
+) -> list[tuple[Any, ...]]:
     connection = await pool.getconn()
     try:
         cursor: psycopg.AsyncRawCursor[tuple[Any, ...]] = psycopg.AsyncRawCursor(connection)

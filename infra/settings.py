@@ -133,6 +133,9 @@ class ServingSettings(_Group):
     host: Host = Field("127.0.0.1", description="Address the service listens on.")
     port: Port = Field(8000, description="Port of the service; 0 picks a free one.")
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
+    replicas: int = Field(
+        1, ge=1, le=1000, description="Machines that run this service on one database; `duet doctor` counts with it."
+    )
     timeout_s: Seconds = Field(1.0, le=60, description="Longest time one HTTP request may take, s.")
     deadline_ms: int = Field(250, ge=10, le=10000, description="Budget of one recommendation before it degrades, ms.")
     n_candidates: int = Field(300, ge=1, le=5000, description="Candidates that stage 1 hands to stage 2.")

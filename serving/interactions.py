@@ -5,38 +5,43 @@ unknown people, in the future, or under an event id that means something else is
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
+import numpy as np
 import psycopg
 from psycopg.errors import ForeignKeyViolation
+from psycopg.types.numeric import Int8
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
+from infra.pooled import PooledConnection, fetch_all
 from serving.api_models import InteractionRequest, StoredInteraction
-from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
-from serving.reasons import LIKES, SEPARATIONS
+from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
+from serving.reasons import SEPARATIONS
+from serving.resilience.breaker import Breaker
 
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of ours a client's clock may be."""
 
-_INSERT = b"""
-INSERT INTO duet.interactions (event_id, actor_id, target_id, kind, occurred_at, request_id)
-VALUES (%(event_id)s, %(actor_id)s, %(target_id)s, %(kind)s, %(occurred_at)s, %(request_id)s)
-ON CONFLICT (event_id) DO NOTHING
+# One statement is one transaction and one round trip: it has committed when psycopg hands over its row. An event id
+# that another transaction is just storing is waited for; the row of that one is then not visible to this statement.
+_STORE: Final = b"""
+WITH inserted AS (
+    INSERT INTO duet.interactions (event_id, actor_id, target_id, kind, occurred_at, request_id)
+    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (event_id) DO NOTHING RETURNING 1
+)
+SELECT EXISTS (SELECT 1 FROM inserted),
+    (SELECT actor_id = $2 AND target_id = $3 AND kind = $4 FROM duet.interactions WHERE event_id = $1),
+    $4 IN ('like', 'superlike') AND EXISTS (
+        SELECT 1 FROM duet.interactions
+        WHERE actor_id = $3 AND target_id = $2 AND kind IN ('like', 'superlike'))
 """
-_SAME = b"""
-SELECT actor_id = %(actor_id)s AND target_id = %(target_id)s AND kind = %(kind)s
-FROM duet.interactions WHERE event_id = %(event_id)s
-"""
-_MATCHED = b"""
-SELECT EXISTS (SELECT 1 FROM duet.interactions
-               WHERE actor_id = %(target_id)s AND target_id = %(actor_id)s AND kind = ANY(%(likes)s))
-"""
-_EXISTING = b"SELECT user_id FROM duet.users WHERE user_id = ANY(%s)"
+_EXISTING: Final = b"SELECT user_id FROM duet.users WHERE user_id = ANY($1::bigint[])"
 
 
 class Interactions:
@@ -44,7 +49,8 @@ class Interactions:
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[Any],
+        pool: AsyncConnectionPool[PooledConnection],
+        breaker: Breaker,
         *,
         clock: Clock,
         metrics: ServingMetrics,
@@ -52,6 +58,7 @@ class Interactions:
         changed: Callable[[int], None] | None = None,
     ) -> None:
         self._pool = pool
+        self._breaker = breaker
         self._changed = changed
         self._clock = clock
         self._metrics = metrics
@@ -66,27 +73,36 @@ class Interactions:
                 "The interaction lies in the future: send `occurred_at` as it happened, or leave it out.",
                 [{"field": "occurred_at", "message": "must not be in the future"}],
             )
-        event = {
-            **interaction.model_dump(),
-            "kind": interaction.kind.value,
-            "event_id": interaction.event_id or uuid4(),
-            "occurred_at": min(occurred_at, now),
-            "likes": [kind.value for kind in LIKES],
-        }
+        event_id = interaction.event_id or uuid4()
+        event = [
+            event_id,
+            Int8(interaction.actor_id),
+            Int8(interaction.target_id),
+            interaction.kind.value,
+            min(occurred_at, now),
+            interaction.request_id,
+        ]
         try:
-            async with asyncio.timeout(self._timeout_s), self._pool.connection() as connection:
-                stored = await self._write(connection, event)
+            stored, same, matched = await self._breaker.call(lambda: self._write(event), self._timeout_s)
         except ForeignKeyViolation:
             raise await self._unknown(interaction) from None
+        except BreakerOpen as error:
+            self._metrics.interactions.labels(interaction.kind.value, "failed").inc()
+            raise StorageUnavailable(
+                "The database is away: send the interaction again with the same `event_id`.",
+                retry_after_s=max(1, math.ceil(error.retry_after_s)),
+            ) from error
         except (psycopg.Error, PoolTimeout, TooManyRequests, OSError, TimeoutError) as error:
             self._metrics.interactions.labels(interaction.kind.value, "failed").inc()
             raise StorageUnavailable(
-                "The interaction could not be stored: send it again with the same `event_id`."
+                "The interaction could not be stored: send it again with the same `event_id`.", retry_after_s=1
             ) from error
-        status, matched = stored
+        if not stored and not same:
+            raise EventConflict(f"The event id `{event_id}` belongs to another interaction: use a new one.")
+        status: Literal["stored", "known"] = "stored" if stored else "known"
         self._metrics.interactions.labels(interaction.kind.value, status).inc()
         self._tell(interaction)
-        return StoredInteraction(event_id=event["event_id"], status=status, matched=matched, request_id=request_id)
+        return StoredInteraction(event_id=event_id, status=status, matched=matched, request_id=request_id)
 
     def _tell(self, interaction: InteractionRequest) -> None:
         if self._changed is None:
@@ -95,28 +111,18 @@ class Interactions:
         if interaction.kind in SEPARATIONS:
             self._changed(interaction.target_id)
 
-    async def _write(self, connection: psycopg.AsyncConnection[Any], event: dict[str, Any]) -> tuple[Any, bool]:
-        # The block ends with a commit, and only then is the client told.
-        async with connection.transaction():
-            status = "stored"
-            if not (await connection.execute(_INSERT, event)).rowcount:
-                status = "known"
-                same = await (await connection.execute(_SAME, event)).fetchone()
-                if same is None or not same[0]:
-                    raise EventConflict(
-                        f"The event id `{event['event_id']}` belongs to another interaction: use a new one."
-                    )
-            matched = False
-            if event["kind"] in event["likes"]:
-                row = await (await connection.execute(_MATCHED, event)).fetchone()
-                matched = bool(row and row[0])
-        return status, matched
+    async def _write(self, event: list[Any]) -> tuple[bool, bool, bool]:
+        stored, same, matched = (await fetch_all(self._pool, _STORE, event))[0]
+        if not stored and same is None:
+            # Whoever stored this event id committed while we waited: now their row can be seen.
+            stored, same, matched = (await fetch_all(self._pool, _STORE, event))[0]
+        return stored, bool(same), matched
 
     async def _unknown(self, interaction: InteractionRequest) -> UnknownUser:
         wanted = {"actor_id": interaction.actor_id, "target_id": interaction.target_id}
         try:
-            async with asyncio.timeout(self._timeout_s), self._pool.connection() as connection:
-                rows = await (await connection.execute(_EXISTING, [list(wanted.values())])).fetchall()
+            async with asyncio.timeout(self._timeout_s):
+                rows = await fetch_all(self._pool, _EXISTING, [np.array(list(wanted.values()), dtype=np.int64)])
         except (psycopg.Error, PoolTimeout, TooManyRequests, OSError, TimeoutError):
             rows = []
         known = {row[0] for row in rows}

@@ -42,8 +42,6 @@ MAX_PENDING = 5000
 """Most recent likes without an answer that are read of one person."""
 
 _PATIENCE: Final = 0.95
-_GOING_DOWN: Final = ("57P", "08")
-"""What Postgres says last on a connection that it ends."""
 
 _PROFILE = sql.SQL("""
     u.user_id, u.birth_date, u.gender, u.seeking, u.age_min, u.age_max, u.latitude, u.longitude, u.max_distance_km,
@@ -232,8 +230,7 @@ class PeopleStore(Protocol):
 class PostgresPeople:
     """The PeopleStore on a psycopg pool behind a breaker.
 
-    Likes that wait for an answer are read only with `pending_likes`. A connection that turns out to be dead is
-    replaced once: reading twice changes nothing.
+    Likes that wait for an answer are read only with `pending_likes`.
     """
 
     def __init__(
@@ -286,7 +283,7 @@ class PostgresPeople:
     async def _fetch(self, statement: bytes, parameters: list[Any], timeout_s: float) -> list[tuple[Any, ...]]:
         try:
             # A little less than the caller's time, so that it is the breaker that sees the server being late.
-            return await self._breaker.call(lambda: self._read(statement, parameters), timeout_s * _PATIENCE)
+            return await self._breaker.call(lambda: fetch_all(self._pool, statement, parameters), timeout_s * _PATIENCE)
         except TimeoutError:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time, so nobody can be shown safely."
@@ -295,14 +292,6 @@ class PostgresPeople:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read, so nobody can be shown safely."
             ) from error
-
-    async def _read(self, statement: bytes, parameters: list[Any]) -> list[tuple[Any, ...]]:
-        try:
-            return await fetch_all(self._pool, statement, parameters)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is not None and not error.sqlstate.startswith(_GOING_DOWN):
-                raise  # the server answered: asking again gives the same
-            return await fetch_all(self._pool, statement, parameters)
 
 
 def columns_of(rows: Sequence[Sequence[Any]]) -> Rows:

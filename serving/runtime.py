@@ -102,7 +102,7 @@ class Runtime:
         self.redis = infra_redis.connect_async(self.endpoints.redis_url, settings.redis)
         self._stored = StoredPeople(settings, self.endpoints, clock)
         self._changes = FreshChanges()
-        self._features = OnlineFeatures(self._stored.one, clock)
+        self._features = OnlineFeatures(self._stored.one_async, self.breakers[Dependency.ONLINE_STORE])
         self.registry = self._registry()
         generations = Generations(settings.data_dir / "snapshot", source_of(settings, self.endpoints))
         self.snapshot = SnapshotKeeper(
@@ -201,7 +201,7 @@ class Runtime:
         self._shadow.close()
         self._trial.close()
         self.releases.close()
-        self._features.close()
+        await self._stored.aclose()
         await self._opened.aclose()
         await self.pool.close(timeout=2.0)
         await self.redis.aclose()

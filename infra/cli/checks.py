@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 from packaging.requirements import Requirement
@@ -22,6 +23,9 @@ from infra.settings import Settings
 GIB = 1024**3
 LEAST_RAM_GIB = 3.0
 LEAST_DISK_GIB = 5.0
+PGBOUNCER = 6432
+BACKGROUND_CONNECTIONS = 3
+SPARE_CONNECTIONS = 10
 BIG_FOUR = ("bentoml", "dagster", "feast", "mlflow")
 
 
@@ -135,17 +139,54 @@ def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
     from infra.postgres import connect
 
     with connect(endpoints.database_url) as connection:
-        row = connection.execute("select current_setting('server_version'), current_setting('max_connections')::int")
-        server, allowed = row.fetchone() or ("", 0)
+        row = connection.execute(
+            "select current_setting('server_version'), current_setting('max_connections')::int,"
+            " current_setting('superuser_reserved_connections')::int,"
+            " (select count(*)::int from pg_stat_activity where backend_type = 'client backend'"
+            "  and pid <> pg_backend_pid() and application_name not like 'duet-serving%')"
+        ).fetchone()
+    server, allowed, reserved, others = row or ("", 0, 0, 0)
     yield Finding("Postgres", ok=True, seen=f"version {server} answers")
     at = current(endpoints.database_url)
     yield Finding("database schema", at == HEAD, f"revision {at}", f"run `duet migrate`; this code needs {HEAD}")
-    pools = settings.serving.workers * (settings.postgres.pool_size + settings.postgres.max_overflow)
-    yield Finding(
+    yield connections(
+        settings, allowed - reserved, others, pgbouncer=urlsplit(endpoints.database_url).port == PGBOUNCER
+    )
+
+
+def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: bool = False) -> Finding:
+    """Compare what every replica of the service may open with what the server allows, and say what to change."""
+    postgres, serving = settings.postgres, settings.serving
+    workers = serving.replicas * serving.workers
+    pool = postgres.pool_size + postgres.max_overflow
+    # Besides its pool a worker asks in the background: the pulse, the snapshot and its builder.
+    needed = workers * (pool + BACKGROUND_CONNECTIONS)
+    seen = (
+        f"{serving.replicas} replicas x {serving.workers} workers x ({postgres.pool_size} + {postgres.max_overflow} "
+        f"+ {BACKGROUND_CONNECTIONS} in the background) = {needed}, others {others}, of {allowed}"
+    )
+    if pgbouncer:
+        prepared = "prepared statements need PgBouncer 1.21 with max_prepared_statements > 0"
+        return Finding(
+            "Postgres connections",
+            ok=True,
+            seen=f"{seen}; behind PgBouncer its default_pool_size is what Postgres sees"
+            + (f", and {prepared}" if postgres.prepared_statements else ""),
+        )
+    room = (allowed - others) // max(workers, 1) - BACKGROUND_CONNECTIONS
+    fewer = (
+        f"set DUET_POSTGRES__POOL_SIZE={min(postgres.pool_size, room)} and "
+        f"DUET_POSTGRES__MAX_OVERFLOW={max(room - postgres.pool_size, 0)}, or "
+        if room >= 1
+        else ""
+    )
+    return Finding(
         "Postgres connections",
-        pools <= allowed * 0.8,
-        f"serving may open {pools} of {allowed}",
-        "lower DUET_POSTGRES__POOL_SIZE, DUET_POSTGRES__MAX_OVERFLOW or DUET_SERVING__WORKERS, or allow more",
+        needed + others <= allowed,
+        seen,
+        f"{fewer}set max_connections of the server to at least {needed + others + SPARE_CONNECTIONS}, or put PgBouncer "
+        "1.21 or newer in between (pool_mode = transaction, max_prepared_statements = 200, "
+        "ignore_startup_parameters = options)",
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Final, TypeVar
 
+import psycopg
+
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import BreakerSettings
@@ -22,6 +24,7 @@ class Dependency(StrEnum):
     """What a breaker stands in front of."""
 
     POSTGRES = "postgres"
+    POSTGRES_WRITES = "postgres_writes"  # apart from reads: a full disk ends writes and leaves answers as they were
     REPLICA = "replica"
     ONLINE_STORE = "online_store"
     REDIS = "redis"
@@ -155,7 +158,12 @@ class Breaker:
 
 def breakers(settings: BreakerSettings, clock: Clock, metrics: ServingMetrics) -> dict[Dependency, Breaker]:
     """Return a closed breaker for each dependency."""
-    return {name: Breaker(name, settings, clock, metrics) for name in Dependency}
+    return {name: Breaker(name, settings, clock, metrics, blames=_blames_the_server) for name in Dependency}
+
+
+def _blames_the_server(error: Exception) -> bool:
+    # An id that nobody has, or one that is taken, is the client's doing.
+    return not isinstance(error, psycopg.IntegrityError | psycopg.DataError)
 
 
 class _Window:

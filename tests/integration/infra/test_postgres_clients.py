@@ -1,21 +1,29 @@
 """Clients of Postgres: timeouts that hold, errors without passwords, and many rows in and out."""
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from datetime import UTC, datetime
+from typing import Any
 
+import numpy as np
 import psycopg
 import psycopg_pool
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
+from infra import pooled
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.errors import MigrationError, ServerUnavailable
 from infra.migrate import HEAD, LOCK, SCHEMAS, current, upgrade
+from infra.pooled import fetch_all
 from infra.postgres import connect, copy_rows, open_pool, read_frame, read_table
-from infra.settings import PostgresSettings
+from infra.settings import PostgresSettings, Settings
 
 
 def test_a_server_that_is_not_there_is_one_sentence_without_the_password() -> None:
@@ -171,3 +179,57 @@ def test_a_role_that_may_create_nothing_is_told_so_on_an_empty_database(empty_da
         )
     with pytest.raises(MigrationError, match="The schemas of Duet cannot be created: permission denied"):
         upgrade(f"postgresql://{role}:closed@{empty_database.partition('@')[2]}")
+
+
+def test_a_connection_that_the_server_ended_is_replaced_without_failing_a_call(
+    endpoints: Endpoints, settings: Settings
+) -> None:
+    async def go() -> list[Any]:
+        async with open_pool(endpoints.database_url, settings.postgres) as pool:
+            await pool.wait(10)
+            mine = await fetch_all(pool, b"select pg_backend_pid()", [])
+            with connect(endpoints.database_url, autocommit=True) as other:
+                other.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name = 'duet-serving' and datname = current_database()"
+                )
+            return [mine, *await asyncio.gather(*(fetch_all(pool, b"select $1::bigint", [7]) for _ in range(12)))]
+
+    mine, *answers = asyncio.run(go())
+    assert mine
+    assert answers == [[(7,)]] * 12
+
+
+def test_calls_that_are_cancelled_in_the_middle_never_give_their_answer_to_another(
+    endpoints: Endpoints, settings: Settings
+) -> None:
+    limits = settings.postgres.model_copy(update={"pool_size": 3, "max_overflow": 0, "checkout_timeout_s": 10.0})
+
+    async def ask(pool: Any, number: int) -> int:
+        nap = "select $1::bigint from pg_sleep(0.002)"
+        return int((await fetch_all(pool, nap.encode(), [number]))[0][0])
+
+    async def go() -> int:
+        answered = 0
+        async with open_pool(endpoints.database_url, limits) as pool:
+            await pool.wait(10)
+            for turn in range(12):
+                calls = {number: asyncio.create_task(ask(pool, number)) for number in range(turn * 8, turn * 8 + 8)}
+                await asyncio.sleep(0.001 * (turn % 5))
+                for number in list(calls)[:4]:
+                    calls[number].cancel()
+                for number, call in calls.items():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        assert await call == number
+                        answered += 1
+        return answered
+
+    assert asyncio.run(go()) >= 12 * 4
+
+
+@given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50))
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_ids_travel_both_ways_as_they_are(ids: list[int]) -> None:
+    array = np.array(ids, dtype=np.int64)
+    sent = pooled.Int64ArrayDumper(np.ndarray).dump(array)
+    assert np.array_equal(pooled.Int64ArrayLoader(1016).load(sent), array)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,9 +14,10 @@ from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving.api_models import InteractionRequest, StoredInteraction
-from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
+from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.interactions import Interactions
 from serving.reasons import Kind
+from tests.serving_fakes import closed_breaker
 from tests.serving_world import insert_people
 
 Result = TypeVar("Result")
@@ -47,7 +49,7 @@ class Desk:
         request = InteractionRequest(**{"actor_id": 1, "target_id": 2, "kind": Kind.LIKE, **fields})
 
         async def use(pool: Any) -> StoredInteraction:
-            desk = Interactions(pool, clock=self.clock, metrics=serving_metrics(), timeout_s=2.0)
+            desk = Interactions(pool, closed_breaker(), clock=self.clock, metrics=serving_metrics(), timeout_s=2.0)
             return await desk.store(request, REQUEST_ID)
 
         return on_pool(database_url or self.database_url, self.settings, use, wait=database_url is None)
@@ -106,3 +108,39 @@ def test_the_future_is_refused_and_a_slightly_fast_clock_is_not(desk: Desk, cloc
 def test_without_a_database_nothing_is_acknowledged(desk: Desk) -> None:
     with pytest.raises(StorageUnavailable):
         desk.store(database_url="postgresql://nobody@127.0.0.1:9/none")
+
+
+def test_an_open_breaker_refuses_at_once_and_says_when_to_come_back(
+    endpoints: Endpoints, settings: Settings, clock: FixedClock
+) -> None:
+    interaction = InteractionRequest(actor_id=1, target_id=2, kind=Kind.LIKE)
+
+    async def fails() -> None:
+        raise OSError("down")
+
+    async def use(pool: Any) -> StorageUnavailable:
+        breaker = closed_breaker()
+        for _ in range(20):
+            with contextlib.suppress(OSError, BreakerOpen):
+                await breaker.call(fails, 1.0)
+        desk = Interactions(pool, breaker, clock=clock, metrics=serving_metrics(), timeout_s=2.0)
+        with pytest.raises(StorageUnavailable) as refused:
+            await desk.store(interaction, REQUEST_ID)
+        return refused.value
+
+    assert on_pool(endpoints.database_url, settings, use).retry_after_s == 1
+
+
+def test_one_event_sent_many_times_at_once_is_stored_once(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings, clock: FixedClock
+) -> None:
+    insert_people(connection, 4)
+    interaction = InteractionRequest(actor_id=1, target_id=2, kind=Kind.LIKE, event_id=uuid4())
+
+    async def use(pool: Any) -> list[str]:
+        desk = Interactions(pool, closed_breaker(), clock=clock, metrics=serving_metrics(), timeout_s=5.0)
+        answers = await asyncio.gather(*(desk.store(interaction, REQUEST_ID) for _ in range(12)))
+        return sorted(answer.status for answer in answers)
+
+    assert on_pool(endpoints.database_url, settings, use) == ["known"] * 11 + ["stored"]
+    assert len(stored(connection)) == 1

@@ -1,3 +1,5 @@
+import asyncio
+import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -58,6 +60,33 @@ def test_people_come_from_the_online_store(
     assert len(stored.one(3)) == 0
     assert stored.many(np.array([1, 2, 3])).user_ids.tolist() == [1, 2]
     assert len(stored.many(np.empty(0, np.int64))) == 0
+
+
+def test_reads_that_are_cancelled_under_load_never_give_one_person_s_features_to_another(
+    filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock
+) -> None:
+    stored = StoredPeople(settings, endpoints, clock)
+
+    async def go() -> int:
+        answered = 0
+        await stored.one_async(1)
+        try:
+            for turn in range(40):
+                asked = [1, 3, 1, 3, 1, 3]  # person 1 has features, and nobody else
+                reads = [asyncio.create_task(stored.one_async(user_id)) for user_id in asked]
+                for _ in range(turn % 9):
+                    await asyncio.sleep(0)
+                for read in reads[:3]:
+                    read.cancel()
+                for user_id, read in zip(asked, reads, strict=True):
+                    with contextlib.suppress(asyncio.CancelledError):
+                        assert len(await read) == (user_id == 1)
+                        answered += 1
+        finally:
+            await stored.aclose()
+        return answered
+
+    assert asyncio.run(go()) >= 40 * 3
 
 
 def test_until_when_the_store_was_filled_is_known_as_soon_as_it_is(
