@@ -80,13 +80,15 @@ class GeoGrid:
         first = np.array(genders, dtype=np.int64) * GROUP + NOWHERE
         return self._between(first, first + 1)
 
-    def areas(self, genders: Sequence[int], latitude: float, longitude: float, limit_km: float) -> Iterator[Ranges]:
-        """Yield growing areas around a home, the last of which covers `limit_km` (NaN: the world)."""
+    def areas(
+        self, genders: Sequence[int], latitude: float, longitude: float, limit_km: float
+    ) -> Iterator[tuple[Ranges, bool]]:
+        """Yield growing areas around a home and whether each is the last, which covers `limit_km` (NaN: the world)."""
         groups = np.array(genders, dtype=np.int64) * GROUP
         limit_cells = N_ROWS if np.isnan(limit_km) else int(np.ceil(limit_km / KM_PER_DEGREE / CELL_DEGREES)) + 1
         for ring in RINGS:
             reach = min(ring, limit_cells)
-            yield self._box(groups, latitude, longitude, reach)
+            yield self._box(groups, latitude, longitude, reach), reach >= limit_cells
             if reach >= limit_cells:
                 return
 

@@ -17,7 +17,7 @@ from feature_repo.geogrid import GeoGrid, Ranges
 from feature_repo.layout import ACTIVITY, N_GENDERS, PROFILE
 from feature_repo.people import People
 from feature_repo.transforms.content import content_score
-from feature_repo.transforms.eligibility import mutually_eligible
+from feature_repo.transforms.eligibility import HARD_COLUMNS, eligible_for
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -122,6 +122,15 @@ class Population:
             found = np.where(late >= 0, late + len(self.base), found)
         return found.astype(np.int64, copy=False)
 
+    def user_ids(self, positions: Int64) -> Int64:
+        """Return the ids int64[m] of the people at `positions`."""
+        if not len(self.tail):
+            return self.base.user_ids[positions]
+        late = positions >= len(self.base)
+        ids = self.base.user_ids[np.where(late, 0, positions)] if len(self.base) else positions.copy()
+        ids[late] = self.tail.user_ids[positions[late] - len(self.base)]
+        return ids
+
     def rows(self, positions: ArrayLike) -> People:
         """Gather the people at `positions`, in that order."""
         at = np.asarray(positions, dtype=np.int64)
@@ -156,11 +165,10 @@ class Population:
         else:
             homeless = self.grid.nowhere(genders)
             ranges, exhausted = homeless, True
-            areas = self.grid.areas(genders, latitude, longitude, limit)
-            for area in areas:
+            for area, is_last in self.grid.areas(genders, latitude, longitude, limit):
                 ranges = Ranges(np.concatenate([area.low, homeless.low]), np.concatenate([area.high, homeless.high]))
                 if ranges.total >= wanted:
-                    exhausted = next(areas, None) is None
+                    exhausted = is_last
                     break
         return self._draw(ranges, rng, max_pool, exhausted=exhausted)
 
@@ -192,7 +200,14 @@ class Population:
 
     def accepted(self, requester: People, positions: Int64, at: float) -> NDArray[np.bool_]:
         """Return bool[m]: do the people at `positions` and the requester accept each other at unix seconds `at`."""
-        return mutually_eligible(requester, self.profiles(positions), at)
+        return eligible_for(requester, *self._hard_facts(positions), at)
+
+    def _hard_facts(self, positions: Int64) -> tuple[Int64, Float32]:
+        """Return ids int64[m] and the columns of profiles that eligibility reads, float32[m, HARD_COLUMNS]."""
+        if len(self.tail) and np.any(positions >= len(self.base)):
+            people = self.rows(positions)
+            return people.user_ids, people.profile
+        return self.base.user_ids[positions], self.base.profile[:, :HARD_COLUMNS][positions]
 
     def eligible(self, requester: People, positions: Int64, at: float) -> Int64:
         """Return those `positions` whose people and the requester accept each other at unix seconds `at`."""
@@ -212,7 +227,7 @@ class Population:
 
         `exclude` holds user ids (decided, blocked) that no source may return.
         """
-        excluded = None if exclude is None else np.asarray(exclude, dtype=np.int64)
+        excluded = None if exclude is None else np.unique(np.asarray(exclude, dtype=np.int64))
         pool = self.nearby(requester, rng, max_pool)
         found = self._candidates(requester, pool, at, excluded)
         for widening in (8, 64):
@@ -234,13 +249,11 @@ class Population:
 
     def _candidates(self, requester: People, pool: Pool, at: float, excluded: Int64 | None) -> Int64:
         found = self.eligible(requester, pool.positions, at)
-        if excluded is None or not len(excluded):
+        if excluded is None or not len(excluded) or not len(found):
             return found
-        n_base = len(self.base)
-        gone = self.positions(excluded)
-        late = found[found >= n_base]
-        early = found[found < n_base]
-        return np.concatenate([early[~np.isin(early, gone)], late[~np.isin(late, gone)]])
+        ids = self.user_ids(found)
+        at_most = np.minimum(np.searchsorted(excluded, ids), len(excluded) - 1)
+        return np.asarray(found[excluded[at_most] != ids])
 
 
 def _result(found: Int64, people: People, chosen: Int64, scores: Float32, propensity: np.float32) -> SourceResult:

@@ -111,12 +111,6 @@ class Embedding:
         rows[self.user_ids] = np.arange(len(self.user_ids), dtype=np.int32)
         return rows
 
-    @cached_property
-    def chosen_norms(self) -> Floats:
-        """Return the length of everybody's Q, float32[n]."""
-        blocks = range(0, max(len(self), 1), 65_536)
-        return np.concatenate([np.linalg.norm(self.chosen[start : start + 65_536], axis=1) for start in blocks])
-
     def known(self, user_ids: ArrayLike) -> NDArray[np.bool_]:
         """Say who took part in the factorisation, bool[n]."""
         return np.asarray(self.positions(user_ids) >= 0)
@@ -198,7 +192,7 @@ class Embedding:
 
     def warm(self) -> None:
         """Compute what the first request would otherwise wait for."""
-        _ = self._chosen_gram, self._chooser_gram, self.chosen_norms, self.known([1])
+        _ = self._chosen_gram, self._chooser_gram, self.known([1])
 
     def check_factors(self) -> str | None:
         """Return what is wrong with the numbers, or None; the Gram matrices carry every NaN, infinity and outlier."""

@@ -38,6 +38,8 @@ _USER_IDS: Final = "user_ids.npy"
 _CANARY: Final = "canary.npz"
 _CANARY_QUERIES: Final = 16
 _CANARY_DEPTH: Final = 10
+_MORE_PROBES: Final = 8
+_FILLED: Final = 8
 # Larger than this is not a factor but a fault, and its products could overflow.
 _MAX_MAGNITUDE: Final = 1e12
 _MAX_INDEX_BYTES: Final = 64 * 2**30
@@ -123,27 +125,38 @@ class ItemIndex:
         Raises InvalidQuery for a wrong width, a value that is not finite, or `n` outside 1..10,000.
         """
         row = np.asarray(query, dtype=np.float32)
-        ids, scores = self.search_many(row.reshape(1, -1), n)
-        return ids[0], scores[0]
+        # A long list whose end lies in lists that were not probed is better short than late.
+        found, scores = self._searched(
+            self._checked_queries(row.reshape(1, -1), n), n, at_least=n // _FILLED if n < len(self) else n
+        )
+        there = found[0] >= 0
+        return self.user_ids[found[0][there]], scores[0][there]
 
     def search_many(self, queries: Floats, n: int) -> tuple[Ids, Floats]:
         """Return ids int64[m, min(n, size)] and scores float32 of the same shape; every place holds a real person."""
         rows = self._checked_queries(queries, n)
+        found, scores = self._searched(rows, n, at_least=n)
+        if (found < 0).any():
+            raise InvalidQuery("The index answered with filler: the query is out of its range.")
+        return np.asarray(self.user_ids[found], dtype=np.int64), scores
+
+    def _searched(self, rows: Floats, n: int, at_least: int) -> tuple[Ids, Floats]:
+        """Return positions int64[m, depth] and scores; `at_least` so many first places (or all) are no filler."""
         depth = min(n, len(self.user_ids))
         if not depth or not len(rows):
             return np.empty((len(rows), 0), dtype=np.int64), np.empty((len(rows), 0), dtype=np.float32)
+        last = min(max(at_least, 1), depth) - 1
         faiss.omp_set_num_threads(self.threads)
         scores, found = self.index.search(rows, depth)
-        short = np.flatnonzero((found < 0).any(axis=1))
-        if len(short):
-            # The probed lists held fewer than `depth` people: probe all of them rather than hand out filler.
-            every = faiss.SearchParametersIVF(  # type: ignore[call-arg]
-                nprobe=int(self.index.nlist)
-            )
-            scores[short], found[short] = self.index.search(np.ascontiguousarray(rows[short]), depth, params=every)
-        if (found < 0).any() or (found >= len(self.user_ids)).any() or not np.isfinite(scores).all():
-            raise InvalidQuery("The index answered with filler or infinite scores: the query is out of its range.")
-        return np.asarray(self.user_ids[found], dtype=np.int64), np.asarray(scores, dtype=np.float32)
+        probes = int(getattr(self.index, "nprobe", 0))
+        while probes and len(short := np.flatnonzero(found[:, last] < 0)) and probes < self.index.nlist:
+            # The probed lists held too few people: probe more of them rather than hand out filler.
+            probes = min(_MORE_PROBES * probes, int(self.index.nlist))
+            wider = faiss.SearchParametersIVF(nprobe=probes)  # type: ignore[call-arg]
+            scores[short], found[short] = self.index.search(np.ascontiguousarray(rows[short]), depth, params=wider)
+        if (found >= len(self.user_ids)).any() or not np.isfinite(scores[found >= 0]).all():
+            raise InvalidQuery("The index answered with nobody or infinite scores: the query is out of its range.")
+        return found, np.asarray(scores, dtype=np.float32)
 
     def _checked_queries(self, queries: Floats, n: int) -> Floats:
         if not 1 <= n <= MAX_N:

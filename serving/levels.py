@@ -23,7 +23,7 @@ from serving.run import Run, breathe
 from serving.stages.filtering import filter_pool, narrow_pool
 from serving.stages.ranking import rank
 from serving.stages.reranking import explore
-from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
+from serving.stages.retrieval import from_index, from_population, places_of_others, pooled, requester_factors
 
 RANDOM_DRAW: Final = 500
 LAST_SHARE: Final = 0.5
@@ -60,8 +60,8 @@ class FullLevel:
             n = serving.n_candidates
             found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
             await breathe()
-            others = from_population(run, population, requester, max(n // 3, 1), self.rng)
-            pool = pooled(population, {Source.RETRIEVAL.value: found, **others})
+            others = from_population(run, population, requester, places_of_others(n, len(found)), self.rng)
+            pool = pooled(population, {Source.RETRIEVAL.value: found, **others}, n)
             await breathe()
         with run.stage(Stage.FILTERING):
             pool = narrow_pool(requester, pool, run.request.filters, run.at)

@@ -99,12 +99,14 @@ class RecentLikes:
         A like of `to` themselves is left out: its cosine of 1 would tell that it waits for an answer.
         """
         liked = self.of(user_ids, last, to)
-        rows = embedding.positions(liked.reshape(-1)).reshape(liked.shape)
-        factors = embedding.chosen[np.maximum(rows, 0)]
-        norms = embedding.chosen_norms[np.maximum(rows, 0)] * max(float(np.linalg.norm(chosen)), 1e-12)
-        cosines = (factors @ chosen) / np.maximum(norms, 1e-12)
-        best = np.where((rows >= 0) & (liked >= 0), cosines, -np.inf).max(axis=1, initial=-np.inf)
-        return np.where(np.isfinite(best), best, np.nan).astype(np.float32)
+        rows = embedding.positions(liked.reshape(-1))
+        there = np.flatnonzero(rows >= 0)
+        factors = embedding.chosen[rows[there]]
+        norms = np.sqrt(np.einsum("nd,nd->n", factors, factors)) * max(float(np.linalg.norm(chosen)), 1e-12)
+        cosines = np.full(rows.shape, -np.inf, dtype=np.float32)
+        cosines[there] = (factors @ chosen) / np.maximum(norms, 1e-12)
+        best = cosines.reshape(liked.shape).max(axis=1, initial=-np.inf)
+        return np.where(np.isfinite(best), best, np.float32(np.nan))
 
 
 def _merged(known: RecentLikes, fresh: RecentLikes) -> RecentLikes:

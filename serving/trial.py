@@ -15,7 +15,7 @@ from serving.reasons import Source
 from serving.resilience.deadline import Deadline
 from serving.run import Run
 from serving.stages.ranking import rank
-from serving.stages.retrieval import from_index, from_population, pooled, requester_factors
+from serving.stages.retrieval import from_index, from_population, places_of_others, pooled, requester_factors
 
 PEOPLE = 8
 _NOBODY = np.empty(0, dtype=np.int64)
@@ -49,12 +49,12 @@ def try_release(release: Release, snapshot: Snapshot | None, settings: Settings,
         factors = requester_factors(release, requester, run.at)
         n = serving.n_candidates
         found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
-        others = from_population(run, population, requester, max(n // 3, 1), rng)
+        others = from_population(run, population, requester, places_of_others(n, len(found)), rng)
         ranking = rank(
             release,
             requester,
             factors,
-            pooled(population, {Source.RETRIEVAL.value: found, **others}),
+            pooled(population, {Source.RETRIEVAL.value: found, **others}, n),
             snapshot.recent_likes,
             aggregator=serving.aggregator,
             weight=serving.requester_weight,

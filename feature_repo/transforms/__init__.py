@@ -2,19 +2,21 @@
 
 from feature_repo.transforms.attributes import attribute_vectors
 from feature_repo.transforms.content import CONTENT_WIDTH, content_inputs, content_score
-from feature_repo.transforms.eligibility import mutually_eligible
+from feature_repo.transforms.eligibility import HARD_COLUMNS, eligible_for, mutually_eligible
 from feature_repo.transforms.measures import age_years, haversine_km, whole_years
-from feature_repo.transforms.pair import PairContext, ranking_features, ranking_features_both
+from feature_repo.transforms.pair import PairContext, ranking_features, ranking_features_both, ranking_matrix
 from feature_repo.transforms.profile import gender_code, interest_bucket, profile_vectors
 from feature_repo.transforms.rates import smoothed_rate
 
 __all__ = [
     "CONTENT_WIDTH",
+    "HARD_COLUMNS",
     "PairContext",
     "age_years",
     "attribute_vectors",
     "content_inputs",
     "content_score",
+    "eligible_for",
     "gender_code",
     "haversine_km",
     "interest_bucket",
@@ -22,6 +24,7 @@ __all__ = [
     "profile_vectors",
     "ranking_features",
     "ranking_features_both",
+    "ranking_matrix",
     "smoothed_rate",
     "whole_years",
 ]

@@ -5,43 +5,60 @@ people who do not ask for one. A distance limit binds where both homes are known
 Nobody is eligible for themselves. Blocks, visibility and past decisions are the caller's to check.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.layout import PROFILE
 from feature_repo.people import People
-from feature_repo.transforms.measures import whole_years
+from feature_repo.transforms.measures import latest_birth_day, whole_years
 from feature_repo.transforms.pair import Side, distance_between, n_pairs
 
 Bools = NDArray[np.bool_]
-_MANY = 64
-"""Candidates of one requester from which on it pays to ask in steps."""
+Float32 = NDArray[np.float32]
+HARD_COLUMNS: Final = PROFILE.index("max_distance_km") + 1
+"""So many leading columns of a profile decide who may be shown to whom."""
 
 
 def mutually_eligible(requesters: People, candidates: People, at: ArrayLike) -> Bools:
     """Return bool[n]: do both accept each other's gender, age in whole years at `at`, and distance."""
     n = n_pairs(requesters, candidates)
-    if len(requesters) == 1 and n > _MANY and np.ndim(at) == 0:
-        return _eligible_for_one(requesters, candidates, at)
+    if len(requesters) == 1 and np.ndim(at) == 0:
+        return eligible_for(requesters, candidates.user_ids, candidates.profile, float(np.asarray(at)))
     a, b = Side(requesters, at), Side(candidates, at)
     distance = distance_between(a, b)
     eligible = (requesters.user_ids != candidates.user_ids) & _accepts(a, b, distance) & _accepts(b, a, distance)
     return np.broadcast_to(eligible, (n,)).copy() if eligible.shape != (n,) else eligible
 
 
-def _eligible_for_one(requester: People, candidates: People, at: ArrayLike) -> Bools:
-    """Return the same as for pairs, asking the costly questions only of those who passed the cheap ones."""
-    a = Side(requester, at)
-    profile = candidates.profile
-    eligible: Bools = candidates.user_ids != requester.user_ids
-    left = np.arange(len(candidates))
-    for passes in (_genders_fit, _ages_fit, _homes_fit):
-        b = Side(_Profiles(profile if len(left) == len(profile) else profile[left]), at)  # type: ignore[arg-type]
-        keep = passes(a, b)
-        eligible[left[~keep]] = False
-        left = left[keep]
+def eligible_for(requester: People, user_ids: NDArray[np.int64], profiles: Float32, at: float) -> Bools:
+    """Return the same for one requester and float32[n, >= HARD_COLUMNS] profiles, in a few cheap comparisons.
+
+    An age is compared as a birth day, with a bound that is computed once; distances are measured last, of those left.
+    """
+    own = dict(zip(PROFILE.columns, requester.profile[0].tolist(), strict=True))
+    born, gender, seeking, age_min, age_max = (np.ascontiguousarray(profiles[:, column]) for column in range(5))
+    eligible: Bools = user_ids != requester.user_ids[0]
+    own_gender, sought = (int(max(own[name], 0.0)) if own[name] > 0 else 0 for name in ("gender", "seeking"))
+    if sought:
+        eligible &= (sought >> _codes(gender) & 1) == 1
+    wanted = _codes(seeking)
+    eligible &= (wanted == 0) | ((wanted >> own_gender & 1) == 1)
+    if own["age_min"] == own["age_min"]:
+        eligible &= born <= latest_birth_day(math.ceil(own["age_min"]), at)
+    if own["age_max"] == own["age_max"]:
+        eligible &= born > latest_birth_day(math.floor(own["age_max"]) + 1, at)
+    age = float(whole_years(own["birth_day"], at))
+    known = not math.isnan(age)
+    # Comparisons with NaN are False: a range that is not set rejects nobody; one that is rejects the unknown age.
+    eligible &= ~((age_min > (age if known else -np.inf)) | (age_max < (age if known else np.inf)))
+    left = np.flatnonzero(eligible)
+    a, b = Side(requester, at), Side(_Profiles(profiles[left]), at)  # type: ignore[arg-type]
+    distance = distance_between(a, b)
+    eligible[left] = _is_near(a, distance) & _is_near(b, distance)
     return eligible
 
 
@@ -49,20 +66,7 @@ def _eligible_for_one(requester: People, candidates: People, at: ArrayLike) -> B
 class _Profiles:
     """The one view of people that eligibility reads."""
 
-    profile: NDArray[np.float32]
-
-
-def _genders_fit(a: Side, b: Side) -> Bools:
-    return _seeks(a, b) & _seeks(b, a)
-
-
-def _ages_fit(a: Side, b: Side) -> Bools:
-    return _wants_age(a, b) & _wants_age(b, a)
-
-
-def _homes_fit(a: Side, b: Side) -> Bools:
-    distance = distance_between(a, b)
-    return _is_near(a, distance) & _is_near(b, distance)
+    profile: Float32
 
 
 def _accepts(chooser: Side, chosen: Side, distance: NDArray[np.float64]) -> Bools:
@@ -71,8 +75,8 @@ def _accepts(chooser: Side, chosen: Side, distance: NDArray[np.float64]) -> Bool
 
 
 def _seeks(chooser: Side, chosen: Side) -> Bools:
-    seeking = _codes(chooser, "seeking")
-    return np.asarray((seeking == 0) | ((seeking >> _codes(chosen, "gender") & 1) == 1))
+    seeking = _codes(chooser.profile("seeking"))
+    return np.asarray((seeking == 0) | ((seeking >> _codes(chosen.profile("gender")) & 1) == 1))
 
 
 def _wants_age(chooser: Side, chosen: Side) -> Bools:
@@ -86,6 +90,5 @@ def _is_near(chooser: Side, distance: NDArray[np.float64]) -> Bools:
     return np.asarray(np.isnan(limit) | np.isnan(distance) | (distance <= limit))
 
 
-def _codes(side: Side, column: str) -> NDArray[np.int64]:
-    values = side.people.profile[:, PROFILE.index(column)]
-    return np.where(values > 0, values, 0).astype(np.int64)  # NaN > 0 is False: unknown becomes 0
+def _codes(values: NDArray[np.floating[Any]]) -> NDArray[np.int32]:
+    return np.asarray(np.fmax(values, 0), dtype=np.int32)  # of NaN and 0 it takes 0: unknown

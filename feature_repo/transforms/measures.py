@@ -29,6 +29,16 @@ def whole_years(birth_day: ArrayLike, at: ArrayLike) -> Float64:
     return np.where(np.isnan(born), np.nan, (year - birth_year) - (rank < birth_rank))
 
 
+def latest_birth_day(age: int, at: float) -> int:
+    """Return the last birth day (days since 1970) of those who have had `age` birthdays at unix seconds `at` (UTC)."""
+    today = np.datetime64(int(np.floor(at / SECONDS_PER_DAY)), "D")
+    this_month = today.astype("datetime64[M]")
+    month = this_month - 12 * age
+    first, following = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]")
+    # Whoever was born on a 29th of February has no birthday in most years, but is a year older in March.
+    return int((min(first + (today - this_month.astype("datetime64[D]")), following - 1)).astype(np.int64))
+
+
 def _calendar(day: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the year, and the place of the date within it as 100 * month + day of month."""
     dates = day.astype("datetime64[D]")

@@ -192,21 +192,31 @@ def ranking_features(requesters: People, candidates: People, context: PairContex
     """Return float32[n, len(RANKING_FEATURES)] of directed pairs at unix seconds `at` (one or n of them)."""
     n = n_pairs(requesters, candidates)
     a, b = Side(requesters, at), Side(candidates, at)
-    return _filled(n, a, b, _Symmetric.of(a, b), context)
+    out = np.empty((n, len(RANKING_FEATURES)), dtype=np.float32)
+    _fill(out, a, b, _Symmetric.of(a, b), context)
+    return out
 
 
 def ranking_features_both(
     requesters: People, candidates: People, context: PairContext, at: ArrayLike
 ) -> tuple[Float32, Float32]:
-    """Return the vectors of the pairs and of the pairs reversed, sharing what both need."""
+    """Return the vectors of the pairs and of the pairs reversed: the two halves of `ranking_matrix`."""
+    forward, backward = np.split(ranking_matrix(requesters, candidates, context, at), 2)
+    return forward, backward
+
+
+def ranking_matrix(requesters: People, candidates: People, context: PairContext, at: ArrayLike) -> Float32:
+    """Return float32[2n, len(RANKING_FEATURES)]: n pairs, then the same pairs reversed, sharing what both need."""
     n = n_pairs(requesters, candidates)
     a, b = Side(requesters, at), Side(candidates, at)
     symmetric = _Symmetric.of(a, b)
-    return _filled(n, a, b, symmetric, context), _filled(n, b, a, symmetric, context.reversed())
+    out = np.empty((2 * n, len(RANKING_FEATURES)), dtype=np.float32)
+    _fill(out[:n], a, b, symmetric, context)
+    _fill(out[n:], b, a, symmetric, context.reversed())
+    return out
 
 
-def _filled(n: int, requester: Side, candidate: Side, symmetric: _Symmetric, context: PairContext) -> Float32:
-    out = np.empty((n, len(RANKING_FEATURES)), dtype=np.float32)
+def _fill(out: Float32, requester: Side, candidate: Side, symmetric: _Symmetric, context: PairContext) -> None:
     start = 0
     for people in (requester.people, candidate.people):
         for block in (people.activity[:, _ACTIVITY_KEPT], people.reciprocity, people.attributes):
@@ -243,4 +253,3 @@ def _filled(n: int, requester: Side, candidate: Side, symmetric: _Symmetric, con
     for name, values in columns.items():
         out[:, _AT[name]] = values
     out[:, _GAPS] = symmetric.gaps
-    return out

@@ -76,7 +76,7 @@ def train_bench_ranker(
     )
     columns = [RANKING_FEATURES.index(name) for name in report.feature_names]
     ranker = Ranker.from_booster(
-        booster, report.feature_names, order=Order.RANKER, canary_features=features[:32][:, columns]
+        booster, report.feature_names, order=Order.RANKER, canary_features=features[:32][:, columns], fills=True
     )
     return ranker, RankerReport(report.rows, report.rounds, len(report.feature_names), round(report.auc, 4))
 

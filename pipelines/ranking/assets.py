@@ -71,7 +71,8 @@ def ranking_dataset(
     platform.state.publish(
         Current(
             asset="ranking_dataset", path=directory, digest=digest, run_id=context.run.run_id, as_of=made.as_of,
-            t0=made.t0, t1=made.t1, inputs=inputs, facts={"rows": len(frame), "schema": schema},
+            t0=made.t0, t1=made.t1, inputs=inputs,
+            facts={"rows": len(frame), "schema": schema, "last_likes": config.last_likes},
         )
     )  # fmt: skip
     sample = frame.head(10).assign(event_timestamp=frame["event_timestamp"].head(10).astype(str))
@@ -116,7 +117,11 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     )
     columns = [RANKING_FEATURES.index(name) for name in report.feature_names]
     trained = Ranker.from_booster(
-        booster, report.feature_names, order=report.order.order, canary_features=rows.features[:32][:, columns]
+        booster,
+        report.feature_names,
+        order=report.order.order,
+        canary_features=rows.features[:32][:, columns],
+        fills=True,
     )
     embedding = dataset.inputs["embeddings"]
     lineage = lineage_of(
@@ -127,7 +132,8 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     )
     figures = training_figures(report)
     importance = [{"feature": name, "share_of_gain": share} for name, share in report.importance.items()]
-    parameters = config.model_dump(mode="json", exclude={"threads"})
+    # Serving describes pairs as these rows do, so it must know with how many likes.
+    parameters = config.model_dump(mode="json", exclude={"threads"}) | {"last_likes": dataset.facts["last_likes"]}
     registered = finish_artifact(
         platform,
         ArtifactKind.RANKER,

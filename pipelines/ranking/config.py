@@ -16,7 +16,10 @@ class DatasetConfig(BaseModel):
         default=400_000, ge=100, le=50_000_000, description="rows of the training set; more are sampled uniformly"
     )
     last_likes: int = Field(
-        default=20, ge=1, le=500, description="latest likes of a person that a candidate is compared with"
+        default=5,
+        ge=1,
+        le=20,
+        description="latest likes of a person that a candidate is compared with; serving pays for each",
     )
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of the sample")
 
@@ -26,9 +29,14 @@ class RankerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rounds: int = Field(default=600, ge=1, le=20_000, description="the most trees; early stopping uses fewer")
+    rounds: int = Field(
+        default=100,
+        ge=1,
+        le=20_000,
+        description="the most trees, which every answer pays for; early stopping uses fewer",
+    )
     early_stopping_rounds: int = Field(default=30, ge=1, le=1_000, description="rounds without progress that end it")
-    learning_rate: float = Field(default=0.06, gt=0, le=1, description="step of one tree")
+    learning_rate: float = Field(default=0.1, gt=0, le=1, description="step of one tree")
     max_depth: int = Field(default=3, ge=1, le=16, description="depth of one tree")
     min_child_weight: float = Field(default=20.0, ge=0, le=10_000, description="least weight of a leaf")
     subsample: float = Field(default=0.8, gt=0, le=1, description="share of rows a tree sees")

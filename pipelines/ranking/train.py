@@ -17,6 +17,7 @@ from pipelines.evaluation.metrics import CalibrationBins, Numbers, auc, calibrat
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import BadFeatures, OneClass
 from pipelines.ranking.order import OrderEvidence, decide_order
+from registry.ranker import filled
 
 Floats = npt.NDArray[np.float32]
 _MIN_VALIDATION_ROWS = 50
@@ -70,7 +71,7 @@ def train_ranker(
     candidate_ids: npt.NDArray[np.int64] | None = None,
     feature_names: Sequence[str] = RANKING_FEATURES,
 ) -> tuple[Any, TrainingReport]:
-    """Return an `xgboost.Booster` over the kept columns and its report.
+    """Return an `xgboost.Booster` over the kept columns, trained on `filled` rows, and its report.
 
     `features` float32[n, k] with NaN for missing, `labels` 0/1 [n], `at_us` int64[n] ascending or not,
     `requester_ids` int64[n], and `candidate_ids` int64[n] where matches should decide the order.
@@ -90,7 +91,7 @@ def train_ranker(
     if not kept.size:
         raise BadFeatures("No feature varies over the training rows, so there is nothing to learn from.")
     names = tuple(feature_names[column] for column in kept)
-    matrix = features[:, kept]
+    matrix = filled(features[:, kept])
     judged, curve = _grow(matrix, labels, late, names, config=config)
     rounds = _best_rounds(judged, curve)
     # Judge before the trees are grown again on all rows: afterwards the slice is no longer unseen.

@@ -29,10 +29,10 @@ def showable(
     """Return bool[m]: what `allowed` says of the people at `positions`, reading no more columns than it needs."""
     keep = population.accepted(requester.person, positions, at)
     left = np.flatnonzero(keep)
-    people = population.profiles(positions[left])
-    keep[left] = ~_among(people.user_ids, requester.excluded)
+    keep[left] = ~_among(population.user_ids(positions[left]), requester.excluded)
     if filters is not None:
-        keep[left] &= _wanted(requester.person, people, filters, at)
+        left = np.flatnonzero(keep)
+        keep[left] = _wanted(requester.person, population.profiles(positions[left]), filters, at)
     return keep
 
 

@@ -8,7 +8,8 @@ answer of those who wait is known: they said yes.
 import numpy as np
 
 from feature_repo.people import People
-from feature_repo.transforms import PairContext, content_inputs, ranking_features_both
+from feature_repo.transforms import PairContext, content_inputs, ranking_matrix
+from infra.metrics import serving_metrics
 from registry.contracts import ArtifactKind
 from registry.embedding import Embedding, pair_scores, similarity_to_liked
 from registry.ranker import Order, Ranker, combine
@@ -40,10 +41,9 @@ async def rank(
     n = len(pool)
     context = pair_context(release, requester, factors, pool.people, recent, at=at)
     await breathe()
-    forward, backward = ranking_features_both(requester.person, pool.people, context, at)
+    features = ranking_matrix(requester.person, pool.people, context, at)
     await breathe()
-    p_like = await _predicted(release.ranker, forward)
-    p_liked_back = await _predicted(release.ranker, backward)
+    p_like, p_liked_back = np.split(await _predicted(release.ranker, features), 2)
     if len(requester.pending.waiting):
         p_liked_back = np.where(np.isin(pool.people.user_ids, requester.pending.waiting), _CERTAIN, p_liked_back)
     score = combine(p_like, p_liked_back, aggregator)
@@ -53,8 +53,8 @@ async def rank(
     order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)
 
     def explain(rows: Int64) -> list[Explanation]:
-        like = release.ranker.explain(forward[rows], _STRONGEST)
-        back = release.ranker.explain(backward[rows], _STRONGEST)
+        like = release.ranker.explain(features[rows], _STRONGEST)
+        back = release.ranker.explain(features[n + rows], _STRONGEST)
         return [Explanation(p_like=_named(a), p_liked_back=_named(b)) for a, b in zip(like, back, strict=True)]
 
     return Ranked(pool, order, score, np.ones(n, dtype=np.float32), p_like, p_liked_back, explain)
@@ -63,8 +63,12 @@ async def rank(
 async def _predicted(ranker: Ranker, features: Float32) -> Float32:
     """Predict a bounded number of rows at a time: trees see one row each, so the numbers are those of one call."""
     parts = []
+    metrics = serving_metrics()
     for start in range(0, max(len(features), 1), _ROWS):
-        parts.append(ranker.predict(features[start : start + _ROWS]))
+        part = features[start : start + _ROWS]
+        with metrics.inference_seconds.labels("ranker").time():
+            parts.append(ranker.predict(part))
+        metrics.inference_rows.labels("ranker").observe(len(part))
         await breathe()
     return np.concatenate(parts)
 
@@ -78,20 +82,25 @@ def pair_context(
     chooser, chosen = _vectors(embedding, people, at)
     score_forward, score_backward = pair_scores(factors.chooser[None], factors.chosen[None], chooser, chosen)
     last = int(str(release.manifests[ArtifactKind.RANKER].parameters.get("last_likes", DEFAULT_LAST_LIKES)))
-    liked = requester.liked[:last]
+    taste = embedding.positions(requester.liked[:last])
     return PairContext(
         np.broadcast_to(score_forward, (n,)),
         np.broadcast_to(score_backward, (n,)),
-        similarity_to_liked(embedding.vectors(liked)[1][embedding.known(liked)], chosen),
-        np.isin(people.user_ids, requester.pending.liked_by).astype(np.float32),
+        similarity_to_liked(embedding.chosen[taste[taste >= 0]], chosen),
+        _among(people.user_ids, requester.pending.liked_by),
         recent.similarity(embedding, people.user_ids, factors.chosen, last, to=requester.user_id),
         np.zeros(n, dtype=np.float32),  # whom the requester liked is decided, and no candidate any more
     )
 
 
+def _among(user_ids: Int64, some: Int64) -> Float32:
+    return np.isin(user_ids, some).astype(np.float32) if len(some) else np.zeros(len(user_ids), dtype=np.float32)
+
+
 def _vectors(embedding: Embedding, people: People, at: float) -> tuple[Float32, Float32]:
-    chooser, chosen = embedding.vectors(people.user_ids)
-    unknown = np.flatnonzero(~embedding.known(people.user_ids))
+    rows = embedding.positions(people.user_ids)
+    chooser, chosen = embedding.chooser[rows], embedding.chosen[rows]
+    unknown = np.flatnonzero(rows < 0)
     if len(unknown):
         chooser[unknown], chosen[unknown] = embedding.content_factors(content_inputs(people.take(unknown), at))
     return chooser, chosen

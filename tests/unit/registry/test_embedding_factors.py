@@ -100,12 +100,6 @@ def test_positions_are_the_same_for_dense_and_sparse_ids() -> None:
         assert embedding.positions([asked, asked]).tolist() == [expected, expected]
 
 
-def test_lengths_are_those_of_single_rows() -> None:
-    embedding = make_embedding()
-    each = [np.linalg.norm(embedding.chosen[row : row + 1], axis=1)[0] for row in range(len(embedding))]
-    assert embedding.chosen_norms.tolist() == [float(one) for one in each]
-
-
 def test_the_reciprocal_inner_product_is_the_weighted_sum_of_both_scores() -> None:
     embedding = make_embedding()
     u, v = slice(0, 1), slice(1, 20)

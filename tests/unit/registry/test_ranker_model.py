@@ -10,7 +10,7 @@ import xgboost
 from registry.artifacts import write_artifact
 from registry.contracts import ArtifactKind
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
-from registry.ranker import Aggregator, Order, Ranker, combine
+from registry.ranker import Aggregator, Order, Ranker, combine, filled
 from tests.releases import FEATURES, make_ranker
 
 
@@ -32,6 +32,17 @@ def test_columns_are_gathered_by_name_whatever_the_offered_order(saved: Path) ->
     shuffled = np.full((len(rows), len(offered)), 99.0, np.float32)
     shuffled[:, 1:5] = rows[:, ::-1]
     assert np.array_equal(Ranker.load(saved, offered).predict(shuffled), expected)
+
+
+def test_a_ranker_that_learned_from_filled_rows_is_shown_filled_rows(tmp_path: Path) -> None:
+    rows = features(200)
+    rows[::3, 1] = np.nan
+    matrix = xgboost.DMatrix(filled(rows), (np.nan_to_num(rows[:, 1], nan=2.0) > 0.5), feature_names=list(FEATURES))
+    booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1}, matrix, 20)
+    Ranker.from_booster(booster, FEATURES, fills=True).save(tmp_path / "r", {"feature_schema_digest": "f"})
+    answer = Ranker.load(tmp_path / "r", FEATURES).predict(rows)
+    assert answer[::3].min() > 0.5
+    assert np.isnan(rows[::3, 1]).all(), "the caller's rows stay as they were"
 
 
 def test_a_feature_that_is_not_offered_refuses_the_ranker(saved: Path) -> None:

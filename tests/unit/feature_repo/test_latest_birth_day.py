@@ -1,0 +1,21 @@
+from datetime import UTC, date, datetime
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feature_repo.transforms.measures import latest_birth_day, whole_years
+
+EPOCH = date(1970, 1, 1)
+
+
+@given(today=st.dates(date(1980, 1, 1), date(2080, 1, 1)), age=st.integers(0, 120))
+def test_whoever_is_born_by_that_day_is_old_enough_and_nobody_born_later(today: date, age: int) -> None:
+    at = datetime(today.year, today.month, today.day, 13, tzinfo=UTC).timestamp()
+    day = latest_birth_day(age, at)
+    assert whole_years(np.array([day, day + 1]), at).tolist() == [age, age - 1]
+
+
+def test_a_birthday_on_a_leap_day_comes_in_march() -> None:
+    at = datetime(2026, 2, 28, 12, tzinfo=UTC).timestamp()
+    assert latest_birth_day(26, at) == (date(2000, 2, 28) - EPOCH).days

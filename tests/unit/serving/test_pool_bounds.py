@@ -1,0 +1,34 @@
+import numpy as np
+
+from feature_repo.people import People
+from feature_repo.population import Population
+from registry.retrieval import CandidateList
+from serving.stages.retrieval import places_of_others, pooled
+
+POPULATION = Population.build(People.build(np.arange(1, 21)))
+
+
+def found(*ids: int) -> CandidateList:
+    return CandidateList(np.array(ids, dtype=np.int64), np.linspace(1, 0, len(ids), dtype=np.float32))
+
+
+def test_a_pool_drops_the_last_of_the_index_and_keeps_what_others_found() -> None:
+    pool = pooled(POPULATION, {"retrieval": found(1, 2, 3, 4, 5, 6), "random": found(6, 9)}, 5)
+    assert pool.people.user_ids.tolist() == [1, 2, 3, 6, 9]
+    assert pool.found.found_by(3) == ("retrieval", "random")
+    assert pool.found.found_by(4) == ("random",)
+
+
+def test_a_pool_never_exceeds_its_bound_however_much_the_others_find() -> None:
+    pool = pooled(POPULATION, {"retrieval": found(1), "content": found(2, 3, 4), "random": found(5, 6, 7)}, 4)
+    assert len(pool) == 4
+
+
+def test_without_a_bound_everybody_is_kept() -> None:
+    assert len(pooled(POPULATION, {"content": found(2, 3, 4), "random": found(5, 6, 7)})) == 6
+
+
+def test_the_other_sources_fill_what_the_index_could_not() -> None:
+    assert places_of_others(300, 300) == 30
+    assert places_of_others(300, 60) == 80
+    assert places_of_others(3, 3) == 1
