@@ -101,6 +101,8 @@ async def read_reply(reader: asyncio.StreamReader) -> tuple[int, dict[str, str],
 class Crowd:
     """Askers ask in turn, `pause_s` between an answer and the next question; a writer passes on people.
 
+    With `every_s` an asker asks at that interval, or as soon as it is answered when that is later.
+
     A context manager: the crowd is there for the length of the block.
     """
 
@@ -111,6 +113,7 @@ class Crowd:
         *,
         askers: int = 5,
         pause_s: float = 0.03,
+        every_s: float = 0.0,
         limit: int = 50,
         writes: Sequence[tuple[int, int]] = (),
     ) -> None:
@@ -118,6 +121,7 @@ class Crowd:
         self._people = people
         self._askers = askers
         self._pause_s = pause_s
+        self._every_s = every_s
         self._limit = limit
         self._writes = writes
         self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
@@ -182,8 +186,9 @@ class Crowd:
         while not self._end.is_set():
             self._turn += 1
             asks = self._people[self._turn % len(self._people)]
-            self.answers.append(await ask(connection, asks, self._limit))
-            await asyncio.sleep(self._pause_s)
+            answer = await ask(connection, asks, self._limit)
+            self.answers.append(answer)
+            await asyncio.sleep(max(self._pause_s, self._every_s - answer.took_s))
         connection.close()
 
     async def _write_on(self) -> None:
