@@ -96,6 +96,8 @@ _EXAMPLE_RECOMMENDATIONS = {
     ],
     "release": "e3-i3-r2",
     "variant": "champion",
+    "experiment": None,
+    "cached": False,
     "order": "ranker",
     "level": 1,
     "level_name": "full",
@@ -130,7 +132,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Duet",
             "version": "1",
-            "description": "Who should be shown to whom, so that both sides say yes.",
+            "description": "Who should be shown to whom, so that both sides say yes. Recommendations take a header "
+            "`X-Deadline-Ms`: whole milliseconds, at least 10, after which you want what could be had, with its level.",
         },
         "servers": [{"url": "/"}],
         "paths": {
