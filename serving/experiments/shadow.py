@@ -2,8 +2,8 @@
 
 A thread of its own does it, because the challenger may be slow in ways that a step between two requests may not: a
 search or a prediction that takes long holds no lock that the event loop needs. Between its steps it waits while
-requests are being answered, and it rests four times as long as it worked, so it takes a fifth of one core at most.
-What does not fit is dropped and counted: a shadow is a sample, and the champion comes first.
+requests are being answered, and it rests nineteen times as long as it worked, so it takes a twentieth of one core at
+most. What does not fit is dropped and counted: a shadow is a sample, and the champion comes first.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from serving.run import Run
 SHADOW: Final = "shadow"
 """The variant that shadow impressions carry; their request id is `uuid5(id of the answer, "shadow")`."""
 MAX_QUEUED: Final = 64
-WORK_SHARE: Final = 0.2
+WORK_SHARE: Final = 0.05
 PATIENCE_S: Final = 1.0
 TIME_S: Final = 2.0
 _PAUSE_S: Final = 0.001
