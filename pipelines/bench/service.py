@@ -4,7 +4,7 @@ import http.client
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,18 +123,20 @@ def run_service(
     process = spawn(command, mark=f"bench:{settings.data_dir}", environment=variables, log_path=log)
     try:
 
-        def wait(is_there: Callable[[], bool]) -> float:
+        def wait(is_there: Callable[[], bool], said: Sequence[str] = ()) -> float:
             while not is_there():
                 code = process.poll()
                 if code is not None:
                     raise ProcessFailed(f"The service ended with {describe_exit(code)}; {log} ends: {tail(log, 3)}")
                 if clock.monotonic() - began_s > _START_S:
-                    raise ProcessFailed(f"The service did not come to answer within {_START_S:.0f} s: see {log}.")
+                    last = f" ({said[-1]})" if said else ""
+                    raise ProcessFailed(f"The service gave no full answer within {_START_S:.0f} s{last}: see {log}.")
                 time.sleep(_POLL_S)
             return round(clock.monotonic() - began_s, 2)
 
         ready_s = wait(lambda: _ask(port, "GET", "/health/ready")[0] == 200)
-        full_s = wait(lambda: _level(port, asker) == 1)
+        said: list[str] = []
+        full_s = wait(lambda: _is_full(port, asker, said), said)
         yield ServiceProcess(port, process.pid, ready_s, full_s, settings)
     finally:
         end(process, _STOP_S)
@@ -146,9 +148,15 @@ def memory_of(process: psutil.Process) -> Memory:
     return Memory(round(full.uss / _MB, 1), round((full.rss - full.uss) / _MB, 1), round(full.rss / _MB, 1))
 
 
-def _level(port: int, asker: int) -> int | None:
+def _is_full(port: int, asker: int, said: list[str]) -> bool:
+    """Ask once; keep in `said` why the answer is not of level 1."""
     status, body = _ask(port, "POST", "/v1/recommendations", {"user_id": asker, "limit": 20})
-    return int(json.loads(body)["level"]) if status == 200 else None
+    if status != 200:
+        said.append(f"status {status}")
+        return False
+    answer = json.loads(body)
+    said.append(f"level {answer['level']}: {answer['reason']}")
+    return int(answer["level"]) == 1
 
 
 def _ask(port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
