@@ -57,6 +57,8 @@ from serving.trial import try_release
 
 _log = structlog.get_logger(__name__)
 _STATEMENT_S = 600.0
+_TURN_SHARE = 0.05
+"""Of the deadline, what one turn of the event loop may take: an answer needs some ten of them."""
 _OPEN_S = 10.0
 
 
@@ -89,6 +91,7 @@ class Runtime:
             queue_timeout_s=settings.serving.queue_timeout_ms / 1000,
             clock=clock,
             metrics=self.metrics,
+            longest_turn_s=settings.serving.deadline_ms / 1000 * _TURN_SHARE,
         )
         self.breakers = breakers(settings.serving.breaker, clock, self.metrics)
         self.warm = False

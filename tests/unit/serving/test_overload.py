@@ -1,4 +1,5 @@
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 import pytest
@@ -99,6 +100,50 @@ def test_a_place_handed_over_to_a_call_that_gives_up_in_the_same_moment_is_not_l
         waiting.cancel()  # after the place went over, before the call ran on
         with pytest.raises(asyncio.CancelledError):
             await waiting
+        assert (limit.in_flight, limit.queued) == (0, 0)
+
+    asyncio.run(go())
+
+
+def test_while_turns_of_the_event_loop_are_long_there_is_room_for_fewer_calls_and_later_for_all_again() -> None:
+    async def go() -> None:
+        limit = Limiter(
+            max_concurrency=8,
+            max_queued=2,
+            queue_timeout_s=5,
+            clock=SystemClock(),
+            metrics=serving_metrics(),
+            longest_turn_s=0.01,
+        )
+
+        async def compute() -> None:
+            time.sleep(0.02)  # noqa: ASYNC251 it holds the loop, as computing does
+
+        for _ in range(40):
+            neighbour = asyncio.create_task(compute())
+            async with limit.place():
+                await neighbour
+        assert limit.places == 2
+        for _ in range(40):
+            async with limit.place():
+                await asyncio.sleep(0.001)  # waiting for something slow
+        assert limit.places == 8
+
+    asyncio.run(go())
+
+
+def test_calls_wait_while_more_are_worked_on_than_there_is_room_for_now() -> None:
+    async def go() -> None:
+        limit, end = limiter(places=3, wait_s=5), asyncio.Event()
+        calls = [asyncio.create_task(hold(limit, end)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        limit._room = 2.0
+        calls[0].cancel()
+        await asyncio.sleep(0.01)
+        assert (limit.in_flight, limit.queued) == (2, 2)
+        limit._room = 3.0
+        end.set()
+        assert await asyncio.gather(*calls[1:]) == ["done"] * 4
         assert (limit.in_flight, limit.queued) == (0, 0)
 
     asyncio.run(go())
