@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-PATIENCE_S: Final = 15.0
+PATIENCE_S: Final = 20.0
 LONGEST_S: Final = 20.0
 
 
@@ -111,8 +111,8 @@ class Crowd:
         port: int,
         people: Sequence[int],
         *,
-        askers: int = 5,
-        pause_s: float = 0.03,
+        askers: int = 4,
+        pause_s: float = 0.04,
         every_s: float = 0.0,
         limit: int = 50,
         writes: Sequence[tuple[int, int]] = (),

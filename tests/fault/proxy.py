@@ -54,7 +54,6 @@ class _Link:
     def __init__(self, client: asyncio.StreamWriter) -> None:
         self.writers = [client]
         self.replied = 0
-        self.task: asyncio.Task[None] | None = None
 
     def close(self, *, by_reset: bool) -> None:
         for writer in self.writers:
@@ -120,10 +119,12 @@ class TcpProxy:
 
     async def _close(self) -> None:
         await self._stop_listening()
-        tasks = [link.task for link in self._links if link.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(5):  # one that was accepted just now has its task in the next turn
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
 
     async def _switch(self, fault: Fault) -> None:
         self._fault = fault
@@ -144,7 +145,6 @@ class TcpProxy:
         if self._fault.mode in {Mode.REFUSE, Mode.DOWN}:
             link.close(by_reset=True)
             return
-        link.task = asyncio.current_task()
         self._links.add(link)
         by_reset = False
         try:

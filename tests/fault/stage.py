@@ -20,7 +20,7 @@ from tests.fault.proxy import Mode, TcpProxy
 from tests.fault.village import PEOPLE, PLACES, Rules, number, others, place, settle
 from tests.serving_process import ServingProcess, serving_process
 
-DEADLINE_S: Final = 0.25
+DEADLINE_S: Final = 0.4
 SLACK_S: Final = 0.35
 """What a busy machine may add to the deadline; where it is busier than that, twice what calm answers took."""
 FEW: Final = 0.1
