@@ -117,7 +117,9 @@ class Recommendations(_Answer):
     )
     level: Literal[1, 2, 3, 4] = Field(description="1 full, 2 content, 3 random eligible, 4 empty.")
     level_name: Literal["full", "content", "random", "empty"]
-    reason: Reason | None = Field(description="Why the level is not 1, or why the challenger did not answer; null otherwise.")
+    reason: Reason | None = Field(
+        description="Why the level is not 1, or why the challenger did not answer; null otherwise."
+    )
     message: str | None = Field(description="The reason as a sentence; null at level 1.")
     degraded: list[str] = Field(description="Stages that did without a dependency or failed.")
     timings_ms: dict[str, float] = Field(description="Milliseconds per stage, and `total`.")

@@ -53,7 +53,10 @@ def test_a_key_has_256_random_bits_and_only_their_digest_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "presented", ["", "duet", "duet__", WHOLE[:-1], WHOLE + "0", WHOLE.upper(), f" {WHOLE}", "é" * 80]
+    "presented",
+    ["", "duet", "duet__", WHOLE[:-1], WHOLE + "0", WHOLE.upper(), f" {WHOLE}", "é" * 80],
+    # The key is new in every process: it must not be part of a test's name.
+    ids=["nothing", "prefix", "separators", "short", "long", "upper", "space", "accents"],
 )
 def test_what_is_no_key_is_refused(presented: str) -> None:
     with pytest.raises(Unauthorized):
