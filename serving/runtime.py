@@ -57,8 +57,8 @@ from serving.trial import try_release
 
 _log = structlog.get_logger(__name__)
 _STATEMENT_S = 600.0
-_TURN_SHARE = 0.05
-"""Of the deadline, what one turn of the event loop may take: an answer needs some ten of them."""
+_TURN_SHARE = 0.1
+"""Of the deadline, what one turn of the event loop may take: an answer needs some of them, one after the other."""
 _OPEN_S = 10.0
 
 

@@ -19,7 +19,7 @@ from infra.metrics import ServingMetrics
 from serving.errors import Overloaded
 
 _SMOOTHING = 0.05
-_FEWEST = 2
+_FEWEST = 4
 _SHRINK, _GROW = 0.9, 0.25
 
 

@@ -71,7 +71,12 @@ class Stage:
             assert set(answer.people) <= self.rules.everybody(answer.user_id)
             assert answer.level != 4 or (not answer.people and answer.body["reason"] and answer.body["message"])
             if answer.level == 1 and answer.user_id in self.calm:
-                assert opinion(answer) == opinion(self.calm[answer.user_id]), f"not the answer of {answer.user_id}"
+                said, right = opinion(answer), opinion(self.calm[answer.user_id])
+                # When the last check breaks off, those checked before are shown: fewer people, the same opinion.
+                known = {user_id: right.get(user_id) for user_id in said}
+                assert said == (known if "safety" in answer.body["degraded"] else right), (
+                    f"not the answer of {answer.user_id}: {answer.body}"
+                )
 
     def judge_times(self, answers: Sequence[Answer]) -> None:
         """Fail when the slowest are past the deadline by more than a busy machine explains."""

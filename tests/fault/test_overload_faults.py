@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(300)
 
 SUSTAINED = 8
 """Callers that keep the service busy without a refusal."""
-SLACK = {3: 0.4, 10: 0.2}
+SLACK = {3: 0.15, 10: 0.1}
 """Part of the usual goodput that must be left, by times: the callers take CPU of the same machine."""
 RECOVERY_S = 5.0
 
