@@ -108,7 +108,9 @@ def serving_metrics() -> ServingMetrics:
             multiprocess_mode="livesum",
         ),
         replica_lag_seconds=Gauge(
-            "duet_replica_lag_seconds", "How far the read replica is behind.", multiprocess_mode="livemax"
+            "duet_replica_lag_seconds",
+            "How far the read replica is behind; without an answer, time since it is known to have been up to date.",
+            multiprocess_mode="livemax",
         ),
         cache_reads=Counter("duet_cache_reads_total", "Looks into the cache of answers.", ["tier", "result"]),
         cache_evictions=Counter("duet_cache_evictions_total", "Answers pushed out of the cache's memory."),

@@ -51,9 +51,9 @@ def connect(
 
 async def connect_async(
     database_url: str, *, connect_timeout_s: float, statement_timeout_s: float, application_name: str
-) -> psycopg.AsyncConnection[Any]:
+) -> PooledConnection:
     """Open one asynchronous autocommit connection, outside of any pool; raises what psycopg raises."""
-    return await psycopg.AsyncConnection.connect(
+    return await PooledConnection.connect(
         database_url,
         autocommit=True,
         connect_timeout=max(2, round(connect_timeout_s)),

@@ -34,6 +34,13 @@ class ComponentReport(_Report):
     message: str | None = None
 
 
+class ReplicaReport(ComponentReport):
+    """The read replica."""
+
+    lag_s: float | None = Field(None, description="How far it is behind; null while that is not known.")
+    used: bool = Field(False, description="Whether it is read: near enough to now, and not cut off.")
+
+
 class ReleaseReport(_Report):
     """The release being served."""
 
@@ -95,6 +102,7 @@ class HealthReport(_Report):
     experiment: ExperimentReport
     population: PopulationReport
     postgres: ComponentReport
+    replica: ReplicaReport
     redis: ComponentReport
     mlflow: ComponentReport
     breakers: dict[str, Literal["closed", "half_open", "open"]] = Field(description="Open: its calls are cut off.")

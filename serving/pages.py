@@ -19,6 +19,7 @@ from serving.health import (
     PopulationReport,
     ReadyReport,
     ReleaseReport,
+    ReplicaReport,
 )
 from serving.runtime import Runtime
 
@@ -111,6 +112,7 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
             message=snapshot.problem,
         ),
         postgres=runtime.pulse.report("postgres"),
+        replica=runtime.replica.report() if runtime.replica else ReplicaReport(status="not_configured"),
         redis=runtime.pulse.report("redis"),
         mlflow=runtime.pulse.report("mlflow"),
         breakers={breaker.name: breaker.state.value for breaker in runtime.breakers.values()},

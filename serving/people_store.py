@@ -173,6 +173,7 @@ class RequesterRow:
     """The requester as Postgres knows them this instant; ids int64.
 
     `version` counts what they did and the separations against them; `updated_at` is when their own row last changed.
+    `replicated` is a row of a replica, which may be a moment old.
     """
 
     profile: Rows
@@ -183,6 +184,7 @@ class RequesterRow:
     version: int
     updated_at: datetime
     pending: PendingLikes = field(default_factory=PendingLikes.unknown)
+    replicated: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,8 @@ class Standing:
 class PeopleStore(Protocol):
     """Answers about people that must be fresh; every method raises EligibilityUnknown when it cannot answer."""
 
-    async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
-        """Return the requester, or None when nobody has this id."""
+    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+        """Return the requester, or None when nobody has this id; `fresh` reads no replica."""
         ...
 
     async def standing(
@@ -240,8 +242,9 @@ class PostgresPeople:
         self._breaker = breaker
         self._pending_likes = pending_likes
 
-    async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
-        """Return the requester, or None when nobody has this id."""
+    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+        """Return the requester, or None when nobody has this id; this is one server, so `fresh` changes nothing."""
+        del fresh
         rows = await self._fetch(_REQUESTER[self._pending_likes], [Int8(user_id)], timeout_s)
         if not rows:
             return None

@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 class Requester:
     """The person who asks: one row of features, and what Postgres said this instant; ids int64, sorted where unique.
 
-    `version` and `updated_at` are those of `RequesterRow`.
+    `version`, `updated_at` and `replicated` are those of `RequesterRow`.
     """
 
     user_id: int
@@ -34,6 +34,7 @@ class Requester:
     pending: PendingLikes = field(default_factory=PendingLikes.unknown)
     version: int = 0
     updated_at: datetime | None = None
+    replicated: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from redis.asyncio import Redis
@@ -86,12 +86,33 @@ class OneConnection:
         self._connect = connect
         self._connection: psycopg.AsyncConnection[Any] | None = None
 
+    @classmethod
+    def to(cls, database_url: str, *, within_s: float, application_name: str) -> Self:
+        """Return one whose statements the server ends after `within_s`."""
+        return cls(
+            lambda: postgres.connect_async(
+                database_url,
+                connect_timeout_s=within_s,
+                statement_timeout_s=within_s,
+                application_name=application_name,
+            )
+        )
+
     async def __call__(self) -> None:
         """Run one statement; raises what psycopg raises, and connects anew the next time."""
+        await self._execute(b"select 1")
+
+    async def row(self, statement: bytes) -> tuple[Any, ...]:
+        """Return the only row of a statement; raises as a call does."""
+        cursor = await self._execute(statement)
+        row: tuple[Any, ...] | None = await cursor.fetchone()
+        return row or ()
+
+    async def _execute(self, statement: bytes) -> psycopg.AsyncCursor[Any]:
         try:
             if self._connection is None:
                 self._connection = await self._connect()
-            await self._connection.execute(b"select 1")
+            return await self._connection.execute(statement)
         except BaseException:
             await self.close()
             raise
@@ -133,14 +154,7 @@ def pulse_of(
     stack: AsyncExitStack,
 ) -> Pulse:
     """Watch the servers of a serving process; what this opens closes with `stack`."""
-    asked = OneConnection(
-        lambda: postgres.connect_async(
-            database_url,
-            connect_timeout_s=WITHIN_S,
-            statement_timeout_s=WITHIN_S,
-            application_name="duet-serving-pulse",
-        )
-    )
+    asked = OneConnection.to(database_url, within_s=WITHIN_S, application_name="duet-serving-pulse")
     stack.push_async_callback(asked.close)
 
     async def ping() -> None:

@@ -6,7 +6,7 @@ Postgres to say who may be shown to whom the list is empty.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -35,10 +35,13 @@ from serving.recent_likes import RecentLikes
 from serving.resilience.deadline import Deadline
 from serving.run import Run
 from serving.stages.requester import FeatureReader, read_requester
-from serving.stages.safety import asked_at_once, only_safe
+from serving.stages.safety import Checked, asked_at_once, only_safe
 
 LEAD_SHARE: Final = 0.5
 """Of the usual budget, what a request must have left to make an answer that others wait for too."""
+
+_AGAIN: Final = 2.0
+"""How many times the time spent so far must be left for choosing once more."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class World:
     since: datetime | None = None
     challenger: Release | None = None
     no_challenger: str = "No release is in Staging."
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    level: Level
+    ranked: Ranked
+    since: datetime | None
+    checked: Checked
 
 
 def champion_only(user_id: int, override: Variant | None) -> Assignment:
@@ -185,9 +196,10 @@ class Recommender:
 
     async def _make(self, run: Run, assignment: Assignment) -> Made:
         requester = await read_requester(run, self._people, self._features)
-        level, ranked = await self._climb_down(run, requester)
-        since = None if level is Level.RANDOM else run.since
-        checked = await only_safe(run, self._people, requester, ranked, since)
+        chosen = await self._choose(run, requester)
+        if requester.replicated and not chosen.checked.steady:
+            requester, chosen = await self._choose_again(run, requester, chosen)
+        level, ranked, since, checked = chosen.level, chosen.ranked, chosen.since, chosen.checked
         if self._ranked is not None:
             self._ranked(run, requester, assignment)
         limit, release = run.request.limit, run.release.release_id if run.release else None
@@ -210,6 +222,21 @@ class Recommender:
         )
         assignment = replace(assignment, variant=run.variant)
         return Made(run, Showing(level, assignment, release, order, items[:n], propensities[:n]), entry, checked.steady)
+
+    async def _choose(self, run: Run, requester: Requester) -> _Chosen:
+        level, ranked = await self._climb_down(run, requester)
+        since = None if level is Level.RANDOM else run.since
+        return _Chosen(level, ranked, since, await only_safe(run, self._people, requester, ranked, since))
+
+    async def _choose_again(self, run: Run, requester: Requester, chosen: _Chosen) -> tuple[Requester, _Chosen]:
+        """Choose by what the primary knows of the requester: the replica was behind what they did."""
+        if run.remaining_s() > _AGAIN * run.total_ms() / 1000:
+            with suppress(EligibilityUnknown):
+                now = await read_requester(run, self._people, self._features, fresh=True)
+                return now, await self._choose(run, now)
+        # Those chosen first are safe, only not by the newest taste: better than nobody.
+        run.degrade(Stage.ELIGIBILITY)
+        return requester, chosen
 
     async def _climb_down(self, run: Run, requester: Requester) -> tuple[Level, Ranked]:
         for strategy in self._ladder:

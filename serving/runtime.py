@@ -43,12 +43,13 @@ from serving.health import PoolReport
 from serving.impressions import ImpressionLog
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
-from serving.people_store import PostgresPeople
+from serving.people_store import PeopleStore, PostgresPeople
 from serving.population_source import OVERLAP, Snapshot
 from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
+from serving.replica import Replica, ReplicatedPeople, open_replica
 from serving.resilience.breaker import Dependency, breakers
 from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
@@ -67,6 +68,7 @@ class Runtime:
 
     endpoints: Endpoints
     pool: AsyncConnectionPool[Any]
+    replica: Replica | None
     pulse: Pulse
     registry: MlflowRest | None
     snapshot: SnapshotKeeper
@@ -133,9 +135,7 @@ class Runtime:
             guard=self.breakers[Dependency.MLFLOW].call,
         )
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
-        people = PostgresPeople(
-            self.pool, self.breakers[Dependency.POSTGRES], pending_likes=settings.ranking.pending_likes
-        )
+        people = await self._people()
         self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
         self.cache = self._cache()
         self.interactions = Interactions(
@@ -184,12 +184,25 @@ class Runtime:
             asyncio.create_task(self._watch_releases(), name="releases"),
             asyncio.create_task(self._impressions.run(), name="impressions"),
             asyncio.create_task(self._settle(), name="settle"),
+            *([asyncio.create_task(self.replica.lag.run(), name="replica")] if self.replica is not None else []),
             *(
                 [asyncio.create_task(self.door.attach(self.pool, self.redis).run(), name="keys")]
                 if self.door.closed
                 else []
             ),
         ]
+
+    async def _people(self) -> PeopleStore:
+        primary = PostgresPeople(
+            self.pool, self.breakers[Dependency.POSTGRES], pending_likes=self.settings.ranking.pending_likes
+        )
+        self.replica = await open_replica(
+            self.settings, self.endpoints.database_url, self.breakers[Dependency.REPLICA], self.clock, self.metrics
+        )
+        if self.replica is None:
+            return primary
+        self._opened.push_async_callback(self.replica.close)
+        return ReplicatedPeople(primary, self.replica.people, self.replica.usable, self.clock)
 
     async def stop(self) -> None:
         """End the background work, write what is queued, close every connection."""
@@ -249,6 +262,8 @@ class Runtime:
     def pools(self) -> dict[str, PoolReport]:
         """Return the numbers of each pool of database connections."""
         stats = {"primary": self.pool.get_stats()}
+        if self.replica is not None:
+            stats["replica"] = self.replica.pool.get_stats()
         return {
             name: PoolReport(
                 size=said.get("pool_size", 0),

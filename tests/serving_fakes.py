@@ -86,7 +86,7 @@ class MemoryPeople:
         self.rows[user_id] = {**self.rows[user_id], **changes}
         self.updated_at[user_id] = at
 
-    async def requester(self, user_id: int, timeout_s: float) -> RequesterRow | None:
+    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
         await self._read("requester", timeout_s, down=self.down)
         if user_id not in self.rows:
             return None

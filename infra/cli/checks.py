@@ -7,24 +7,29 @@ import os
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import psycopg
 from packaging.requirements import Requirement
 
 from infra.embedded.ports import is_free
 from infra.endpoints import Endpoints, open_endpoints
-from infra.settings import Settings
+from infra.errors import ServerUnavailable
+from infra.settings import PostgresSettings, Settings
 
 GIB = 1024**3
 LEAST_RAM_GIB = 3.0
 LEAST_DISK_GIB = 5.0
 PGBOUNCER = 6432
 BACKGROUND_CONNECTIONS = 3
+LONGEST_LAG_S = 5.0
 SPARE_CONNECTIONS = 10
 BIG_FOUR = ("bentoml", "dagster", "feast", "mlflow")
 
@@ -126,6 +131,8 @@ def check_servers(settings: Settings) -> Iterator[Finding]:
     try:
         with open_endpoints(settings) as endpoints:
             yield from _postgres(settings, endpoints)
+            if settings.postgres.read_replica_url is not None:
+                yield _replica(settings.postgres, endpoints.database_url)
             yield _redis(settings, endpoints)
             yield _mlflow(settings)
     except Exception as failure:  # noqa: BLE001 - whatever it is, a person looks for it here
@@ -159,11 +166,12 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
     postgres, serving = settings.postgres, settings.serving
     workers = serving.replicas * serving.workers
     pool = postgres.pool_size + postgres.max_overflow
-    # Besides its pool a worker asks in the background: the pulse, the snapshot and its builder.
-    needed = workers * (pool + BACKGROUND_CONNECTIONS)
+    # Besides its pool a worker asks in the background: the pulse, the snapshot, its builder, and how far a replica is.
+    background = BACKGROUND_CONNECTIONS + (postgres.read_replica_url is not None)
+    needed = workers * (pool + background)
     seen = (
         f"{serving.replicas} replicas x {serving.workers} workers x ({postgres.pool_size} + {postgres.max_overflow} "
-        f"+ {BACKGROUND_CONNECTIONS} in the background) = {needed}, others {others}, of {allowed}"
+        f"+ {background} in the background) = {needed}, others {others}, of {allowed}"
     )
     if pgbouncer:
         prepared = "prepared statements need PgBouncer 1.21 with max_prepared_statements > 0"
@@ -173,7 +181,7 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
             seen=f"{seen}; behind PgBouncer its default_pool_size is what Postgres sees"
             + (f", and {prepared}" if postgres.prepared_statements else ""),
         )
-    room = (allowed - others) // max(workers, 1) - BACKGROUND_CONNECTIONS
+    room = (allowed - others) // max(workers, 1) - background
     fewer = (
         f"set DUET_POSTGRES__POOL_SIZE={min(postgres.pool_size, room)} and "
         f"DUET_POSTGRES__MAX_OVERFLOW={max(room - postgres.pool_size, 0)}, or "
@@ -188,6 +196,48 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
         "1.21 or newer in between (pool_mode = transaction, max_prepared_statements = 200, "
         "ignore_startup_parameters = options)",
     )
+
+
+def _replica(settings: PostgresSettings, database_url: str) -> Finding:
+    from infra.postgres import connect
+    from infra.urls import libpq_url
+
+    name, url = "Postgres read replica", settings.read_replica_url
+    without = "or unset DUET_POSTGRES__READ_REPLICA_URL: reads then go to the primary"
+    try:
+        with (
+            connect(libpq_url(url.get_secret_value() if url else ""), autocommit=True) as replica,
+            connect(database_url, autocommit=True) as primary,
+        ):
+            if not _value(replica, b"select pg_is_in_recovery()"):
+                return Finding(
+                    name, ok=False, seen="not in recovery: no streaming replica", remedy=f"start it, {without}"
+                )
+            cluster = b"select system_identifier from pg_control_system()"
+            if _value(replica, cluster) != _value(primary, cluster):
+                return Finding(name, ok=False, seen="a replica of another server", remedy=f"name one of it, {without}")
+            written = _value(primary, b"select pg_current_wal_lsn()::text")
+            began = time.monotonic()
+            most_s = min(settings.replica_max_lag_s, LONGEST_LAG_S)
+            while True:
+                reached = _value(replica, b"select pg_last_wal_replay_lsn() >= %s::pg_lsn", written)
+                lag_s = time.monotonic() - began
+                if reached or lag_s > most_s:
+                    break
+                time.sleep(0.02)
+    except (ServerUnavailable, psycopg.Error) as failure:
+        return Finding(name, ok=False, seen=str(failure), remedy=f"make it reachable, {without}")
+    return Finding(
+        name,
+        bool(reached),
+        f"replays what the primary has written within {lag_s:.2f} s" if reached else f"more than {most_s:g} s behind",
+        f"look at its load, its walreceiver and long statements on it, {without}",
+    )
+
+
+def _value(connection: psycopg.Connection[Any], statement: bytes, *parameters: object) -> Any:
+    row = connection.execute(statement, parameters or None).fetchone()
+    return row[0] if row else None
 
 
 def _redis(settings: Settings, endpoints: Endpoints) -> Finding:

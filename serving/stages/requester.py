@@ -28,19 +28,32 @@ class FeatureReader(Protocol):
         ...
 
 
-async def read_requester(run: Run, people: PeopleStore, features: FeatureReader) -> Requester:
-    """Return the requester; raises UnknownUser, or EligibilityUnknown when Postgres does not answer."""
+async def read_requester(run: Run, people: PeopleStore, features: FeatureReader, *, fresh: bool = False) -> Requester:
+    """Return the requester; raises UnknownUser, or EligibilityUnknown when Postgres does not answer.
+
+    `fresh` reads no replica.
+    """
     user_id = run.request.user_id
     activity = asyncio.create_task(_activity(run, features, user_id))
     try:
         with run.stage(Stage.ELIGIBILITY):
-            row = await people.requester(user_id, run.share_s(Stage.ELIGIBILITY))
+            row = await people.requester(user_id, run.share_s(Stage.ELIGIBILITY), fresh=fresh)
         if row is None:
             raise _unknown(user_id)
         person = with_profile(row, await activity, run.slots)
     finally:
         activity.cancel()
-    return Requester(user_id, person, row.excluded, row.liked, row.passed, row.pending, row.version, row.updated_at)
+    return Requester(
+        user_id,
+        person,
+        row.excluded,
+        row.liked,
+        row.passed,
+        row.pending,
+        row.version,
+        row.updated_at,
+        row.replicated,
+    )
 
 
 async def as_of(standing: Standing, run: Run, people: PeopleStore, requester: Requester) -> Requester:
@@ -52,11 +65,11 @@ async def as_of(standing: Standing, run: Run, people: PeopleStore, requester: Re
         return requester
     row = None
     if standing.updated_at is not None:
-        row = await people.requester(requester.user_id, run.safety_s())
+        row = await people.requester(requester.user_id, run.safety_s(), fresh=True)
     if row is None:
         raise _unknown(requester.user_id)
     if standing.updated_at is not None and row.updated_at < standing.updated_at:
-        # A replica may be behind what the primary said: their preferences are not known then.
+        # Whoever answered is behind what the last check said: their preferences are not known then.
         raise EligibilityUnknown(
             Reason.ELIGIBILITY_UNAVAILABLE, "Your profile changed this moment, so nobody can be shown safely yet."
         )

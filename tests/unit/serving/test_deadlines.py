@@ -134,10 +134,10 @@ def test_who_asks_and_their_features_are_read_at_the_same_time(town: Town) -> No
             return People.empty()
 
     class Told(type(town.people)):  # type: ignore[misc]
-        async def requester(self, user_id: int, timeout_s: float) -> Any:
+        async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> Any:
             await asyncio.sleep(0.01)
             order.append("eligibility end")
-            return await super().requester(user_id, timeout_s)
+            return await super().requester(user_id, timeout_s, fresh=fresh)
 
     town.features = Noting()
     town.people = Told(town.people.rows)
