@@ -17,7 +17,7 @@ from feature_repo.geogrid import GeoGrid, Ranges
 from feature_repo.layout import ACTIVITY, N_GENDERS, PROFILE
 from feature_repo.people import People
 from feature_repo.transforms.content import content_score
-from feature_repo.transforms.eligibility import HARD_COLUMNS, eligible_for
+from feature_repo.transforms.eligibility import eligible_for
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -200,14 +200,10 @@ class Population:
 
     def accepted(self, requester: People, positions: Int64, at: float) -> NDArray[np.bool_]:
         """Return bool[m]: do the people at `positions` and the requester accept each other at unix seconds `at`."""
-        return eligible_for(requester, *self._hard_facts(positions), at)
-
-    def _hard_facts(self, positions: Int64) -> tuple[Int64, Float32]:
-        """Return ids int64[m] and the columns of profiles that eligibility reads, float32[m, HARD_COLUMNS]."""
         if len(self.tail) and np.any(positions >= len(self.base)):
             people = self.rows(positions)
-            return people.user_ids, people.profile
-        return self.base.user_ids[positions], self.base.profile[:, :HARD_COLUMNS][positions]
+            return eligible_for(requester, people.user_ids, people.profile, np.arange(len(people)), at)
+        return eligible_for(requester, self.base.user_ids, self.base.profile, positions, at)
 
     def eligible(self, requester: People, positions: Int64, at: float) -> Int64:
         """Return those `positions` whose people and the requester accept each other at unix seconds `at`."""

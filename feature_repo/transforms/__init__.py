@@ -1,8 +1,8 @@
 """Pure functions from facts to features, called alike by training and by serving. No I/O, no clock, no state."""
 
 from feature_repo.transforms.attributes import attribute_vectors
-from feature_repo.transforms.content import CONTENT_WIDTH, content_inputs, content_score
-from feature_repo.transforms.eligibility import HARD_COLUMNS, eligible_for, mutually_eligible
+from feature_repo.transforms.content import CONTENT_WIDTH, content_inputs, content_score, content_score_at
+from feature_repo.transforms.eligibility import eligible_for, mutually_eligible
 from feature_repo.transforms.measures import age_years, haversine_km, whole_years
 from feature_repo.transforms.pair import PairContext, ranking_features, ranking_features_both, ranking_matrix
 from feature_repo.transforms.profile import gender_code, interest_bucket, profile_vectors
@@ -10,12 +10,12 @@ from feature_repo.transforms.rates import smoothed_rate
 
 __all__ = [
     "CONTENT_WIDTH",
-    "HARD_COLUMNS",
     "PairContext",
     "age_years",
     "attribute_vectors",
     "content_inputs",
     "content_score",
+    "content_score_at",
     "eligible_for",
     "gender_code",
     "haversine_km",

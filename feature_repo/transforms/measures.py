@@ -1,17 +1,19 @@
 """Ages and distances, the same to the last bit for one person or a million.
 
-Everything is elementwise in float64 on contiguous columns: no BLAS, no reductions whose order could change
-with the number of rows. That is what makes training rows and serving rows bit-equal.
+Everything is elementwise in float64: no BLAS, no reductions whose order could change with the number of rows. That is
+what makes training rows and serving rows bit-equal. Places and distances come from the same compiled loops everywhere.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.layout import SECONDS_PER_DAY
+from feature_repo.transforms import loops
+from feature_repo.transforms.loops import DAYS_PER_YEAR, EARTH_DIAMETER_KM
+
+__all__ = ["DAYS_PER_YEAR", "EARTH_DIAMETER_KM", "age_years", "haversine_km", "unit_vectors", "whole_years"]
 
 Float64 = NDArray[np.float64]
-EARTH_DIAMETER_KM = 2 * 6371.0088
-DAYS_PER_YEAR = 365.2425
 
 
 def age_years(birth_day: ArrayLike, at: ArrayLike) -> Float64:
@@ -48,23 +50,16 @@ def _calendar(day: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return month // 12, month % 12 * 100 + day_of_month
 
 
-def unit_vectors(latitude: ArrayLike, longitude: ArrayLike) -> tuple[Float64, Float64, Float64]:
-    """Return the three coordinates of points on the unit sphere, each float64[n]; degrees in, NaN stays NaN."""
-    phi = np.ascontiguousarray(latitude, dtype=np.float64) * (np.pi / 180.0)
-    lam = np.ascontiguousarray(longitude, dtype=np.float64) * (np.pi / 180.0)
-    around = np.cos(phi)
-    return around * np.cos(lam), around * np.sin(lam), np.sin(phi)
-
-
-def chord_km(a: tuple[Float64, Float64, Float64], b: tuple[Float64, Float64, Float64]) -> Float64:
-    """Return great-circle distances in km between unit vectors, elementwise, 1 row against n allowed."""
-    dx, dy, dz = a[0] - b[0], a[1] - b[1], a[2] - b[2]
-    half = np.sqrt(dx * dx + dy * dy + dz * dz) * 0.5
-    return np.asarray(EARTH_DIAMETER_KM * np.arcsin(np.minimum(half, 1.0)))
+def unit_vectors(latitude: ArrayLike, longitude: ArrayLike) -> Float64:
+    """Return the coordinates of points on the unit sphere, float64[3, n]; degrees in, NaN stays NaN."""
+    return loops.unit_vectors(
+        np.ascontiguousarray(latitude, dtype=np.float64).ravel(),
+        np.ascontiguousarray(longitude, dtype=np.float64).ravel(),
+    )
 
 
 def haversine_km(
     latitude: ArrayLike, longitude: ArrayLike, other_latitude: ArrayLike, other_longitude: ArrayLike
 ) -> Float64:
-    """Return great-circle distances in km as float64; NaN where a coordinate is missing."""
-    return chord_km(unit_vectors(latitude, longitude), unit_vectors(other_latitude, other_longitude))
+    """Return great-circle distances in km, float64[n], one place against n allowed; NaN where a coordinate is."""
+    return loops.distances_km(unit_vectors(latitude, longitude), unit_vectors(other_latitude, other_longitude))

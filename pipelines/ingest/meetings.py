@@ -71,7 +71,7 @@ class Town:
     def __init__(self, people: Inhabitants) -> None:
         self._people = people
         self._calendar = Calendar(people)
-        self._where = np.stack(unit_vectors(people.latitude, people.longitude), axis=1)
+        self._where = np.ascontiguousarray(unit_vectors(people.latitude, people.longitude).T)
         key = self._key(people.city, people.gender, people.birth_day)
         self._order = np.argsort(key, kind="stable")
         self._sorted_key = key[self._order]

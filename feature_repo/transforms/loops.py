@@ -1,0 +1,302 @@
+"""The compiled loops behind ages, distances, eligibility, content and the ranking vector.
+
+Every row is computed on its own, in float64 unless said otherwise, so training and serving give equal bits. Profiles
+come as packed rows, with the places of their columns in `p`, in the order of PROFILE_COLUMNS: numbers, because a
+compiled loop would not notice that a layout has changed.
+"""
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_repo.compiled import compiled
+
+Array = NDArray[Any]
+
+PROFILE_COLUMNS: Final = (
+    "birth_day",
+    "gender",
+    "seeking",
+    "age_min",
+    "age_max",
+    "latitude",
+    "longitude",
+    "max_distance_km",
+    "n_interests",
+    "bio_length",
+    "created_day",
+    "interests_00",
+)
+PAIR_FEATURES: Final = (
+    "age_requester",
+    "age_candidate",
+    "age_gap",
+    "abs_age_gap",
+    "candidate_age_position",
+    "requester_age_position",
+    "distance_km",
+    "log_distance_km",
+    "distance_to_requester_limit",
+    "distance_to_candidate_limit",
+    "shared_interests",
+    "interest_jaccard",
+    "attribute_distance",
+    "requester_tenure_days",
+    "candidate_tenure_days",
+    "requester_idle_days",
+    "candidate_idle_days",
+    "candidate_n_interests",
+    "candidate_bio_length",
+    "score_forward",
+    "score_backward",
+    "similarity_to_liked",
+    "liked_requester",
+    "score_product",
+    "score_min",
+    "attribute_gap_00",
+)
+EARTH_DIAMETER_KM: Final = 2 * 6371.0088
+DAYS_PER_YEAR: Final = 365.2425
+SECONDS_PER_DAY: Final = 86_400.0
+RADIANS: Final = math.pi / 180.0
+
+
+@compiled
+def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]:
+    """Return a point on the unit sphere; degrees in, NaN stays NaN."""
+    phi, lam = latitude * RADIANS, longitude * RADIANS
+    around = math.cos(phi)
+    return around * math.cos(lam), around * math.sin(lam), math.sin(phi)
+
+
+@compiled
+def distance_km(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
+    """Return the great-circle distance of two unit vectors in km, NaN where one is."""
+    dx, dy, dz = a[0] - b[0], a[1] - b[1], a[2] - b[2]
+    half = math.sqrt(dx * dx + dy * dy + dz * dz) * 0.5
+    return EARTH_DIAMETER_KM * math.asin(1.0 if half > 1.0 else half)
+
+
+@compiled
+def unit_vectors(latitude: Array, longitude: Array) -> Array:
+    """Return float64[3, n] of float64[n] degrees."""
+    out = np.empty((3, len(latitude)))
+    for i in range(len(latitude)):
+        out[0, i], out[1, i], out[2, i] = unit_vector(latitude[i], longitude[i])
+    return out
+
+
+@compiled
+def distances_km(a: Array, b: Array) -> Array:
+    """Return float64[n] of unit vectors float64[3, n]; one of a side meets all of the other."""
+    n = max(a.shape[1], b.shape[1]) if min(a.shape[1], b.shape[1]) else 0
+    out = np.empty(n)
+    for i in range(n):
+        j, k = min(i, a.shape[1] - 1), min(i, b.shape[1] - 1)
+        out[i] = distance_km((a[0, j], a[1, j], a[2, j]), (b[0, k], b[1, k], b[2, k]))
+    return out
+
+
+@compiled
+def code(value: float) -> int:
+    """Return a gender code or a mask of them; what is not known is 0."""
+    return int(value) if value > 0 else 0
+
+
+@compiled
+def accepted(user_ids: Array, profiles: Array, rows: Array, p: Array, own_id: int, own: Array) -> Array:
+    """Return bool[m]: do one person and those at `rows` accept each other.
+
+    `own` float64: gender, seeking, latest birth day wanted (infinity: any; else unknown ones do not fit), earliest one
+    not wanted (-infinity: any), own age for a lower and for an upper bound, x, y, z of the home, own distance limit.
+    """
+    out = np.zeros(len(rows), dtype=np.bool_)
+    gender, seeking = code(own[0]), code(own[1])
+    home = (own[6], own[7], own[8])
+    for i in range(len(rows)):
+        row = rows[i]
+        if user_ids[row] == own_id:
+            continue
+        theirs = profiles[row]
+        wanted = code(theirs[p[2]])
+        if (seeking and not seeking >> code(theirs[p[1]]) & 1) or (wanted and not wanted >> gender & 1):
+            continue
+        born = theirs[p[0]]
+        if (own[2] != np.inf and not born <= own[2]) or (own[3] != -np.inf and not born > own[3]):
+            continue
+        if theirs[p[3]] > own[4] or theirs[p[4]] < own[5]:
+            continue
+        limit = theirs[p[7]]
+        if not (math.isnan(limit) and math.isnan(own[9])):
+            distance = distance_km(home, unit_vector(float(theirs[p[5]]), float(theirs[p[6]])))
+            # Comparisons with NaN are False: an unknown home passes, and so does whoever sets no limit.
+            if distance > limit or distance > own[9]:
+                continue
+        out[i] = True
+    return out
+
+
+@compiled
+def _bits(word: int) -> int:
+    """Return how many of 32 bits are set."""
+    word = word - ((word >> 1) & 0x55555555)
+    word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
+    return (((word + (word >> 4)) & 0x0F0F0F0F) * 0x01010101 & 0xFFFFFFFF) >> 24
+
+
+@compiled
+def _interests(a: Array, b: Array, first: int, n_words: int) -> tuple[float, float]:
+    """Return how many interest buckets both have, and their Jaccard index, NaN where nobody has any."""
+    both = either = 0
+    for word in range(first, first + n_words):
+        left, right = int(a[word]), int(b[word])
+        both += _bits(left & right)
+        either += _bits(left | right)
+    return float(both), both / either if either else np.nan
+
+
+@compiled
+def _gap(a: np.float32, b: np.float32) -> np.float32:
+    """Return |a - b| / max(|a|, |b|, 1) of two float32 in float32."""
+    scale = np.float32(1.0)
+    scale = max(scale, abs(a))
+    scale = max(scale, abs(b))
+    return abs(a - b) / scale
+
+
+@compiled
+def _mean_gap(a: Array, b: Array) -> np.float32:
+    """Return the mean gap over the attributes that both have, as a float32, NaN where they share none."""
+    total, known = 0.0, 0
+    for slot in range(len(a)):
+        if not (math.isnan(a[slot]) or math.isnan(b[slot])):
+            total += float(_gap(a[slot], b[slot]))
+            known += 1
+    return np.float32(total / known) if known else np.float32(np.nan)
+
+
+@compiled
+def content_scores(
+    a_profile: Array, a_attributes: Array, b_profile: Array, b_attributes: Array, rows: Array, p: Array,
+    n_words: int, days: Array, weights: Array,
+) -> Array:  # fmt: skip
+    """Return float32[n] in 0..1: how close the profiles of `a` and of `b` at `rows` are; one of a side meets all.
+
+    `days` float64 (one or n) since 1970; `weights` float64: interests, age, distance, attributes, then the age gap in
+    years and the distance in km at which closeness is one half.
+    """
+    n = max(len(a_profile), len(rows)) if min(len(a_profile), len(rows)) else 0
+    out = np.empty(n, dtype=np.float32)
+    for i in range(n):
+        j, k = min(i, len(a_profile) - 1), rows[min(i, len(rows) - 1)]
+        a, b, day = a_profile[j], b_profile[k], days[min(i, len(days) - 1)]
+        _, jaccard = _interests(a, b, p[11], n_words)
+        age_gap = (day - float(a[p[0]])) / DAYS_PER_YEAR - (day - float(b[p[0]])) / DAYS_PER_YEAR
+        apart = distance_km(unit_vector(float(a[p[5]]), float(a[p[6]])), unit_vector(float(b[p[5]]), float(b[p[6]])))
+        gap = float(_mean_gap(a_attributes[j], b_attributes[k]))
+        score = weights[0] * (0.0 if math.isnan(jaccard) else jaccard)
+        score += weights[1] * (0.5 if math.isnan(age_gap) else 1.0 / (1.0 + abs(age_gap) / weights[4]))
+        score += weights[2] * (0.25 if math.isnan(apart) else 1.0 / (1.0 + apart / weights[5]))
+        score += weights[3] * (0.5 if math.isnan(gap) else 1.0 - min(gap, 1.0))
+        out[i] = min(max(score, 0.0), 1.0)
+    return out
+
+
+@compiled
+def _at_least_one(value: float) -> float:
+    """Return the value, at least 1; NaN stays NaN."""
+    return 1.0 if value < 1.0 else value
+
+
+@compiled
+def _person(out: Array, start: int, activity: Array, kept: Array, reciprocity: Array, attributes: Array) -> None:
+    """Write what a person brings into every pair: activity without clock readings, reciprocity, attributes."""
+    for column in range(len(kept)):
+        out[start + column] = activity[kept[column]]
+    start += len(kept)
+    out[start : start + len(reciprocity)] = reciprocity
+    start += len(reciprocity)
+    out[start : start + len(attributes)] = attributes
+
+
+@compiled
+def _half(
+    out: Array, c: Array, p: Array, a: Array, b: Array, a_age: float, b_age: float, distance: float, shared: float,
+    jaccard: float, a_tenure: float, b_tenure: float, a_idle: float, b_idle: float, gap: np.float32,
+    forward: np.float32, backward: np.float32, similarity: np.float32, liked: np.float32,
+) -> None:  # fmt: skip
+    """Write the pair features of one direction, a -> b."""
+    out[c[0]] = a_age
+    out[c[1]] = b_age
+    out[c[2]] = b_age - a_age
+    out[c[3]] = abs(b_age - a_age)
+    a_low, b_low = float(a[p[3]]), float(b[p[3]])
+    out[c[4]] = (b_age - a_low) / _at_least_one(float(a[p[4]]) - a_low)
+    out[c[5]] = (a_age - b_low) / _at_least_one(float(b[p[4]]) - b_low)
+    out[c[6]] = distance
+    out[c[7]] = math.log1p(distance)
+    out[c[8]] = distance / _at_least_one(float(a[p[7]]))
+    out[c[9]] = distance / _at_least_one(float(b[p[7]]))
+    out[c[10]] = shared
+    out[c[11]] = jaccard
+    out[c[12]] = gap
+    out[c[13]] = a_tenure
+    out[c[14]] = b_tenure
+    out[c[15]] = a_idle
+    out[c[16]] = b_idle
+    out[c[17]] = b[p[8]]
+    out[c[18]] = b[p[9]]
+    out[c[19]] = forward
+    out[c[20]] = backward
+    out[c[21]] = similarity
+    out[c[22]] = liked
+    out[c[23]] = forward * backward
+    out[c[24]] = forward if math.isnan(forward) or forward < backward else backward
+
+
+@compiled
+def ranking_rows(
+    out: Array, both: bool,
+    a_profile: Array, a_attributes: Array, a_activity: Array, a_reciprocity: Array,
+    b_profile: Array, b_attributes: Array, b_activity: Array, b_reciprocity: Array,
+    days: Array, context: Array, p: Array, c: Array, kept: Array, last_active: int, n_words: int,
+) -> None:  # fmt: skip
+    """Write the ranking vectors of n pairs into float32[n or 2n, k]; with `both`, the reversed pairs follow.
+
+    One of a side meets all of the other. `context` float32[6, n or 1]: score forward and backward, similarity to liked
+    and liked requester, then the last two of the other direction.
+    """
+    n = len(out) // 2 if both else len(out)
+    side = len(kept) + a_reciprocity.shape[1] + a_attributes.shape[1]
+    n_slots = a_attributes.shape[1]
+    for i in range(n):
+        j, k = min(i, len(a_profile) - 1), min(i, len(b_profile) - 1)
+        at, m = days[min(i, len(days) - 1)], min(i, context.shape[1] - 1)
+        a, b = a_profile[j], b_profile[k]
+        a_age, b_age = (at - float(a[p[0]])) / DAYS_PER_YEAR, (at - float(b[p[0]])) / DAYS_PER_YEAR
+        distance = distance_km(unit_vector(float(a[p[5]]), float(a[p[6]])), unit_vector(float(b[p[5]]), float(b[p[6]])))
+        shared, jaccard = _interests(a, b, p[11], n_words)
+        a_tenure, b_tenure = at - float(a[p[10]]), at - float(b[p[10]])
+        a_idle, b_idle = at - float(a_activity[j, last_active]), at - float(b_activity[k, last_active])
+        gap = _mean_gap(a_attributes[j], b_attributes[k])
+        forward, backward = context[0, m], context[1, m]
+        row = out[i]
+        _person(row, 0, a_activity[j], kept, a_reciprocity[j], a_attributes[j])
+        _person(row, side, b_activity[k], kept, b_reciprocity[k], b_attributes[k])
+        _half(
+            row, c, p, a, b, a_age, b_age, distance, shared, jaccard, a_tenure, b_tenure, a_idle, b_idle, gap,
+            forward, backward, context[2, m], context[3, m],
+        )  # fmt: skip
+        for slot in range(n_slots):
+            row[c[25] + slot] = _gap(a_attributes[j, slot], b_attributes[k, slot])
+        if both:
+            other = out[n + i]
+            other[:side] = row[side : 2 * side]
+            other[side : 2 * side] = row[:side]
+            _half(
+                other, c, p, b, a, b_age, a_age, distance, shared, jaccard, b_tenure, a_tenure, b_idle, a_idle, gap,
+                backward, forward, context[4, m], context[5, m],
+            )  # fmt: skip
+            other[c[25] : c[25] + n_slots] = row[c[25] : c[25] + n_slots]
