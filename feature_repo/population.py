@@ -16,13 +16,15 @@ from feature_repo.errors import MalformedFeatures
 from feature_repo.geogrid import GeoGrid, Ranges
 from feature_repo.layout import ACTIVITY, N_GENDERS, PROFILE
 from feature_repo.people import People
-from feature_repo.transforms.content import content_score
+from feature_repo.transforms.content import content_score, content_score_at
 from feature_repo.transforms.eligibility import eligible_for
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 
 MAX_POOL = 2000
+MIN_POOL = 500
+POOL_PER_CANDIDATE = 20
 SOURCES = ("content", "popular_nearby", "random")
 _LIKE_RATE = ACTIVITY.index("like_rate_received")
 
@@ -217,12 +219,14 @@ class Population:
         at: float,
         *,
         exclude: ArrayLike | None = None,
-        max_pool: int = MAX_POOL,
+        max_pool: int | None = None,
     ) -> Mapping[str, SourceResult]:
         """Return up to `n` candidates from each of SOURCES for one requester at unix seconds `at`.
 
-        `exclude` holds user ids (decided, blocked) that no source may return.
+        `exclude` holds user ids (decided, blocked) that no source may return. At most `max_pool` people nearby are
+        looked at to begin with: twenty for each candidate unless given, within bounds.
         """
+        max_pool = max_pool or min(max(POOL_PER_CANDIDATE * n, MIN_POOL), MAX_POOL)
         excluded = None if exclude is None else np.unique(np.asarray(exclude, dtype=np.int64))
         pool = self.nearby(requester, rng, max_pool)
         found = self._candidates(requester, pool, at, excluded)
@@ -231,17 +235,23 @@ class Population:
                 break
             pool = self.nearby(requester, rng, 2 * max_pool, at_least=widening * max_pool)
             found = self._candidates(requester, pool, at, excluded)
-        people = self.rows(found)
-        content = content_score(requester, people, at)
-        rate = np.ascontiguousarray(people.activity[:, _LIKE_RATE])
+        content, rate = self._judged(requester, found, at)
+        ids = self.user_ids(found)
         drawn = rng.choice(len(found), min(n, len(found)), replace=False) if len(found) else np.empty(0, np.int64)
         chance = pool.inclusion * len(drawn) / max(len(found), 1)
         every = np.float32(1.0)
         return {
-            "content": _result(found, people, _top(content, n), content, every),
-            "popular_nearby": _result(found, people, _top(rate, n), rate, every),
-            "random": _result(found, people, drawn, np.zeros(len(found), np.float32), np.float32(chance)),
+            "content": _result(found, ids, _top(content, n), content, every),
+            "popular_nearby": _result(found, ids, _top(rate, n), rate, every),
+            "random": _result(found, ids, drawn, np.zeros(len(found), np.float32), np.float32(chance)),
         }
+
+    def _judged(self, requester: People, positions: Int64, at: float) -> tuple[Float32, Float32]:
+        """Return how close the profiles are and how often each person is liked, float32[m] both, gathering nobody."""
+        if len(self.tail) and np.any(positions >= len(self.base)):
+            people = self.rows(positions)
+            return content_score(requester, people, at), np.ascontiguousarray(people.activity[:, _LIKE_RATE])
+        return content_score_at(requester, self.base, positions, at), self.base.activity[positions, _LIKE_RATE]
 
     def _candidates(self, requester: People, pool: Pool, at: float, excluded: Int64 | None) -> Int64:
         found = self.eligible(requester, pool.positions, at)
@@ -252,10 +262,8 @@ class Population:
         return np.asarray(found[excluded[at_most] != ids])
 
 
-def _result(found: Int64, people: People, chosen: Int64, scores: Float32, propensity: np.float32) -> SourceResult:
-    return SourceResult(
-        found[chosen], people.user_ids[chosen], scores[chosen], np.full(len(chosen), propensity, dtype=np.float32)
-    )
+def _result(found: Int64, ids: Int64, chosen: Int64, scores: Float32, propensity: np.float32) -> SourceResult:
+    return SourceResult(found[chosen], ids[chosen], scores[chosen], np.full(len(chosen), propensity, dtype=np.float32))
 
 
 def _top(scores: Float32, n: int) -> Int64:
