@@ -6,6 +6,7 @@ Nobody is eligible for themselves. Blocks, visibility and past decisions are the
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +44,14 @@ def eligible_for(requester: People, user_ids: Int64, profiles: Float32, rows: In
 
     An age is compared as a birth day, with a bound that is computed once.
     """
-    own = dict(zip(PROFILE.columns, requester.profile[0].tolist(), strict=True))
+    facts = _facts(requester.profile[0].tobytes(), at)
+    return loops.accepted(user_ids, profiles, rows, PROFILE_PLACES, int(requester.user_ids[0]), facts)
+
+
+@lru_cache(maxsize=512)  # a request asks several times about the same person and instant
+def _facts(profile: bytes, at: float) -> Float64:
+    """Return what `loops.accepted` must know of the one who asks, from the bytes of their packed profile."""
+    own = dict(zip(PROFILE.columns, np.frombuffer(profile, dtype=np.float32).tolist(), strict=True))
     low, high = own["age_min"], own["age_max"]
     age = float(whole_years(own["birth_day"], at))
     x, y, z = unit_vectors(own["latitude"], own["longitude"])[:, 0]
@@ -63,7 +71,8 @@ def eligible_for(requester: People, user_ids: Int64, profiles: Float32, rows: In
         ],
         dtype=np.float64,
     )
-    return loops.accepted(user_ids, profiles, rows, PROFILE_PLACES, int(requester.user_ids[0]), facts)
+    facts.flags.writeable = False
+    return facts
 
 
 def _accepts(chooser: Float32, chosen: Float32, distance: Float64, at: ArrayLike) -> Bools:
