@@ -2,6 +2,8 @@
 
 import re
 
+from pydantic import SecretStr
+
 from infra.cli.checks import connections
 from infra.settings import Settings
 
@@ -38,3 +40,10 @@ def test_behind_pgbouncer_the_server_s_limit_is_not_ours(settings: Settings) -> 
     finding = connections(with_replicas(settings, 100), 97, 0, pgbouncer=True)
     assert finding.ok
     assert "1.21" in finding.seen
+
+
+def test_a_read_replica_costs_the_primary_one_connection_of_each_worker(settings: Settings) -> None:
+    wanted = with_replicas(settings, 1)
+    postgres = wanted.postgres.model_copy(update={"read_replica_url": SecretStr("postgresql://example.com/replica")})
+    seen = connections(wanted.model_copy(update={"postgres": postgres}), 197, 20).seen
+    assert "2 workers x (10 + 20 + 4 in the background) = 68" in seen
