@@ -295,5 +295,5 @@ def similarity_to_liked(chosen_liked: Floats, chosen: Floats) -> Floats:
 
 
 def _unit(rows: Floats) -> Floats:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return np.asarray(rows / np.maximum(norms, 1e-12)[:, None], dtype=np.float32)

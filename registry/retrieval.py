@@ -148,7 +148,8 @@ def _priors(
 
 
 def _any_known(embedding: Embedding, *sides: ArrayLike) -> bool:
-    return any(bool(embedding.known(np.asarray(side, dtype=np.int64).reshape(-1)).any()) for side in sides)
+    every = (np.asarray(side, dtype=np.int64).reshape(-1) for side in sides)
+    return any(len(ids) > 0 and bool(embedding.known(ids).any()) for ids in every)
 
 
 def retrieve(
@@ -162,7 +163,8 @@ def retrieve(
     query = query_vectors(factors.chooser[None], factors.chosen[None], weight)[0]
     if not np.any(query):
         raise InvalidQuery("The requester has no factors at all, so the index cannot be asked.")
-    excluded = np.unique(np.asarray(exclude_ids, dtype=np.int64).reshape(-1))
+    excluded = np.asarray(exclude_ids, dtype=np.int64).reshape(-1)
+    excluded = np.unique(excluded) if len(excluded) else excluded
     ids, scores = release.index.search(query, min(n + len(excluded), 10_000) if n >= 1 else n)
     if len(excluded):
         keep = ~np.isin(ids, excluded)

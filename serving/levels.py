@@ -23,7 +23,14 @@ from serving.run import Run, breathe
 from serving.stages.filtering import filter_pool, narrow_pool
 from serving.stages.ranking import rank
 from serving.stages.reranking import explore
-from serving.stages.retrieval import from_index, from_population, places_of_others, pooled, requester_factors
+from serving.stages.retrieval import (
+    from_index,
+    from_population,
+    places_of_others,
+    pooled,
+    requester_factors,
+    topped_up,
+)
 
 RANDOM_DRAW: Final = 500
 LAST_SHARE: Final = 0.5
@@ -61,7 +68,8 @@ class FullLevel:
             found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
             await breathe()
             others = from_population(run, population, requester, places_of_others(n, len(found)), self.rng)
-            pool = pooled(population, {Source.RETRIEVAL.value: found, **others}, n)
+            lists = {Source.RETRIEVAL.value: found, **others}
+            pool = pooled(population, topped_up(run, population, requester, lists, n=n, rng=self.rng), n)
             await breathe()
         with run.stage(Stage.FILTERING):
             pool = narrow_pool(requester, pool, run.request.filters, run.at)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.embedding import Embedding
+from serving.taste import highest_cosines
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -71,13 +72,6 @@ class RecentLikes:
             rows, found = np.where(known[:, None], late, rows), found | known
         return np.where(found[:, None], rows, -1)
 
-    def of(self, user_ids: Int64, last: int, but: int) -> NDArray[Any]:
-        """Return int[n, last + 1]: the latest `last` liked ids that are not `but`, -1 where there are none."""
-        liked = self.latest(user_ids, min(last + 1, KEPT))
-        others = (liked >= 0) & (liked != but)
-        others[:, last:] &= others[:, :last].sum(axis=1, keepdims=True) < last
-        return np.where(others, liked, -1)
-
     def save(self, directory: Path) -> None:
         """Write the table, which must be `aligned`, into `directory`; the ids are those of the people beside it."""
         np.save(directory / _FILE, self.liked, allow_pickle=False)
@@ -98,15 +92,8 @@ class RecentLikes:
 
         A like of `to` themselves is left out: its cosine of 1 would tell that it waits for an answer.
         """
-        liked = self.of(user_ids, last, to)
-        rows = embedding.positions(liked.reshape(-1))
-        there = np.flatnonzero(rows >= 0)
-        factors = embedding.chosen[rows[there]]
-        norms = np.sqrt(np.einsum("nd,nd->n", factors, factors)) * max(float(np.linalg.norm(chosen)), 1e-12)
-        cosines = np.full(rows.shape, -np.inf, dtype=np.float32)
-        cosines[there] = (factors @ chosen) / np.maximum(norms, 1e-12)
-        best = cosines.reshape(liked.shape).max(axis=1, initial=-np.inf)
-        return np.where(np.isfinite(best), best, np.float32(np.nan))
+        liked = self.latest(user_ids, min(last + 1, KEPT))
+        return highest_cosines(embedding.chosen, embedding.positions(liked), liked, chosen, last, to)
 
 
 def _merged(known: RecentLikes, fresh: RecentLikes) -> RecentLikes:

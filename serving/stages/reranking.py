@@ -24,7 +24,9 @@ def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) 
         return replace(ranked, propensity=np.ones_like(propensity))
     places = np.flatnonzero(rng.random(min(limit, len(ranked.order))) < share)
     chosen = rng.permutation(drawn)[: len(places)]
-    greedy = ranked.order[~np.isin(ranked.order, chosen)]
+    is_chosen = np.zeros(len(ranked.pool), dtype=np.bool_)
+    is_chosen[chosen] = True
+    greedy = ranked.order[~is_chosen[ranked.order]]
     order = np.empty(len(ranked.order), dtype=np.int64)
     is_explored = np.zeros(len(order), dtype=np.bool_)
     is_explored[places[: len(chosen)]] = True
@@ -32,6 +34,6 @@ def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) 
     order[~is_explored] = greedy
     # Per place, to first order: the greedy choice keeps it with 1 - share; a drawn person gets it with share / n.
     # The draw itself had a propensity too: being among the random source's candidates.
-    chance = share / len(drawn) * np.nan_to_num(found.propensity[:, column], nan=1.0)
-    propensity[chosen] = chance[chosen]
+    chance = found.propensity[chosen, column]
+    propensity[chosen] = share / len(drawn) * np.where(np.isnan(chance), np.float32(1.0), chance)
     return replace(ranked, order=order, propensity=propensity)

@@ -7,23 +7,24 @@ there only where settings let it be read.
 
 import numpy as np
 
-from feature_repo.population import MAX_POOL, SOURCES, Population
+from feature_repo.population import MAX_POOL, Population
 from feature_repo.transforms import content_inputs
 from infra.metrics import serving_metrics
 from registry.release import Release
-from registry.retrieval import CandidateList, Factors, merge_candidates, query_for, retrieve
+from registry.retrieval import CandidateList, Factors, MergedCandidates, merge_candidates, query_for, retrieve
 from serving.pool import Pool, Requester
 from serving.reasons import Source
 from serving.run import Run
 from serving.stages.filtering import showable
 
 MAX_SEARCH = 10_000
-_FIRST = 8  # a quarter of a person's neighbours in the index accept them and are accepted
+_FIRST = 3  # a quarter of a person's neighbours in the index accept them and are accepted; others need places too
 _WIDENING = 4
-_ENOUGH = 10
+_ENOUGH = 5
 _SHARE = 10
-_AROUND = 16
+_AROUND = 8
 _LEAST_AROUND = 500
+_UNPLACED = np.int32(2**31 - 1)
 
 
 def requester_factors(release: Release, requester: Requester, at: float) -> Factors:
@@ -65,6 +66,32 @@ def from_population(
     return lists
 
 
+def topped_up(
+    run: Run,
+    population: Population,
+    requester: Requester,
+    lists: dict[str, CandidateList],
+    *,
+    n: int,
+    rng: np.random.Generator,
+) -> dict[str, CandidateList]:
+    """Return the sources with more people drawn at random, where all of them together name fewer than `n`."""
+    together = np.unique(np.concatenate([found.ids for found in lists.values()]))
+    drawn = lists[Source.RANDOM.value]
+    everybody = not len(drawn) or (drawn.propensity is not None and bool((drawn.propensity == 1.0).all()))
+    if len(together) >= n or everybody:
+        return lists
+    known = np.concatenate([requester.excluded, together])
+    more = population.sources(requester.person, n - len(together), rng, run.at, exclude=known, max_pool=MAX_POOL)
+    late = more[Source.RANDOM.value]
+    both = CandidateList(
+        np.concatenate([drawn.ids, late.user_ids]),
+        np.concatenate([drawn.scores, late.scores]),
+        None if drawn.propensity is None else np.concatenate([drawn.propensity, late.propensity]),
+    )
+    return {**lists, Source.RANDOM.value: both}
+
+
 def _waiting(run: Run, population: Population, requester: Requester, n: int) -> CandidateList:
     """Return up to `n` showable people whose like waits for an answer, the latest first."""
     positions = population.positions(requester.pending.waiting)
@@ -76,20 +103,47 @@ def _waiting(run: Run, population: Population, requester: Requester, n: int) -> 
 def pooled(population: Population, lists: dict[str, CandidateList], n: int | None = None) -> Pool:
     """Merge sources into one pool of at most `n` people (any number without) that the population still knows.
 
-    Where there are more, the last of the first source go, unless another one found them too: the few places of the
-    others are what keeps a pool from being more of the same.
+    Where there are more, the others together keep a tenth each and what the first source leaves, the best places of
+    each before the next ones: they are what keeps a pool from being more of the same. Of the first source the last go,
+    unless another one found them too.
     """
     merged = merge_candidates(lists)
     if n is not None and len(merged) > n:
-        only_first = np.flatnonzero((merged.ranks[:, 1:] < 0).all(axis=1))
-        kept = np.ones(len(merged), dtype=np.bool_)
-        kept[only_first[len(only_first) - min(len(merged) - n, len(only_first)) :]] = False
-        merged = merged.take(np.flatnonzero(kept)[:n])
+        merged = _bounded(merged, n)
     positions = population.positions(merged.ids)
     known = np.flatnonzero(positions >= 0)
     return Pool(population.rows(positions[known]), merged.take(known))
 
 
+def _bounded(merged: MergedCandidates, n: int) -> MergedCandidates:
+    places = merged.ranks[:, 1:]
+    best = np.where(places >= 0, places, _UNPLACED).min(axis=1, initial=_UNPLACED)
+    is_first = merged.ranks[:, 0] >= 0
+    only_others = np.flatnonzero(~is_first)
+    room = max(places.shape[1] * max(n // _SHARE, 1), n - int(np.count_nonzero(is_first)))
+    if len(only_others) > room:
+        only_others = only_others[np.argsort(best[only_others], kind="stable")[:room]]
+        merged = _fewer_drawn(merged, int(best[only_others[-1]]) + 1)
+    kept = np.zeros(len(merged), dtype=np.bool_)
+    kept[only_others] = True
+    kept |= is_first & (best < _UNPLACED)
+    only_first = np.flatnonzero(is_first & (best == _UNPLACED))
+    kept[only_first[: max(n - int(np.count_nonzero(kept)), 0)]] = True
+    return merged.take(np.flatnonzero(kept)[:n])
+
+
+def _fewer_drawn(merged: MergedCandidates, places: int) -> MergedCandidates:
+    """Return the candidates with the chance of being drawn for so many places only."""
+    column = merged.sources.index(Source.RANDOM.value) if Source.RANDOM.value in merged.sources else None
+    drawn = 0 if column is None else int(merged.ranks[:, column].max()) + 1
+    if places < drawn:
+        merged.propensity[:, column] *= places / drawn
+    return merged
+
+
 def places_of_others(n: int, found: int) -> int:
-    """Return how many of `n` places each source beside the index may fill, after the index found so many."""
-    return max(n // _SHARE, (n - found) // len(SOURCES), 1)
+    """Return how many people each source beside the index is asked for, to fill `n` places of which it filled `found`.
+
+    Sources find the same people, so each is asked for all that are missing; `pooled` sees to the shares.
+    """
+    return max(n // _SHARE, n - found, 1)

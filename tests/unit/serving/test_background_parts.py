@@ -51,16 +51,8 @@ def test_a_store_that_does_not_answer_is_not_waited_for() -> None:
 
 def test_recent_likes_of_people_without_any_are_filled_up() -> None:
     likes = RecentLikes.build([(2, [9, 8, 7]), (5, [])])
-    assert likes.of(np.array([5, 2, 3]), 2, but=1).tolist() == [[-1] * 3, [9, 8, -1], [-1] * 3]
-    assert RecentLikes.nobody().of(np.array([1]), 2, but=1).tolist() == [[-1] * 3]
-
-
-def test_a_recent_like_of_the_one_who_asks_leaves_the_comparison_as_it_was() -> None:
-    before, after = RecentLikes.build([(2, [9, 8, 7])]), RecentLikes.build([(2, [1, 9, 8, 7])])
-    two = np.array([2])
-    for last in (1, 2, 3, 20):
-        kept = [ids[ids >= 0].tolist() for likes in (before, after) for ids in likes.of(two, last, but=1)]
-        assert kept == [[9, 8, 7][:last]] * 2
+    assert likes.latest(np.array([5, 2, 3]), 2).tolist() == [[-1] * 2, [9, 8], [-1] * 2]
+    assert RecentLikes.nobody().latest(np.array([1]), 2).tolist() == [[-1] * 2]
 
 
 def test_changed_likes_count_before_those_that_were_loaded() -> None:
