@@ -29,7 +29,7 @@ from pipelines.bench.errors import NothingMeasured
 from registry.cache import ReleaseCache
 from registry.embedding import item_vectors, pair_scores, query_vectors
 from registry.item_index import IndexConfig, IndexKind, ItemIndex
-from registry.ranker import combine
+from registry.ranker import combine, filled
 from registry.release import Release, load_release
 
 THREADS: Final = 2
@@ -146,6 +146,7 @@ class Naive:
         import xgboost
 
         ranker = self._release.ranker
+        features = filled(features) if ranker.fills else features
         frame = pd.DataFrame(features, columns=list(RANKING_FEATURES))[list(ranker.feature_names)]
         return ranker.booster.predict(xgboost.DMatrix(frame))
 

@@ -103,10 +103,12 @@ def compare(
     from pipelines.ranking.context import Factors
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.refresh import refreshed
+    from registry.artifacts import verify_artifact
     from registry.embedding import Embedding
     from registry.ranker import Ranker
 
     digest = judged.inputs["embeddings"]
+    manifest = verify_artifact(judged.path, judged.digest)
     embedding = Embedding.load(platform.state.directory("embeddings", digest), digest)
     windows = windows_of(snapshot, judged)
     people = snapshot.people
@@ -120,10 +122,11 @@ def compare(
         events=snapshot.events,
         windows=windows,
         factors=Factors.of(current, people.user_ids, inputs),
-        ranker=Ranker.load(judged.path, RANKING_FEATURES, judged.digest, threads=2),
+        ranker=Ranker.load(judged.path, RANKING_FEATURES, threads=2, verified=manifest),
         config=config,
         pending_likes=platform.settings.ranking.pending_likes,
         visible=snapshot.users["visible"].to_numpy().astype(bool),
+        last_likes=int(str(manifest.parameters.get("last_likes", Scene.last_likes))),
     )
     return evaluate(scene, history_features(history), truth)
 

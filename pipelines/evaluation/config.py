@@ -45,6 +45,5 @@ class EvaluationConfig(BaseModel):
     n_candidates: int = Field(default=300, ge=10, le=10_000, description="candidates the first stage hands on")
     weight: float = Field(default=0.5, ge=0, le=1, description="weight of the forward score in the retrieval query")
     aggregator: Aggregator = Field(default="product", description="how the ranker's two directions are combined")
-    last_likes: int = Field(default=5, ge=1, le=20, description="latest likes a candidate is compared with")
     bootstrap_rounds: int = Field(default=1_000, ge=50, le=100_000, description="resamples of people per interval")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of samples, random order and intervals")

@@ -24,7 +24,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scene:
-    """People as of T1 (`visible` bool[n] or everybody), their factors fitted before T0, and all events to the end."""
+    """People as of T1 (`visible` bool[n] or everybody), their factors fitted before T0, and all events to the end.
+
+    `last_likes` is how many likes of each person the ranker was trained to compare with.
+    """
 
     people: People
     events: Events
@@ -34,6 +37,7 @@ class Scene:
     config: EvaluationConfig
     pending_likes: bool = False
     visible: npt.NDArray[np.bool_] | None = None
+    last_likes: int = 20
 
     @property
     def at_s(self) -> float:
@@ -104,7 +108,7 @@ class Scene:
             at_us,
             self.factors,
             likes=self.likes,
-            last_likes=self.config.last_likes,
+            last_likes=self.last_likes,
             pending_likes=self.pending_likes,
         )
 
