@@ -62,6 +62,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/bootstrap.lock
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r .ci/bootstrap.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock .ci/bootstrap.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m serving.warm_up
 	@touch $@
 
 clean: ## Delete the environment and caches; data under .duet stays

@@ -3,6 +3,7 @@
 One sort at the start; a query costs two binary searches per grid row and gender, whatever the number of people.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,12 @@ class Ranges:
     def total(self) -> int:
         """Return how many people the ranges hold."""
         return int((self.high - self.low).sum())
+
+    def also(self, other: "Ranges") -> "Ranges":
+        """Return these ranges and those of `other`."""
+        if not other.total:
+            return self
+        return Ranges(np.concatenate([self.low, other.low]), np.concatenate([self.high, other.high]))
 
     def places(self, offsets: Int64) -> Int64:
         """Return the places of the `offsets`-th people, counted through all ranges."""
@@ -93,11 +100,12 @@ class GeoGrid:
                 return
 
     def _box(self, groups: Int64, latitude: float, longitude: float, reach: int) -> Ranges:
-        row, column = int(_rows(np.array(latitude))), int(_columns(np.array(longitude)))
-        rows = np.arange(max(row - reach, 0), min(row + reach, N_ROWS - 1) + 1)
+        row = min(max(math.floor((latitude + 90.0) / CELL_DEGREES), 0), N_ROWS - 1)
+        column = math.floor((longitude + 180.0) / CELL_DEGREES) % N_COLUMNS
+        south, north = max(row - reach, 0), min(row + reach, N_ROWS - 1)
         # A degree of longitude shrinks towards the poles: widen by the row that lies farthest from the equator.
-        farthest = min(max(abs((r + side) * CELL_DEGREES - 90.0) for r in (rows[0], rows[-1]) for side in (0, 1)), 89.9)
-        width = int(np.ceil(reach / np.cos(np.radians(farthest)))) if reach else 0
+        farthest = min(max(90.0 - south * CELL_DEGREES, (north + 1) * CELL_DEGREES - 90.0), 89.9)
+        width = math.ceil(reach / math.cos(math.radians(farthest))) if reach else 0
         if 2 * width + 1 >= N_COLUMNS:
             spans = [(0, N_COLUMNS)]
         else:
@@ -107,9 +115,10 @@ class GeoGrid:
                 spans.append((west + N_COLUMNS, N_COLUMNS))
             if east > N_COLUMNS:
                 spans.append((0, east - N_COLUMNS))
-        starts = (groups[:, None] + rows * N_COLUMNS).ravel()
-        found = [self._between(starts + first, starts + last) for first, last in spans]
-        return Ranges(np.concatenate([f.low for f in found]), np.concatenate([f.high for f in found]))
+        starts = (groups[:, None] + np.arange(south, north + 1) * N_COLUMNS).ravel()
+        edges = np.concatenate([starts + edge for span in spans for edge in span])
+        found = np.searchsorted(self.keys, edges).reshape(len(spans), 2, -1)
+        return Ranges(found[:, 0].ravel(), found[:, 1].ravel())
 
     def _between(self, first: Int64, last: Int64) -> Ranges:
         return Ranges(np.searchsorted(self.keys, first), np.searchsorted(self.keys, last))

@@ -168,7 +168,7 @@ class Population:
             homeless = self.grid.nowhere(genders)
             ranges, exhausted = homeless, True
             for area, is_last in self.grid.areas(genders, latitude, longitude, limit):
-                ranges = Ranges(np.concatenate([area.low, homeless.low]), np.concatenate([area.high, homeless.high]))
+                ranges = area.also(homeless)
                 if ranges.total >= wanted:
                     exhausted = is_last
                     break

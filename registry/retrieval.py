@@ -92,9 +92,12 @@ class MergedCandidates:
         """Return the column of the first source that found each person, int64[n]."""
         return np.asarray((self.ranks >= 0).argmax(axis=1), dtype=np.int64)
 
-    def found_by(self, row: int) -> tuple[str, ...]:
-        """Name the sources that found one candidate."""
-        return tuple(self.sources[column] for column in np.flatnonzero(self.ranks[row] >= 0))
+    def found_by(self, rows: NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """Name the sources that found each of some candidates."""
+        return [
+            tuple(source for source, rank in zip(self.sources, ranks, strict=True) if rank >= 0)
+            for ranks in self.ranks[rows].tolist()
+        ]
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "MergedCandidates":
         """Keep some rows, in the given order."""

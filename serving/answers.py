@@ -45,7 +45,7 @@ def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[Recommen
     score = ranked.score[rows].tolist()
     p_like = [None] * len(rows) if ranked.p_like is None else ranked.p_like[rows].tolist()
     p_liked_back = [None] * len(rows) if ranked.p_liked_back is None else ranked.p_liked_back[rows].tolist()
-    sources = [ranked.pool.sources(int(row)) for row in rows]
+    sources = ranked.pool.sources(rows)
     columns = zip(ids, score, p_like, p_liked_back, sources, explanations, strict=True)
     return [
         RecommendedPerson(

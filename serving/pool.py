@@ -52,9 +52,9 @@ class Pool:
         at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return type(self)(self.people.take(at), self.found.take(at))
 
-    def sources(self, row: int) -> list[Source]:
-        """Name the sources that found one candidate."""
-        return [Source(name) for name in self.found.found_by(row)]
+    def sources(self, rows: Int64) -> list[list[Source]]:
+        """Name the sources that found each of some candidates."""
+        return [[Source(name) for name in names] for names in self.found.found_by(rows)]
 
 
 Explain = Callable[[Int64], list[Explanation]]

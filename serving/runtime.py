@@ -55,6 +55,7 @@ from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
 from serving.trial import try_release
+from serving.warm_up import warm_up
 
 _log = structlog.get_logger(__name__)
 _STATEMENT_S = 600.0
@@ -328,6 +329,7 @@ class Runtime:
         """Take everything loaded so far out of the garbage collector's sight: its pauses were the tail."""
         # Feast's three seconds of imports go beside the release's, not beside the first requests.
         opened = asyncio.get_running_loop().run_in_executor(None, self._stored.open)
+        await asyncio.to_thread(warm_up)
         await self.releases.tried.wait()
         with suppress(FeaturesUnavailable, TimeoutError):
             await asyncio.wait_for(opened, _OPEN_S)

@@ -26,12 +26,17 @@ from serving.reasons import Reason
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World, champion_only
 from serving.resilience.breaker import Breaker, Dependency
+from serving.warm_up import warm_up
 from tests.serving_world import GHENT, START
 
 
 def closed_breaker() -> Breaker:
     """A breaker of its own for one test, with the default settings."""
     return Breaker(Dependency.POSTGRES, BreakerSettings(), SystemClock(), serving_metrics())
+
+
+# Tests with deadlines of milliseconds must not wait for a compiler.
+warm_up()
 
 
 def person(user_id: int, **changes: Any) -> dict[str, Any]:

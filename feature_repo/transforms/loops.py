@@ -205,6 +205,54 @@ def content_scores(
 
 
 @compiled
+def _known(value: float) -> float:
+    """Return the value, 0 where it is NaN."""
+    return 0.0 if math.isnan(value) else value
+
+
+@compiled
+def content_rows(
+    out: Array, profiles: Array, attributes: Array, days: Array, edges: Array, p: Array,
+    n_genders: int, n_words: int, bits_per_word: int,
+) -> None:  # fmt: skip
+    """Write the content inputs of n people into float32[n, k] zeros; `days` float64 (one or n) since 1970."""
+    for i in range(len(out)):
+        row, person = out[i], profiles[i]
+        age = (days[min(i, len(days) - 1)] - float(person[p[0]])) / DAYS_PER_YEAR
+        if not math.isnan(age):
+            scaled = min(max((age - 30.0) / 10.0, -3.0), 7.0)
+            row[0], row[1], row[2] = scaled, scaled * scaled / 4.0, 1.0
+            place = 3
+            for edge in edges:
+                place += age >= edge
+            row[place] = 1.0
+        start = 4 + len(edges)
+        row[start + code(person[p[1]])] = 1.0
+        start += n_genders
+        seeking = code(person[p[2]])
+        for gender in range(n_genders):
+            row[start + gender] = seeking >> gender & 1
+        start += n_genders
+        x, y, z = unit_vector(float(person[p[5]]), float(person[p[6]]))
+        row[start], row[start + 1], row[start + 2] = _known(x), _known(y), _known(z)
+        row[start + 3] = 0.0 if math.isnan(x) else 1.0
+        row[start + 4] = math.log1p(max(_known(float(person[p[8]])), 0.0)) / 3.0
+        row[start + 5] = math.log1p(max(_known(float(person[p[9]])), 0.0)) / 6.0
+        start += 6
+        slots = attributes.shape[1]
+        for slot in range(slots):
+            value = float(attributes[i, slot])
+            if not math.isnan(value):
+                row[start + slot] = math.asinh(value) / 3.0
+                row[start + slots + slot] = 1.0
+        start += 2 * slots
+        for word in range(n_words):
+            bits = int(person[p[11] + word])
+            for bit in range(bits_per_word):
+                row[start + word * bits_per_word + bit] = bits >> bit & 1
+
+
+@compiled
 def _at_least_one(value: float) -> float:
     """Return the value, at least 1; NaN stays NaN."""
     return 1.0 if value < 1.0 else value

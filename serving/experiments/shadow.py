@@ -146,6 +146,7 @@ class Shadow:
         release = run.release.release_id if run.release else None
         shown_at = self._clock.now()
         ids = ranked.pool.people.user_ids
+        shown = ranked.order[: run.request.limit]
         return [
             Impression(
                 run.request_id,
@@ -154,13 +155,13 @@ class Shadow:
                 place,
                 float(ranked.score[row]),
                 float(ranked.propensity[row]),
-                ranked.pool.sources(int(row))[0].value,
+                found_by[0].value,
                 release,
                 SHADOW,
                 self._strategy.level.value,
                 shown_at,
             )
-            for place, row in enumerate(ranked.order[: run.request.limit], 1)
+            for place, (row, found_by) in enumerate(zip(shown, ranked.pool.sources(shown), strict=True), 1)
         ]
 
     def _count(self, outcome: str) -> None:

@@ -45,7 +45,7 @@ def test_merging_keeps_everybody_once_with_every_source_and_rank(found: dict[str
     assert merged.ids.tolist() == list(dict.fromkeys(user_id for ids in found.values() for user_id in ids))
     for row, user_id in enumerate(merged.ids.tolist()):
         expected = {source: ids.index(user_id) for source, ids in found.items() if user_id in ids}
-        assert merged.found_by(row) == tuple(expected)
+        assert merged.found_by(np.array([row])) == [tuple(expected)]
         assert merged.sources[merged.primary[row]] == next(iter(expected))
         for source, rank in expected.items():
             column = merged.sources.index(source)

@@ -90,7 +90,7 @@ def test_everybody_is_merged_once_with_all_their_sources() -> None:
     assert merged.ids.tolist() == [5, 3, 9, 7]
     assert merged.ranks.tolist() == [[0, -1, -1], [1, -1, 0], [2, 0, -1], [-1, 1, -1]]
     assert merged.primary.tolist() == [0, 0, 0, 1]
-    assert merged.found_by(1) == ("retrieval", "random")
+    assert merged.found_by(np.array([1])) == [("retrieval", "random")]
     assert merged.propensity[1, 2] == np.float32(0.1)
     assert np.isnan(merged.propensity[0]).all()
     assert merged.scores[2, 1] == 1.0

@@ -15,8 +15,7 @@ def found(*ids: int) -> CandidateList:
 def test_a_pool_drops_the_last_of_the_index_and_keeps_what_others_found() -> None:
     pool = pooled(POPULATION, {"retrieval": found(1, 2, 3, 4, 5, 6), "random": found(6, 9)}, 5)
     assert pool.people.user_ids.tolist() == [1, 2, 3, 6, 9]
-    assert pool.found.found_by(3) == ("retrieval", "random")
-    assert pool.found.found_by(4) == ("random",)
+    assert pool.found.found_by(np.array([3, 4])) == [("retrieval", "random"), ("random",)]
 
 
 def test_a_pool_never_exceeds_its_bound_however_much_the_others_find() -> None:
