@@ -233,7 +233,7 @@ class Population:
         for widening in (8, 64):
             if len(found) >= n or pool.exhausted:
                 break
-            pool = self.nearby(requester, rng, 2 * max_pool, at_least=widening * max_pool)
+            pool = self.nearby(requester, rng, 2 * MAX_POOL, at_least=widening * MAX_POOL)
             found = self._candidates(requester, pool, at, excluded)
         content, rate = self._judged(requester, found, at)
         ids = self.user_ids(found)
