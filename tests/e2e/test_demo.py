@@ -29,8 +29,9 @@ def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path)
     assert processes_of(tmp_path) == []
 
 
-def test_make_test_runs_every_test_in_parallel() -> None:
+def test_make_test_runs_every_test_in_parallel_and_faults_alone() -> None:
     told = subprocess.run(
         ["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     ).stdout
     assert "-m pytest -n auto" in told
+    assert "-m pytest tests/fault" in told
