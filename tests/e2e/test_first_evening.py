@@ -196,6 +196,6 @@ def kill(name: str, duet: Duet) -> None:
 
 def working_place(process: psutil.Process) -> list[str]:
     try:
-        return [*process.info["cmdline"], process.cwd()]
+        return [*(process.info["cmdline"] or []), process.cwd()]  # one that ends just now has none
     except psutil.Error:
         return []

@@ -195,7 +195,7 @@ def test_the_latest_likes_of_everybody_are_loaded(
     interact(connection, 3, 2, "superlike")
     interact(connection, 5, 2, "pass")
     likes = load(background, None).recent_likes
-    assert likes.of(ASKED, 2, but=4).tolist() == [[6, -1, 2], [2, -1, -1], [-1] * 3, [-1] * 3]
+    assert likes.latest(ASKED, 3).tolist() == [[6, 4, 2], [2, -1, -1], [-1] * 3, [-1] * 3]
 
 
 @pytest.mark.parametrize("update", [refresh, advanced], ids=["in place", "written anew"])
@@ -211,7 +211,7 @@ def test_likes_recorded_since_are_brought_by_an_update(
     )
     connection.commit()
     likes = update(background, snapshot).recent_likes
-    assert likes.of(ASKED, 3, but=-1).tolist() == [[10, 4, 2, -1], [8, -1, -1, -1], [-1] * 4, [-1] * 4]
+    assert likes.latest(ASKED, 4).tolist() == [[10, 4, 2, -1], [8, -1, -1, -1], [-1] * 4, [-1] * 4]
 
 
 def test_likes_read_in_blocks_are_those_read_at_once(
