@@ -16,14 +16,16 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from infra.errors import ConfigurationError
+from infra.faults import VARIABLE as FAILPOINT_VARIABLE
 
 PREFIX = "DUET_"
 DELIMITER = "__"
 SECRETS_VARIABLE = "DUET_SECRETS_DIR"
 DEFAULT_SECRETS_DIR = Path("/run/secrets")
 API_KEY_VARIABLE = "DUET_API_KEY"
-# Read outside the tree: where secret files lie, what key the command line sends, where tests find shared data sets.
-OTHER_VARIABLES = frozenset({SECRETS_VARIABLE, API_KEY_VARIABLE, "DUET_SHARED_DATA"})
+# Read outside the tree: where secret files lie, what key the command line sends, where a test lets a process die, where
+# tests find shared data sets.
+OTHER_VARIABLES = frozenset({SECRETS_VARIABLE, API_KEY_VARIABLE, FAILPOINT_VARIABLE, "DUET_SHARED_DATA"})
 DOTENV = Path(".env")
 
 
