@@ -19,6 +19,12 @@ def _expanded(path: Path) -> Path:
     return path.expanduser()
 
 
+def _over_http(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("is not a URL of the form `https://host/path`")
+    return url
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 lets Duet choose a free one."""
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")]
@@ -206,6 +212,15 @@ class RankingSettings(_Group):
     )
 
 
+class AlertsSettings(_Group):
+    """Whom alerts are sent to, beside the log."""
+
+    webhook_url: Annotated[SecretStr, AfterValidator(_over_http)] | None = Field(
+        None, description="URL that alerts are posted to as JSON; unset writes them to the log only."
+    )
+    timeout_s: Seconds = Field(3.0, le=60, description="Longest wait for the webhook, s.")
+
+
 class LoggingSettings(_Group):
     """What is logged, and how it looks."""
 
@@ -242,6 +257,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = Field(default_factory=ServingSettings)
     features: FeaturesSettings = Field(default_factory=FeaturesSettings)
     ranking: RankingSettings = Field(default_factory=RankingSettings)
+    alerts: AlertsSettings = Field(default_factory=AlertsSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @classmethod

@@ -36,7 +36,7 @@ def default_config(*steps: str, **changed: dict[str, Any]) -> dict[str, Any]:
 
 TRAIN_ALL = dg.define_asset_job(
     "train_all",
-    selection=dg.AssetSelection.all(),
+    selection=dg.AssetSelection.assets("release_candidate").upstream() | dg.AssetSelection.assets("online_features"),
     config=default_config(*STEPS),
     tags=HEAVY,
     description="Snapshots, features, embeddings, index, ranker, evaluation, release candidate.",
