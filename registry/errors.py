@@ -17,6 +17,8 @@ DuetError
     ├── RegistryUnavailable          MLflow does not answer, or not in its own language
     ├── UnknownVersion               no such version, stage or release
     ├── RegistrationFailed           a version could not be logged; nothing was registered
+    ├── ExperimentActive             another experiment is active, and there can be only one
+    ├── NoSuchExperiment             no experiment has this name
     └── PromotionError
         ├── PromotionConflict        another promotion or rollback is under way
         ├── PromotionFailed          a move failed midway; what was moved has been moved back
@@ -81,6 +83,14 @@ class UnknownVersion(RegistryError):
 
 class RegistrationFailed(RegistryError):
     """A version could not be logged; nothing was registered."""
+
+
+class ExperimentActive(RegistryError):
+    """Another experiment is active, and there can be only one."""
+
+
+class NoSuchExperiment(RegistryError):
+    """No experiment has this name."""
 
 
 class PromotionError(RegistryError):

@@ -25,8 +25,6 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   └── RequestTimeout          504  not answered in time
         ├── KeyNameTaken                another API key has this name
         ├── NoSuchKey                   no API key has this id or name
-        ├── ExperimentActive            another experiment is active, and there can be only one
-        ├── NoSuchExperiment            no experiment has this name
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
@@ -190,14 +188,6 @@ class KeyNameTaken(ServingError):
 
 class NoSuchKey(ServingError):
     """No API key has this id or name."""
-
-
-class ExperimentActive(ServingError):
-    """Another experiment is active, and there can be only one."""
-
-
-class NoSuchExperiment(ServingError):
-    """No experiment has this name."""
 
 
 class NotServing(ServingError):

@@ -24,6 +24,7 @@ from infra.settings import Settings
 from infra.urls import libpq_url
 from registry.audit import PostgresPromotionLog
 from registry.cache import LocalRelease, ReleaseCache
+from registry.experiments import State
 from registry.mlflow_rest import MlflowRest
 from registry.promotion import record_observed
 from registry.release import Release, load_release
@@ -33,7 +34,6 @@ from serving.access.door import Door
 from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
-from serving.experiments.assignment import State
 from serving.experiments.shadow import Shadow
 from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures

@@ -9,6 +9,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
+from registry.experiments import State
+
 _BITS: Final = 64
 
 
@@ -17,14 +19,6 @@ class Variant(StrEnum):
 
     CHAMPION = "champion"
     CHALLENGER = "challenger"
-
-
-class State(StrEnum):
-    """What an experiment does: nothing, rank in the shadow without showing it, or answer a share of the people."""
-
-    OFF = "off"
-    SHADOW = "shadow"
-    RUNNING = "running"
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ def start(
     shadow: Annotated[bool, typer.Option("--shadow", help="Rank with the challenger and log it; show nobody.")] = False,
 ) -> None:
     """Start an experiment: its share of people is answered by the release in Staging, within a second."""
-    from serving.experiments.assignment import State
-    from serving.experiments.control import start_experiment
+    from registry.experiments import State, start_experiment
 
     if not 1 <= len(name) <= 100:
         raise typer.BadParameter("a name has 1 to 100 characters")
@@ -47,17 +46,17 @@ def set_share(
     ctx: typer.Context, name: Name, share: Annotated[float, typer.Argument(min=0, max=1, help="The new share.")]
 ) -> None:
     """Change the share of an experiment; nobody who has the challenger loses it when the share grows."""
-    from serving.experiments import control
+    from registry import experiments
 
     with _opened(current_settings(ctx)) as (_, connection):
-        control.set_share(connection, name, share)
+        experiments.set_share(connection, name, share)
     print_success(f"{share:.1%} get the challenger of {name}")
 
 
 @experiment.command("stop", epilog="Example: duet experiment stop taste-v2")
 def stop(ctx: typer.Context, name: Name) -> None:
     """Stop an experiment: everybody gets the release in Production, within a second."""
-    from serving.experiments.control import stop_experiment
+    from registry.experiments import stop_experiment
 
     with _opened(current_settings(ctx)) as (_, connection):
         stop_experiment(connection, name)
@@ -67,7 +66,7 @@ def stop(ctx: typer.Context, name: Name) -> None:
 @experiment.command("show", epilog="Example: duet experiment show")
 def show(ctx: typer.Context) -> None:
     """Show every experiment, the active one first."""
-    from serving.experiments.control import list_experiments
+    from registry.experiments import list_experiments
 
     with _opened(current_settings(ctx)) as (_, connection):
         found = list_experiments(connection)

@@ -19,8 +19,9 @@ import structlog
 
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
+from registry.experiments import State
 from registry.release import Release
-from serving.experiments.assignment import Assignment, State, Variant
+from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Impression
 from serving.levels import Strategy
 from serving.pool import Ranked, Requester

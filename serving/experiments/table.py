@@ -12,7 +12,8 @@ import structlog
 from psycopg import sql
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serving.experiments.assignment import Assignment, Experiment, State, Variant
+from registry.experiments import State
+from serving.experiments.assignment import Assignment, Experiment, Variant
 
 ACTIVE = sql.SQL("select name, salt, challenger_share, state from duet.experiments where state <> 'off' limit 1")
 _log = structlog.get_logger(__name__)

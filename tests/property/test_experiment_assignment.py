@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from serving.experiments.assignment import Experiment, State, Variant, share_of
+from registry.experiments import State
+from serving.experiments.assignment import Experiment, Variant, share_of
 
 people = st.integers(min_value=1, max_value=2**63 - 1)
 salts = st.text(max_size=20)

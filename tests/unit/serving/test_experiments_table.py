@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
+from registry.experiments import State
 from serving.errors import InvalidRequest, VariantForbidden
-from serving.experiments.assignment import Assignment, State, Variant
+from serving.experiments.assignment import Assignment, Variant
 from serving.experiments.override import chosen_variant
 from serving.experiments.table import Experiments
 

@@ -12,11 +12,12 @@ from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.contracts import ReleaseVersions
+from registry.experiments import State
 from registry.release import Release
 from serving.api_models import RecommendationRequest, Recommendations
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import LevelUnavailable
-from serving.experiments.assignment import Assignment, Experiment, State, Variant
+from serving.experiments.assignment import Assignment, Experiment, Variant
 from serving.reasons import Reason
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts

@@ -11,11 +11,12 @@ from feature_repo.people import People
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from registry.contracts import ReleaseVersions
+from registry.experiments import State
 from registry.release import Release
 from registry.retrieval import CandidateList, merge_candidates
 from serving.api_models import RecommendationRequest
 from serving.experiments import shadow as shadows
-from serving.experiments.assignment import Assignment, State, Variant
+from serving.experiments.assignment import Assignment, Variant
 from serving.experiments.shadow import SHADOW, Shadow
 from serving.impressions import Impression
 from serving.pool import Pool, Ranked, Requester

@@ -9,9 +9,9 @@ from infra.cli.app import build_app
 from infra.endpoints import Endpoints
 from infra.postgres import open_pool
 from infra.settings import Settings
-from serving.errors import ExperimentActive, NoSuchExperiment
-from serving.experiments.assignment import Experiment, State
-from serving.experiments.control import list_experiments, set_share, start_experiment, stop_experiment
+from registry.errors import ExperimentActive, NoSuchExperiment
+from registry.experiments import State, list_experiments, set_share, start_experiment, stop_experiment
+from serving.experiments.assignment import Experiment
 from serving.experiments.table import ACTIVE, Experiments
 
 

@@ -6,13 +6,13 @@ people; another experiment draws anew. At most one is active: arms of two would 
 
 import secrets
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import sql
 
-from serving.errors import ExperimentActive, NoSuchExperiment
-from serving.experiments.assignment import State
+from registry.errors import ExperimentActive, NoSuchExperiment
 
 _START = sql.SQL("""
     insert into duet.experiments as mine (name, salt, challenger_share, state, started_at, updated_at)
@@ -30,6 +30,14 @@ _LIST = sql.SQL(
     " order by state = 'off', updated_at desc, name"
 )
 _OTHER = sql.SQL("select name from duet.experiments where state <> 'off' and name <> %s")
+
+
+class State(StrEnum):
+    """What an experiment does: nothing, rank in the shadow without showing it, or answer a share of the people."""
+
+    OFF = "off"
+    SHADOW = "shadow"
+    RUNNING = "running"
 
 
 class ListedExperiment(NamedTuple):
