@@ -39,9 +39,10 @@ def promote(
     index: Annotated[int | None, typer.Option(min=1, help="Index version.")] = None,
     ranker: Annotated[int | None, typer.Option(min=1, help="Ranker version.")] = None,
     staging: Annotated[bool, typer.Option("--staging", help="Promote to Staging, as the challenger.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overrule failed or missing gates; needs --reason.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
 ) -> None:
-    """Put a release into Production: verified first, moved in MLflow, recorded in the audit."""
+    """Put a release that passed its gates into Production: verified first, moved in MLflow, recorded in the audit."""
     from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
     from registry.promotion import promote as move
 
@@ -62,6 +63,7 @@ def promote(
             way="cli",
             reason=reason,
             stage=stage,
+            force=force,
             cache=opened.cache,
         )
     print_success(f"{versions.release_id} is in {stage}")

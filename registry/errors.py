@@ -23,6 +23,8 @@ DuetError
         ├── PromotionConflict        another promotion or rollback is under way
         ├── PromotionFailed          a move failed midway; what was moved has been moved back
         ├── AuditUnavailable         the record of promotions cannot be read or written
+        ├── GatesNotPassed           the release was not judged, or a gate failed
+        ├── ForceWithoutReason       gates may be overruled only with a reason
         └── NothingToRollBackTo      the audit knows no earlier release
 """
 
@@ -107,6 +109,14 @@ class PromotionFailed(PromotionError):
 
 class AuditUnavailable(PromotionError):
     """The record of promotions cannot be read or written."""
+
+
+class GatesNotPassed(PromotionError):
+    """The release was not judged, or a gate failed."""
+
+
+class ForceWithoutReason(PromotionError):
+    """Gates may be overruled only with a reason."""
 
 
 class NothingToRollBackTo(PromotionError):

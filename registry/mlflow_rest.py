@@ -134,6 +134,10 @@ class MlflowRest(ModelRegistry):
         """Set a tag of a version."""
         self._call("POST", "model-versions/set-tag", json={**_key(kind, version), "key": key, "value": value})
 
+    def describe(self, kind: ArtifactKind, version: int, description: str) -> None:
+        """Replace the description of a version."""
+        self._call("PATCH", "model-versions/update", json={**_key(kind, version), "description": description})
+
     def download(self, kind: ArtifactKind, version: int, directory: Path) -> Manifest:
         """Fetch, verify and publish a version's artefact at `directory`; a verified copy already there is kept."""
         expected = self.version(kind, version).digest

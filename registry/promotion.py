@@ -6,12 +6,9 @@ is completed by running the same command again.
 """
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
-
-from pydantic import JsonValue
 
 from registry.audit import ROLLED_BACK_FROM, Promotion, PromotionLog, Way, standing_releases
 from registry.cache import ReleaseCache
@@ -34,6 +31,7 @@ from registry.errors import (
     RegistryError,
     UnknownVersion,
 )
+from registry.gates import gates_of_observed, require_passed
 from registry.release import check_coherence
 from registry.store import ModelRegistry, check_tags
 
@@ -50,19 +48,22 @@ def promote(
     reason: str = "",
     stage: str = PRODUCTION,
     feature_schema_digest: str | None = None,
-    gates: Mapping[str, JsonValue] | None = None,
+    force: bool = False,
     cache: ReleaseCache | None = None,
 ) -> ReleaseVersions:
-    """Move a release to a stage and record it; doing it again changes nothing.
+    """Move a release that passed its gates to a stage and record it; doing it again changes nothing.
 
-    Every byte is fetched and verified before anything moves; with a `cache` it is then already where serving looks.
-    Raises UnknownVersion, IncoherentRelease or CorruptArtifact before any move, PromotionConflict if another promotion
-    is under way, PromotionFailed after having moved back what was moved.
+    `force` overrules the gates and needs a `reason`; the audit tells both. Every byte is fetched and verified before
+    anything moves; with a `cache` it is then already where serving looks. Raises UnknownVersion, IncoherentRelease,
+    GatesNotPassed, ForceWithoutReason or CorruptArtifact before any move, PromotionConflict if another promotion is
+    under way, PromotionFailed after having moved back what was moved.
     """
     if stage not in STAGE_ALIASES:
         raise UnknownVersion(f"`{stage}` is not a stage to promote to: choose {' or '.join(STAGE_ALIASES)}.")
+    check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema_digest)
+    gates = require_passed(registry, versions, force=force, reason=reason)
     verify_release(registry, versions, feature_schema_digest, cache)
-    _move(registry, log, Promotion(versions, stage, actor, way, reason, dict(gates or {})), feature_schema_digest)
+    _move(registry, log, Promotion(versions, stage, actor, way, reason, gates), feature_schema_digest)
     return versions
 
 
@@ -116,7 +117,8 @@ def record_observed(registry: ModelRegistry, log: PromotionLog, stage: str = PRO
         with log.exclusively():
             if _resolved(registry, stage) != observed or _last(log, stage) == observed:
                 return None
-            log.record(Promotion(observed, stage, actor="mlflow", way="ui", reason="stage moved in MLflow"))
+            gates = gates_of_observed(registry, observed)
+            log.record(Promotion(observed, stage, "mlflow", "ui", "stage moved in MLflow", gates))
             sync_aliases(registry)
     except PromotionConflict:
         return None

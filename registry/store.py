@@ -55,6 +55,10 @@ class ModelRegistry(ABC):
         """Set a tag of a version; raise UnknownVersion."""
 
     @abstractmethod
+    def describe(self, kind: ArtifactKind, version: int, description: str) -> None:
+        """Replace the description (Markdown) of a version; raise UnknownVersion."""
+
+    @abstractmethod
     def download(self, kind: ArtifactKind, version: int, directory: Path) -> Manifest:
         """Fetch a version's artefact, verified against its tag, so that `directory` holds all of it or is not there."""
 

@@ -141,6 +141,11 @@ class MemoryRegistry(ModelRegistry):
         self._write()
         self._replace(found, tags={**found.tags, key: value})
 
+    def describe(self, kind: ArtifactKind, version: int, description: str) -> None:
+        found = self.version(kind, version)
+        self._write()
+        self._replace(found, description=description)
+
     def download(self, kind: ArtifactKind, version: int, directory: Path) -> Manifest:
         found = self.version(kind, version)
         if not found.digest:

@@ -1,6 +1,7 @@
 """A tiny world with a known right answer, as artefacts: sixty people in two camps that like their own kind."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import xgboost
 from registry.artifacts import read_manifest
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.embedding import Embedding, EmbeddingParameters, item_vectors, query_vectors
+from registry.gates import GateReport, GateResult, write_report
 from registry.item_index import IndexConfig, ItemIndex
 from registry.ranker import Ranker
+from registry.store import ModelRegistry
 from tests.fakes import MemoryRegistry
 
 N_PEOPLE = 60
@@ -77,10 +80,36 @@ def write_release(
 def register_release(
     registry: MemoryRegistry, paths: dict[ArtifactKind, Path], candidate: str | None = None
 ) -> ReleaseVersions:
-    """Register the artefacts of a release in the in-memory registry."""
-    return ReleaseVersions.of(
+    """Register the artefacts of a release in the in-memory registry, as one that passed its gates."""
+    versions = ReleaseVersions.of(
         {kind: registry.register(kind, path, release_candidate=candidate) for kind, path in paths.items()}
     )
+    judge(registry, versions)
+    return versions
+
+
+def judge(registry: ModelRegistry, *releases: ReleaseVersions, passed: bool = True) -> None:
+    """Write a report of one gate on each release."""
+    for versions in releases:
+        write_report(registry, gate_report(versions, passed=passed))
+
+
+def gate_report(
+    versions: ReleaseVersions, *, passed: bool = True, judged_at: datetime = datetime(2026, 6, 1, tzinfo=UTC)
+) -> GateReport:
+    """Return a report that says how an index with a recall of 0.97, or else 0.5, stands to a gate at 0.9."""
+    value = 0.97 if passed else 0.5
+    why = f"index recall {value} is {'not ' if passed else ''}below 0.9."
+    result = GateResult(
+        name="recall",
+        metric="index_recall",
+        value=value,
+        direction="higher",
+        threshold=0.9,
+        passed=passed,
+        why=why,
+    )
+    return GateReport(release=versions.release_id, policy="f" * 64, judged_at=judged_at, results=(result,))
 
 
 def digest_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from pipelines.presentation import frame, link, table
-from pipelines.release.candidate import find_candidate, register_candidate
+from pipelines.release.candidate import find_candidate, judge_candidate, register_candidate
 from pipelines.resources import Platform
 from pipelines.state import Current, combined_digest
 from registry.contracts import ArtifactKind
@@ -27,6 +27,7 @@ def release_candidate(
     """Verify the set, tag its versions and say how to promote it."""
     candidate = find_candidate(platform, context.run.run_id)
     versions = register_candidate(platform, candidate)
+    report = judge_candidate(platform, versions)
     inputs = {**candidate.index.inputs, "candidate_index": candidate.index.digest, "ranker": candidate.ranker.digest}
     digest = combined_digest({key: inputs[key] for key in ("embeddings", "candidate_index", "ranker")})
     directory = platform.state.directory("release_candidate", digest)
@@ -55,6 +56,7 @@ def release_candidate(
             "promote_with": f"duet promote --release-candidate {versions.release_id}",
             "mlflow": link(platform.model_url(ArtifactKind.RANKER, versions.ranker)),
             "digest": digest,
+            "gates": report.verdict,
             **_evaluation(platform, candidate),
         }
     )

