@@ -3,6 +3,7 @@
 DuetError
 └── EvaluationError
     ├── EmptyWindow     one of the three time windows holds no decision
+    ├── EmptyReference  there is nothing to measure drift against
     ├── NobodyToAsk     nobody in the held-out window can be evaluated
     └── UnknownPerson   the ground-truth world does not know a person of the evaluation
 """
@@ -16,6 +17,10 @@ class EvaluationError(DuetError):
 
 class EmptyWindow(EvaluationError):
     """A time window holds no decision."""
+
+
+class EmptyReference(EvaluationError):
+    """There is nothing to measure drift against."""
 
 
 class NobodyToAsk(EvaluationError):
