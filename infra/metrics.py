@@ -41,6 +41,7 @@ class ServingMetrics:
     stage_degraded: Counter
     interactions: Counter
     impressions: Counter
+    answers_logged: Counter
     release_version: Gauge
     release_swaps: Counter
     release_refusals: Counter
@@ -85,6 +86,7 @@ def serving_metrics() -> ServingMetrics:
         stage_degraded=Counter("duet_stage_degraded_total", "Stages that did without a dependency.", ["stage"]),
         interactions=Counter("duet_interactions_total", "Interactions received.", ["kind", "status"]),
         impressions=Counter("duet_impressions_total", "Impressions by fate.", ["fate"]),
+        answers_logged=Counter("duet_answers_logged_total", "Rows of the table of answers by fate.", ["fate"]),
         release_version=Gauge(
             "duet_release_version", "Model versions being served.", ["model"], multiprocess_mode="livemostrecent"
         ),

@@ -1,13 +1,15 @@
 """Starting, changing and stopping experiments: rows of one table that every serving worker polls.
 
 A salt is drawn when an experiment is made and kept for its life, so stopping and starting it again assigns the same
-people; another experiment draws anew. At most one is active: arms of two would mix.
+people; another experiment draws anew. At most one is active: arms of two would mix. Every change leaves an event that
+nobody can alter: who, which way and why.
 """
 
 import secrets
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -22,14 +24,32 @@ _START = sql.SQL("""
         state = excluded.state,
         started_at = case when mine.state = 'off' then now() else mine.started_at end,
         updated_at = now()
+    returning state, challenger_share
 """)
-_SHARE = sql.SQL("update duet.experiments set challenger_share = %s, updated_at = now() where name = %s")
-_STOP = sql.SQL("update duet.experiments set state = 'off', updated_at = now() where name = %s")
+_SHARE = sql.SQL("""
+    update duet.experiments set challenger_share = %s, updated_at = now() where name = %s
+    returning state, challenger_share
+""")
+_STOP = sql.SQL("""
+    update duet.experiments set state = 'off', updated_at = now() where name = %s and state <> 'off'
+    returning state, challenger_share
+""")
+_NOTE = sql.SQL("""
+    insert into duet.experiment_events (name, kind, state, challenger_share, actor, way, reason)
+    values (%s, %s, %s, %s, %s, %s, %s)
+""")
 _LIST = sql.SQL(
     "select name, state, challenger_share, started_at, updated_at from duet.experiments"
     " order by state = 'off', updated_at desc, name"
 )
 _OTHER = sql.SQL("select name from duet.experiments where state <> 'off' and name <> %s")
+_KNOWN = sql.SQL("select 1 from duet.experiments where name = %s")
+_EVENTS = sql.SQL("""
+    select name, kind, state, challenger_share, actor, way, reason, at
+      from duet.experiment_events where name = %s order by event_id
+""")
+
+EventKind = Literal["start", "share", "stop"]
 
 
 class State(StrEnum):
@@ -38,6 +58,15 @@ class State(StrEnum):
     OFF = "off"
     SHADOW = "shadow"
     RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class By:
+    """Who changes an experiment, which way and why."""
+
+    actor: str
+    way: Literal["cli", "automation"] = "cli"
+    reason: str = ""
 
 
 class ListedExperiment(NamedTuple):
@@ -50,12 +79,25 @@ class ListedExperiment(NamedTuple):
     updated_at: datetime
 
 
-def start_experiment(connection: psycopg.Connection[Any], name: str, *, share: float, state: State) -> None:
+class ExperimentEvent(NamedTuple):
+    """One change of an experiment; state and share are those after it."""
+
+    name: str
+    kind: EventKind
+    state: str
+    challenger_share: float
+    actor: str
+    way: str
+    reason: str
+    at: datetime
+
+
+def start_experiment(connection: psycopg.Connection[Any], name: str, *, share: float, state: State, by: By) -> None:
     """Make or change an experiment and activate it; raises ExperimentActive while another one is."""
     row = {"name": name, "salt": secrets.token_hex(8), "share": share, "state": state.value}
     try:
         with connection.transaction():
-            connection.execute(_START, row)
+            _note(connection, connection.execute(_START, row).fetchone(), name, "start", by)
     except psycopg.errors.UniqueViolation:
         other = connection.execute(_OTHER, (name,)).fetchone()
         raise ExperimentActive(
@@ -63,14 +105,23 @@ def start_experiment(connection: psycopg.Connection[Any], name: str, *, share: f
         ) from None
 
 
-def set_share(connection: psycopg.Connection[Any], name: str, share: float) -> None:
+def set_share(connection: psycopg.Connection[Any], name: str, share: float, *, by: By) -> None:
     """Change the share of people who get the challenger; raises NoSuchExperiment."""
-    _one(connection.execute(_SHARE, (share, name)).rowcount, name)
+    with connection.transaction():
+        _note(connection, connection.execute(_SHARE, (share, name)).fetchone(), name, "share", by)
 
 
-def stop_experiment(connection: psycopg.Connection[Any], name: str) -> None:
-    """Turn an experiment off: everybody gets the champion within a poll; raises NoSuchExperiment."""
-    _one(connection.execute(_STOP, (name,)).rowcount, name)
+def stop_experiment(connection: psycopg.Connection[Any], name: str, *, by: By) -> bool:
+    """Turn an experiment off: everybody gets the champion within a poll; False when it was off, and nothing changes.
+
+    Raises NoSuchExperiment.
+    """
+    with connection.transaction():
+        stopped = connection.execute(_STOP, (name,)).fetchone()
+        if stopped is None and connection.execute(_KNOWN, (name,)).fetchone() is not None:
+            return False
+        _note(connection, stopped, name, "stop", by)
+    return True
 
 
 def list_experiments(connection: psycopg.Connection[Any]) -> list[ListedExperiment]:
@@ -78,6 +129,15 @@ def list_experiments(connection: psycopg.Connection[Any]) -> list[ListedExperime
     return [ListedExperiment(*row) for row in connection.execute(_LIST).fetchall()]
 
 
-def _one(changed: int, name: str) -> None:
-    if not changed:
+def experiment_events(connection: psycopg.Connection[Any], name: str) -> list[ExperimentEvent]:
+    """Return what was done to an experiment, oldest first."""
+    return [ExperimentEvent(*row) for row in connection.execute(_EVENTS, (name,)).fetchall()]
+
+
+def _note(
+    connection: psycopg.Connection[Any], now: tuple[str, float] | None, name: str, kind: EventKind, by: By
+) -> None:
+    if now is None:
         raise NoSuchExperiment(f"No experiment is named `{name}`: `duet experiment show` lists them.")
+    state, share = now
+    connection.execute(_NOTE, (name, kind, state, share, by.actor, by.way, by.reason))

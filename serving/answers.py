@@ -11,7 +11,7 @@ from registry.ranker import Order
 from registry.release import Release
 from serving.api_models import MAX_LIMIT, Recommendations, RecommendedPerson
 from serving.experiments.assignment import Assignment
-from serving.impressions import Impression
+from serving.impressions import Answered, Impression
 from serving.pool import Int64, Ranked
 from serving.reasons import Level
 from serving.run import Run
@@ -110,6 +110,34 @@ def impressions_of(run: Run, showing: Showing, shown_at: datetime) -> list[Impre
         )
         for item, propensity in zip(showing.items, showing.propensities, strict=True)
     ]
+
+
+def answered(run: Run, showing: Showing, assigned: Assignment, at: datetime) -> Answered:
+    """Return the row that is logged of an answer."""
+    why = run.first_step_down
+    return Answered(
+        run.request_id,
+        run.request.user_id,
+        assigned.experiment,
+        assigned.variant.value,
+        showing.assignment.variant.value,
+        showing.release,
+        showing.level.value,
+        why.reason.value if why is not None else None,
+        len(showing.items),
+        run.total_ms(),
+        showing.cached,
+        False,
+        at,
+    )
+
+
+def failure(run: Run, assigned: Assignment, at: datetime) -> Answered:
+    """Return the row that is logged of an answer that an unforeseen error took away."""
+    nobody = Showing(
+        Level.EMPTY, Assignment(run.variant), run.release.release_id if run.release else None, None, [], []
+    )
+    return answered(run, nobody, assigned, at)._replace(failed=True)
 
 
 Metric = TypeVar("Metric")

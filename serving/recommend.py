@@ -19,14 +19,14 @@ from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.answers import AnswerMetrics, Showing, envelope, impressions_of, order_of, shown_people
+from serving.answers import AnswerMetrics, Showing, answered, envelope, failure, impressions_of, order_of, shown_people
 from serving.api_models import RecommendationRequest, Recommendations
 from serving.cache.answer_cache import AnswerCache, Look, Made, Tier, keepable
 from serving.cache.entry import Entry
 from serving.cache.reshow import reshow
-from serving.errors import Degraded, EligibilityUnknown, LevelUnavailable
+from serving.errors import ApiError, Degraded, EligibilityUnknown, LevelUnavailable
 from serving.experiments.assignment import Assignment, Variant
-from serving.impressions import Impression
+from serving.impressions import Answered, Impression
 from serving.levels import Strategy
 from serving.people_store import PeopleStore
 from serving.pool import Ranked, Requester
@@ -91,6 +91,7 @@ class Recommender:
         world: Callable[[], World],
         ladder: Sequence[Strategy],
         log_impressions: Callable[[list[Impression]], None],
+        log_answers: Callable[[list[Answered]], None],
         metrics: ServingMetrics,
         clock: Clock,
         assign: Callable[[int, Variant | None], Assignment] = champion_only,
@@ -103,6 +104,7 @@ class Recommender:
         self._world = world
         self._ladder = ladder
         self._log_impressions = log_impressions
+        self._log_answers = log_answers
         self._metrics = AnswerMetrics(metrics)
         self._clock = clock
         self._assign = assign
@@ -124,7 +126,9 @@ class Recommender:
         `variant` overrides the arm of the experiment.
         """
         world = self._world()
-        assignment = self._assign(request.user_id, variant)
+        assigned = assignment = self._assign(request.user_id, variant)
+        if variant is not None:
+            assigned = replace(assigned, experiment=None)  # a tester's choice is nobody's assignment
         absent = assignment.variant is Variant.CHALLENGER and world.challenger is None
         if absent:
             assignment = replace(assignment, variant=Variant.CHAMPION)
@@ -136,12 +140,19 @@ class Recommender:
             showing = self._nobody(run, assignment, error)
         except TimeoutError:
             showing = self._nobody(run, assignment, _too_late())
+        except ApiError:
+            raise
+        except Exception:
+            self._log_answers([failure(run, assigned, self._clock.now())])
+            raise
         if absent:
             # Only now: a missing challenger is no reason to keep the champion's answer out of the cache.
             run.degrade(Stage.EXPERIMENT)
             run.step_down(LevelUnavailable(Reason.CHALLENGER_UNAVAILABLE, world.no_challenger))
+        now = self._clock.now()
         if showing.items:
-            self._log_impressions(impressions_of(run, showing, self._clock.now()))
+            self._log_impressions(impressions_of(run, showing, now))
+        self._log_answers([answered(run, showing, assigned, now)])
         self._metrics.observe(run, showing)
         return envelope(run, showing)
 

@@ -40,7 +40,7 @@ from serving.features import OnlineFeatures
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
 from serving.health import PoolReport
-from serving.impressions import ImpressionLog
+from serving.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
 from serving.people_store import PeopleStore, PostgresPeople
@@ -52,6 +52,7 @@ from serving.releases import ReleaseWatcher
 from serving.replica import Replica, ReplicatedPeople, open_replica
 from serving.resilience.breaker import Dependency, breakers
 from serving.resilience.limiter import Limiter
+from serving.row_log import RowLog
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
 from serving.trial import try_release
@@ -62,6 +63,7 @@ _STATEMENT_S = 600.0
 _TURN_SHARE = 0.1
 """Of the deadline, what one turn of the event loop may take: an answer needs some of them, one after the other."""
 _OPEN_S = 10.0
+_LOG = "log"
 
 
 class Runtime:
@@ -137,7 +139,15 @@ class Runtime:
         )
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         people = await self._people()
-        self._impressions = ImpressionLog(self.pool, lambda fate, rows: metrics.impressions.labels(fate).inc(rows))
+        self._impressions = RowLog[Impression](
+            self.pool,
+            "impressions",
+            INSERT_IMPRESSIONS,
+            lambda fate, rows: metrics.impressions.labels(fate).inc(rows),
+        )
+        self._answered = RowLog[Answered](
+            self.pool, "answers", INSERT_ANSWERS, lambda fate, rows: metrics.answers_logged.labels(fate).inc(rows)
+        )
         self.cache = self._cache()
         self.interactions = Interactions(
             self.pool,
@@ -153,6 +163,7 @@ class Runtime:
             challenger=lambda: self.releases.challenger,
             busy=lambda: self.limiter.in_flight > 0,
             log_impressions=self._impressions.add,
+            log_answers=self._answered.add,
             metrics=metrics,
             clock=clock,
         )
@@ -163,6 +174,7 @@ class Runtime:
             world=self.world,
             ladder=ladder(settings, people, self._rng),
             log_impressions=self._impressions.add,
+            log_answers=self._answered.add,
             metrics=metrics,
             clock=clock,
             assign=self.experiments.assign,
@@ -183,7 +195,7 @@ class Runtime:
             asyncio.create_task(self.experiments.run(), name="experiments"),
             asyncio.create_task(self._shadow.run(), name="shadow"),
             asyncio.create_task(self._watch_releases(), name="releases"),
-            asyncio.create_task(self._impressions.run(), name="impressions"),
+            *(asyncio.create_task(log.run(), name=_LOG) for log in (self._impressions, self._answered)),
             asyncio.create_task(self._settle(), name="settle"),
             *([asyncio.create_task(self.replica.lag.run(), name="replica")] if self.replica is not None else []),
             *(
@@ -207,9 +219,10 @@ class Runtime:
 
     async def stop(self) -> None:
         """End the background work, write what is queued, close every connection."""
-        self._impressions.close()
+        for log in (self._impressions, self._answered):
+            log.close()
         for task in self._tasks:
-            if task.get_name() != "impressions":
+            if task.get_name() != _LOG:
                 task.cancel()
         for task in self._tasks:
             with suppress(asyncio.CancelledError, TimeoutError):

@@ -19,7 +19,7 @@ from registry.release import Release
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
 from serving.experiments.assignment import Assignment, Variant
-from serving.impressions import Impression
+from serving.impressions import Answered, Impression
 from serving.levels import Strategy, ladder
 from serving.people_store import PROFILE_COLUMNS, Int64, PendingLikes, RequesterRow, Rows, Standing
 from serving.reasons import Reason
@@ -185,6 +185,7 @@ class Town:
     assign: Callable[[int, Variant | None], Assignment] = champion_only
     cache: AnswerCache | None = None
     impressions: list[Impression] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
 
     def ladder(self) -> tuple[Strategy, ...]:
         """Return the strategies, with the same chance in each."""
@@ -201,6 +202,7 @@ class Town:
             ),
             ladder=self.ladder(),
             log_impressions=self.impressions.extend,
+            log_answers=self.answers.extend,
             metrics=serving_metrics(),
             clock=self.clock,
             assign=self.assign,

@@ -1,6 +1,7 @@
 """`duet experiment`: starts, changes, stops and shows the comparison of Staging with Production, at run time."""
 
 import contextlib
+import getpass
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     import psycopg
 
     from infra.endpoints import Endpoints
+    from registry.experiments import By
 
 experiment = typer.Typer(
     help="Compare the release in Staging with the one in Production, on live requests.", no_args_is_help=True
 )
 Name = Annotated[str, typer.Argument(help="Name of the experiment.", metavar="NAME")]
+Reason = Annotated[str, typer.Option(help="Why; kept with who did it and when.")]
 
 
 @experiment.command("start", epilog="Example: duet experiment start taste-v2 --share 0.1")
@@ -27,6 +30,7 @@ def start(
     name: Name,
     share: Annotated[float, typer.Option(min=0, max=1, help="Share of people who get the challenger.")] = 0.1,
     shadow: Annotated[bool, typer.Option("--shadow", help="Rank with the challenger and log it; show nobody.")] = False,
+    reason: Reason = "",
 ) -> None:
     """Start an experiment: its share of people is answered by the release in Staging, within a second."""
     from registry.experiments import State, start_experiment
@@ -34,7 +38,7 @@ def start(
     if not 1 <= len(name) <= 100:
         raise typer.BadParameter("a name has 1 to 100 characters")
     with _opened(current_settings(ctx)) as (endpoints, connection):
-        start_experiment(connection, name, share=share, state=State.SHADOW if shadow else State.RUNNING)
+        start_experiment(connection, name, share=share, state=State.SHADOW if shadow else State.RUNNING, by=_me(reason))
         warning = _nothing_to_compare(current_settings(ctx), endpoints)
     print_success(f"{name} ranks in the shadow" if shadow else f"{name} is running: {share:.1%} get the challenger")
     if warning is not None:
@@ -43,24 +47,27 @@ def start(
 
 @experiment.command("set-share", epilog="Example: duet experiment set-share taste-v2 0.5")
 def set_share(
-    ctx: typer.Context, name: Name, share: Annotated[float, typer.Argument(min=0, max=1, help="The new share.")]
+    ctx: typer.Context,
+    name: Name,
+    share: Annotated[float, typer.Argument(min=0, max=1, help="The new share.")],
+    reason: Reason = "",
 ) -> None:
     """Change the share of an experiment; nobody who has the challenger loses it when the share grows."""
     from registry import experiments
 
     with _opened(current_settings(ctx)) as (_, connection):
-        experiments.set_share(connection, name, share)
+        experiments.set_share(connection, name, share, by=_me(reason))
     print_success(f"{share:.1%} get the challenger of {name}")
 
 
 @experiment.command("stop", epilog="Example: duet experiment stop taste-v2")
-def stop(ctx: typer.Context, name: Name) -> None:
+def stop(ctx: typer.Context, name: Name, reason: Reason = "") -> None:
     """Stop an experiment: everybody gets the release in Production, within a second."""
     from registry.experiments import stop_experiment
 
     with _opened(current_settings(ctx)) as (_, connection):
-        stop_experiment(connection, name)
-    print_success(f"{name} is off")
+        stopped = stop_experiment(connection, name, by=_me(reason))
+    print_success(f"{name} is off" if stopped else f"{name} was off already")
 
 
 @experiment.command("show", epilog="Example: duet experiment show")
@@ -75,6 +82,12 @@ def show(ctx: typer.Context) -> None:
         for one in found
     ]
     out().print(table("experiments", ("name", "state", "share", "started", "changed"), rows, right=(2,)))
+
+
+def _me(reason: str) -> "By":
+    from registry.experiments import By
+
+    return By(getpass.getuser(), reason=reason)
 
 
 @contextlib.contextmanager

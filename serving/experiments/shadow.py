@@ -22,9 +22,10 @@ from infra.metrics import ServingMetrics
 from registry.experiments import State
 from registry.release import Release
 from serving.experiments.assignment import Assignment, Variant
-from serving.impressions import Impression
+from serving.impressions import Answered, Impression
 from serving.levels import Strategy
 from serving.pool import Ranked, Requester
+from serving.reasons import Level
 from serving.resilience.deadline import Deadline
 from serving.run import Run
 
@@ -43,6 +44,7 @@ class _Offer:
     run: Run
     requester: Requester
     release: Release
+    experiment: str | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class _Outcome:
     name: str
     worked_s: float
     impressions: list[Impression]
+    answers: list[Answered]
 
 
 class Shadow:
@@ -65,6 +68,7 @@ class Shadow:
         challenger: Callable[[], Release | None],
         busy: Callable[[], bool],
         log_impressions: Callable[[list[Impression]], None],
+        log_answers: Callable[[list[Answered]], None],
         metrics: ServingMetrics,
         clock: Clock,
     ) -> None:
@@ -73,6 +77,7 @@ class Shadow:
         self._challenger = challenger
         self._busy = busy
         self._log_impressions = log_impressions
+        self._log_answers = log_answers
         self._metrics = metrics
         self._clock = clock
         self._offers: deque[_Offer] = deque()
@@ -87,7 +92,7 @@ class Shadow:
         if release is None or len(self._offers) >= MAX_QUEUED:
             self._count("dropped")
             return
-        self._offers.append(_Offer(run, requester, release))
+        self._offers.append(_Offer(run, requester, release, assignment.experiment))
         self._wake.set()
 
     async def run(self) -> None:
@@ -101,6 +106,8 @@ class Shadow:
             self._count(outcome.name)
             if outcome.impressions:
                 self._log_impressions(outcome.impressions)
+            if outcome.answers:
+                self._log_answers(outcome.answers)
             await asyncio.sleep(outcome.worked_s * (1 / WORK_SHARE - 1))
 
     def close(self) -> None:
@@ -110,11 +117,14 @@ class Shadow:
 
     def _rank(self, offer: _Offer) -> _Outcome:
         began_s = time.thread_time()
-        name, impressions = self._tried(offer)
-        return _Outcome(name, time.thread_time() - began_s, impressions)
+        run = self._run_of(offer)
+        name, impressions = self._tried(run, offer)
+        worked_s = time.thread_time() - began_s
+        answers = [] if name == "dropped" else [self._answer(run, offer, len(impressions), worked_s, name == "failed")]
+        return _Outcome(name, worked_s, impressions, answers)
 
-    def _tried(self, offer: _Offer) -> tuple[str, list[Impression]]:
-        run = replace(
+    def _run_of(self, offer: _Offer) -> Run:
+        return replace(
             offer.run,
             release=offer.release,
             request_id=uuid5(offer.run.request_id, SHADOW),
@@ -123,6 +133,8 @@ class Shadow:
             degraded=[],
             first_step_down=None,
         )
+
+    def _tried(self, run: Run, offer: _Offer) -> tuple[str, list[Impression]]:
         try:
             ranked = asyncio.run(self._considerately(run, offer.requester))
             return ("dropped", []) if ranked is None else ("logged", self._impressions(run, ranked))
@@ -164,6 +176,25 @@ class Shadow:
             )
             for place, (row, found_by) in enumerate(zip(shown, ranked.pool.sources(shown), strict=True), 1)
         ]
+
+    def _answer(self, run: Run, offer: _Offer, shown: int, worked_s: float, failed: bool) -> Answered:  # noqa: FBT001
+        """Return the row of a shadow: its time is that of its own work, for it waits while others are answered."""
+        level = Level.EMPTY if failed else self._strategy.level
+        return Answered(
+            run.request_id,
+            run.request.user_id,
+            offer.experiment,
+            SHADOW,
+            SHADOW,
+            offer.release.release_id,
+            level.value,
+            None,
+            shown,
+            round(worked_s * 1000, 3),
+            False,
+            failed,
+            self._clock.now(),
+        )
 
     def _count(self, outcome: str) -> None:
         self._metrics.shadow.labels(outcome).inc()

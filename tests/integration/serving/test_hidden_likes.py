@@ -57,6 +57,7 @@ class Evening:
                     world=lambda: world,
                     ladder=ladder(settings, people, np.random.default_rng(3)),
                     log_impressions=list[Any]().extend,
+                    log_answers=list[Any]().extend,
                     metrics=serving_metrics(),
                     clock=self.clock,
                 )

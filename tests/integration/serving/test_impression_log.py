@@ -10,8 +10,9 @@ import pytest
 from infra import postgres
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from serving import impressions
-from serving.impressions import BATCH, Impression, ImpressionLog
+from serving import row_log
+from serving.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
+from serving.row_log import BATCH, RowLog
 from tests.serving_world import START
 
 REQUEST_ID = UUID(int=7)
@@ -36,9 +37,9 @@ class Way:
             failure, self.fails_after = self.fails_after, None
             raise failure
 
-    def log(self, max_queued: int = 1000) -> ImpressionLog:
+    def log(self, max_queued: int = 1000) -> RowLog[Impression]:
         way: Any = self
-        return ImpressionLog(way, self.count, max_queued)
+        return RowLog(way, "impressions", INSERT_IMPRESSIONS, self.count, max_queued)
 
     def count(self, fate: str, rows: int) -> None:
         self.fates[fate] += rows
@@ -182,7 +183,7 @@ def test_what_is_queued_is_written_when_the_process_stops(on: On, connection: ps
 def test_a_stopping_process_does_not_wait_for_ever_and_counts_what_it_leaves(
     on: On, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(impressions, "CLOSE_S", 0.3)
+    monkeypatch.setattr(row_log, "CLOSE_S", 0.3)
 
     async def use(way: Way) -> None:
         log = way.log()
@@ -194,3 +195,33 @@ def test_a_stopping_process_does_not_wait_for_ever_and_counts_what_it_leaves(
             await task
 
     assert on(use) == {"stored": 0, "lost": 1}
+
+
+def test_every_column_of_an_answer_arrives_as_it_was(on: On, connection: psycopg.Connection[Any]) -> None:
+    plain = Answered(
+        REQUEST_ID,
+        1,
+        "taste",
+        "challenger",
+        "champion",
+        "e1-i1-r1",
+        1,
+        "challenger_failed",
+        10,
+        12.5,
+        True,
+        False,
+        START,
+    )
+    bare = plain._replace(request_id=UUID(int=8), experiment=None, release=None, reason=None, failed=True, cached=False)
+
+    async def use(way: Way) -> None:
+        pool: Any = way
+        log = RowLog[Answered](pool, "answers", INSERT_ANSWERS, way.count)
+        log.add([plain, bare])
+        assert await log.flush()
+
+    assert on(use) == {"stored": 2, "lost": 0}
+    connection.rollback()
+    rows = connection.execute("select * from duet.answers order by request_id").fetchall()
+    assert rows == [tuple(plain), tuple(bare)]

@@ -16,7 +16,7 @@ from registry.experiments import State
 from registry.release import Release
 from serving.api_models import RecommendationRequest, Recommendations
 from serving.cache.answer_cache import AnswerCache
-from serving.errors import LevelUnavailable
+from serving.errors import LevelUnavailable, UnknownUser
 from serving.experiments.assignment import Assignment, Experiment, Variant
 from serving.reasons import Reason
 from tests.serving_fakes import Town, make_town
@@ -150,3 +150,74 @@ def test_an_answer_of_the_champion_for_a_failed_challenger_is_not_kept(town: Tow
     town.challenger = whole
     again = ask(town, user_id)
     assert (again.variant, again.cached) == (Variant.CHALLENGER, False)
+
+
+@pytest.mark.parametrize("variant", Variant)
+def test_every_answer_leaves_a_row_that_says_how_it_came_about(town: Town, variant: Variant) -> None:
+    user_id = someone(variant)
+    answer = ask(town, user_id, limit=3)
+    (row,) = town.answers
+    assert (row.request_id, row.user_id, row.experiment) == (REQUEST_ID, user_id, "taste")
+    assert (row.arm, row.variant, row.release) == (variant.value, variant.value, answer.release)
+    assert (row.level, row.reason, row.shown, row.cached, row.failed) == (1, None, 3, False, False)
+    assert row.answered_at == town.clock.now()
+
+
+def test_the_row_of_a_failing_challenger_keeps_its_arm_and_names_who_answered_instead(town: Town) -> None:
+    assert town.challenger is not None
+    town.challenger = broken(town.challenger)
+    ask(town, someone(Variant.CHALLENGER))
+    (row,) = town.answers
+    assert (row.arm, row.variant, row.release) == ("challenger", "champion", "e1-i1-r1")
+    assert (row.level, row.reason, row.failed) == (1, "challenger_failed", False)
+
+
+def test_the_row_of_an_absent_challenger_keeps_its_arm(town: Town) -> None:
+    town.challenger = None
+    ask(town, someone(Variant.CHALLENGER))
+    (row,) = town.answers
+    assert (row.arm, row.variant, row.reason) == ("challenger", "champion", "challenger_unavailable")
+
+
+def test_a_testers_choice_counts_for_no_experiment(town: Town) -> None:
+    ask(town, someone(Variant.CHAMPION), Variant.CHALLENGER)
+    (row,) = town.answers
+    assert (row.experiment, row.arm, row.variant) == (None, "challenger", "challenger")
+
+
+def test_an_empty_answer_leaves_a_row_too(town: Town) -> None:
+    town.people.down = True
+    assert ask(town).items == []
+    (row,) = town.answers
+    assert (row.level, row.reason, row.shown, row.failed) == (4, "eligibility_unavailable", 0, False)
+
+
+def test_an_unforeseen_error_leaves_a_row_and_somebody_unknown_none(town: Town) -> None:
+    recommender = town.recommender()
+
+    def crash(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    recommender._ranked = crash
+    user_id = someone(Variant.CHALLENGER)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(recommender.recommend(RecommendationRequest(user_id=user_id), REQUEST_ID))
+    (row,) = town.answers
+    assert (row.failed, row.level, row.shown, row.user_id) == (True, 4, 0, user_id)
+    assert (row.experiment, row.arm, row.release) == ("taste", "challenger", "e2-i2-r2")
+    with pytest.raises(UnknownUser):
+        ask(town, 999)
+    assert len(town.answers) == 1
+
+
+def test_a_kept_answer_leaves_a_row_that_says_so(town: Town, settings: Settings) -> None:
+    town.cache = AnswerCache(settings, town.clock, serving_metrics(), lambda: 0.5)
+    recommender = town.recommender()
+    body = RecommendationRequest(user_id=1, limit=3)
+
+    async def twice() -> None:
+        for n in range(2):
+            await recommender.recommend(body, UUID(int=n))
+
+    asyncio.run(twice())
+    assert [row.cached for row in town.answers] == [False, True]

@@ -18,7 +18,7 @@ from serving.api_models import RecommendationRequest
 from serving.experiments import shadow as shadows
 from serving.experiments.assignment import Assignment, Variant
 from serving.experiments.shadow import SHADOW, Shadow
-from serving.impressions import Impression
+from serving.impressions import Answered, Impression
 from serving.pool import Pool, Ranked, Requester
 from serving.reasons import Level, Source
 from serving.resilience.deadline import Deadline
@@ -66,6 +66,7 @@ class Stage:
     release: Release | None = RELEASE
     busy: bool = False
     logged: list[Impression] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
 
     def shadow(self) -> Shadow:
         return Shadow(
@@ -74,6 +75,7 @@ class Stage:
             challenger=lambda: self.release,
             busy=lambda: self.busy,
             log_impressions=self.logged.extend,
+            log_answers=self.answers.extend,
             metrics=serving_metrics(),
             clock=SystemClock(),
         )
@@ -122,12 +124,16 @@ def play(stage: Stage, offers: int = 1, until: Callable[[], bool] = lambda: True
 
 def test_the_challengers_order_is_logged_as_a_shadow_of_the_answer() -> None:
     stage = Stage()
-    play(stage, until=lambda: bool(stage.logged))
+    play(stage, until=lambda: bool(stage.answers))
     assert [(one.position, one.target_id, one.score) for one in stage.logged] == [(1, 3, 3.0), (2, 2, 2.0)]
     first = stage.logged[0]
     assert (first.variant, first.release, first.level, first.user_id) == (SHADOW, "e2-i2-r2", 1, 9)
     assert first.request_id == uuid5(ANSWER, SHADOW)
     assert first.propensity == pytest.approx(0.95)
+    (row,) = stage.answers
+    assert (row.request_id, row.user_id, row.arm, row.variant) == (uuid5(ANSWER, SHADOW), 9, SHADOW, SHADOW)
+    assert (row.experiment, row.release, row.level, row.shown, row.failed) == ("taste", "e2-i2-r2", 1, 2, False)
+    assert 0 < row.took_ms < 5_000
 
 
 @pytest.mark.parametrize("state", [State.OFF, State.RUNNING])
@@ -149,7 +155,10 @@ def test_a_challenger_that_crashes_is_counted_and_the_next_is_tried() -> None:
         raise ValueError("NaN everywhere")
 
     before = counted("failed")
-    play(Stage(Challenger(crash)), offers=2, until=lambda: counted("failed") >= before + 2)
+    stage = Stage(Challenger(crash))
+    play(stage, offers=2, until=lambda: len(stage.answers) == 2)
+    assert counted("failed") == before + 2
+    assert [(row.failed, row.level, row.shown) for row in stage.answers] == [(True, 4, 0)] * 2
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_counted() -> None:
