@@ -60,6 +60,10 @@ class ServingMetrics:
     inference_rows: Histogram
     inference_seconds: Histogram
     index_built_at: Gauge
+    index_missing: Gauge
+    newcomers: Gauge
+    newcomers_left_out: Gauge
+    newcomers_looked_at: Gauge
     features_filled_at: Gauge
     assignments: Counter
     shadow: Counter
@@ -134,6 +138,29 @@ def serving_metrics() -> ServingMetrics:
         index_built_at=Gauge(
             "duet_index_built_timestamp_seconds",
             "Until when the index being served knows what people did.",
+            multiprocess_mode="livemin",
+        ),
+        index_missing=Gauge(
+            "duet_index_missing_people",
+            "People in the snapshot whom the index does not hold.",
+            ["variant"],
+            multiprocess_mode="livemostrecent",
+        ),
+        newcomers=Gauge(
+            "duet_newcomers",
+            "People searched beside the index: missing from it, or changed since it was built.",
+            ["variant"],
+            multiprocess_mode="livemostrecent",
+        ),
+        newcomers_left_out=Gauge(
+            "duet_newcomers_left_out",
+            "People whom the index does not know as they are and who found no place among the newcomers.",
+            ["variant"],
+            multiprocess_mode="livemax",
+        ),
+        newcomers_looked_at=Gauge(
+            "duet_newcomers_looked_timestamp_seconds",
+            "When newcomers were last looked for.",
             multiprocess_mode="livemin",
         ),
         features_filled_at=Gauge(

@@ -156,6 +156,9 @@ class ServingSettings(_Group):
     snapshot_stale_s: Seconds = Field(
         60.0, le=86400, description="Age from which on the population in memory is reported as stale, s."
     )
+    newcomers: int = Field(
+        50000, ge=0, le=1000000, description="Most people searched beside the index: those it does not know yet."
+    )
     max_body_bytes: int = Field(65536, ge=1024, le=10485760, description="Largest accepted request body, bytes.")
     exploration_share: float = Field(
         0.05, ge=0, le=0.5, allow_inf_nan=False, description="Share of an answer given to random exploration."

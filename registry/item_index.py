@@ -6,7 +6,8 @@ checked before and every answer after; what leaves this module is known people w
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -36,6 +37,7 @@ MAX_N: Final = 10_000
 _INDEX: Final = "index.faiss"
 _USER_IDS: Final = "user_ids.npy"
 _CANARY: Final = "canary.npz"
+_FINGERPRINTS: Final = "fingerprints.npy"
 _CANARY_QUERIES: Final = 16
 _CANARY_DEPTH: Final = 10
 _MORE_PROBES: Final = 8
@@ -51,7 +53,8 @@ _READ_FLAGS: Final = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY | faiss.IO
 class ItemIndex:
     """A FAISS index over the people `user_ids` int64[n], in that order, and queries with known answers.
 
-    `canary_queries` float32[m, 2d] and `canary_ids` int64[m, depth] were answered when it was built.
+    `canary_queries` float32[m, 2d] and `canary_ids` int64[m, depth] were answered when it was built. `fingerprints`
+    uint64[n] say of which profile a vector was made, 0 of those that were fitted; None where nobody noted it.
     """
 
     index: Any
@@ -60,6 +63,7 @@ class ItemIndex:
     canary_queries: Floats
     canary_ids: Ids
     threads: int = 1
+    fingerprints: NDArray[np.uint64] | None = None
 
     @property
     def width(self) -> int:
@@ -69,9 +73,28 @@ class ItemIndex:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def positions(self, user_ids: Ids) -> Ids:
+        """Return where each person stands in `user_ids`, int64[m], -1 for people who are not in the index."""
+        if not len(self):
+            return np.full(len(user_ids), -1, dtype=np.int64)
+        order, ascending = self._by_id
+        found = np.minimum(np.searchsorted(ascending, user_ids), len(ascending) - 1)
+        return np.where(ascending[found] == user_ids, order[found], -1).astype(np.int64, copy=False)
+
+    @cached_property
+    def _by_id(self) -> tuple[Ids, Ids]:
+        order = np.argsort(self.user_ids, kind="stable")
+        return order, np.asarray(self.user_ids[order])
+
     @classmethod
     def build(
-        cls, user_ids: Ids, vectors: Floats, config: IndexConfig | None = None, queries: Floats | None = None
+        cls,
+        user_ids: Ids,
+        vectors: Floats,
+        config: IndexConfig | None = None,
+        queries: Floats | None = None,
+        *,
+        fingerprints: NDArray[np.uint64] | None = None,
     ) -> tuple[Self, BuildReport]:
         """Build over float32[n, 2d] vectors and tune `nprobe` on float32[m, 2d] sample queries.
 
@@ -80,6 +103,8 @@ class ItemIndex:
         """
         config = config or IndexConfig()
         ids, rows = _checked_vectors(user_ids, vectors)
+        if fingerprints is not None and fingerprints.shape != ids.shape:
+            raise InvalidVectors(f"There are {fingerprints.shape} fingerprints for {len(ids)} people: they must align.")
         sample = _sample_queries(rows, queries, config.seed)
         kind = choose_kind(config, len(rows))
         threads = faiss.omp_get_max_threads()
@@ -102,7 +127,14 @@ class ItemIndex:
             if len(ids) and len(canaries)
             else np.empty((0, 0), np.int64)
         )
-        built_index = cls(index, ids, kind, canaries if answers.size else bare.canary_queries, answers)
+        built_index = cls(
+            index,
+            ids,
+            kind,
+            canaries if answers.size else bare.canary_queries,
+            answers,
+            fingerprints=fingerprints,
+        )
         return built_index, BuildReport(
             kind=kind,
             people=len(ids),
@@ -170,7 +202,7 @@ class ItemIndex:
 
     def with_threads(self, threads: int) -> Self:
         """Return the same index searched with so many threads: 1 suits single requests, more suits batches."""
-        return type(self)(self.index, self.user_ids, self.kind, self.canary_queries, self.canary_ids, threads)
+        return replace(self, threads=threads)
 
     def check_canary(self) -> str | None:
         """Answer the queries with known answers; return what is wrong, or None."""
@@ -203,6 +235,7 @@ class ItemIndex:
                 _INDEX: lambda path: faiss.write_index(self.index, str(path)),
                 _USER_IDS: npy_writer(self.user_ids),
                 _CANARY: npz_writer({"queries": self.canary_queries, "ids": self.canary_ids}),
+                **({} if self.fingerprints is None else {_FINGERPRINTS: npy_writer(self.fingerprints)}),
             },
             parameters={
                 **(parameters or {}),
@@ -242,7 +275,14 @@ class ItemIndex:
             kind = IndexKind(str(manifest.parameters.get("index_kind")))
         except ValueError as error:
             raise CorruptArtifact(f"`{directory}` has an unknown kind of index in its manifest: {error}.") from error
-        return cls(index, user_ids, kind, canary["queries"], canary["ids"], threads)
+        fingerprints = None
+        if _FINGERPRINTS in manifest.files:
+            fingerprints = read_npy(directory / _FINGERPRINTS, np.uint64, 1)
+            if len(fingerprints) != len(user_ids):
+                raise CorruptArtifact(
+                    f"`{directory}` holds {len(fingerprints)} fingerprints of {len(user_ids)} people."
+                )
+        return cls(index, user_ids, kind, canary["queries"], canary["ids"], threads, fingerprints)
 
 
 def _read_index(path: Path) -> Any:

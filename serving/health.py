@@ -58,6 +58,16 @@ class PopulationReport(_Report):
     message: str | None = Field(description="Why the last refresh failed.")
 
 
+class NewcomersReport(_Report):
+    """The people who are searched beside the index of the release being served."""
+
+    people: int = Field(description="How many they are: missing from the index, or changed since it was built.")
+    missing: int = Field(description="People in the snapshot whom the index does not hold.")
+    left_out: int = Field(description="People who found no place: a rebuild of the index is due.")
+    age_s: float | None = Field(description="Time since they were last looked for, s; null before the first time.")
+    message: str | None = Field(description="Why they could not be looked for the last time.")
+
+
 class ExperimentReport(_Report):
     """The experiment that has an effect, and its challenger."""
 
@@ -101,6 +111,7 @@ class HealthReport(_Report):
     release: ReleaseReport
     experiment: ExperimentReport
     population: PopulationReport
+    newcomers: NewcomersReport
     postgres: ComponentReport
     replica: ReplicaReport
     redis: ComponentReport

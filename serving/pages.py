@@ -111,6 +111,7 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
             features_age_s=None if filled_at is None else round((runtime.clock.now() - filled_at).total_seconds(), 3),
             message=snapshot.problem,
         ),
+        newcomers=runtime.newcomers.report(),
         postgres=runtime.pulse.report("postgres"),
         replica=runtime.replica.report() if runtime.replica else ReplicaReport(status="not_configured"),
         redis=runtime.pulse.report("redis"),

@@ -7,7 +7,7 @@ Postgres to say who may be shown to whom the list is empty.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -18,6 +18,7 @@ from feature_repo.population import Population
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import Settings
+from registry.newcomers import Newcomers
 from registry.release import Release
 from serving.answers import AnswerMetrics, Showing, answered, envelope, failure, impressions_of, order_of, shown_people
 from serving.api_models import RecommendationRequest, Recommendations
@@ -49,6 +50,7 @@ class World:
     """What a request captures once: releases (or why there is none), the population, and what goes with it.
 
     `since` is a moment of the database before which no row of the population was read; None when it is not known.
+    `newcomers` are those of each release, by its id.
     """
 
     release: Release | None
@@ -59,6 +61,7 @@ class World:
     since: datetime | None = None
     challenger: Release | None = None
     no_challenger: str = "No release is in Staging."
+    newcomers: Mapping[str, Newcomers] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,7 @@ class Recommender:
             recent_likes=world.recent_likes,
             slots=world.slots,
             since=world.since,
+            newcomers=world.newcomers,
             at=self._clock.now().timestamp(),
             started_s=self._clock.monotonic(),
             deadline=deadline or Deadline.after(self._settings.serving.deadline_ms / 1000, self._clock),

@@ -16,6 +16,7 @@ import structlog
 from feature_repo.population import Population
 from infra.clock import Clock
 from infra.errors import DuetError
+from registry.newcomers import Newcomers
 from registry.release import Release
 from serving.api_models import RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
@@ -48,7 +49,7 @@ class Run:
     """One recommendation under way; `at` is unix seconds, `started_s` monotonic seconds.
 
     `since` is a moment of the database: whose row changed after it may differ from the population's. `champion` is
-    whose release answers when the challenger's fails.
+    whose release answers when the challenger's fails. `newcomers` are by release id.
     """
 
     request: RecommendationRequest
@@ -68,6 +69,7 @@ class Run:
     first_step_down: Degraded | None = None
     variant: Variant = Variant.CHAMPION
     champion: Release | None = None
+    newcomers: Mapping[str, Newcomers] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._reserve_s = self.deadline.remaining_s() * SAFETY_SHARE

@@ -34,6 +34,7 @@ from serving.access.door import Door
 from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
+from serving.experiments.assignment import Variant
 from serving.experiments.shadow import Shadow
 from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures
@@ -43,6 +44,7 @@ from serving.health import PoolReport
 from serving.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
+from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.population_source import OVERLAP, Snapshot
 from serving.pulse import Pulse, pulse_of
@@ -75,6 +77,7 @@ class Runtime:
     pulse: Pulse
     registry: MlflowRest | None
     snapshot: SnapshotKeeper
+    newcomers: NewcomersKeeper
     experiments: Experiments
     releases: ReleaseWatcher
     cache: AnswerCache | None
@@ -138,6 +141,16 @@ class Runtime:
             guard=self.breakers[Dependency.MLFLOW].call,
         )
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
+        self.newcomers = NewcomersKeeper(
+            snapshot=lambda: self.snapshot.current,
+            releases=lambda: {
+                Variant.CHAMPION: self.releases.current,
+                Variant.CHALLENGER: self.releases.challenger,
+            },
+            most=settings.serving.newcomers,
+            clock=clock,
+            metrics=metrics,
+        )
         people = await self._people()
         self._impressions = RowLog[Impression](
             self.pool,
@@ -192,6 +205,7 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(self.pulse.run(), name="pulse"),
             asyncio.create_task(self.snapshot.run(), name="snapshot"),
+            asyncio.create_task(self.newcomers.run(), name="newcomers"),
             asyncio.create_task(self.experiments.run(), name="experiments"),
             asyncio.create_task(self._shadow.run(), name="shadow"),
             asyncio.create_task(self._watch_releases(), name="releases"),
@@ -228,6 +242,7 @@ class Runtime:
             with suppress(asyncio.CancelledError, TimeoutError):
                 await asyncio.wait_for(task, 5.0)
         self.snapshot.close()
+        self.newcomers.close()
         self._shadow.close()
         self._trial.close()
         self.releases.close()
@@ -258,6 +273,7 @@ class Runtime:
             since=snapshot.read_at - OVERLAP if snapshot and snapshot.read_at else None,
             challenger=self.releases.challenger,
             no_challenger=self.releases.challenger_absence(),
+            newcomers=self.newcomers.current,
         )
 
     def problems(self) -> list[str]:

@@ -15,6 +15,7 @@ from feature_repo.transforms import profile_vectors
 from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
+from registry.newcomers import Newcomers
 from registry.release import Release
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
@@ -181,6 +182,7 @@ class Town:
     population: Population | None = None
     recent_likes: RecentLikes = field(default_factory=RecentLikes.nobody)
     challenger: Release | None = None
+    newcomers: dict[str, Newcomers] = field(default_factory=dict)
     since: datetime | None = START
     assign: Callable[[int, Variant | None], Assignment] = champion_only
     cache: AnswerCache | None = None
@@ -198,7 +200,14 @@ class Town:
             people=self.people,
             features=self.features,
             world=lambda: World(
-                self.release, self.no_release, self.population, self.recent_likes, {}, self.since, self.challenger
+                self.release,
+                self.no_release,
+                self.population,
+                self.recent_likes,
+                {},
+                self.since,
+                self.challenger,
+                newcomers=self.newcomers,
             ),
             ladder=self.ladder(),
             log_impressions=self.impressions.extend,

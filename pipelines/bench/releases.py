@@ -14,7 +14,7 @@ import numpy as np
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.people import People
 from feature_repo.schema import ranking_schema_digest
-from feature_repo.transforms import ranking_features
+from feature_repo.transforms import profile_fingerprints, ranking_features
 from pipelines.code_version import code_version
 from pipelines.features.aggregates import vectors_at
 from pipelines.features.events import Events, instant
@@ -102,7 +102,9 @@ def write_release(
     lineage["embedding_digest"] = made
     tell("index")
     config = _index_config(index_kind)
-    index, report = build_candidate_index(embedding, visible.user_ids, inputs_of(visible, at_s), config)
+    index, report = build_candidate_index(
+        embedding, visible.user_ids, inputs_of(visible, at_s), config, fingerprints=profile_fingerprints(visible)
+    )
     _publish(cache, ArtifactKind.INDEX, number, lambda path: index.save(path, lineage, metrics=report.metrics()))
     tell("ranker")
     schema = {**lineage, "feature_schema_digest": ranking_schema_digest()}

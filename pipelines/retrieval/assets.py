@@ -88,6 +88,7 @@ def candidate_index(
     """Index everybody visible now, with the embedding of this run or else the one in Production."""
     from dataclasses import asdict
 
+    from feature_repo.transforms import profile_fingerprints
     from pipelines.inputs import microseconds_of
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.index_build import build_candidate_index
@@ -110,7 +111,9 @@ def candidate_index(
     visible = snapshot.people.take(snapshot.users["visible"].to_numpy().nonzero()[0])
     inputs = inputs_of(visible, snapshot.as_of.timestamp())
     build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))
-    index, report = build_candidate_index(embedding, visible.user_ids, inputs, build)
+    index, report = build_candidate_index(
+        embedding, visible.user_ids, inputs, build, fingerprints=profile_fingerprints(visible)
+    )
     known = int(embedding.known(visible.user_ids).sum())
     metrics = report.metrics() | {"index_refreshed_factors": float(recomputed), "index_people_known": float(known)}
     figures = {"recall_against_nprobe": recall_curve(report, config.target_recall)}

@@ -20,8 +20,13 @@ def build_candidate_index(
     user_ids: npt.NDArray[np.int64],
     content_inputs: ContentInputs,
     config: IndexBuildConfig | None = None,
+    *,
+    fingerprints: npt.NDArray[np.uint64] | None = None,
 ) -> tuple[ItemIndex, BuildReport]:
     """Index `user_ids` int64[n], the visible people; `content_inputs` gives float32[m, c] at m of their positions.
+
+    `fingerprints` uint64[n] of their profiles are kept of those whose factors come from there, so that serving notices
+    who has changed since.
 
     Raises:
         BadInputs: nobody is visible.
@@ -31,7 +36,8 @@ def build_candidate_index(
     if not user_ids.size:
         raise BadInputs("Nobody is visible, so there is nobody to index: import people first.")
     chooser, chosen = embedding.vectors(user_ids)
-    unknown = np.flatnonzero(~embedding.known(user_ids))
+    known = embedding.known(user_ids)
+    unknown = np.flatnonzero(~known)
     for start in range(0, unknown.size, _BLOCK):
         part = unknown[start : start + _BLOCK]
         chooser[part], chosen[part] = embedding.content_factors(content_inputs(part))
@@ -44,4 +50,5 @@ def build_candidate_index(
             kind=IndexKind(config.kind), nlist=config.nlist, target_recall=config.target_recall, seed=config.seed
         ),
         query_vectors(chooser[sample], chosen[sample], config.weight),
+        fingerprints=None if fingerprints is None else np.where(known, np.uint64(0), fingerprints),
     )

@@ -10,6 +10,7 @@ import numpy as np
 from feature_repo.population import MAX_POOL, Population
 from feature_repo.transforms import content_inputs
 from infra.metrics import serving_metrics
+from registry.newcomers import with_newcomers
 from registry.release import Release
 from registry.retrieval import CandidateList, Factors, MergedCandidates, merge_candidates, query_for, retrieve
 from serving.pool import Pool, Requester
@@ -43,6 +44,8 @@ def from_index(
     while True:
         with serving_metrics().inference_seconds.labels("index").time():
             found = retrieve(release, factors, min(width, MAX_SEARCH), weight)
+            late = run.newcomers.get(release.release_id)
+            found = with_newcomers(found, late, factors, min(width, MAX_SEARCH), weight)
         positions = population.positions(found.ids)
         known = np.flatnonzero(positions >= 0)
         keep = known[showable(requester, population, positions[known], run.request.filters, run.at)]

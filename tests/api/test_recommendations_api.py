@@ -72,6 +72,28 @@ def test_a_person_imported_just_now_gets_people_and_is_then_found(
     assert 101 in ids(town.recommend(2, limit=100))
 
 
+def test_a_newcomer_is_an_answer_of_the_index_within_seconds_and_without_a_rebuild(
+    town: Served, connection: psycopg.Connection[Any]
+) -> None:
+    insert_person(connection, 101, interests=["chess"])
+    connection.commit()
+    stored_s = time.monotonic()
+    askers = iter(range(2, 41, 2))  # a kept answer knows nothing of who came since
+    sources: list[str] = []
+    while "retrieval" not in sources:
+        assert time.monotonic() < stored_s + 60, town.client.get("/health").json()["newcomers"]
+        if town.client.get("/health").json()["newcomers"]["people"]:
+            items = town.recommend(next(askers), limit=100)["items"]
+            sources = next((item["sources"] for item in items if item["user_id"] == 101), [])
+    report = town.client.get("/health").json()["newcomers"]
+    assert (report["people"], report["missing"], report["left_out"], report["message"]) == (1, 1, 0, None)
+    connection.execute("delete from duet.users where user_id = 101")
+    connection.commit()
+    while town.client.get("/health").json()["newcomers"]["people"]:
+        assert time.monotonic() < stored_s + 90, "a deleted person stays beside the index"
+        time.sleep(0.1)
+
+
 def test_somebody_unknown_is_a_404_with_a_code(town: Served) -> None:
     response = town.client.post("/v1/recommendations", json={"user_id": 999})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_user")
