@@ -215,6 +215,20 @@ class RankingSettings(_Group):
     )
 
 
+class AutomationSettings(_Group):
+    """What Dagster does by itself."""
+
+    impressions_kept_days: int = Field(
+        90, ge=1, le=3650, description="Days that shown people are kept one by one; older ones become daily totals."
+    )
+    drift_psi: float = Field(
+        0.25, gt=0, le=100, allow_inf_nan=False, description="Population stability index that asks for a retraining."
+    )
+    drift_cooldown_days: float = Field(
+        7.0, ge=0, le=365, allow_inf_nan=False, description="Shortest time between two retrainings for drift, days."
+    )
+
+
 class AlertsSettings(_Group):
     """Whom alerts are sent to, beside the log."""
 
@@ -260,6 +274,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = Field(default_factory=ServingSettings)
     features: FeaturesSettings = Field(default_factory=FeaturesSettings)
     ranking: RankingSettings = Field(default_factory=RankingSettings)
+    automation: AutomationSettings = Field(default_factory=AutomationSettings)
     alerts: AlertsSettings = Field(default_factory=AlertsSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 

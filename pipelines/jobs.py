@@ -1,4 +1,4 @@
-"""What can be run: the whole training, parts of it on the last good results of the rest, and on which clock.
+"""What can be run: the whole training, and parts of it on the last good results of the rest.
 
 Each job names every hyperparameter of its steps as its default configuration, which is what its Launchpad opens with.
 All steps of a job share one process: a process of its own would cost each step seconds of imports.
@@ -14,6 +14,7 @@ from pipelines.features.assets import FeaturesStep
 from pipelines.ingest.config import SnapshotConfig
 from pipelines.launchpad import defaults_of
 from pipelines.ranking.config import DatasetConfig, RankerConfig
+from pipelines.release.promotion import PromotionStep
 from pipelines.retrieval.assets import IndexStep
 from pipelines.retrieval.config import EmbeddingConfig
 
@@ -26,7 +27,10 @@ STEPS: dict[str, type[BaseModel]] = {
     "ranking_dataset": DatasetConfig,
     "ranker": RankerConfig,
     "evaluation": EvaluationConfig,
+    "promoted_release": PromotionStep,
 }
+TRAINING = (*STEPS,)
+"""The steps of the whole training, in its order; what is configured besides is added below."""
 
 
 def default_config(*steps: str, **changed: dict[str, Any]) -> dict[str, Any]:
@@ -36,22 +40,26 @@ def default_config(*steps: str, **changed: dict[str, Any]) -> dict[str, Any]:
 
 TRAIN_ALL = dg.define_asset_job(
     "train_all",
-    selection=dg.AssetSelection.assets("release_candidate").upstream() | dg.AssetSelection.assets("online_features"),
-    config=default_config(*STEPS),
+    selection=dg.AssetSelection.assets("promoted_release").upstream() | dg.AssetSelection.assets("online_features"),
+    config=default_config(*TRAINING),
     tags=HEAVY,
     description="Snapshots, features, embeddings, index, ranker, evaluation, release candidate.",
 )
 TRAIN_RANKER = dg.define_asset_job(
     "train_ranker",
-    selection=dg.AssetSelection.assets("ranking_dataset", "ranker", "evaluation", "release_candidate"),
-    config=default_config("ranking_dataset", "ranker", "evaluation"),
+    selection=dg.AssetSelection.assets(
+        "ranking_dataset", "ranker", "evaluation", "release_candidate", "promoted_release"
+    ),
+    config=default_config("ranking_dataset", "ranker", "evaluation", "promoted_release"),
     tags=HEAVY,
     description="A new ranker on the last good embeddings and features.",
 )
 REBUILD_INDEX = dg.define_asset_job(
     "rebuild_index",
-    selection=dg.AssetSelection.assets("people", "interactions", "candidate_index", "release_candidate"),
-    config=default_config("snapshots", "candidate_index"),
+    selection=dg.AssetSelection.assets(
+        "people", "interactions", "candidate_index", "release_candidate", "promoted_release"
+    ),
+    config=default_config("snapshots", "candidate_index", "promoted_release"),
     tags=HEAVY,
     description="Everybody present, newcomers included, in a new index of the embedding in Production.",
 )
@@ -69,22 +77,3 @@ EVALUATE = dg.define_asset_job(
     description="The newest ranker against every other order, on the held-out window.",
 )
 JOBS = [TRAIN_ALL, TRAIN_RANKER, REBUILD_INDEX, MATERIALIZE_FEATURES, EVALUATE]
-
-# Both are stopped until a person starts them: a laptop that wakes up must not begin to train by itself.
-NIGHTLY_INDEX = dg.ScheduleDefinition(
-    name="nightly_rebuild_index",
-    job=REBUILD_INDEX,
-    cron_schedule="30 3 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Every night at 03:30 UTC.",
-)
-FREQUENT_FEATURES = dg.ScheduleDefinition(
-    name="frequent_materialize_features",
-    job=MATERIALIZE_FEATURES,
-    cron_schedule="*/10 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Every ten minutes.",
-)
-SCHEDULES = [NIGHTLY_INDEX, FREQUENT_FEATURES]

@@ -46,10 +46,20 @@ class Platform:
             return self._given
         return self._leases.enter_context(open_endpoints(self.settings, mlflow=True))
 
+    @property
+    def database_url(self) -> str:
+        """Return the URL of Postgres; MLflow is not started for it."""
+        return self._databases.database_url if self._given is None else self._given.database_url
+
+    @cached_property
+    def _databases(self) -> Endpoints:
+        opened = self.__dict__.get("endpoints")
+        return opened or self._leases.enter_context(open_endpoints(self.settings))
+
     @contextmanager
     def connection(self, *, autocommit: bool = False) -> "Iterator[psycopg.Connection[Any]]":
         """Open a connection for offline work: no statement timeout; commits when the block ends well."""
-        with connect(self.endpoints.database_url, autocommit=autocommit, application_name="duet-pipelines") as opened:
+        with connect(self.database_url, autocommit=autocommit, application_name="duet-pipelines") as opened:
             yield opened
 
     @cached_property

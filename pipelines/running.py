@@ -23,6 +23,7 @@ from pipelines.code_version import ROOT
 from pipelines.definitions import build_definitions
 from pipelines.errors import InvalidSetting, RunFailed
 from pipelines.orphans import PID_TAG, close_orphans
+from pipelines.reasons import innermost_reason
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
@@ -179,7 +180,7 @@ def _tell(event: DagsterEvent, story: RunStory, listener: Listener, file: IO[str
         listener.step_ended(step, story.steps[step], True)
     elif event.is_step_failure:
         error = event.step_failure_data.error
-        story.failures[step] = _reason(error)
+        story.failures[step] = innermost_reason(error)
         file.write(f"{error.to_string() if error else 'no reason was recorded'}\n")
         listener.step_ended(step, 0.0, False)
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
@@ -187,17 +188,6 @@ def _tell(event: DagsterEvent, story: RunStory, listener: Listener, file: IO[str
         if not found.passed and found.blocking:
             story.failed_checks.append(f"{found.check_name}: {found.description}")
     file.flush()
-
-
-def _reason(error: Any) -> str:
-    """Return the sentence of the innermost cause: that is where our own errors are."""
-    while error is not None and error.cause is not None:
-        error = error.cause
-    if error is None:
-        return "no reason was recorded"
-    text = " ".join(str(error.message).split())
-    name, colon, told = text.partition(": ")
-    return told if colon and "." in name and " " not in name else text
 
 
 def _failure(story: RunStory, job_name: str) -> str:

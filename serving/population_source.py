@@ -20,8 +20,8 @@ from feature_repo.packed_copy import copy_out, record, scalar
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import attribute_vectors, profile_vectors
+from infra.horizon import HORIZON, LATEST, unseen
 from serving import stored_likes
-from serving.horizon import HORIZON, LATEST, unseen
 from serving.people_store import PROFILE_COLUMNS
 from serving.recent_likes import RecentLikes
 

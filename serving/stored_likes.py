@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from feature_repo.packed_copy import copy_out, micros_of, record, scalar
-from serving.horizon import LATEST, unseen
+from infra.horizon import LATEST, unseen
 from serving.recent_likes import KEPT, RecentLikes
 
 Int64 = NDArray[np.int64]

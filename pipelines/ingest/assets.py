@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from pipelines.changes import look
 from pipelines.ingest.checks import (
     CHECK_SPECS,
     INTERACTIONS_CHECK,
@@ -86,6 +87,7 @@ def snapshots(
             live_within = timedelta(days=config.live_within_days)
             instant = choose_instant(connection, config.as_of, platform.clock.now(), live_within)
             context.log.info("as of %s (%s)", instant.at.isoformat(), instant.reason)
+            seen = look(connection).facts()
             export_slots(connection, people_at)
             people_file = export_people(connection, people_at, progress)
             interactions_file = export_interactions(connection, interactions_at, instant.at, progress)
@@ -106,7 +108,7 @@ def snapshots(
         pointers: list[Current | None] = [None, None]
         if all(report.passed for report in reports.values()):
             base = {"run_id": context.run.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
-            pointers = _accept(state, taken_people, taken, base)
+            pointers = _accept(state, taken_people, taken, base, seen)
         figures = _figures(interactions)
     yield dg.MaterializeResult(
         asset_key="people",
@@ -131,15 +133,19 @@ def _accepted(state: PipelineState, asset: str) -> dict[str, Any] | None:
     return None if found is None else dict(found.facts)
 
 
-def _accept(state: PipelineState, people: _Taken, interactions: _Taken, base: dict[str, Any]) -> list[Current | None]:
+def _accept(
+    state: PipelineState, people: _Taken, interactions: _Taken, base: dict[str, Any], seen: dict[str, str | int]
+) -> list[Current | None]:
     """Move both files to their places, then turn both pointers; the interactions name the people they belong to."""
     pointers: list[Current | None] = []
     inputs: dict[str, str] = {}
     for asset, taken in (("people", people), ("interactions", interactions)):
         place = state.adopt(taken.scratch, asset, taken.file.digest)
         pointers.append(
-            Current(asset=asset, path=place, digest=taken.file.digest, inputs=dict(inputs), facts=taken.facts, **base)
-        )
+            Current(
+                asset=asset, path=place, digest=taken.file.digest, inputs=dict(inputs), facts=taken.facts | seen, **base
+            )
+        )  # fmt: skip
         inputs["people"] = people.file.digest
     for pointer in pointers:
         if pointer is not None:

@@ -1,9 +1,6 @@
 import io
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +13,9 @@ from infra.errors import ConfigurationError
 from infra.logging import configure_logging
 from infra.settings import Settings, load_settings
 from tests.conftest import make_settings
+from tests.webhook import listening
 
 PLANTED = "hunter2-of-the-test"
-
-
-class Webhook(ThreadingHTTPServer):
-    """A receiver of alerts: keeps what it is sent, and answers with a status or not at all."""
-
-    daemon_threads = True
-
-    def __init__(self, status: int | None) -> None:
-        self.received: list[dict[str, Any]] = []
-        self.status = status
-        self.ended = threading.Event()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/hooks/{PLANTED}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        self.server.received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        if self.server.status is None:
-            self.server.ended.wait(60)
-            return
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, *_words: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def listening(status: int | None) -> Iterator[Webhook]:
-    with Webhook(status) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.ended.set()
-            server.shutdown()
 
 
 @pytest.fixture
@@ -94,7 +49,7 @@ def test_an_alert_is_one_line_of_the_log_where_no_webhook_is_set(tmp_path: Path,
 
 def test_a_webhook_receives_the_alert_as_json_with_secrets_masked(tmp_path: Path, log: io.StringIO) -> None:
     details = {"url": f"postgresql://duet:{PLANTED}@db/duet", "api_key": PLANTED, "attempts": 2}
-    with listening(200) as webhook:
+    with listening(200, PLANTED) as webhook:
         send_alert(told(tmp_path, webhook.url), "guard", f"It failed with password={PLANTED}.", details)
     assert webhook.received == [
         {
@@ -113,7 +68,7 @@ def test_a_webhook_receives_the_alert_as_json_with_secrets_masked(tmp_path: Path
 def test_a_failing_webhook_is_logged_and_never_raised(
     tmp_path: Path, log: io.StringIO, status: int | None, reason: str
 ) -> None:
-    with listening(status) as webhook:
+    with listening(status, PLANTED) as webhook:
         send_alert(told(tmp_path, webhook.url, timeout_s=0.3), "run_failed", "It failed.")
     first, second = lines(log)
     assert first["event"] == "alert"

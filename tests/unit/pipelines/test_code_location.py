@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from pipelines.definitions import defs
-from pipelines.jobs import JOBS, SCHEDULES
+from pipelines.jobs import JOBS
 
 EXPECTED = {
     "people": ("ingest", set()),
@@ -20,7 +20,17 @@ EXPECTED = {
     "ranker": ("ranking", {"ranking_dataset"}),
     "evaluation": ("evaluation", {"ranker", "candidate_index"}),
     "release_candidate": ("release", {"embeddings", "candidate_index", "ranker", "evaluation"}),
+    "promoted_release": ("release", {"release_candidate"}),
 }
+TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"}
+# Everything that runs by itself is on: what keeps a machine from training unasked is tested with the conditions.
+SCHEDULED = {
+    "nightly_materialize_features": ("30 2 * * *", "materialize_features", "RUNNING"),
+    "nightly_rebuild_index": ("30 3 * * *", "rebuild_index", "RUNNING"),
+    "weekly_retrain": ("0 5 * * 0", "train_all", "RUNNING"),
+}
+SENSORS = {"alert_on_failure": ([], "RUNNING")}
+FRESH = {"online_features": (26, 50), "candidate_index": (26, 50), "release_candidate": (8 * 24, 15 * 24)}
 
 
 def test_the_asset_graph_is_the_designed_one() -> None:
@@ -38,9 +48,9 @@ def test_the_asset_graph_is_the_designed_one() -> None:
 @pytest.mark.parametrize(
     ("job", "steps"),
     [
-        ("train_all", {"snapshots", *EXPECTED} - {"people", "interactions"}),
-        ("train_ranker", {"ranking_dataset", "ranker", "evaluation", "release_candidate"}),
-        ("rebuild_index", {"snapshots", "candidate_index", "release_candidate"}),
+        ("train_all", TRAINING),
+        ("train_ranker", {"ranking_dataset", "ranker", "evaluation", "release_candidate", "promoted_release"}),
+        ("rebuild_index", {"snapshots", "candidate_index", "release_candidate", "promoted_release"}),
         ("materialize_features", {"snapshots", "features", "online_features"}),
         ("evaluate", {"evaluation"}),
     ],
@@ -49,7 +59,7 @@ def test_each_job_has_its_steps(job: str, steps: set[str]) -> None:
     assert {node.name for node in defs.resolve_job_def(job).nodes_in_topological_order} == steps
 
 
-def test_every_job_is_listed_and_no_schedule_runs_by_itself() -> None:
+def test_every_job_is_listed() -> None:
     assert [job.name for job in JOBS] == [
         "train_all",
         "train_ranker",
@@ -57,10 +67,33 @@ def test_every_job_is_listed_and_no_schedule_runs_by_itself() -> None:
         "materialize_features",
         "evaluate",
     ]
-    assert {schedule.name: schedule.default_status.value for schedule in SCHEDULES} == {
-        "nightly_rebuild_index": "STOPPED",
-        "frequent_materialize_features": "STOPPED",
+
+
+def test_what_runs_by_itself_is_what_was_designed() -> None:
+    repository = defs.get_repository_def()
+    schedules = {
+        schedule.name: (schedule.cron_schedule, schedule.job_name, schedule.default_status.value)
+        for schedule in repository.schedule_defs
     }
+    assert schedules == SCHEDULED
+    assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
+    sensors = {
+        sensor.name: ([target.job_name for target in sensor.targets], sensor.default_status.value)
+        for sensor in repository.sensor_defs
+    }
+    assert sensors == SENSORS
+    assert all(each.description for each in [*repository.schedule_defs, *repository.sensor_defs])
+
+
+def test_old_results_are_shown_as_old() -> None:
+    graph = defs.resolve_asset_graph()
+    found = {}
+    for key in graph.get_all_asset_keys():
+        policy = graph.get(key).freshness_policy
+        if policy is not None:
+            windows = (policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta())
+            found[key.to_user_string()] = tuple(window.total_seconds() / 3600 for window in windows)
+    assert found == FRESH
 
 
 def test_the_snapshot_checks_block_what_comes_after() -> None:

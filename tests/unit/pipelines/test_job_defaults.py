@@ -8,7 +8,7 @@ from dagster._core.remote_representation.external_data import active_presets_fro
 
 from pipelines.definitions import defs
 from pipelines.errors import InvalidSetting
-from pipelines.jobs import JOBS, SCHEDULES, STEPS
+from pipelines.jobs import JOBS, STEPS
 from pipelines.launchpad import CheckedShape
 from pipelines.running import checked_config
 
@@ -95,12 +95,3 @@ def test_an_ad_hoc_materialisation_needs_no_configuration() -> None:
     part = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey("evaluation")})
     assert planned(part, {}) == {"evaluation": None}
     assert planned(part, {"ops": {"evaluation": {"config": {"protocol": "met"}}}})["evaluation"]["protocol"] == "met"
-
-
-def test_a_schedule_asks_for_the_defaults_of_its_job() -> None:
-    for schedule in SCHEDULES:
-        context = dg.build_schedule_context()
-        data = schedule.evaluate_tick(context)
-        (request,) = data.run_requests or []
-        job = defs.resolve_job_def(schedule.job_name)
-        assert planned(job, dict(request.run_config)) == planned(job, {})

@@ -1,0 +1,105 @@
+"""What runs at which time (UTC).
+
+All are on, and each says in the UI why it skips: nothing heavy starts by itself before a person has put a release into
+Production and there are new data for it. A time that passed while the machine slept is caught up once, under the same
+conditions.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from pipelines.automation.conditions import running_experiment, why_busy, why_unchanged, why_untrained
+from pipelines.jobs import MATERIALIZE_FEATURES, REBUILD_INDEX, TRAIN_ALL, TRAINING, default_config
+from pipelines.resources import Platform
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+Decision = dg.RunRequest | dg.SkipReason
+
+
+def clocked(
+    name: str, cron: str, job: "UnresolvedAssetJobDefinition", description: str
+) -> Callable[[Callable[[dg.ScheduleEvaluationContext, Platform], Decision]], dg.ScheduleDefinition]:
+    """Declare a schedule that is on, unless its job has not finished yet."""
+
+    def declare(decide: Callable[[dg.ScheduleEvaluationContext, Platform], Decision]) -> dg.ScheduleDefinition:
+        @dg.schedule(
+            name=name,
+            cron_schedule=cron,
+            job=job,
+            execution_timezone="UTC",
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=description,
+        )
+        def schedule(context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Platform]) -> Decision:
+            busy = why_busy(context.instance, job.name)
+            return dg.SkipReason(busy) if busy else decide(context, platform)
+
+        return schedule
+
+    return declare
+
+
+def request(*steps: str, **changed: dict[str, Any]) -> dg.RunRequest:
+    """Ask for a run with the defaults of the steps, but for what is changed."""
+    return dg.RunRequest(run_config=default_config(*steps, **changed))
+
+
+@clocked(
+    "nightly_rebuild_index",
+    "30 3 * * *",
+    REBUILD_INDEX,
+    "Every night at 03:30: who came, who left and who was liked, in a new index of the embedding in Production; "
+    "promoted by itself when its gates pass.",
+)
+def nightly_rebuild_index(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
+    """Rebuild where there is a release to rebuild, and something to add to it."""
+    with platform.connection() as connection:
+        why = why_untrained(connection) or why_unchanged(
+            context.instance, connection, "candidate_index", "rebuild_index"
+        )
+    if why:
+        return dg.SkipReason(why)
+    return request("snapshots", "candidate_index", "promoted_release", promoted_release={"stage": "Production"})
+
+
+@clocked(
+    "weekly_retrain",
+    "0 5 * * 0",
+    TRAIN_ALL,
+    "Every Sunday at 05:00: everything is trained anew; the release goes to Staging when its gates pass.",
+)
+def weekly_retrain(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
+    """Retrain where there is a release to beat, something new to learn, and nobody's experiment in Staging."""
+    why = why_not_retrain(context.instance, platform)
+    return dg.SkipReason(why) if why else request(*TRAINING, promoted_release={"stage": "Staging"})
+
+
+@clocked(
+    "nightly_materialize_features",
+    "30 2 * * *",
+    MATERIALIZE_FEATURES,
+    "Every night at 02:30: everybody's features as of now, because `in the last 7 days` changes by itself.",
+)
+def nightly_materialize_features(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
+    """Materialise where it was done before: the first time is a person's decision."""
+    if context.instance.get_latest_materialization_event(dg.AssetKey("online_features")) is None:
+        return dg.SkipReason("there are no features yet: run the job `materialize_features` or `train_all` once")
+    del platform
+    return request("snapshots", "features", features={"history": False})
+
+
+def why_not_retrain(instance: dg.DagsterInstance, platform: Platform) -> str | None:
+    """Say why a full training that ends in Staging should not start now, or None."""
+    with platform.connection() as connection:
+        why = why_untrained(connection) or why_unchanged(instance, connection, "embeddings", "train_all")
+        experiment = running_experiment(connection)
+    if why is None and experiment is not None:
+        why = f"the experiment `{experiment}` runs on the release in Staging, which this would replace"
+    return why
+
+
+SCHEDULES = [nightly_rebuild_index, nightly_materialize_features, weekly_retrain]

@@ -1,0 +1,53 @@
+"""A receiver of alerts on a free port of this machine."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Webhook(ThreadingHTTPServer):
+    """A receiver of alerts: keeps what it is sent, and answers with a status or not at all."""
+
+    daemon_threads = True
+
+    def __init__(self, status: int | None, word: str) -> None:
+        self.word = word
+        self.received: list[dict[str, Any]] = []
+        self.status = status
+        self.ended = threading.Event()
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hooks/{self.word}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:
+        self.server.received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        if self.server.status is None:
+            self.server.ended.wait(60)
+            return
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_words: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def listening(status: int | None, word: str = "of-the-test") -> Iterator[Webhook]:
+    """Listen for alerts; `status` None keeps the caller waiting."""
+    with Webhook(status, word) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.ended.set()
+            server.shutdown()
