@@ -74,3 +74,14 @@ def open_endpoints(settings: Settings, *, mlflow: bool = False) -> Iterator[Endp
             else:
                 stack.callback(retire, server)  # one whose user was killed must not outlive its database
         yield Endpoints(database_url, redis_url, mlflow_url)
+
+
+def running_mlflow(settings: Settings) -> str | None:
+    """Return the URL of the MLflow server, configured or started by others; None if none runs. Starts nothing."""
+    if settings.mlflow.url is not None:
+        return settings.mlflow.url
+    from infra.embedded.mlflow import EmbeddedMlflow
+
+    server = EmbeddedMlflow(settings)
+    running = server.running(patience_s=0.0)
+    return None if running is None else server.url(running)

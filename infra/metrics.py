@@ -45,6 +45,8 @@ class ServingMetrics:
     release_version: Gauge
     release_swaps: Counter
     release_refusals: Counter
+    release_refused: Gauge
+    release_pinned: Gauge
     population_people: Gauge
     population_loaded_at: Gauge
     pool_waiting: Gauge
@@ -96,6 +98,17 @@ def serving_metrics() -> ServingMetrics:
         ),
         release_swaps=Counter("duet_release_swaps_total", "Releases that began to serve."),
         release_refusals=Counter("duet_release_refusals_total", "Releases that were refused."),
+        release_refused=Gauge(
+            "duet_release_refused",
+            "Whether the newest release of a stage does not serve.",
+            ["stage"],
+            multiprocess_mode="livemax",
+        ),
+        release_pinned=Gauge(
+            "duet_release_pinned",
+            "Whether a rollback is pinned that MLflow was not told of yet.",
+            multiprocess_mode="livemax",
+        ),
         population_people=Gauge(
             "duet_population_people", "People in the snapshot.", multiprocess_mode="livemostrecent"
         ),

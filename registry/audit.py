@@ -1,4 +1,4 @@
-"""The append-only record of promotions in Postgres, and the lock that lets one promotion happen at a time.
+"""The append-only record of promotions in Postgres, the pins, and the lock that lets one promotion happen at a time.
 
 The lock belongs to the transaction that writes the record, so it survives neither a crash nor a lost connection, and
 it works through a transaction-pooling PgBouncer.
@@ -11,21 +11,29 @@ from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 import psycopg
+from psycopg import sql
 from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
-from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind, ReleaseVersions
+from registry.contracts import ARCHIVED, MODEL_NAMES, NO_STAGE, PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable, PromotionConflict
 
 Way = Literal["cli", "ui", "automation"]
 ROLLED_BACK_FROM: Final = "rolled_back_from"
 # Any constant will do as long as nobody else uses it: "duet" in ASCII, then 1.
 _LOCK_KEY: Final = 0x64756574_00000001
+_KINDS: Final = {name: kind for kind, name in MODEL_NAMES.items()}
+
+ORDERS: Final = sql.SQL(
+    "select coalesce((select max(promotion_id) from duet.promotions), 0), pin_id, release, digests, actor"
+    "  from (select 1) as once left join duet.release_pins on stage = 'Production' and closed_at is null"
+)
+"""What serving asks every second: the newest row of the audit, and the open pin; its rows go to `read_orders`."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One release entering one stage; `from_stages` tells where each version came from, None where nobody saw it."""
+    """One release entering one stage, or leaving one by hand; None where nobody saw where a version came from."""
 
     versions: ReleaseVersions
     stage: str
@@ -35,6 +43,7 @@ class Promotion:
     gates: Mapping[str, JsonValue] = field(default_factory=dict)
     from_stages: Mapping[ArtifactKind, str | None] = field(default_factory=dict)
     at: datetime | None = None
+    digests: Mapping[ArtifactKind, str] = field(default_factory=dict)
 
     @property
     def rolled_back_from(self) -> str | None:
@@ -42,21 +51,48 @@ class Promotion:
         value = self.gates.get(ROLLED_BACK_FROM)
         return value if isinstance(value, str) else None
 
+    @property
+    def is_departure(self) -> bool:
+        """Say whether this release left a stage that is empty since."""
+        return self.stage in {ARCHIVED, NO_STAGE}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The release that serves whatever the stages say, because MLflow could not be told of a rollback yet."""
+
+    versions: ReleaseVersions
+    digests: Mapping[ArtifactKind, str]
+    actor: str
+    way: Way
+    reason: str = ""
+    pin_id: int | None = None
+    at: datetime | None = None
+
 
 class PromotionLog(Protocol):
     """What promotion needs of the audit."""
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock for the block; what is recorded in it is kept only if the block ends well.
+        """Hold the lock for the block; what is written in it is kept only if the block ends well.
 
         Raises PromotionConflict if somebody else holds the lock.
         """
 
     def record(self, promotion: Promotion) -> None:
-        """Append a promotion; only inside `exclusively`."""
+        """Append a promotion, at an instant after all others; only inside `exclusively`."""
 
-    def history(self, stage: str = PRODUCTION, limit: int = 1_000) -> Sequence[Promotion]:
-        """Return the last promotions to a stage, oldest first."""
+    def history(self, stage: str = PRODUCTION, limit: int = 1_000, until: datetime | None = None) -> list[Promotion]:
+        """Return the last promotions to a stage, and departures from it, oldest first; none after `until`."""
+
+    def pin(self, pin: Pin) -> None:
+        """Open a pin in place of the open one; only inside `exclusively`."""
+
+    def close_pin(self, by: str) -> None:
+        """Close the open pin, if there is one, and say why; only inside `exclusively`."""
+
+    def open_pin(self) -> Pin | None:
+        """Return the open pin."""
 
 
 class PostgresPromotionLog:
@@ -77,14 +113,20 @@ class PostgresPromotionLog:
             yield
 
     def record(self, promotion: Promotion) -> None:
-        """Append three rows with one common instant."""
+        """Append three rows with one common instant.
+
+        Instants only grow, even when MLflow's clock, which dates moves by hand, differs from that of Postgres.
+        """
         with _plainly(), self._connection.cursor() as cursor:
-            now = cursor.execute("select clock_timestamp()").fetchone()
-            at = promotion.at or (now[0] if now else None)
+            at = cursor.execute(
+                "select greatest(coalesce(%s::timestamptz, clock_timestamp()),"
+                "                (select max(at) + interval '1 microsecond' from duet.promotions))",
+                (promotion.at,),
+            ).fetchone()
             cursor.executemany(
                 "insert into duet.promotions"
-                " (release, model, version, from_stage, to_stage, actor, way, reason, gates, at)"
-                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                " (release, model, version, from_stage, to_stage, actor, way, reason, gates, at, digest)"
+                " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
                 [
                     (
                         promotion.versions.release_id,
@@ -96,37 +138,88 @@ class PostgresPromotionLog:
                         promotion.way,
                         promotion.reason,
                         Jsonb(dict(promotion.gates)),
-                        at,
+                        at[0] if at else None,
+                        promotion.digests.get(kind),
                     )
                     for kind in ArtifactKind
                 ],
             )
 
-    def history(self, stage: str = PRODUCTION, limit: int = 1_000) -> list[Promotion]:
-        """Return the last promotions to a stage, oldest first."""
+    def history(self, stage: str = PRODUCTION, limit: int = 1_000, until: datetime | None = None) -> list[Promotion]:
+        """Return the last promotions to a stage, and departures from it, oldest first; none after `until`."""
         with _plainly(), self._connection.transaction():
             rows = self._connection.execute(
                 "select release, to_stage, actor, way, coalesce(max(reason), ''),"
-                "       coalesce((array_agg(gates))[1], '{}'::jsonb), at,"
-                "       array_agg(model order by model), array_agg(from_stage order by model)"
-                "  from duet.promotions where to_stage = %s"
-                " group by release, to_stage, actor, way, at order by max(promotion_id) desc limit %s",
-                (stage, limit),
+                "       coalesce((array_agg(gates))[1], '{}'::jsonb), at, array_agg(model order by model),"
+                "       array_agg(from_stage order by model), array_agg(digest order by model)"
+                "  from duet.promotions"
+                " where (to_stage = %(stage)s or (from_stage = %(stage)s and to_stage = any(%(nowhere)s)))"
+                "   and at <= coalesce(%(until)s::timestamptz, 'infinity')"
+                " group by release, to_stage, actor, way, at order by max(promotion_id) desc limit %(limit)s",
+                {"stage": stage, "nowhere": [ARCHIVED, NO_STAGE], "until": until, "limit": limit},
             ).fetchall()
-        kinds = {name: kind for kind, name in MODEL_NAMES.items()}
-        return [
-            Promotion(
-                versions=ReleaseVersions.parse(release),
-                stage=to_stage,
-                actor=actor,
-                way=way,
-                reason=reason,
-                gates=gates,
-                from_stages={kinds[model]: origin for model, origin in zip(models, origins, strict=True)},
-                at=at,
+        return [_promotion(row) for row in reversed(rows)]
+
+    def pin(self, pin: Pin) -> None:
+        """Open a pin in place of the open one."""
+        self.close_pin(f"{pin.versions.release_id} was pinned instead")
+        with _plainly():
+            self._connection.execute(
+                "insert into duet.release_pins (release, digests, actor, way, reason) values (%s, %s, %s, %s, %s)",
+                (
+                    pin.versions.release_id,
+                    Jsonb({kind.value: digest for kind, digest in pin.digests.items()}),
+                    pin.actor,
+                    pin.way,
+                    pin.reason,
+                ),
             )
-            for release, to_stage, actor, way, reason, gates, at, models, origins in reversed(rows)
-        ]
+
+    def close_pin(self, by: str) -> None:
+        """Close the open pin, if there is one, and say why."""
+        with _plainly():
+            self._connection.execute(
+                "update duet.release_pins set closed_at = clock_timestamp(), closed_by = %s"
+                " where stage = 'Production' and closed_at is null",
+                (by,),
+            )
+
+    def open_pin(self) -> Pin | None:
+        """Return the open pin."""
+        with _plainly(), self._connection.transaction():
+            row = self._connection.execute(
+                "select release, digests, actor, way, reason, pin_id, pinned_at from duet.release_pins"
+                " where stage = 'Production' and closed_at is null"
+            ).fetchone()
+        return None if row is None else Pin(ReleaseVersions.parse(row[0]), _digests(row[1]), *row[2:])
+
+
+def read_orders(row: Sequence[Any]) -> tuple[int, Pin | None]:
+    """Return the newest id of the audit and the open pin, from the row that `ORDERS` gave."""
+    newest, pin_id, release, digests, actor = row
+    if pin_id is None:
+        return int(newest), None
+    return int(newest), Pin(ReleaseVersions.parse(release), _digests(digests), actor, "cli", pin_id=pin_id)
+
+
+def _digests(stored: Mapping[str, str]) -> dict[ArtifactKind, str]:
+    return {ArtifactKind(kind): digest for kind, digest in stored.items()}
+
+
+def _promotion(row: Sequence[Any]) -> Promotion:
+    release, to_stage, actor, way, reason, gates, at, models, origins, digests = row
+    kinds = [_KINDS[model] for model in models]
+    return Promotion(
+        versions=ReleaseVersions.parse(release),
+        stage=to_stage,
+        actor=actor,
+        way=way,
+        reason=reason,
+        gates=gates,
+        from_stages=dict(zip(kinds, origins, strict=True)),
+        at=at,
+        digests={kind: digest for kind, digest in zip(kinds, digests, strict=True) if digest},
+    )
 
 
 @contextlib.contextmanager
@@ -136,25 +229,3 @@ def _plainly() -> Iterator[None]:
     except psycopg.Error as error:
         first = " ".join(str(error).split())[:200]
         raise AuditUnavailable(f"The record of promotions in Postgres cannot be used: {first}") from error
-
-
-def release_at(log: PromotionLog, at: datetime, stage: str = PRODUCTION) -> Promotion | None:
-    """Return the promotion whose release stood in a stage at an instant, None before the first."""
-    earlier = [promotion for promotion in log.history(stage) if promotion.at is not None and promotion.at <= at]
-    return earlier[-1] if earlier else None
-
-
-def standing_releases(history: Sequence[Promotion]) -> list[ReleaseVersions]:
-    """Return the releases that a rollback can go back through, the current one last.
-
-    A rollback takes away the release that it left, so rolling back twice goes two releases back instead of returning
-    to the one that was bad.
-    """
-    stack: list[ReleaseVersions] = []
-    for promotion in history:
-        if promotion.rolled_back_from is not None and promotion.versions in stack:
-            last = len(stack) - 1 - stack[::-1].index(promotion.versions)
-            del stack[last + 1 :]
-        elif not stack or stack[-1] != promotion.versions:
-            stack.append(promotion.versions)
-    return stack

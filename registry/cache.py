@@ -1,10 +1,11 @@
-"""The local copy of releases: `<data_dir>/releases/<kind>/<version>-<digest>/`, and pointers to the last good ones.
+"""The local copy of releases: `<data_dir>/releases/<kind>/<version>-<digest>/`, and notes of which ones were good.
 
-With it serving restarts while MLflow is down, and a rollback needs no download. Everything in it was verified when it
-was fetched and is verified again when it is loaded.
+With it serving restarts and rolls back while MLflow is down. Everything in it was verified when it was fetched and is
+verified again when it is loaded. `good/` holds a note for each release that was loaded and tried here, the newest last.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.faults import failpoint
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseVersions
 from registry.errors import CorruptArtifact
 from registry.release import Release
@@ -23,6 +25,8 @@ from registry.store import ModelRegistry
 
 _POINTERS: Final = {PRODUCTION: "last_good.json", STAGING: "last_good_challenger.json"}
 _SHORT: Final = 12
+KEPT_GOOD: Final = 4
+"""Releases that served here and whose copies stay, for rollbacks: the current one and those before it."""
 
 
 class _Pointer(BaseModel):
@@ -32,6 +36,10 @@ class _Pointer(BaseModel):
     index: int
     ranker: int
     digests: dict[ArtifactKind, str]
+
+    @property
+    def versions(self) -> ReleaseVersions:
+        return ReleaseVersions(self.embedding, self.index, self.ranker)
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,18 @@ class ReleaseCache:
             ranker=release.versions.ranker,
             digests={kind: manifest.digest for kind, manifest in release.manifests.items()},
         )
-        self.root.mkdir(parents=True, exist_ok=True)
-        target = self.root / _POINTERS[stage]
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=self.root)
+        content = json.dumps(pointer.model_dump(mode="json"), sort_keys=True).encode()
+        self._write(self._note(release.versions, pointer.digests, stage), content)
+        failpoint("swap.after_good")
+        self._write(self.root / _POINTERS[stage], content)
+
+    @staticmethod
+    def _write(target: Path, content: bytes) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(pointer.model_dump(mode="json"), sort_keys=True).encode())
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(target)
@@ -101,30 +115,37 @@ class ReleaseCache:
 
         Its manifests are empty: `load_release` reads and verifies them against the digests.
         """
-        try:
-            pointer = _Pointer.model_validate_json((self.root / _POINTERS[stage]).read_bytes())
-        except (FileNotFoundError, ValidationError):
+        pointer = _read(self.root / _POINTERS[stage])
+        return None if pointer is None else self.copy_of(pointer.versions, pointer.digests)
+
+    def copy_of(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str]) -> LocalRelease | None:
+        """Return where the copy of a release with these digests lies, None if a part of it is not here."""
+        if set(digests) != set(ArtifactKind):
             return None
-        versions = ReleaseVersions(pointer.embedding, pointer.index, pointer.ranker)
-        if set(pointer.digests) != set(ArtifactKind):
-            return None
-        directories = self._directories(versions, pointer.digests)
+        directories = self._directories(versions, digests)
         if not all(directory.is_dir() for directory in directories.values()):
             return None
-        return LocalRelease(versions, directories, pointer.digests, {})
+        return LocalRelease(versions, directories, digests, {})
 
-    def is_good(self, local: LocalRelease, stage: str = PRODUCTION) -> bool:
-        """Say whether exactly these bytes were the last to be loaded, tried and remembered for a stage."""
-        last = self.last_good(stage)
-        return last is not None and (last.versions, last.digests) == (local.versions, local.digests)
+    def is_good(self, local: LocalRelease) -> bool:
+        """Say whether exactly these bytes were loaded, tried and remembered here before, in whichever stage."""
+        notes = [_read(self._note(local.versions, local.digests, stage)) for stage in _POINTERS]
+        return any(note is not None and note.digests == local.digests for note in notes)
 
-    def prune(self, keep: Iterable[ReleaseVersions], spare: int = 3) -> list[Path]:
-        """Remove copies that belong to no release in `keep`, except the `spare` newest of each kind; return them.
+    def good(self) -> list[LocalRelease]:
+        """Return the releases that served Production here and whose copies are here, the newest first."""
+        notes = sorted((self.root / "good" / PRODUCTION).glob("e*.json"), key=_modified, reverse=True)
+        found = [self.copy_of(note.versions, note.digests) for note in map(_read, notes) if note is not None]
+        return [local for local in found if local is not None]
 
-        Workers that have mapped a removed file keep their pages.
+    def prune(self, keep: Iterable[ReleaseVersions], spare: int = 1) -> list[Path]:
+        """Remove copies that belong to no release in `keep`, but the `KEPT_GOOD` newest good ones; return them.
+
+        `spare` more of each kind stay: what was fetched and does not serve yet. Workers that have mapped a removed
+        file keep their pages.
         """
         kept = {(kind, versions[kind]) for versions in keep for kind in ArtifactKind}
-        for last in filter(None, map(self.last_good, _POINTERS)):
+        for last in [*filter(None, map(self.last_good, _POINTERS)), *self.good()[:KEPT_GOOD]]:
             kept |= {(kind, last.versions[kind]) for kind in ArtifactKind}
         removed: list[Path] = []
         for kind in ArtifactKind:
@@ -134,11 +155,19 @@ class ReleaseCache:
                 with contextlib.suppress(FileNotFoundError):  # another worker prunes too
                     shutil.rmtree(path)
                 removed.append(path)
+        for path in (self.root / "good").glob("*/e*.json"):
+            note = _read(path)
+            if note is None or self.copy_of(note.versions, note.digests) is None:
+                path.unlink(missing_ok=True)
         return removed
 
     def directory(self, kind: ArtifactKind, version: int, digest: str) -> Path:
         """Return where the copy of a version with this digest lies, whether it is there or not."""
         return self.root / kind.value / f"{version}-{digest[:_SHORT]}"
+
+    def _note(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str], stage: str) -> Path:
+        short = hashlib.sha256("".join(digests[kind] for kind in ArtifactKind).encode()).hexdigest()[:_SHORT]
+        return self.root / "good" / stage / f"{versions.release_id}-{short}.json"
 
     def _directories(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str]) -> dict[ArtifactKind, Path]:
         return {kind: self.directory(kind, versions[kind], digests[kind]) for kind in ArtifactKind}
@@ -147,3 +176,17 @@ class ReleaseCache:
 def _version_of(path: Path) -> int:
     head = path.name.partition("-")[0]
     return int(head) if head.isdigit() else 0
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another worker prunes too
+        return 0.0
+
+
+def _read(path: Path) -> _Pointer | None:
+    try:
+        return _Pointer.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,32 +1,28 @@
-"""`duet promote`, `duet rollback` and `duet releases`: the release life cycle from the command line."""
+"""`duet promote` and `duet rollback`: moving releases from the command line."""
 
-import contextlib
 import getpass
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from infra.cli.console import out, print_success, table
+from infra.cli.console import print_note, print_success
 from infra.cli.context import current_settings
-from infra.settings import Settings
+from registry import release_views
+from registry.opened import opened, reached
 
 if TYPE_CHECKING:
-    from registry.audit import PostgresPromotionLog, Promotion
-    from registry.cache import ReleaseCache
-    from registry.contracts import ModelVersion, ReleaseVersions
-    from registry.mlflow_rest import MlflowRest
+    import psycopg
 
-_SHOWN_METRICS: Final = 3
+_FOLLOW_S: Final = 10.0
+_LOOK_S: Final = 0.2
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("promote", epilog="Example: duet promote --reason 'wins on held-out matches'")(promote)
     app.command("rollback", epilog="Example: duet rollback --to e3-i5-r2")(rollback)
-    app.command("releases", epilog="Example: duet releases --at '2026-06-01 12:00'")(releases)
+    app.command("releases", epilog="Example: duet releases --at '2026-06-01 12:00'")(release_views.releases)
 
 
 def promote(
@@ -50,21 +46,21 @@ def promote(
     if any(part is not None for part in parts) and any(part is None for part in parts):
         raise typer.BadParameter("name all three of --embedding, --index and --ranker, or none")
     stage = STAGING if staging else PRODUCTION
-    with _opened(current_settings(ctx)) as opened:
+    with opened(current_settings(ctx)) as servers:
         if embedding is not None and index is not None and ranker is not None:
             versions = ReleaseVersions(embedding, index, ranker)
         else:
-            versions = opened.rest.release_candidate(release_candidate)
+            versions = servers.rest.release_candidate(release_candidate)
         move(
-            opened.rest,
-            opened.log,
+            servers.rest,
+            servers.log,
             versions,
             actor=getpass.getuser(),
             way="cli",
             reason=reason,
             stage=stage,
             force=force,
-            cache=opened.cache,
+            cache=servers.cache,
         )
     print_success(f"{versions.release_id} is in {stage}")
 
@@ -74,128 +70,47 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Release to go back to; default: the one before.")] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
 ) -> None:
-    """Put an earlier release back into Production."""
+    """Put an earlier release back into Production, MLflow reachable or not, and wait until the workers serve it."""
     from registry.contracts import ReleaseVersions
     from registry.promotion import rollback as move_back
 
     target = ReleaseVersions.parse(to) if to is not None else None
-    with _opened(current_settings(ctx)) as opened:
+    with reached(current_settings(ctx)) as servers:
         versions = move_back(
-            opened.rest,
-            opened.log,
+            servers.rest,
+            servers.log,
             actor=getpass.getuser(),
             way="cli",
             reason=reason,
             to=target,
-            cache=opened.cache,
+            cache=servers.cache,
         )
-    print_success(f"{versions.release_id} is back in Production")
+        print_success(f"{versions.release_id} is back in Production")
+        if servers.log.open_pin() is not None:
+            print_note(
+                f"MLflow does not answer, so {versions.release_id} is pinned: serving obeys, and the stages in MLflow "
+                "follow by themselves once it answers"
+            )
+        _wait_until_followed(servers.connection, versions.release_id)
 
 
-def releases(
-    ctx: typer.Context,
-    at: Annotated[datetime | None, typer.Option(help="Show only the release active at this instant (UTC).")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many promotions to show.")] = 20,
-) -> None:
-    """Show what is in Production and Staging, what waits to be promoted, and who moved what when."""
-    from registry.audit import release_at
-    from registry.contracts import PRODUCTION, STAGING
+def _wait_until_followed(connection: "psycopg.Connection[Any]", release: str) -> None:
+    """Say when all serving workers serve a release, or which ones do not and why."""
+    from registry.workers import live_workers
 
-    with _opened(current_settings(ctx)) as opened:
-        if at is not None:
-            instant = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-            found = release_at(opened.log, instant)
-            if found is None:
-                print_success(f"no release was in Production at {_when(instant)}")
-            else:
-                out().print(_history_table(f"in Production at {_when(instant)}", [found]))
+    began = time.monotonic()
+    while True:
+        workers = live_workers(connection)
+        late = [worker for worker in workers if worker.release != release]
+        took_s = time.monotonic() - began
+        if not workers:
+            print_note("no serving worker has reported to Postgres of late")
             return
-        out().print(_stages_table(opened.rest))
-        history = [*opened.log.history(PRODUCTION, limit), *opened.log.history(STAGING, limit)]
-        history.sort(key=lambda promotion: promotion.at or datetime.min.replace(tzinfo=UTC), reverse=True)
-        out().print(_history_table("promotions", history[:limit]))
-
-
-@dataclass(frozen=True)
-class _Opened:
-    rest: "MlflowRest"
-    log: "PostgresPromotionLog"
-    cache: "ReleaseCache"
-
-
-@contextlib.contextmanager
-def _opened(settings: Settings) -> Iterator[_Opened]:
-    from infra.endpoints import open_endpoints
-    from infra.postgres import connect
-    from registry.audit import PostgresPromotionLog
-    from registry.cache import ReleaseCache
-    from registry.errors import RegistryUnavailable
-    from registry.mlflow_rest import MlflowRest
-
-    with open_endpoints(settings, mlflow=True) as endpoints:
-        if endpoints.mlflow_url is None:
-            raise RegistryUnavailable("There is no MLflow server: set `DUET_MLFLOW__URL` or run `duet up`.")
-        with (
-            MlflowRest(endpoints.mlflow_url, timeout_s=settings.mlflow.request_timeout_s) as rest,
-            connect(endpoints.database_url) as connection,
-        ):
-            yield _Opened(rest, PostgresPromotionLog(connection), ReleaseCache(settings.data_dir / "releases"))
-
-
-def _stages_table(rest: "MlflowRest") -> object:
-    from registry.contracts import PRODUCTION, STAGING
-    from registry.errors import IncoherentRelease, UnknownVersion
-
-    rows: list[tuple[str, ...]] = []
-    for stage in (PRODUCTION, STAGING):
-        try:
-            rows.append((stage, *_release_cells(rest, rest.resolve_stage(stage))))
-        except IncoherentRelease as error:
-            rows.append((stage, "-", str(error), "", ""))
-    try:
-        rows.append(("candidate", *_release_cells(rest, rest.release_candidate())))
-    except UnknownVersion:
-        rows.append(("candidate", "-", "none", "", ""))
-    return table("releases", ("stage", "release", "digests", "trained", "metrics"), rows)
-
-
-def _release_cells(rest: "MlflowRest", versions: "ReleaseVersions") -> tuple[str, str, str, str]:
-    from registry.contracts import ArtifactKind
-
-    parts = [rest.version(kind, versions[kind]) for kind in ArtifactKind]
-    digests = " ".join((part.digest or "?")[:8] for part in parts)
-    newest = max((part.created_at for part in parts if part.created_at), default=None)
-    return versions.release_id, digests, _when(newest), "\n".join(filter(None, map(_metrics, parts)))
-
-
-def _metrics(version: "ModelVersion") -> str:
-    from pydantic import ValidationError
-
-    from registry.contracts import TAG_MANIFEST, Manifest
-
-    try:
-        manifest = Manifest.model_validate_json(version.tags.get(TAG_MANIFEST, ""))
-    except ValidationError:
-        return ""
-    shown = list(manifest.metrics.items())[:_SHOWN_METRICS]
-    return " ".join(f"{name}={value:.4g}" for name, value in shown)
-
-
-def _history_table(title: str, history: "list[Promotion]") -> object:
-    rows = [
-        (
-            _when(promotion.at),
-            promotion.versions.release_id,
-            promotion.stage,
-            promotion.actor,
-            promotion.way,
-            f"rolled back from {promotion.rolled_back_from}" if promotion.rolled_back_from else "promoted",
-            promotion.reason,
-        )
-        for promotion in history
-    ]
-    return table(title, ("when", "release", "stage", "who", "way", "what", "why"), rows)
-
-
-def _when(at: datetime | None) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else ""
+        if not late:
+            print_success(f"served by {len(workers)} of {len(workers)} workers after {took_s:.1f} s")
+            return
+        if took_s > _FOLLOW_S:
+            break
+        time.sleep(_LOOK_S)
+    for worker in late:
+        print_note(f"{worker.name} still serves {worker.release or 'no release'}: {worker.refused or 'no reason said'}")

@@ -149,6 +149,7 @@ class ModelVersion:
     tags: dict[str, str] = field(default_factory=dict)
     run_id: str | None = None
     created_at: datetime | None = None
+    updated_at: datetime | None = None
     description: str = ""
 
     @property

@@ -25,7 +25,8 @@ DuetError
         ├── AuditUnavailable         the record of promotions cannot be read or written
         ├── GatesNotPassed           the release was not judged, or a gate failed
         ├── ForceWithoutReason       gates may be overruled only with a reason
-        └── NothingToRollBackTo      the audit knows no earlier release
+        ├── NothingToRollBackTo      the audit knows no earlier release
+        └── NoCopy                   an earlier release is known, but its bytes are out of reach
 """
 
 from infra.errors import DuetError
@@ -121,3 +122,7 @@ class ForceWithoutReason(PromotionError):
 
 class NothingToRollBackTo(PromotionError):
     """The audit knows no earlier release."""
+
+
+class NoCopy(PromotionError):
+    """An earlier release is known, but its bytes are out of reach."""

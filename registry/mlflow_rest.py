@@ -277,15 +277,20 @@ def _row(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _version(kind: ArtifactKind, row: Mapping[str, Any]) -> ModelVersion:
     try:
-        created = int(row.get("creation_timestamp", 0))
         return ModelVersion(
             kind=kind,
             version=int(row["version"]),
             stage=str(row.get("current_stage") or NO_STAGE),
             tags={str(tag["key"]): str(tag.get("value", "")) for tag in row.get("tags", [])},
             run_id=str(row["run_id"]) if row.get("run_id") else None,
-            created_at=datetime.fromtimestamp(created / 1_000, UTC) if created else None,
+            created_at=_instant(row, "creation_timestamp"),
+            updated_at=_instant(row, "last_updated_timestamp"),
             description=str(row.get("description", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RegistryUnavailable("MLflow's answer describes a version in a shape that Duet does not know.") from error
+
+
+def _instant(row: Mapping[str, Any], name: str) -> datetime | None:
+    milliseconds = int(row.get(name, 0))
+    return datetime.fromtimestamp(milliseconds / 1_000, UTC) if milliseconds else None

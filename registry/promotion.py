@@ -1,41 +1,40 @@
 """Moving a coherent release between stages: checked and verified first, audited with the move, undone if it fails.
 
-A promotion is three transitions in MLflow, which cannot be one transaction. So the embedding moves first and the index
-last: whoever looks in between finds an index that does not match and keeps the last good release. A crash in between
-is completed by running the same command again.
+A rollback needs no MLflow: the release that it goes back to is known to the audit and lies on the machines that served
+it, so it is pinned in Postgres, which serving obeys at once, and MLflow's stages follow as soon as they can.
 """
 
+import logging
+import socket
 import tempfile
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
-from registry.audit import ROLLED_BACK_FROM, Promotion, PromotionLog, Way, standing_releases
+from pydantic import JsonValue
+
+from infra.faults import failpoint
+from registry.artifacts import verify_artifact
+from registry.audit import ROLLED_BACK_FROM, Pin, Promotion, PromotionLog, Way
 from registry.cache import ReleaseCache
-from registry.contracts import (
-    ARCHIVED,
-    NO_STAGE,
-    PRODUCTION,
-    STAGE_ALIASES,
-    STAGING,
-    ArtifactKind,
-    ModelVersion,
-    ReleaseVersions,
-)
+from registry.contracts import PRODUCTION, STAGE_ALIASES, ArtifactKind, ReleaseVersions
 from registry.errors import (
-    AuditUnavailable,
-    IncoherentRelease,
+    CorruptArtifact,
+    NoCopy,
     NothingToRollBackTo,
     PromotionConflict,
-    PromotionFailed,
     RegistryError,
+    RegistryUnavailable,
     UnknownVersion,
 )
-from registry.gates import gates_of_observed, require_passed
+from registry.gates import require_passed
+from registry.history import known_digests, standing_releases
+from registry.moves import move, resolved
+from registry.observer import settle_pin
 from registry.release import check_coherence
 from registry.store import ModelRegistry, check_tags
 
-_ORDER: Final = (ArtifactKind.EMBEDDING, ArtifactKind.RANKER, ArtifactKind.INDEX)
+_log = logging.getLogger(__name__)
+_Digests = Mapping[ArtifactKind, str]
 
 
 def promote(
@@ -54,21 +53,22 @@ def promote(
     """Move a release that passed its gates to a stage and record it; doing it again changes nothing.
 
     `force` overrules the gates and needs a `reason`; the audit tells both. Every byte is fetched and verified before
-    anything moves; with a `cache` it is then already where serving looks. Raises UnknownVersion, IncoherentRelease,
-    GatesNotPassed, ForceWithoutReason or CorruptArtifact before any move, PromotionConflict if another promotion is
-    under way, PromotionFailed after having moved back what was moved.
+    anything moves; with a `cache` it is then already where serving looks. A promotion to Production ends a pin. Raises
+    UnknownVersion, IncoherentRelease, GatesNotPassed, ForceWithoutReason or CorruptArtifact before any move,
+    PromotionConflict if another promotion is under way, PromotionFailed after having moved back what was moved.
     """
     if stage not in STAGE_ALIASES:
         raise UnknownVersion(f"`{stage}` is not a stage to promote to: choose {' or '.join(STAGE_ALIASES)}.")
     check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema_digest)
     gates = require_passed(registry, versions, force=force, reason=reason)
     verify_release(registry, versions, feature_schema_digest, cache)
-    _move(registry, log, Promotion(versions, stage, actor, way, reason, gates), feature_schema_digest)
+    failpoint("promotion.after_verify")
+    move(registry, log, Promotion(versions, stage, actor, way, reason, gates), feature_schema_digest)
     return versions
 
 
 def rollback(
-    registry: ModelRegistry,
+    registry: ModelRegistry | None,
     log: PromotionLog,
     *,
     actor: str,
@@ -78,63 +78,46 @@ def rollback(
     feature_schema_digest: str | None = None,
     cache: ReleaseCache | None = None,
 ) -> ReleaseVersions:
-    """Move an earlier release back to Production: `to`, or the one before the current according to the audit.
+    """Put an earlier release back into Production: `to`, or the one before the current according to the audit.
 
-    Raises NothingToRollBackTo where there is no earlier one, else what `promote` raises.
+    It counts once it is pinned; a pin that is still open afterwards says that MLflow could not be told yet, which
+    `settle_pin` does later. Without a registry, or with one that does not answer, the target must lie in `cache`.
+    Raises NothingToRollBackTo where there is no earlier one, NoCopy where its bytes are out of reach, PromotionConflict
+    where Production changed meanwhile, IncoherentRelease or CorruptArtifact.
     """
-    standing = standing_releases(log.history(PRODUCTION))
-    current = _resolved(registry, PRODUCTION)
-    if current is not None and (not standing or standing[-1] != current):
-        standing.append(current)  # moved by hand and not recorded yet
-    if current is None and standing:
-        standing.append(standing[-1])  # nothing usable stands there: the last recorded release is the one to restore
+    before = log.history(PRODUCTION)
+    pin = log.open_pin()
+    registry, seen = _look(registry)
+    standing = standing_releases(before)
+    if pin is None and registry is not None:
+        if seen is not None and (not standing or standing[-1] != seen):
+            standing.append(seen)  # moved by hand and not recorded yet
+        if seen is None and standing:
+            standing.append(standing[-1])  # nothing usable stands there: the last recorded one is the one to restore
     target = to or (standing[-2] if len(standing) > 1 else None)
     if target is None:
         raise NothingToRollBackTo("The audit knows no earlier release: promote one with `duet promote`.")
-    left = current or (standing[-1] if standing else None)
-    verify_release(registry, target, feature_schema_digest, cache)
-    promotion = Promotion(
-        target,
-        PRODUCTION,
-        actor,
-        way,
-        reason,
-        {ROLLED_BACK_FROM: left.release_id if left else "nothing"},
-    )
-    _move(registry, log, promotion, feature_schema_digest, instead_of=(current,))
+    left = standing[-1] if standing else None
+    if target == left and (seen == target or registry is None):
+        return target
+    digests = _verified(registry, log, target, feature_schema_digest, cache)
+    failpoint("rollback.after_verify")
+    with log.exclusively():
+        registry, now = _look(registry)
+        moved = registry is not None and now != seen
+        if moved or log.history(PRODUCTION)[-1:] != before[-1:] or log.open_pin() != pin:
+            raise PromotionConflict("Production changed while this was prepared: look at `duet releases`, then retry.")
+        gates: dict[str, JsonValue] = {ROLLED_BACK_FROM: left.release_id if left else "nothing"}
+        log.record(Promotion(target, PRODUCTION, actor, way, reason, gates, _stages(registry, target), digests=digests))
+        log.pin(Pin(target, digests, actor, way, reason))
+        failpoint("rollback.before_commit")
+    failpoint("rollback.after_pin")
+    if registry is not None:
+        try:
+            settle_pin(registry, log)
+        except RegistryError as error:
+            _log.warning("MLflow will be told of the rollback later: %s", error)
     return target
-
-
-def record_observed(registry: ModelRegistry, log: PromotionLog, stage: str = PRODUCTION) -> ReleaseVersions | None:
-    """Record a release that was moved by hand, bring the aliases in step, and return it; None if nothing is new.
-
-    An incoherent stage is not a release and is not recorded; a promotion under way records itself.
-    """
-    observed = _resolved(registry, stage)
-    if observed is None or _last(log, stage) == observed:
-        return None
-    try:
-        with log.exclusively():
-            if _resolved(registry, stage) != observed or _last(log, stage) == observed:
-                return None
-            gates = gates_of_observed(registry, observed)
-            log.record(Promotion(observed, stage, "mlflow", "ui", "stage moved in MLflow", gates))
-            sync_aliases(registry)
-    except PromotionConflict:
-        return None
-    return observed
-
-
-def sync_aliases(registry: ModelRegistry) -> None:
-    """Point `champion` and `challenger` at what stands in Production and Staging; an empty Staging has no alias."""
-    for stage, alias in STAGE_ALIASES.items():
-        resolved = _resolved(registry, stage)
-        for kind in ArtifactKind:
-            present = registry.aliases(kind).get(alias)
-            if resolved is not None and present != resolved[kind]:
-                registry.set_alias(kind, alias, resolved[kind])
-            elif resolved is None and present is not None and not registry.in_stage(stage):
-                registry.delete_alias(kind, alias)
 
 
 def verify_release(
@@ -142,114 +125,57 @@ def verify_release(
     versions: ReleaseVersions,
     feature_schema_digest: str | None = None,
     cache: ReleaseCache | None = None,
-) -> None:
-    """Check the tags, then every byte and the manifests of a release, without moving anything."""
+) -> _Digests:
+    """Check the tags, then every byte and the manifests of a release, without moving anything; return its digests."""
     check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema_digest)
     if cache is not None:
-        check_coherence(cache.fetch(registry, versions).manifests, feature_schema_digest)
-        return
-    with tempfile.TemporaryDirectory(prefix="duet-verify-") as folder:
-        fetched = ReleaseCache(Path(folder)).fetch(registry, versions)
+        fetched = cache.fetch(registry, versions)
         check_coherence(fetched.manifests, feature_schema_digest)
+        return fetched.digests
+    with tempfile.TemporaryDirectory(prefix="duet-verify-") as folder:
+        return verify_release(registry, versions, feature_schema_digest, ReleaseCache(Path(folder)))
 
 
-_Done = list[tuple[ModelVersion, list[ModelVersion]]]
-
-
-def _move(
-    registry: ModelRegistry,
-    log: PromotionLog,
-    promotion: Promotion,
-    feature_schema_digest: str | None,
-    *,
-    instead_of: tuple[ReleaseVersions | None, ...] = (),
-) -> None:
-    """Move and record under the lock; `instead_of` holds the only releases that may stand in the stage before."""
-    done: _Done = []
+def _look(registry: ModelRegistry | None) -> tuple[ModelRegistry | None, ReleaseVersions | None]:
+    """Return the registry if it answers, and what stands in Production."""
+    if registry is None:
+        return None, None
     try:
-        with log.exclusively():
-            if instead_of and _resolved(registry, promotion.stage) not in instead_of:
-                raise PromotionConflict(
-                    f"{promotion.stage} changed while this was prepared: look at `duet releases`, then retry."
-                )
-            try:
-                _move_and_record(registry, log, promotion, feature_schema_digest, done)
-            except (RegistryError, KeyboardInterrupt) as error:
-                if not done:
-                    raise
-                left = _undo(registry, done, promotion.stage)
-                done.clear()
-                raise _failure(promotion, error, left) from error
-    except AuditUnavailable as error:
-        # The record was lost at the very end, and with it the lock: undo unless somebody else has moved on.
-        if not done:
-            raise
-        moved_on = _resolved(registry, promotion.stage) != promotion.versions
-        left = "it, because the stage changed meanwhile," if moved_on else _undo(registry, done, promotion.stage)
-        raise _failure(promotion, error, left) from error
+        return registry, resolved(registry, PRODUCTION)
+    except RegistryUnavailable:
+        return None, None
 
 
-def _failure(promotion: Promotion, error: BaseException, left: str) -> PromotionFailed:
-    outcome = f"and {left} could not be moved back: run the command again." if left else "and nothing has changed."
-    reason = str(error) or type(error).__name__
-    return PromotionFailed(f"{promotion.versions.release_id} was not moved to {promotion.stage} ({reason}) {outcome}")
-
-
-def _move_and_record(
-    registry: ModelRegistry,
+def _verified(
+    registry: ModelRegistry | None,
     log: PromotionLog,
-    promotion: Promotion,
+    versions: ReleaseVersions,
     feature_schema_digest: str | None,
-    done: _Done,
-) -> None:
-    versions, stage = promotion.versions, promotion.stage
-    wanted = {kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}
-    check_tags(wanted, feature_schema_digest)
-    moves = [move for kind in _ORDER for move in _moves(registry, wanted[kind], stage)]
-    if moves or _last(log, stage) != versions:
-        # Recorded first: a database that refuses the record refuses the promotion while nothing has moved.
-        log.record(replace(promotion, from_stages={kind: version.stage for kind, version in wanted.items()}))
-    for version, target in moves:
-        displaced = registry.versions_in_stage(version.kind, target) if target != ARCHIVED else []
-        done.append((version, displaced))
-        registry.transition_stage(version.kind, version.version, target, archive_existing=target != ARCHIVED)
-    sync_aliases(registry)
-
-
-def _moves(registry: ModelRegistry, version: ModelVersion, stage: str) -> list[tuple[ModelVersion, str]]:
-    if stage == STAGING and version.stage == PRODUCTION:
-        # It serves already and stands in one stage only: free Staging, and it is found in Production.
-        return [(other, ARCHIVED) for other in registry.versions_in_stage(version.kind, STAGING)]
-    alone = [other.version for other in registry.versions_in_stage(version.kind, stage)] == [version.version]
-    return [] if alone else [(version, stage)]
-
-
-def _undo(registry: ModelRegistry, done: _Done, stage: str) -> str:
-    """Move everything back and name what could not be."""
-    stuck: list[str] = []
-    for version, displaced in reversed(done):
+    cache: ReleaseCache | None,
+) -> _Digests:
+    """Verify the copy that lies here, else what the registry has; return the digests."""
+    digests = known_digests(log, versions)
+    local = cache.copy_of(versions, digests) if cache is not None and digests is not None else None
+    if local is not None:
         try:
-            registry.transition_stage(version.kind, version.version, version.stage or NO_STAGE, archive_existing=False)
-            for other in displaced:
-                if other.version != version.version:
-                    registry.transition_stage(other.kind, other.version, stage, archive_existing=False)
-        except RegistryError:
-            stuck.append(f"{version.kind} {version.version}")
-    if not stuck:
-        try:
-            sync_aliases(registry)
-        except RegistryError:
-            stuck.append("the aliases")
-    return ", ".join(stuck)
+            manifests = {kind: verify_artifact(local.directories[kind], local.digests[kind]) for kind in ArtifactKind}
+        except CorruptArtifact:
+            local = None  # the registry may have better bytes
+        else:
+            check_coherence(manifests, feature_schema_digest)
+            return local.digests
+    if registry is None:
+        raise NoCopy(
+            f"{versions.release_id} has no verified copy on {socket.gethostname()}, and MLflow does not answer: "
+            "run this on a machine that served it (`duet releases` lists them), or start MLflow."
+        )
+    return verify_release(registry, versions, feature_schema_digest, cache)
 
 
-def _resolved(registry: ModelRegistry, stage: str) -> ReleaseVersions | None:
+def _stages(registry: ModelRegistry | None, versions: ReleaseVersions) -> dict[ArtifactKind, str | None]:
+    if registry is None:
+        return dict.fromkeys(ArtifactKind)
     try:
-        return registry.resolve_stage(stage)
-    except IncoherentRelease:
-        return None
-
-
-def _last(log: PromotionLog, stage: str) -> ReleaseVersions | None:
-    history = log.history(stage, limit=1)
-    return history[-1].versions if history else None
+        return {kind: registry.version(kind, versions[kind]).stage for kind in ArtifactKind}
+    except RegistryError:
+        return dict.fromkeys(ArtifactKind)

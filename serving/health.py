@@ -47,6 +47,7 @@ class ReleaseReport(_Report):
     release: str | None
     loaded_at: str | None = Field(description="UTC, ISO 8601.")
     refused: str | None = Field(description="Why the release that should serve does not.")
+    pinned: str | None = Field(description="Release of a rollback that MLflow was not told of yet; it counts more.")
 
 
 class PopulationReport(_Report):

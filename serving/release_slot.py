@@ -1,5 +1,6 @@
 """One place for a release that serves: what is in it, what was refused, and when that is tried again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,15 +17,23 @@ _log = structlog.get_logger(__name__)
 
 @dataclass
 class Slot:
-    """The release of one stage, and why the newest of that stage is not it, if it is not."""
+    """The release of one stage, and why the newest of that stage is not it, if it is not.
+
+    `changed` is called whenever any of that becomes something else.
+    """
 
     stage: str
     empty: str
     metrics: ServingMetrics
+    changed: Callable[[], None] = lambda: None
     release: Release | None = None
     loaded_at: datetime | None = None
     refusal: str | None = None
     _tried: tuple[ReleaseVersions, float] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._refused = self.metrics.release_refused.labels(self.stage.lower())
+        self._refused.set(0)
 
     def absence(self) -> tuple[Reason, str]:
         """Return why there is no release, for the answer to name."""
@@ -53,17 +62,20 @@ class Slot:
         self.release = release
         self.loaded_at = at
         self.accept()
+        self.changed()
         self.metrics.release_swaps.inc()
         _log.info("release_serves", stage=self.stage, release=release.release_id)
 
     def accept(self) -> None:
         """Note that what serves is what the stage holds."""
-        self._tried, self.refusal = None, None
+        self._tried = None
+        self._say(None)
 
     def clear(self) -> None:
         """Hold nothing any more."""
         if self.release is not None:
             _log.info("release_leaves", stage=self.stage, release=self.release.release_id)
+            self.changed()
         self.release = self.loaded_at = None
         self.accept()
 
@@ -72,4 +84,14 @@ class Slot:
         if reason != self.refusal:
             self.metrics.release_refusals.inc()
             _log.warning("release_refused", stage=self.stage, reason=reason, exc_info=error)
-        self.refusal = reason
+        self._say(reason)
+
+    def lack(self, reason: str) -> None:
+        """Say why nothing serves, though nothing was refused."""
+        self._say(reason)
+
+    def _say(self, reason: str | None) -> None:
+        before, self.refusal = self.refusal, reason
+        self._refused.set(0 if reason is None else 1)
+        if before != reason:
+            self.changed()

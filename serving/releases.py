@@ -1,57 +1,44 @@
 """Watches the model registry and swaps releases: tried in a child, loaded and warmed in a thread, then one assignment.
 
-The champion is what stands in Production. The challenger is what stands in Staging, held only while an experiment is
-active, because a release is memory. What is incoherent, corrupt or fails its trials is refused with a reason, and the
-last good one keeps serving; without MLflow the service starts from the last good local copies.
+The champion is what stands in Production, or what a rollback has pinned, which needs no registry. The challenger is
+what stands in Staging, held only while an experiment is active, because a release is memory. What is incoherent,
+corrupt or fails its trials is refused with a reason, and the last good one keeps serving; without MLflow the service
+starts from the last good local copies.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from infra.clock import Clock
 from infra.errors import DuetError
+from infra.faults import failpoint
 from infra.metrics import ServingMetrics
+from registry.audit import Pin
 from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
-from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
+from registry.errors import CorruptArtifact, IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.release import Release
 from registry.store import ModelRegistry
 from serving.errors import BreakerOpen, Degraded, LevelUnavailable
 from serving.release_slot import Slot
+from serving.stage_view import Guard, StageView, unguarded
 
 T = TypeVar("T")
-SETTLE_LOOKS = 5
-"""A stage that still changes after so many looks is taken as it is: what waits for ever never serves."""
-_ASK_S = 60.0
 _log = structlog.get_logger(__name__)
-
-
-class Guard(Protocol):
-    """What calls of the registry go through: a breaker."""
-
-    async def __call__(self, operation: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-        """Await the operation, or refuse to."""
-        ...
-
-
-async def unguarded(operation: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-    """Await an operation for at most `timeout_s`."""
-    async with asyncio.timeout(timeout_s):
-        return await operation()
 
 
 class ReleaseWatcher:
     """Holds the releases that serve.
 
     `prove` tries a local copy aside and raises RegistryError; `load` loads it; `trial` answers real
-    requests with it; `record` notes in the audit what is seen in Production. A stage must look the same twice,
-    `settle_s` apart, before it replaces anything: a promotion moves three models, and fifty promotions are one swap.
+    requests with it; `observe` brings audit and registry in step, told the stages that were looked at. `pinned` returns
+    the open pin.
     """
 
     def __init__(
@@ -63,31 +50,35 @@ class ReleaseWatcher:
         prove: Callable[[LocalRelease], None],
         load: Callable[[LocalRelease], Release],
         trial: Callable[[Release], None],
-        record: Callable[[ModelRegistry], object],
+        observe: Callable[[ModelRegistry, tuple[str, ...], Callable[[ReleaseVersions], bool]], object],
         poll_s: float,
         clock: Clock,
         metrics: ServingMetrics,
+        pinned: Callable[[], Pin | None] = lambda: None,
         challenger_wanted: Callable[[], bool] = lambda: False,
         guard: Guard = unguarded,
         settle_s: float = 0.5,
     ) -> None:
-        self._registry = registry
         self._cache = cache
-        self._digest = feature_schema_digest
+        # A registry that does not answer holds threads for a while; a pinned release must not wait for them.
+        self._view = StageView(registry, feature_schema_digest, guard, settle_s)
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="release-loading")
         self._prove = prove
         self._load = load
         self._trial = trial
-        self._record = record
+        self._observe = observe
+        self._pinned = pinned
         self._poll_s = poll_s
         self._clock = clock
         self._metrics = metrics
         self._wanted = challenger_wanted
-        self._guard = guard
-        self._settle_s = settle_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="release")
         self._nudged = asyncio.Event()
-        self._champion = Slot(PRODUCTION, "No model is in production yet: promote a release.", metrics)
-        self._challenger = Slot(STAGING, "No release is in Staging: run `duet promote --staging`.", metrics)
+        self._urgent = asyncio.Event()
+        self.changed = asyncio.Event()
+        said = self.changed.set
+        self._champion = Slot(PRODUCTION, "No model is in production yet: promote a release.", metrics, said)
+        self._challenger = Slot(STAGING, "No release is in Staging: run `duet promote --staging`.", metrics, said)
+        self._noted: object = None
         self.tried = asyncio.Event()
 
     @property
@@ -104,6 +95,11 @@ class ReleaseWatcher:
     def refusal(self) -> str | None:
         """Return why the newest release in Production does not serve, if it does not."""
         return self._champion.refusal
+
+    @property
+    def pin(self) -> Pin | None:
+        """Return the open pin, which the champion obeys."""
+        return self._pinned()
 
     @property
     def challenger(self) -> Release | None:
@@ -123,44 +119,87 @@ class ReleaseWatcher:
         """Return why the challenger has no release, as a sentence."""
         return self._challenger.absence()[1]
 
-    def nudge(self) -> None:
-        """Look soon, without waiting for the poll."""
+    def nudge(self, *, urgent: bool = False) -> None:
+        """Look soon, without waiting for the poll; `urgent` gives up what is being waited for just now, too."""
         self._nudged.set()
+        if urgent:
+            self._urgent.set()
 
     async def run(self) -> None:
         """Start from the last good copy, then look at the registry for ever."""
         while True:
             self._nudged.clear()
-            await self.step()
+            self._urgent.clear()
+            step = asyncio.create_task(self.step())
+            urgent = asyncio.create_task(self._urgent.wait())
+            try:
+                await asyncio.wait({step, urgent}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (step, urgent):
+                    task.cancel()
+                await asyncio.gather(step, urgent, return_exceptions=True)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), self._poll_s)
 
     async def step(self) -> None:
         """Look once at what is wanted; whatever is wrong is kept in the refusals."""
+        stages: tuple[str, ...] = (PRODUCTION,)
         try:
-            await self._look(self._champion)
+            answers = await self._look(self._champion)
             if self._wanted():
-                await self._look(self._challenger)
+                answers = await self._look(self._challenger) and answers
+                stages = (PRODUCTION, STAGING)
             else:
                 self._challenger.clear()
         finally:
             self.tried.set()
+        if answers:
+            await self._note(stages)
 
-    async def _look(self, slot: Slot) -> None:
+    async def _look(self, slot: Slot) -> bool:
+        """Follow what a stage holds; return whether the registry may be asked more."""
+        pin = None
+        if slot is self._champion:
+            pin = self._pinned()
+            self._metrics.release_pinned.set(0 if pin is None else 1)
         try:
-            await self._follow(slot)
+            await (self._follow(slot) if pin is None else self._obey(slot, pin))
         except (RegistryUnavailable, BreakerOpen, TimeoutError) as error:
             await self._fall_back(slot, error)
+            if pin is not None:
+                slot.refuse(f"The pinned release {pin.versions.release_id} has no copy here: {error}", error)
+            return False
         except RegistryError as error:
             slot.refuse(str(error), error)
         except Exception as error:  # noqa: BLE001 a background task must outlive whatever its libraries raise
             slot.refuse(f"The release could not be loaded: {type(error).__name__}.", error)
+        return True
+
+    async def _obey(self, slot: Slot, pin: Pin) -> None:
+        """Serve a pinned release from its copy here; only without one is the registry asked."""
+        if slot.holds(pin.versions):
+            slot.accept()
+            return
+        if slot.waits(pin.versions, self._clock.monotonic()):
+            return
+        slot.begin(pin.versions, self._clock.monotonic())
+        local = await self._aside(lambda: self._cache.copy_of(pin.versions, pin.digests))
+        if local is not None:
+            try:
+                await self._serve(slot, local, is_new=not self._cache.is_good(local))
+            except CorruptArtifact as error:
+                _log.warning("copy_damaged", release=pin.versions.release_id, reason=str(error))
+            else:
+                return
+        fetched = await self._view.fetched(pin.versions, self._cache)
+        if fetched.digests != pin.digests:
+            raise IncoherentRelease(
+                f"{pin.versions.release_id} in MLflow is made of other bytes than the pinned release: promote another."
+            )
+        await self._serve(slot, fetched, is_new=not self._cache.is_good(fetched))
 
     async def _follow(self, slot: Slot) -> None:
-        registry = self._registry
-        if registry is None:
-            raise RegistryUnavailable("No MLflow server is configured: set `DUET_MLFLOW__URL`.")
-        versions = await self._settled(registry, slot)
+        versions = await self._view.settled(slot)
         if versions is None:
             # A challenger that has left Staging is over; a Production that was emptied keeps its last good release.
             if slot is self._challenger:
@@ -173,38 +212,9 @@ class ReleaseWatcher:
         if slot.waits(versions, self._clock.monotonic()):
             return
         slot.begin(versions, self._clock.monotonic())
-        local = await self._aside(lambda: self._cache.fetch(registry, versions))
-        await self._serve(slot, local, is_new=not self._cache.is_good(local, slot.stage))
-        if slot is self._champion:
-            await self._aside(lambda: self._note_in_audit(registry))
-
-    async def _settled(self, registry: ModelRegistry, slot: Slot) -> ReleaseVersions | None:
-        """Return what stands in the stage once it stops changing; raises IncoherentRelease if that is no release."""
-        seen = await self._resolve(registry, slot.stage)
-        for _ in range(SETTLE_LOOKS):
-            stays = isinstance(seen, ReleaseVersions) and slot.holds(seen)
-            if slot.release is None or seen is None or stays:
-                break
-            await asyncio.sleep(self._settle_s)
-            before, seen = seen, await self._resolve(registry, slot.stage)
-            if seen == before:
-                break
-        if isinstance(seen, str):
-            raise IncoherentRelease(seen)
-        return seen
-
-    async def _resolve(self, registry: ModelRegistry, stage: str) -> ReleaseVersions | str | None:
-        """Return the release in a stage, None for an empty stage, or why there is none."""
-
-        def ask() -> ReleaseVersions | str | None:
-            if not registry.in_stage(stage):
-                return None
-            try:
-                return registry.resolve_stage(stage, self._digest)
-            except IncoherentRelease as error:
-                return str(error)
-
-        return await self._guard(lambda: self._aside(ask), _ASK_S)
+        local = await self._view.fetched(versions, self._cache)
+        failpoint("swap.after_fetch")
+        await self._serve(slot, local, is_new=not self._cache.is_good(local))
 
     async def _fall_back(self, slot: Slot, error: Exception) -> None:
         """Start from the last good copy when the registry is away and nothing serves yet."""
@@ -214,24 +224,33 @@ class ReleaseWatcher:
         try:
             local = await self._aside(lambda: self._cache.last_good(slot.stage))
             if local is None:
-                reason = str(error) or "The model registry does not answer."
-                slot.refusal = reason
+                slot.lack(str(error) or "The model registry does not answer.")
                 return
             await self._serve(slot, local, is_new=False)
         except Exception as broken:  # noqa: BLE001 as above
             slot.refuse(f"The last good release cannot be loaded: {broken}", broken)
 
     async def _serve(self, slot: Slot, local: LocalRelease, *, is_new: bool) -> None:
+        serving = self._already(local)
+
         def ready() -> Release:
-            if is_new:
-                self._prove(local)
-            release = self._load(local)
-            self._trial(release)
+            if serving is not None:
+                release = serving
+            else:
+                if is_new:
+                    self._prove(local)
+                    failpoint("swap.after_prove")
+                release = self._load(local)
+                failpoint("swap.after_load")
+                self._trial(release)
+                failpoint("swap.after_trial")
             self._cache.remember(release, slot.stage)
+            failpoint("swap.after_remember")
             return release
 
         release = await self._aside(ready)
         slot.fill(release, self._clock.now())
+        failpoint("swap.after_fill")
         if slot is self._champion:
             knows_until = release.manifests[ArtifactKind.INDEX].lineage.get("as_of")
             if knows_until is not None:
@@ -241,16 +260,32 @@ class ReleaseWatcher:
         kept = [held.release.versions for held in (self._champion, self._challenger) if held.release is not None]
         await self._aside(lambda: self._cache.prune(kept))
 
-    def _note_in_audit(self, registry: ModelRegistry) -> None:
+    def _already(self, local: LocalRelease) -> Release | None:
+        """Return this release if it serves in the other slot: then all that is left is to swap."""
+        for held in (self._champion.release, self._challenger.release):
+            if held is not None and held.versions == local.versions:
+                digests = {kind: manifest.digest for kind, manifest in held.manifests.items()}
+                return held if digests == local.digests else None
+        return None
+
+    async def _note(self, stages: tuple[str, ...]) -> None:
+        """Bring audit and registry in step where what is seen changed since that last went well, or a pin waits."""
+        held = [slot.release.release_id if slot.release else None for slot in (self._champion, self._challenger)]
+        seen = (held, stages, dict(self._view.seen))
+        if seen == self._noted and self._pinned() is None:
+            return
         try:
-            self._record(registry)
+            await self._view.ask(lambda registry: self._observe(registry, stages, self._champion.holds))
         except DuetError as error:
-            # The stage is what counts; the audit catches up the next time a release begins to serve.
+            # The stage is what counts; the audit catches up at the next look.
             _log.warning("audit_not_written", exc_info=error)
+        else:
+            self._noted = seen
 
     async def _aside(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._loading, work)
 
     def close(self) -> None:
-        """Let go of the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Let go of the threads."""
+        self._view.close()
+        self._loading.shutdown(wait=False, cancel_futures=True)

@@ -6,11 +6,13 @@ until then answers are worse in the way the ladder says.
 
 import asyncio
 import gc
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import numpy as np
 import structlog
+from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from feature_repo.layout import RANKING_FEATURES
@@ -22,11 +24,12 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from infra.urls import libpq_url
-from registry.audit import PostgresPromotionLog
+from registry.audit import ORDERS, PostgresPromotionLog
 from registry.cache import LocalRelease, ReleaseCache
+from registry.contracts import ReleaseVersions
 from registry.experiments import State
 from registry.mlflow_rest import MlflowRest
-from registry.promotion import record_observed
+from registry.observer import observe
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
 from registry.trial import ReleaseTrial
@@ -47,9 +50,11 @@ from serving.levels import FullLevel, ladder
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.population_source import OVERLAP, Snapshot
+from serving.presence import Presence
 from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
+from serving.release_orders import ReleaseOrders
 from serving.releases import ReleaseWatcher
 from serving.replica import Replica, ReplicatedPeople, open_replica
 from serving.resilience.breaker import Dependency, breakers
@@ -79,6 +84,7 @@ class Runtime:
     snapshot: SnapshotKeeper
     newcomers: NewcomersKeeper
     experiments: Experiments
+    orders: ReleaseOrders
     releases: ReleaseWatcher
     cache: AnswerCache | None
     recommender: Recommender
@@ -126,20 +132,28 @@ class Runtime:
             metrics=metrics,
         )
         self._trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
+        copies = ReleaseCache(settings.data_dir / "releases")
         self.releases = ReleaseWatcher(
             registry=self.registry,
-            cache=ReleaseCache(settings.data_dir / "releases"),
+            cache=copies,
             feature_schema_digest=ranking_schema_digest(),
             prove=self._trial.prove,
             load=_load_release,
             trial=lambda release: try_release(release, self.snapshot.current, settings, clock),
-            record=self._record,
+            observe=self._observe,
+            pinned=lambda: self.orders.pin,
             poll_s=settings.serving.release_poll_s,
             clock=clock,
             metrics=metrics,
             challenger_wanted=lambda: self.experiments.state is not State.OFF,
             guard=self.breakers[Dependency.MLFLOW].call,
         )
+        self.orders = ReleaseOrders(
+            self._read_orders,
+            settings.serving.experiment_poll_s,
+            lambda urgent: self.releases.nudge(urgent=urgent),
+        )
+        presence = Presence(self.releases, copies, self._write)
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         self.newcomers = NewcomersKeeper(
             snapshot=lambda: self.snapshot.current,
@@ -207,6 +221,8 @@ class Runtime:
             asyncio.create_task(self.snapshot.run(), name="snapshot"),
             asyncio.create_task(self.newcomers.run(), name="newcomers"),
             asyncio.create_task(self.experiments.run(), name="experiments"),
+            asyncio.create_task(self.orders.run(), name="orders"),
+            asyncio.create_task(presence.run(), name="presence"),
             asyncio.create_task(self._shadow.run(), name="shadow"),
             asyncio.create_task(self._watch_releases(), name="releases"),
             *(asyncio.create_task(log.run(), name=_LOG) for log in (self._impressions, self._answered)),
@@ -331,14 +347,25 @@ class Runtime:
         with self._offline_connection() as connection:
             return self._changes.applied(connection, snapshot, thorough=thorough)
 
-    def _record(self, registry: ModelRegistry) -> object:
+    def _observe(
+        self, registry: ModelRegistry, stages: tuple[str, ...], honoured: Callable[[ReleaseVersions], bool]
+    ) -> object:
         with self._offline_connection() as connection:
-            return record_observed(registry, PostgresPromotionLog(connection))
+            return observe(registry, PostgresPromotionLog(connection), stages, honoured)
 
     async def _read_experiments(self) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
             rows: list[tuple[Any, ...]] = await (await connection.execute(ACTIVE)).fetchall()
         return rows
+
+    async def _read_orders(self) -> tuple[Any, ...]:
+        async with self.pool.connection() as connection:
+            row = await (await connection.execute(ORDERS)).fetchone()
+        return tuple(row or ())
+
+    async def _write(self, statement: sql.SQL, values: Mapping[str, Any] | tuple[Any, ...]) -> None:
+        async with self.pool.connection() as connection:
+            await connection.execute(statement, values)
 
     def _offline_connection(self) -> Any:
         return postgres.connect(
@@ -352,6 +379,9 @@ class Runtime:
         # A release is tried on real people, so people come first; but not for ever.
         with suppress(TimeoutError):
             await asyncio.wait_for(self.snapshot.tried.wait(), 30.0)
+        # A pin counts from the start on; without Postgres, nobody can be shown anybody anyway.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.orders.tried.wait(), 5.0)
         await self.releases.run()
 
     async def _settle(self) -> None:

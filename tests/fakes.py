@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from registry.artifacts import publish, staging_directory, verify_artifact
-from registry.audit import Promotion
+from registry.audit import Pin, Promotion
 from registry.contracts import (
     ARCHIVED,
     MANIFEST_NAME,
@@ -42,6 +42,7 @@ class MemoryRegistry(ModelRegistry):
         self._sources: dict[tuple[ArtifactKind, int], Path] = {}
         self._aliases: dict[ArtifactKind, dict[str, int]] = {kind: {} for kind in ArtifactKind}
         self._writes_left: int | None = None
+        self._moves = 0
         self.down = False
         self.before_write: Callable[[], None] = lambda: None
         self.downloads = 0
@@ -121,7 +122,8 @@ class MemoryRegistry(ModelRegistry):
             for other in self.versions_in_stage(kind, stage):
                 if other.version != version:
                     self._replace(other, stage=ARCHIVED)
-        return self._replace(moved, stage=stage)
+        self._moves += 1
+        return self._replace(moved, stage=stage, updated_at=_BEGIN + timedelta(seconds=self._moves))
 
     def set_alias(self, kind: ArtifactKind, alias: str, version: int) -> None:
         self.version(kind, version)
@@ -166,6 +168,8 @@ class MemoryPromotionLog:
 
     def __init__(self) -> None:
         self.promotions: list[Promotion] = []
+        self.pins: list[Pin] = []
+        self.closed_by: str | None = None
         self.locked = False
 
     @contextlib.contextmanager
@@ -173,18 +177,33 @@ class MemoryPromotionLog:
         if self.locked:
             raise PromotionConflict("Another promotion is under way.")
         self.locked = True
-        kept = list(self.promotions)
+        kept = list(self.promotions), list(self.pins)
         try:
             yield
         except BaseException:
-            self.promotions = kept
+            self.promotions, self.pins = kept
             raise
         finally:
             self.locked = False
 
     def record(self, promotion: Promotion) -> None:
-        at = promotion.at or _BEGIN + timedelta(minutes=len(self.promotions))
+        at = _BEGIN + timedelta(minutes=len(self.promotions))
         self.promotions.append(dataclasses.replace(promotion, at=at))
 
-    def history(self, stage: str = PRODUCTION, limit: int = 1_000) -> Sequence[Promotion]:
-        return [promotion for promotion in self.promotions if promotion.stage == stage][-limit:]
+    def history(self, stage: str = PRODUCTION, limit: int = 1_000, until: datetime | None = None) -> list[Promotion]:
+        return [
+            entry
+            for entry in self.promotions
+            if (entry.stage == stage or (entry.is_departure and stage in entry.from_stages.values()))
+            and (until is None or entry.at is None or entry.at <= until)
+        ][-limit:]
+
+    def pin(self, pin: Pin) -> None:
+        self.pins = [pin]
+
+    def close_pin(self, by: str) -> None:
+        self.closed_by = by if self.pins else self.closed_by
+        self.pins = []
+
+    def open_pin(self) -> Pin | None:
+        return self.pins[-1] if self.pins else None

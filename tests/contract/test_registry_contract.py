@@ -12,7 +12,7 @@ from registry.artifacts import verify_artifact
 from registry.contracts import ARCHIVED, NO_STAGE, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, IncoherentRelease, RegistryUnavailable, UnknownVersion
 from registry.gates import KEPT_REPORTS, read_report, write_report
-from registry.promotion import sync_aliases
+from registry.moves import sync_aliases
 from registry.store import ModelRegistry
 from tests.fakes import MemoryRegistry
 from tests.releases import digest_of, gate_report, write_release

@@ -13,11 +13,12 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from registry.audit import standing_releases
 from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import IncoherentRelease, NothingToRollBackTo, PromotionFailed
-from registry.promotion import promote, record_observed, rollback
+from registry.history import standing_releases
+from registry.observer import observe
+from registry.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import digest_of, judge, register_release, write_release
 
@@ -129,7 +130,7 @@ class Promotions(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(ArtifactKind), version=numbers)
     def move_by_hand(self, kind: ArtifactKind, version: int) -> None:
         self.registry.transition_stage(kind, version, PRODUCTION)
-        record_observed(self.registry, self.log)
+        observe(self.registry, self.log)
 
     @rule(kind=st.sampled_from(ArtifactKind), version=numbers)
     def archive_by_hand(self, kind: ArtifactKind, version: int) -> None:

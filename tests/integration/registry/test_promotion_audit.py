@@ -9,9 +9,10 @@ import pytest
 
 from infra.endpoints import Endpoints
 from infra.postgres import connect
-from registry.audit import PostgresPromotionLog, Promotion, release_at
+from registry.audit import PostgresPromotionLog, Promotion
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable, PromotionConflict, PromotionFailed
+from registry.history import release_at
 from registry.promotion import promote, rollback
 from tests.fakes import MemoryRegistry
 from tests.releases import register_release, write_release

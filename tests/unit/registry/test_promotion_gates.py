@@ -6,7 +6,8 @@ import pytest
 
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import ForceWithoutReason, GatesNotPassed
-from registry.promotion import promote, record_observed, rollback
+from registry.observer import observe
+from registry.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import judge, register_release, write_release
 
@@ -82,7 +83,7 @@ def test_a_stage_moved_by_hand_past_the_gates_is_honoured_and_the_audit_says_so(
     for versions in (FIRST, SECOND, ReleaseVersions(2, 2, 3)):
         for kind in ArtifactKind:
             registry.transition_stage(kind, versions[kind], PRODUCTION)
-        record_observed(registry, log)
+        observe(registry, log)
     honoured = [entry.gates.get("honoured") for entry in log.promotions]
     assert honoured == [
         None,

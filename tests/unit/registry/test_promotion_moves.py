@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.audit import Promotion, release_at, standing_releases
+from registry.audit import Promotion
 from registry.cache import ReleaseCache
 from registry.contracts import ARCHIVED, NO_STAGE, PRODUCTION, STAGING, TAG_DIGEST, ArtifactKind, ReleaseVersions
 from registry.errors import (
@@ -17,7 +17,9 @@ from registry.errors import (
     RegistryUnavailable,
     UnknownVersion,
 )
-from registry.promotion import promote, record_observed, rollback
+from registry.history import release_at, standing_releases
+from registry.observer import observe
+from registry.promotion import promote, rollback
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import FEATURES, SCHEMA, judge, register_release, write_release
@@ -242,21 +244,21 @@ def test_a_rollback_refuses_when_production_changes_underneath(
 
 
 def test_a_hand_moved_release_is_recorded_once(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
-    assert record_observed(registry, log) is None
+    assert observe(registry, log) == []
     go(registry, log, FIRST)
     for kind in (EMBEDDING, INDEX):
         registry.transition_stage(kind, 2, PRODUCTION)
         if kind is EMBEDDING:
-            assert record_observed(registry, log) is None, "an incoherent stage is no release"
+            assert observe(registry, log) == [], "an incoherent stage is no release"
     observed = ReleaseVersions(2, 2, 1)
-    assert record_observed(registry, log) == observed
-    assert record_observed(registry, log) is None
+    assert [entry.versions for entry in observe(registry, log)] == [observed]
+    assert observe(registry, log) == []
     assert (log.promotions[-1].way, log.promotions[-1].actor) == ("ui", "mlflow")
     assert registry.aliases(INDEX) == {"champion": 2}
     assert rollback(registry, log, actor="ada", way="cli") == FIRST
     with log.exclusively():
         registry.transition_stage(RANKER, 3, PRODUCTION)
-        assert record_observed(registry, log) is None, "a promotion under way records itself"
+        assert observe(registry, log) == [], "a promotion under way records itself"
 
 
 def test_a_rollback_knows_a_hand_moved_release_that_nobody_recorded(

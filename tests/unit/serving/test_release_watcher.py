@@ -15,11 +15,12 @@ from registry.artifacts import read_manifest
 from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import TrialFailed
-from registry.promotion import record_observed
+from registry.observer import observe
 from registry.release import Release, load_release
 from serving.errors import BreakerOpen
 from serving.reasons import Reason
-from serving.releases import ReleaseWatcher, unguarded
+from serving.releases import ReleaseWatcher
+from serving.stage_view import unguarded
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import register_release
 from tests.serving_world import ranker, write_artifacts
@@ -55,7 +56,8 @@ class Shop:
             prove=self.prove,
             load=self.load,
             trial=self.trial,
-            record=lambda registry: record_observed(registry, self.log),
+            observe=lambda registry, stages, honoured: observe(registry, self.log, stages, honoured),
+            pinned=self.log.open_pin,
             poll_s=1.0,
             clock=self.clock,
             metrics=serving_metrics(),
@@ -118,7 +120,7 @@ def test_copies_of_long_gone_releases_do_not_fill_the_disk(shop: Shop) -> None:
         assert shop.look() is not None
     for kind in ArtifactKind:
         kept = sorted(path.name.partition("-")[0] for path in (shop.root / "cache" / kind.value).glob("[0-9]*"))
-        assert kept == ["3", "4", "5", "6"]
+        assert kept == ["2", "3", "4", "5", "6"]
 
 
 def test_a_stage_moved_by_hand_is_written_to_the_audit_once(shop: Shop) -> None:

@@ -1,0 +1,56 @@
+"""Questions to the audit: what stood where at an instant, what a rollback goes back to, which bytes a release had."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from registry.audit import Promotion, PromotionLog
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+
+
+def release_at(log: PromotionLog, at: datetime | None = None, stage: str = PRODUCTION) -> Promotion | None:
+    """Return the promotion whose release stood in a stage at an instant (now: None), that instant included.
+
+    A Production that was emptied by hand keeps its last release, as serving does; a challenger that has left Staging,
+    or was promoted from there, is over.
+    """
+    entries = log.history(stage, until=at)
+    if stage == PRODUCTION:
+        entries = [entry for entry in entries if not entry.is_departure]
+    last = entries[-1] if entries else None
+    if last is None or last.is_departure or (stage == STAGING and _was_taken(log, last, at)):
+        return None
+    return last
+
+
+def _was_taken(log: PromotionLog, staged: Promotion, at: datetime | None) -> bool:
+    return any(
+        STAGING in entry.from_stages.values()
+        for entry in log.history(PRODUCTION, until=at)
+        if entry.at is not None and staged.at is not None and entry.at > staged.at
+    )
+
+
+def standing_releases(history: Sequence[Promotion]) -> list[ReleaseVersions]:
+    """Return the releases that a rollback can go back through, the current one last.
+
+    A rollback takes away the release that it left, so rolling back twice goes two releases back instead of returning
+    to the one that was bad.
+    """
+    stack: list[ReleaseVersions] = []
+    for promotion in history:
+        if promotion.is_departure:
+            continue
+        if promotion.rolled_back_from is not None and promotion.versions in stack:
+            last = len(stack) - 1 - stack[::-1].index(promotion.versions)
+            del stack[last + 1 :]
+        elif not stack or stack[-1] != promotion.versions:
+            stack.append(promotion.versions)
+    return stack
+
+
+def known_digests(log: PromotionLog, versions: ReleaseVersions) -> Mapping[ArtifactKind, str] | None:
+    """Return the digests that a release had when it was last promoted, None if the audit does not know all three."""
+    for entry in reversed([*log.history(STAGING), *log.history(PRODUCTION)]):
+        if entry.versions == versions and set(entry.digests) == set(ArtifactKind):
+            return entry.digests
+    return None

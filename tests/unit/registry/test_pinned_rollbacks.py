@@ -1,0 +1,176 @@
+"""A rollback needs no MLflow; what it could not be told it is told later, by whoever looks first, once."""
+
+from pathlib import Path
+
+import pytest
+
+from registry.cache import KEPT_GOOD, ReleaseCache
+from registry.contracts import PRODUCTION, TAG_DIGEST, ArtifactKind, ReleaseVersions
+from registry.errors import IncoherentRelease, NoCopy, NothingToRollBackTo, PromotionConflict, RegistryUnavailable
+from registry.observer import observe, settle_pin
+from registry.promotion import promote, rollback
+from registry.release import load_release
+from tests.fakes import MemoryPromotionLog, MemoryRegistry
+from tests.releases import FEATURES, SCHEMA, judge, register_release, write_release
+
+FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
+
+
+class World:
+    """Three releases, promoted one after the other, with copies here."""
+
+    def __init__(self, root: Path, written: list[dict[ArtifactKind, Path]]) -> None:
+        self.registry, self.log = MemoryRegistry(), MemoryPromotionLog()
+        self.cache = ReleaseCache(root / "releases")
+        for paths in written:
+            judge(self.registry, register_release(self.registry, paths))
+        for versions in (FIRST, SECOND, THIRD):
+            self.promote(versions)
+
+    def promote(self, versions: ReleaseVersions) -> None:
+        promote(self.registry, self.log, versions, actor="ada", way="cli", cache=self.cache)
+
+    def roll_back(self, to: ReleaseVersions | None = None) -> ReleaseVersions:
+        return rollback(self.registry, self.log, actor="eve", way="cli", reason="worse", to=to, cache=self.cache)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
+    root = tmp_path_factory.mktemp("releases")
+    return [write_release(root, seed) for seed in range(3)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, written: list[dict[ArtifactKind, Path]]) -> World:
+    return World(tmp_path, written)
+
+
+def test_without_mlflow_a_rollback_is_pinned_and_audited(world: World) -> None:
+    world.registry.down = True
+    assert world.roll_back() == SECOND
+    pin = world.log.open_pin()
+    assert pin is not None
+    assert (pin.versions, pin.actor, pin.reason) == (SECOND, "eve", "worse")
+    entry = world.log.promotions[-1]
+    assert (entry.versions, entry.rolled_back_from, entry.digests) == (SECOND, THIRD.release_id, pin.digests)
+
+
+def test_once_mlflow_answers_its_stages_follow_and_the_pin_is_closed_by_whoever_looks(world: World) -> None:
+    world.registry.down = True
+    world.roll_back()
+    with pytest.raises(RegistryUnavailable):
+        observe(world.registry, world.log)
+    world.registry.down = False
+    n_rows = len(world.log.promotions)
+    assert observe(world.registry, world.log) == []
+    assert world.registry.resolve_stage(PRODUCTION) == SECOND
+    assert world.registry.aliases(ArtifactKind.INDEX) == {"champion": 2}
+    assert world.log.open_pin() is None
+    assert len(world.log.promotions) == n_rows, "the rollback was recorded when it was made, and once"
+
+
+def test_two_rollbacks_without_mlflow_go_two_releases_back(world: World) -> None:
+    world.registry.down = True
+    assert world.roll_back() == SECOND
+    assert world.roll_back() == FIRST
+    with pytest.raises(NothingToRollBackTo):
+        world.roll_back()
+    world.registry.down = False
+    settle_pin(world.registry, world.log)
+    assert world.registry.resolve_stage(PRODUCTION) == FIRST
+
+
+def test_a_rollback_to_what_stands_there_changes_nothing(world: World) -> None:
+    n_rows = len(world.log.promotions)
+    assert world.roll_back(to=THIRD) == THIRD
+    world.registry.down = True
+    assert world.roll_back(to=THIRD) == THIRD
+    assert len(world.log.promotions) == n_rows
+    assert world.log.open_pin() is None
+
+
+def test_with_mlflow_the_stages_have_moved_when_the_rollback_returns(world: World) -> None:
+    assert world.roll_back() == SECOND
+    assert world.log.open_pin() is None
+    assert world.registry.resolve_stage(PRODUCTION) == SECOND
+
+
+@pytest.mark.parametrize("n_writes", range(5))
+def test_an_mlflow_that_goes_away_in_the_middle_of_a_rollback_cannot_stop_it(world: World, n_writes: int) -> None:
+    world.registry.fail_after(n_writes)
+    assert world.roll_back() == SECOND
+    assert world.log.open_pin() is not None
+    settle_pin(world.registry, world.log)
+    assert world.registry.resolve_stage(PRODUCTION) == SECOND
+    assert world.log.open_pin() is None
+
+
+def test_a_promotion_ends_a_pin(world: World) -> None:
+    world.registry.down = True
+    world.roll_back()
+    world.registry.down = False
+    world.promote(FIRST)
+    assert world.log.open_pin() is None
+    assert world.log.closed_by == "e1-i1-r1 was promoted"
+    assert observe(world.registry, world.log) == []
+    assert world.registry.resolve_stage(PRODUCTION) == FIRST
+
+
+def test_without_mlflow_and_without_a_copy_a_rollback_says_where_it_lacks_it(world: World, tmp_path: Path) -> None:
+    world.registry.down = True
+    world.cache = ReleaseCache(tmp_path / "another machine")
+    with pytest.raises(NoCopy, match="e2-i2-r2 has no verified copy on"):
+        world.roll_back()
+    assert world.log.open_pin() is None
+    assert world.log.promotions[-1].versions == THIRD
+
+
+def test_a_damaged_copy_is_no_copy_without_mlflow_and_is_fetched_again_with_it(world: World) -> None:
+    digest = world.registry.version(ArtifactKind.RANKER, 2).digest
+    model = world.cache.directory(ArtifactKind.RANKER, 2, str(digest)) / "model.ubj"
+    model.write_bytes(model.read_bytes()[:-1])
+    world.registry.down = True
+    with pytest.raises(NoCopy):
+        world.roll_back()
+    world.registry.down = False
+    assert world.roll_back() == SECOND
+
+
+def test_of_two_rollbacks_at_once_the_second_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.registry.down = True
+    copy_of = world.cache.copy_of
+
+    def slowly(*args: object) -> object:
+        monkeypatch.setattr(world.cache, "copy_of", copy_of)
+        world.roll_back(to=FIRST)
+        return copy_of(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.cache, "copy_of", slowly)
+    with pytest.raises(PromotionConflict, match="Production changed"):
+        world.roll_back()
+    pin = world.log.open_pin()
+    assert pin is not None
+    assert pin.versions == FIRST
+
+
+def test_a_pin_is_not_carried_out_with_other_bytes(world: World) -> None:
+    world.registry.down = True
+    world.roll_back()
+    world.registry.down = False
+    world.registry.set_tag(ArtifactKind.RANKER, 2, TAG_DIGEST, "0" * 64)
+    with pytest.raises(IncoherentRelease, match="the pinned one had"):
+        settle_pin(world.registry, world.log)
+    assert world.log.open_pin() is not None
+    assert world.registry.resolve_stage(PRODUCTION) == THIRD
+
+
+def test_copies_that_a_rollback_may_need_stay(world: World) -> None:
+    names = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES}
+    for versions in (FIRST, SECOND, THIRD):
+        local = world.cache.fetch(world.registry, versions)
+        assert not world.cache.is_good(local)
+        world.cache.remember(load_release(local.directories, versions, **names))  # type: ignore[arg-type]
+        assert world.cache.is_good(local)
+    assert world.cache.prune([THIRD], spare=0) == []
+    assert [local.versions for local in world.cache.good()] == [THIRD, SECOND, FIRST]
+    assert KEPT_GOOD >= 3
