@@ -238,6 +238,26 @@ class AlertsSettings(_Group):
     timeout_s: Seconds = Field(3.0, le=60, description="Longest wait for the webhook, s.")
 
 
+class ExperimentSettings(_Group):
+    """How experiments are judged, and what the guard watches by."""
+
+    attribution_s: Seconds = Field(
+        3600.0, le=2592000, description="Time after a showing in which a like counts as its outcome, s."
+    )
+    decide_by: Literal["match_rate", "like_rate"] = Field(
+        "match_rate", description="The rate that decides an experiment."
+    )
+    alpha: float = Field(
+        0.05, gt=0, le=0.5, allow_inf_nan=False, description="Chance of ever deciding for a difference that is none."
+    )
+    expected_effect: float = Field(
+        0.1, gt=0, le=10, allow_inf_nan=False, description="Change that is expected, as a share of the champion's rate."
+    )
+    guardrails: Annotated[Path, AfterValidator(_expanded)] | None = Field(
+        None, description="File of guardrails for the guard; unset takes the one beside its code."
+    )
+
+
 class LoggingSettings(_Group):
     """What is logged, and how it looks."""
 
@@ -276,6 +296,7 @@ class Settings(BaseSettings):
     ranking: RankingSettings = Field(default_factory=RankingSettings)
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
     alerts: AlertsSettings = Field(default_factory=AlertsSettings)
+    experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.bench.commands import register_bench
+from pipelines.experiments.commands import register_report
 from pipelines.ingest.commands import register_import
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands to the `duet` command."""
     register_import(app)
     register_bench(app)
+    register_report(app)
     app.command("train", epilog="Example: duet train --job train_ranker --set ranker.max_depth=6")(train)
     app.command("evaluate", epilog="Example: duet evaluate --protocol met")(evaluate)
 

@@ -9,6 +9,8 @@ from pipelines.automation.freshness import kept_fresh
 from pipelines.automation.schedules import SCHEDULES
 from pipelines.automation.sensors import SENSORS
 from pipelines.evaluation.assets import evaluation
+from pipelines.experiments.assets import READ_OUT, experiment_report
+from pipelines.experiments.sensors import guard
 from pipelines.features.assets import features, online_features
 from pipelines.ingest.assets import snapshots
 from pipelines.jobs import JOBS
@@ -34,12 +36,13 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
                 evaluation,
                 release_candidate,
                 promoted_release,
+                experiment_report,
             ]
         ),
         asset_checks=[],
-        jobs=[*JOBS],
+        jobs=[*JOBS, READ_OUT],
         schedules=[*SCHEDULES],
-        sensors=[*SENSORS],
+        sensors=[*SENSORS, guard],
         resources={"platform": platform or platform_resource},
         executor=dg.in_process_executor,
     )

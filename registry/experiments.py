@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from registry.errors import ExperimentActive, NoSuchExperiment
 
@@ -48,6 +49,15 @@ _EVENTS = sql.SQL("""
     select name, kind, state, challenger_share, actor, way, reason, at
       from duet.experiment_events where name = %s order by event_id
 """)
+
+_KEEP = sql.SQL("""
+    insert into duet.guard_verdicts (subject, of, verdict, summary, figures, judged_at)
+    values (%s, %s, %s, %s, %s, %s)
+    on conflict (subject) do update set
+        of = excluded.of, verdict = excluded.verdict, summary = excluded.summary, figures = excluded.figures,
+        judged_at = excluded.judged_at
+""")
+_VERDICTS = sql.SQL("select subject, of, verdict, summary, judged_at from duet.guard_verdicts")
 
 EventKind = Literal["start", "share", "stop"]
 
@@ -92,6 +102,16 @@ class ExperimentEvent(NamedTuple):
     at: datetime
 
 
+class GuardVerdict(NamedTuple):
+    """What the guard last found of a challenger (of which experiment) or a champion (which release), and did."""
+
+    subject: str
+    of: str
+    verdict: str
+    summary: str
+    judged_at: datetime
+
+
 def start_experiment(connection: psycopg.Connection[Any], name: str, *, share: float, state: State, by: By) -> None:
     """Make or change an experiment and activate it; raises ExperimentActive while another one is."""
     row = {"name": name, "salt": secrets.token_hex(8), "share": share, "state": state.value}
@@ -132,6 +152,25 @@ def list_experiments(connection: psycopg.Connection[Any]) -> list[ListedExperime
 def experiment_events(connection: psycopg.Connection[Any], name: str) -> list[ExperimentEvent]:
     """Return what was done to an experiment, oldest first."""
     return [ExperimentEvent(*row) for row in connection.execute(_EVENTS, (name,)).fetchall()]
+
+
+def keep_verdict(
+    connection: psycopg.Connection[Any],
+    *,
+    subject: Literal["challenger", "champion"],
+    of: str,
+    verdict: str,
+    summary: str,
+    figures: Jsonb,
+    at: datetime,
+) -> None:
+    """Keep the guard's last verdict on a subject, in place of the one before."""
+    connection.execute(_KEEP, (subject, of, verdict, summary, figures, at))
+
+
+def last_verdicts(connection: psycopg.Connection[Any]) -> dict[str, GuardVerdict]:
+    """Return the guard's last verdict on each subject."""
+    return {row[0]: GuardVerdict(*row) for row in connection.execute(_VERDICTS).fetchall()}
 
 
 def _note(

@@ -18,11 +18,11 @@ _TIMEOUT_S = 10.0
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     from serving.access.commands import keys
-    from serving.experiments.commands import experiment
+    from serving.experiments.commands import register_experiment
 
     app.command("recommend", epilog="Example: duet recommend 42 --limit 5 --explain")(recommend)
     app.add_typer(keys, name="keys")
-    app.add_typer(experiment, name="experiment")
+    register_experiment(app)
 
 
 def recommend(

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.console import out, print_note, print_success, table
 from infra.cli.context import current_settings
+from infra.cli.groups import group
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
     from infra.endpoints import Endpoints
     from registry.experiments import By
 
-experiment = typer.Typer(
-    help="Compare the release in Staging with the one in Production, on live requests.", no_args_is_help=True
-)
 Name = Annotated[str, typer.Argument(help="Name of the experiment.", metavar="NAME")]
 Reason = Annotated[str, typer.Option(help="Why; kept with who did it and when.")]
 
 
-@experiment.command("start", epilog="Example: duet experiment start taste-v2 --share 0.1")
+def register_experiment(app: typer.Typer) -> None:
+    """Add the commands of this module to the group of experiments."""
+    mine = group(app, "experiment")
+    mine.command("start", epilog="Example: duet experiment start taste-v2 --share 0.1")(start)
+    mine.command("set-share", epilog="Example: duet experiment set-share taste-v2 0.5")(set_share)
+    mine.command("stop", epilog="Example: duet experiment stop taste-v2")(stop)
+    mine.command("show", epilog="Example: duet experiment show")(show)
+
+
 def start(
     ctx: typer.Context,
     name: Name,
@@ -45,7 +51,6 @@ def start(
         print_note(warning)
 
 
-@experiment.command("set-share", epilog="Example: duet experiment set-share taste-v2 0.5")
 def set_share(
     ctx: typer.Context,
     name: Name,
@@ -60,7 +65,6 @@ def set_share(
     print_success(f"{share:.1%} get the challenger of {name}")
 
 
-@experiment.command("stop", epilog="Example: duet experiment stop taste-v2")
 def stop(ctx: typer.Context, name: Name, reason: Reason = "") -> None:
     """Stop an experiment: everybody gets the release in Production, within a second."""
     from registry.experiments import stop_experiment
@@ -70,18 +74,21 @@ def stop(ctx: typer.Context, name: Name, reason: Reason = "") -> None:
     print_success(f"{name} is off" if stopped else f"{name} was off already")
 
 
-@experiment.command("show", epilog="Example: duet experiment show")
 def show(ctx: typer.Context) -> None:
-    """Show every experiment, the active one first."""
-    from registry.experiments import list_experiments
+    """Show every experiment, the active one first, and what the guard last said."""
+    from registry.experiments import last_verdicts, list_experiments
 
     with _opened(current_settings(ctx)) as (_, connection):
         found = list_experiments(connection)
+        verdicts = last_verdicts(connection)
     rows = [
         (one.name, one.state, f"{one.challenger_share:.1%}", _when(one.started_at), _when(one.updated_at))
         for one in found
     ]
     out().print(table("experiments", ("name", "state", "share", "started", "changed"), rows, right=(2,)))
+    for one in verdicts.values():
+        said = f"guard, {_when(one.judged_at)}: {one.subject} {one.of}: {one.verdict}; {one.summary}"
+        out().print(said, markup=False)
 
 
 def _me(reason: str) -> "By":

@@ -61,7 +61,6 @@ STATEMENTS = (
     create table duet.guard_verdicts (
         subject text primary key check (subject in ('challenger', 'champion')),
         of text not null,
-        release text,
         verdict text not null,
         summary text not null,
         figures jsonb not null default '[]',

@@ -21,15 +21,16 @@ EXPECTED = {
     "evaluation": ("evaluation", {"ranker", "candidate_index"}),
     "release_candidate": ("release", {"embeddings", "candidate_index", "ranker", "evaluation"}),
     "promoted_release": ("release", {"release_candidate"}),
+    "experiment_report": ("experiments", set()),
 }
-TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"}
+TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions", "experiment_report"}
 # Everything that runs by itself is on: what keeps a machine from training unasked is tested with the conditions.
 SCHEDULED = {
     "nightly_materialize_features": ("30 2 * * *", "materialize_features", "RUNNING"),
     "nightly_rebuild_index": ("30 3 * * *", "rebuild_index", "RUNNING"),
     "weekly_retrain": ("0 5 * * 0", "train_all", "RUNNING"),
 }
-SENSORS = {"alert_on_failure": ([], "RUNNING")}
+SENSORS = {"alert_on_failure": ([], "RUNNING"), "guard": ([], "RUNNING")}
 FRESH = {"online_features": (26, 50), "candidate_index": (26, 50), "release_candidate": (8 * 24, 15 * 24)}
 
 
@@ -53,6 +54,7 @@ def test_the_asset_graph_is_the_designed_one() -> None:
         ("rebuild_index", {"snapshots", "candidate_index", "release_candidate", "promoted_release"}),
         ("materialize_features", {"snapshots", "features", "online_features"}),
         ("evaluate", {"evaluation"}),
+        ("read_out_experiment", {"experiment_report"}),
     ],
 )
 def test_each_job_has_its_steps(job: str, steps: set[str]) -> None:

@@ -1,0 +1,192 @@
+"""What Postgres knows of an experiment: its last steady stretch, answers per person, and what showing people led to.
+
+A stretch ends with every change of share or state: only within one does each person belong to one arm, so people,
+rates and the sample ratio are all read within the last one. Whoever was nevertheless served by both arms (while
+workers learnt of a change) is left out and counted.
+
+A pair of people counts once, from its first showing, and only when its attribution window is over: otherwise an arm
+that grew lately would look worse. A match is the requester's like within the window, and the other's like before its
+end.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from pipelines.experiments.clustered import Floats
+from pipelines.experiments.errors import NothingToReport
+from registry.contracts import PRODUCTION, STAGE_ALIASES, STAGING
+from registry.errors import NoSuchExperiment
+from registry.experiments import State, experiment_events, list_experiments
+
+CHAMPION: Final = STAGE_ALIASES[PRODUCTION]
+CHALLENGER: Final = STAGE_ALIASES[STAGING]
+SHADOW: Final = "shadow"
+ERRORS: Final = ("challenger_failed", "retrieval_failed", "ranking_failed")
+"""The reasons of an answer that blame the release of its arm."""
+MAX_ANSWERS: Final = 400_000
+"""Of a long experiment, so many of the latest answers tell levels, errors and latency."""
+
+_ARMS = sql.SQL("""
+    with mine as (
+        select user_id, min(arm) as arm, count(distinct arm) as arms from duet.answers
+         where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
+           and arm in ('champion', 'challenger')
+         group by user_id
+    )
+    select count(*) filter (where arms = 1 and arm = 'champion'),
+           count(*) filter (where arms = 1 and arm = 'challenger'),
+           count(*) filter (where arms > 1)
+      from mine
+""")
+_ANSWERS = sql.SQL("""
+    select user_id, arm, level, failed or coalesce(reason = any(%(errors)s), false), cached, took_ms, variant = arm
+      from duet.answers
+     where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
+     order by answered_at desc limit %(most)s
+""")
+_OUTCOMES = sql.SQL("""
+    with served as (
+        select request_id, user_id, arm from duet.answers
+         where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
+           and arm in ('champion', 'challenger')
+    ), steady as (
+        select user_id from served group by user_id having count(distinct arm) = 1
+    ), pairs as (
+        select user_id, arm, target_id, min(shown_at) as first_at
+          from served join steady using (user_id) join duet.impressions using (request_id, user_id)
+         where shown_at >= %(since)s and shown_at < %(until)s
+         group by user_id, arm, target_id
+        having min(shown_at) + %(window)s <= %(until)s
+    ), judged as (
+        select pairs.*, exists (
+                   select from duet.interactions as mine
+                    where mine.actor_id = user_id and mine.target_id = pairs.target_id
+                      and mine.kind in ('like', 'superlike')
+                      and mine.occurred_at >= first_at and mine.occurred_at <= first_at + %(window)s
+               ) as liked
+          from pairs
+    ), followed as (
+        select *, liked and exists (
+                   select from duet.interactions as theirs
+                    where theirs.actor_id = judged.target_id and theirs.target_id = judged.user_id
+                      and theirs.kind in ('like', 'superlike') and theirs.occurred_at <= first_at + %(window)s
+               ) as matched
+          from judged
+    )
+    select user_id, arm = 'challenger',
+           least(floor(%(looks)s * extract(epoch from first_at + %(window)s - %(since)s)
+                       / extract(epoch from %(until)s - %(since)s)), %(looks)s - 1)::int,
+           count(*), count(*) filter (where liked), count(*) filter (where matched)
+      from followed group by 1, 2, 3
+""")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The last time in which the share and the state of an experiment did not change."""
+
+    name: str
+    state: State
+    share: float
+    since: datetime
+    until: datetime
+    running: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of all arms, one element each; `by_arm` says that the release of the arm itself answered."""
+
+    user_ids: NDArray[np.int64]
+    arms: NDArray[np.str_]
+    levels: NDArray[np.int64]
+    errors: NDArray[np.bool_]
+    cached: NDArray[np.bool_]
+    took_ms: Floats
+    by_arm: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of showing people: one element for each person and look; `looks` counts up from 0."""
+
+    user_ids: NDArray[np.int64]
+    challenged: NDArray[np.bool_]
+    looks: NDArray[np.int64]
+    exposures: Floats
+    likes: Floats
+    matches: Floats
+
+
+@dataclass(frozen=True)
+class People:
+    """How many people each arm answered, and how many both did."""
+
+    champion: int
+    challenger: int
+    both: int
+
+
+def last_stretch(connection: psycopg.Connection[Any], name: str, now: datetime) -> Stretch:
+    """Return the last steady stretch of an experiment; an empty name is the active one, else the latest changed.
+
+    Raises NoSuchExperiment and NothingToReport.
+    """
+    if not name:
+        known = list_experiments(connection)
+        if not known:
+            raise NothingToReport("No experiment was ever started: `duet experiment start NAME` starts one.")
+        name = known[0].name
+    events = experiment_events(connection, name)
+    until = now
+    running = True
+    for event in reversed(events):
+        if event.kind != "stop" and event.state != State.OFF:
+            return Stretch(name, State(event.state), event.challenger_share, event.at, until, running)
+        until, running = event.at, False
+    raise NoSuchExperiment(f"No experiment named `{name}` was ever started: `duet experiment show` lists them.")
+
+
+def read_people(connection: psycopg.Connection[Any], stretch: Stretch) -> People:
+    """Count the people of a stretch."""
+    row = connection.execute(_ARMS, _of(stretch)).fetchone()
+    return People(*(row or (0, 0, 0)))
+
+
+def read_answers(connection: psycopg.Connection[Any], stretch: Stretch, most: int = MAX_ANSWERS) -> Answers:
+    """Read the latest answers of a stretch, those of the shadow among them."""
+    rows = connection.execute(_ANSWERS, {**_of(stretch), "errors": list(ERRORS), "most": most}).fetchall()
+    users, arms, levels, errors, cached, took_ms, by_arm = zip(*rows, strict=True) if rows else ((),) * 7
+    return Answers(
+        np.array(users, dtype=np.int64),
+        np.array(arms, dtype=np.str_),
+        np.array(levels, dtype=np.int64),
+        np.array(errors, dtype=np.bool_),
+        np.array(cached, dtype=np.bool_),
+        np.array(took_ms, dtype=np.float64),
+        np.array(by_arm, dtype=np.bool_),
+    )
+
+
+def read_outcomes(connection: psycopg.Connection[Any], stretch: Stretch, window: timedelta, looks: int) -> Outcomes:
+    """Read what came of the showings of a stretch, by person and by which of `looks` equal steps they were known."""
+    rows = connection.execute(_OUTCOMES, {**_of(stretch), "window": window, "looks": looks}).fetchall()
+    users, challenged, places, exposures, likes, matches = zip(*rows, strict=True) if rows else ((),) * 6
+    return Outcomes(
+        np.array(users, dtype=np.int64),
+        np.array(challenged, dtype=np.bool_),
+        np.array(places, dtype=np.int64),
+        np.array(exposures, dtype=np.float64),
+        np.array(likes, dtype=np.float64),
+        np.array(matches, dtype=np.float64),
+    )
+
+
+def _of(stretch: Stretch) -> dict[str, Any]:
+    return {"name": stretch.name, "since": stretch.since, "until": stretch.until}

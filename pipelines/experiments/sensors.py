@@ -1,0 +1,53 @@
+"""The guard on Dagster's clock: every half minute, on by default, its figures in the tick."""
+
+from typing import Any, Final
+
+import dagster as dg
+import structlog
+
+from infra.logging import configure_logging
+from pipelines.resources import Platform
+
+INTERVAL_S: Final = 30
+LONGEST_STATEMENT: Final = "20s"
+
+
+@dg.sensor(
+    name="guard",
+    minimum_interval_seconds=INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends an experiment, or takes back a fresh release, that breaks a guardrail.",
+)
+def guard(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
+    """Judge what is active and say what was found; what is done is in the audit, too."""
+    if not structlog.is_configured():  # nothing of Duet is the entry point of a code server
+        configure_logging(platform.settings)
+    verdicts = watch(platform)
+    for verdict in verdicts:
+        if verdict.outcome != "well":
+            context.log.warning("%s", verdict)
+    said = " | ".join(str(verdict) for verdict in verdicts)
+    return dg.SkipReason(said or "no experiment is running and no release is fresh")
+
+
+def watch(platform: Platform) -> list[Any]:
+    """Let the guard look once at this platform."""
+    from infra.alerts import send_alert
+    from pipelines.experiments.guard import Guard
+    from pipelines.experiments.guardrails import load_guardrails
+    from registry.audit import PostgresPromotionLog
+    from registry.cache import ReleaseCache
+
+    settings = platform.settings
+    rails = load_guardrails(settings.experiments.guardrails)
+    with platform.connection(autocommit=True) as connection:
+        connection.execute("select set_config('statement_timeout', %s, false)", (LONGEST_STATEMENT,))
+        one = Guard(
+            connection=connection,
+            log=PostgresPromotionLog(connection),
+            registry=lambda: platform.registry,
+            rails=rails,
+            alert=lambda kind, summary, figures: send_alert(settings, kind, summary, figures),
+            cache=ReleaseCache(settings.data_dir / "releases"),
+        )
+        return one.watch(platform.clock.now())

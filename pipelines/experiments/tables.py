@@ -1,0 +1,97 @@
+"""The read-out as a table for people, as JSON for machines and as metrics for MLflow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.experiments.clustered import Estimate
+from pipelines.experiments.report import ExperimentReport
+
+
+def rows_of(report: ExperimentReport) -> list[dict[str, Any]]:
+    """Return the table of the read-out: one row per figure, one column per arm, intervals beside the values."""
+    counts = [
+        {"figure": name, **{arm.name: f"{getattr(arm, name):,}" for arm in report.arms}}
+        for name in ("people", "answers", "exposures")
+    ]
+    named = report.arms[0].figures
+    return [*counts, *({"figure": _named(f), **{a.name: _shown(f, a.figures[f]) for a in report.arms}} for f in named)]
+
+
+def as_json(report: ExperimentReport) -> dict[str, Any]:
+    """Return the read-out for machines: numbers, no rounding; what is unknown is null."""
+    stretch = report.stretch
+    return {
+        "experiment": stretch.name,
+        "state": stretch.state.value,
+        "running": stretch.running,
+        "share": stretch.share,
+        "since": stretch.since.isoformat(),
+        "until": stretch.until.isoformat(),
+        "attribution_s": report.choices.window.total_seconds(),
+        "alpha": report.choices.alpha,
+        "decide_by": report.choices.decide_by,
+        "decision": report.decision.value,
+        "sentence": report.sentence,
+        "sample_ratio_p": report.sample_ratio_p,
+        "people_in_both_arms": report.people.both,
+        "arms": {
+            arm.name: {
+                "people": arm.people,
+                "answers": arm.answers,
+                "exposures": arm.exposures,
+                **{name: _numbers((one.value, one.low, one.high)) for name, one in arm.figures.items()},
+            }
+            for arm in report.arms
+        },
+        "differences": {
+            measure: [
+                {"at": step.at.isoformat(), "p": step.look.p}
+                | dict(
+                    zip(
+                        ("value", "low", "high"),
+                        _numbers((step.look.difference, step.look.low, step.look.high)),
+                        strict=True,
+                    )
+                )
+                for step in steps
+            ]
+            for measure, steps in report.steps.items()
+        },
+    }
+
+
+def metrics_of(report: ExperimentReport) -> dict[str, float]:
+    """Return the figures that are finite, named `<arm>.<figure>`, and the last differences."""
+    found = {f"{arm.name}.{name}": one.value for arm in report.arms for name, one in arm.figures.items()}
+    found |= {f"{arm.name}.people": float(arm.people) for arm in report.arms}
+    for measure, steps in report.steps.items():
+        if steps:
+            last = steps[-1].look
+            found |= {
+                f"{measure}.difference": last.difference,
+                f"{measure}.low": last.low,
+                f"{measure}.high": last.high,
+            }
+    if report.sample_ratio_p is not None:
+        found["sample_ratio_p"] = report.sample_ratio_p
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def _named(figure: str) -> str:
+    return figure.replace("_", " ")
+
+
+def _shown(figure: str, found: Estimate) -> str:
+    if not np.isfinite(found.value):
+        return "-"
+    if figure.endswith("_ms"):
+        return f"{found.value:.1f} ({found.low:.1f}..{found.high:.1f})"
+    if not np.isfinite(found.variance):
+        return f"{found.value:.4f}"
+    return f"{found.value:.4f} ({found.low:.4f}..{found.high:.4f})"
