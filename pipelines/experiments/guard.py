@@ -16,12 +16,13 @@ from pydantic import JsonValue
 
 from pipelines.experiments.guardrails import Finding, Guardrails, shown
 from pipelines.experiments.watching import findings_of, of_experiment, of_release
-from registry.audit import Promotion, PromotionLog, standing_releases
+from registry.audit import Promotion, PromotionLog
 from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION
 from registry.errors import RegistryError
 from registry.experiments import By, ListedExperiment, State, keep_verdict, last_verdicts, list_experiments
 from registry.experiments import stop_experiment as stop
+from registry.history import standing_releases
 from registry.promotion import rollback
 from registry.store import ModelRegistry
 
@@ -48,14 +49,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Guard:
-    """Judges and acts; `registry` gives the model registry when a release has to be taken back.
+    """Judges and acts; `registry` gives the model registry, if there is one, when a release has to be taken back.
 
     `connection` commits each statement by itself, so that what was done stays done.
     """
 
     connection: psycopg.Connection[Any]
     log: PromotionLog
-    registry: Callable[[], ModelRegistry]
+    registry: Callable[[], ModelRegistry | None]
     rails: Guardrails
     alert: Alert
     cache: ReleaseCache | None = None
@@ -108,7 +109,7 @@ class Guard:
 
     def _fresh(self, now: datetime) -> Promotion | None:
         last = self.log.history(PRODUCTION, limit=1)
-        if not last or last[-1].at is None or last[-1].rolled_back_from is not None:
+        if not last or last[-1].at is None or last[-1].is_departure or last[-1].rolled_back_from is not None:
             return None
         return last[-1] if now - last[-1].at <= timedelta(seconds=self.rails.watch_s) else None
 

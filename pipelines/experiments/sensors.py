@@ -45,7 +45,7 @@ def watch(platform: Platform) -> list[Any]:
         one = Guard(
             connection=connection,
             log=PostgresPromotionLog(connection),
-            registry=lambda: platform.registry,
+            registry=lambda: platform.registry if platform.endpoints.mlflow_url else None,
             rails=rails,
             alert=lambda kind, summary, figures: send_alert(settings, kind, summary, figures),
             cache=ReleaseCache(settings.data_dir / "releases"),
