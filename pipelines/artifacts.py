@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from infra.faults import failpoint
 from registry.contracts import ArtifactKind, Manifest
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def finish_artifact(
 ) -> Registered:
     """Save an artefact aside, adopt it by its digest and register it; the caller publishes the pointer last."""
     asset = ASSET_OF[kind]
+    failpoint(f"{kind}.after_training")
     with platform.state.staging(asset) as scratch:
         staged = scratch / "artifact"
         manifest = save(staged)
+        failpoint(f"{kind}.after_saving")
         directory = platform.state.adopt(staged, asset, manifest.digest)
+    failpoint(f"{kind}.after_adoption")
     version = platform.models.log_version(
         kind,
         directory,
@@ -67,6 +71,7 @@ def finish_artifact(
         dagster_run_id=run_id,
         dagster_url=platform.run_url(run_id),
     )
+    failpoint(f"{kind}.after_registration")
     return Registered(manifest, directory, version, platform.model_url(kind, version))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from pipelines.errors import MissingUpstream
+from registry.artifacts import staging_directory
 
 POINTER = "current.json"
 KEEP = 5
@@ -79,14 +80,12 @@ class PipelineState:
 
     @contextmanager
     def staging(self, asset: str) -> Iterator[Path]:
-        """Give a scratch directory on the same disk as the results; what is left in it at the end is deleted."""
-        parent = self.root / asset
-        parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".staging-", dir=parent))
-        try:
+        """Give a scratch directory on the same disk as the results; what is left in it at the end is deleted.
+
+        What a killed run left there is deleted by the next one that begins a day later.
+        """
+        with staging_directory(self.root / asset / POINTER) as scratch:
             yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def adopt(self, staged: Path, asset: str, digest: str) -> Path:
         """Move the finished directory `staged` to its place; an equal earlier result is kept instead."""

@@ -15,6 +15,7 @@ from typing import Final
 
 from pydantic import JsonValue, ValidationError
 
+from infra.faults import failpoint
 from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry, Manifest
 from registry.errors import ArtifactConflict, CorruptArtifact
 
@@ -43,6 +44,7 @@ def write_artifact(
     with staging_directory(directory) as staged:
         for name, write in files.items():
             write(staged / name)
+            failpoint(f"{kind}.after_writing_file")
         manifest = Manifest(
             kind=kind,
             files={name: _entry(staged / name) for name in sorted(files)},
@@ -82,6 +84,7 @@ def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
     path.write_bytes(manifest.to_bytes())
     _sync(path)
     _sync(staged)
+    failpoint(f"{manifest.kind}.after_manifest")
     staged.chmod(0o755)
     try:
         staged.rename(directory)

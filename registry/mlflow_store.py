@@ -19,8 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from pydantic import JsonValue
 
+from infra.faults import failpoint
 from registry.artifacts import verify_artifact
 from registry.contracts import (
+    MANIFEST_NAME,
     MODEL_NAMES,
     TAG_DATASET_DIGEST,
     TAG_DIGEST,
@@ -73,15 +75,22 @@ class MlflowStore:
         manifest.expect(kind)
         with self._failing_plainly(f"{MODEL_NAMES[kind]} {manifest.digest[:12]}"):
             existing = self._find(kind, manifest.digest)
+            self._close_left_over(manifest.digest, "KILLED" if existing is None else "FINISHED")
             if existing is not None:
                 self._add_release_candidate(kind, existing, release_candidate)
                 return existing
             every_metric = {**manifest.metrics, **(metrics or {})}
             every_tag = _tags(manifest, tags, dagster_run_id, dagster_url)
             with self._run(run_name or f"{kind.value}-{manifest.digest[:8]}", every_tag) as run_id:
+                failpoint(f"{kind}.after_run")
                 self._log(run_id, {**manifest.parameters, **(params or {})}, every_metric)
+                failpoint(f"{kind}.after_metrics")
                 self._log_files(run_id, figures or {}, tables or {})
-                self._client.log_artifacts(run_id, str(directory), _ARTIFACT_PATH)
+                failpoint(f"{kind}.after_figures")
+                for name in (*manifest.files, MANIFEST_NAME):
+                    self._client.log_artifact(run_id, str(directory / name), _ARTIFACT_PATH)
+                    failpoint(f"{kind}.after_file")
+                failpoint(f"{kind}.after_upload")
                 version = self._register(
                     kind,
                     run_id,
@@ -92,6 +101,7 @@ class MlflowStore:
                     },
                     _description(manifest, every_metric, dagster_url),
                 )
+                failpoint(f"{kind}.after_version")
         _log.info("registered %s version %d (%s)", MODEL_NAMES[kind], version, manifest.digest[:12])
         return version
 
@@ -180,6 +190,14 @@ class MlflowStore:
             f"name = '{MODEL_NAMES[kind]}' and tags.{TAG_DIGEST} = '{digest}'", max_results=100
         )
         return max((int(version.version) for version in found), default=None)
+
+    def _close_left_over(self, digest: str, status: str) -> None:
+        """End the runs that killed processes left open over this artefact: nobody else would, ever."""
+        left = self._client.search_runs(
+            [self._experiment_id()], f"attributes.status = 'RUNNING' and tags.{TAG_DIGEST} = '{digest}'"
+        )
+        for run in left:
+            self._client.set_terminated(run.info.run_id, status=status)
 
     def _register(self, kind: ArtifactKind, run_id: str, tags: Mapping[str, str], description: str) -> int:
         name = MODEL_NAMES[kind]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra.faults import failpoint
 from pipelines.artifacts import artifact_directory, production_or_newest
 from pipelines.release.errors import NoCandidate
 from registry.contracts import ArtifactKind, ReleaseVersions
@@ -78,8 +79,10 @@ def register_candidate(platform: "Platform", candidate: Candidate) -> ReleaseVer
         feature_schema_digest=ranking_schema_digest(),
         feature_names=RANKING_FEATURES,
     )
+    failpoint("candidate.after_check")
     for kind in kinds:
         platform.models.log_version(kind, candidate.directories[kind], release_candidate=versions.release_id)
+        failpoint(f"candidate.after_{kind}")
     return versions
 
 
