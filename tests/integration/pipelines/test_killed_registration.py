@@ -137,8 +137,9 @@ def world(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_every_step_that_the_code_names_is_killed_here() -> None:
-    sources = ("registry/artifacts.py", "registry/mlflow_store.py", "pipelines/artifacts.py", "pipelines/release/candidate.py")
-    named = re.findall(r'failpoint\(f?"(\S+)\.after_(\S+)"\)', "\n".join((ROOT / name).read_text() for name in sources))
+    sources = ("registry/artifacts", "registry/mlflow_store", "pipelines/artifacts", "pipelines/release/candidate")
+    code = "\n".join((ROOT / f"{name}.py").read_text() for name in sources)
+    named = re.findall(r'failpoint\(f?"(\S+)\.after_(\S+)"\)', code)
     of_a_candidate = {step for what, step in named if what == "candidate"}
     assert {step for what, step in named if what != "candidate"} == set(STEPS_OF_A_PART)
     assert of_a_candidate == {"check", "{kind}"}

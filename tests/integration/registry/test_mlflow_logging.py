@@ -100,7 +100,7 @@ def test_a_run_that_dies_midway_is_failed_and_registers_nothing(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._client, "log_artifacts", die)
+        patch.setattr(store._client, "log_artifact", die)
         with pytest.raises(RegistrationFailed, match="disk full"):
             store.log_version(ArtifactKind.INDEX, written[0][ArtifactKind.INDEX], run_name="dying")
     assert rest.versions(ArtifactKind.INDEX) == []
