@@ -12,6 +12,7 @@ from pipelines.evaluation.assets import evaluation
 from pipelines.experiments.assets import READ_OUT, experiment_report
 from pipelines.experiments.sensors import guard
 from pipelines.features.assets import features, online_features
+from pipelines.history.assets import daily_activity, daily_totals
 from pipelines.ingest.assets import snapshots
 from pipelines.jobs import JOBS
 from pipelines.ranking.assets import ranker, ranking_dataset
@@ -19,6 +20,7 @@ from pipelines.release.assets import release_candidate
 from pipelines.release.promotion import promoted_release
 from pipelines.resources import Platform, platform_resource
 from pipelines.retrieval.assets import candidate_index, embeddings
+from pipelines.search.assets import hyperparameter_search
 
 
 def build_definitions(platform: Platform | None = None) -> dg.Definitions:
@@ -37,6 +39,9 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
                 release_candidate,
                 promoted_release,
                 experiment_report,
+                hyperparameter_search,
+                daily_activity,
+                daily_totals,
             ]
         ),
         asset_checks=[],

@@ -11,12 +11,14 @@ from pydantic import BaseModel
 
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.features.assets import FeaturesStep
+from pipelines.history.assets import FoldingConfig
 from pipelines.ingest.config import SnapshotConfig
 from pipelines.launchpad import defaults_of
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.release.promotion import PromotionStep
 from pipelines.retrieval.assets import IndexStep
 from pipelines.retrieval.config import EmbeddingConfig
+from pipelines.search.config import SearchConfig
 
 HEAVY = {"duet/heavy": "yes"}
 STEPS: dict[str, type[BaseModel]] = {
@@ -30,7 +32,8 @@ STEPS: dict[str, type[BaseModel]] = {
     "promoted_release": PromotionStep,
 }
 TRAINING = (*STEPS,)
-"""The steps of the whole training, in its order; what is configured besides is added below."""
+"""The configured steps of the whole training; those of other jobs follow."""
+STEPS |= {"hyperparameter_search": SearchConfig, "daily_totals": FoldingConfig}
 
 
 def default_config(*steps: str, **changed: dict[str, Any]) -> dict[str, Any]:
@@ -76,4 +79,22 @@ EVALUATE = dg.define_asset_job(
     tags=HEAVY,
     description="The newest ranker against every other order, on the held-out window.",
 )
-JOBS = [TRAIN_ALL, TRAIN_RANKER, REBUILD_INDEX, MATERIALIZE_FEATURES, EVALUATE]
+SEARCH = dg.define_asset_job(
+    "search_hyperparameters",
+    selection=dg.AssetSelection.assets("hyperparameter_search"),
+    config=default_config("hyperparameter_search"),
+    tags=HEAVY,
+    description="Better hyperparameters for the last good rows: the ranker's or the embeddings'.",
+)
+MEASURE_ACTIVITY = dg.define_asset_job(
+    "measure_activity",
+    selection=dg.AssetSelection.assets("daily_activity"),
+    description="The figures of one day, or of a range of days as a backfill.",
+)
+FOLD_HISTORY = dg.define_asset_job(
+    "fold_history",
+    selection=dg.AssetSelection.assets("daily_totals"),
+    config=default_config("daily_totals"),
+    description="Old impressions and answers into daily totals.",
+)
+JOBS = [TRAIN_ALL, TRAIN_RANKER, REBUILD_INDEX, MATERIALIZE_FEATURES, EVALUATE, SEARCH, MEASURE_ACTIVITY, FOLD_HISTORY]

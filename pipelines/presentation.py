@@ -66,7 +66,7 @@ def _cell(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        return value if value == value else None  # noqa: PLR0124 - NaN is not JSON
+        return float(value) if value == value else None  # noqa: PLR0124 - NaN is not JSON
     if hasattr(value, "item"):
         return _cell(value.item())
     return str(value)

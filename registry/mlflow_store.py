@@ -36,6 +36,7 @@ from registry.contracts import (
 from registry.errors import RegistrationFailed
 
 _ARTIFACT_PATH: Final = "artifact"
+_PARENT_RUN: Final = "mlflow.parentRunId"
 _LINEAGE_TAGS: Final = (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA_DIGEST, TAG_DATASET_DIGEST, "code_version")
 _MAX_PARAM: Final = 6_000
 _BATCH: Final = 100
@@ -116,15 +117,48 @@ class MlflowStore:
         tags: Mapping[str, str] | None = None,
         dagster_run_id: str | None = None,
         dagster_url: str | None = None,
+        parent: str | None = None,
     ) -> str:
-        """Log a run of figures, tables and plots without a version, and return its id."""
+        """Log a run of figures, tables and plots without a version, below `parent` if given, and return its id."""
+        above = {_PARENT_RUN: parent} if parent else {}
         with (
             self._failing_plainly(name),
-            self._run(name, _link_tags(tags, dagster_run_id, dagster_url)) as run_id,
+            self._run(name, _link_tags({**(tags or {}), **above}, dagster_run_id, dagster_url)) as run_id,
         ):
             self._log(run_id, params or {}, metrics)
             self._log_files(run_id, figures or {}, tables or {})
         return run_id
+
+    @contextlib.contextmanager
+    def open_run(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, JsonValue] | None = None,
+        tags: Mapping[str, str] | None = None,
+        dagster_run_id: str | None = None,
+        dagster_url: str | None = None,
+    ) -> Iterator[str]:
+        """Keep a run open for the block, for others below it, and give its id; it has failed if the block raises."""
+        with contextlib.ExitStack() as stack:
+            with self._failing_plainly(name):
+                run_id = stack.enter_context(self._run(name, _link_tags(tags, dagster_run_id, dagster_url)))
+                self._log(run_id, params or {}, {})
+            yield run_id
+
+    def log_to(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float],
+        params: Mapping[str, JsonValue] | None = None,
+        figures: Mapping[str, bytes] | None = None,
+        tables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log to a run that is open; raises RegistrationFailed."""
+        with self._failing_plainly(f"run {run_id}"):
+            self._log(run_id, params or {}, metrics)
+            self._log_files(run_id, figures or {}, tables or {})
 
     def run_url(self, run_id: str) -> str:
         """Return the address of a run in MLflow's UI."""

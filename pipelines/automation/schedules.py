@@ -6,12 +6,22 @@ conditions.
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from pipelines.automation.conditions import running_experiment, why_busy, why_unchanged, why_untrained
-from pipelines.jobs import MATERIALIZE_FEATURES, REBUILD_INDEX, TRAIN_ALL, TRAINING, default_config
+from pipelines.history.folding import FOLDS, fold_before, oldest_before
+from pipelines.jobs import (
+    FOLD_HISTORY,
+    MATERIALIZE_FEATURES,
+    MEASURE_ACTIVITY,
+    REBUILD_INDEX,
+    TRAIN_ALL,
+    TRAINING,
+    default_config,
+)
 from pipelines.resources import Platform
 
 if TYPE_CHECKING:
@@ -92,6 +102,42 @@ def nightly_materialize_features(context: dg.ScheduleEvaluationContext, platform
     return request("snapshots", "features", features={"history": False})
 
 
+@clocked(
+    "daily_measure_activity",
+    "40 0 * * *",
+    MEASURE_ACTIVITY,
+    "Every day at 00:40: the figures of the day before, and of days that were missed while nothing ran.",
+)
+def daily_measure_activity(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
+    """Compute the days since the last computed one, at most a month of them; queries only, so it is always safe."""
+    from pipelines.history.activity import last_stored_day
+
+    yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
+    with platform.connection() as connection:
+        last = last_stored_day(connection)
+    if last is not None and last >= yesterday:
+        return dg.SkipReason(f"{yesterday} is computed already")
+    first = yesterday if last is None else max(last + timedelta(days=1), yesterday - timedelta(days=30))
+    span = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": yesterday}
+    return dg.RunRequest(tags={name: day.isoformat() for name, day in span.items()})
+
+
+@clocked(
+    "nightly_fold_history",
+    "0 4 * * *",
+    FOLD_HISTORY,
+    "Every night at 04:00: impressions and answers older than `DUET_AUTOMATION__IMPRESSIONS_KEPT_DAYS` become totals.",
+)
+def nightly_fold_history(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
+    """Fold where there is something old; short transactions, and no count is lost, so it is always safe."""
+    kept = timedelta(days=platform.settings.automation.impressions_kept_days)
+    with platform.connection() as connection:
+        before = fold_before(connection, context.scheduled_execution_time, kept)
+        if all(oldest_before(connection, fold, before) is None for fold in FOLDS):
+            return dg.SkipReason(f"there are no rows from before {before:%Y-%m-%d}")
+    return request("daily_totals")
+
+
 def why_not_retrain(instance: dg.DagsterInstance, platform: Platform) -> str | None:
     """Say why a full training that ends in Staging should not start now, or None."""
     with platform.connection() as connection:
@@ -102,4 +148,10 @@ def why_not_retrain(instance: dg.DagsterInstance, platform: Platform) -> str | N
     return why
 
 
-SCHEDULES = [nightly_rebuild_index, nightly_materialize_features, weekly_retrain]
+SCHEDULES = [
+    daily_measure_activity,
+    nightly_materialize_features,
+    nightly_rebuild_index,
+    nightly_fold_history,
+    weekly_retrain,
+]

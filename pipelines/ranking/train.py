@@ -5,7 +5,7 @@ or the retrieval score orders people better; then the trees are grown again on a
 constant are dropped. A set without both answers is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -235,3 +235,50 @@ def _check(features: Floats, labels: Numbers, names: Sequence[str]) -> None:
         raise BadFeatures(f"The feature `{names[column]}` is infinite in some row: use NaN for what is not known.")
     if not _both_classes(labels):
         raise OneClass(f"All {labels.size} decisions of the ranker's window are the same: import more days of data.")
+
+
+def validation_loss(
+    features: Floats,
+    labels: Numbers,
+    at_us: npt.NDArray[np.int64],
+    config: RankerConfig,
+    *,
+    after_round: Callable[[int, float], None],
+    feature_names: Sequence[str] = RANKING_FEATURES,
+) -> float:
+    """Return the least log loss on the latest rows of trees that are grown on the earlier ones, and nothing else.
+
+    `after_round` is told each round, from 0, and its loss; what it raises ends the growth and is raised here.
+
+    Raises:
+        BadFeatures, OneClass: as for `train_ranker`; OneClass also where either slice has one answer only.
+    """
+    import xgboost
+
+    class Told(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # the library ships no types
+        def after_iteration(self, _model: Any, epoch: int, evals_log: dict[str, dict[str, list[float]]]) -> bool:
+            after_round(epoch, float(evals_log["validation"]["logloss"][-1]))
+            return False
+
+    _check(features, labels, feature_names)
+    late = _latest(at_us, config.validation_share)
+    if not (_both_classes(labels[~late]) and _both_classes(labels[late])):
+        raise OneClass("The early or the latest decisions are all the same: import more days of data.")
+    kept = _informative(features[~late])
+    matrix, names = filled(features[:, kept]), [feature_names[column] for column in kept]
+    early, judged = (
+        xgboost.DMatrix(matrix[rows], label=labels[rows], feature_names=names, nthread=config.threads)
+        for rows in (~late, late)
+    )
+    curve: dict[str, dict[str, list[float]]] = {}
+    xgboost.train(
+        _parameters(tuple(names), config, matrix.size),
+        early,
+        num_boost_round=config.rounds,
+        evals=[(judged, "validation")],
+        early_stopping_rounds=config.early_stopping_rounds,
+        evals_result=curve,
+        verbose_eval=False,
+        callbacks=[Told()],
+    )
+    return float(min(curve["validation"]["logloss"]))

@@ -92,7 +92,7 @@ def test_training_makes_a_coherent_release_candidate(platform: Platform, trained
         assert rest.release_candidate("latest").release_id == candidate.facts["release"]
         tags = rest.version(ArtifactKind.INDEX, rest.release_candidate("latest").index).tags
     assert tags["embedding_digest"] == platform.state.require("embeddings").digest
-    assert len(trained.steps) == 9
+    assert len(trained.steps) == 10
 
 
 def test_the_instant_of_old_data_is_just_after_their_end(platform: Platform, trained: RunStory) -> None:
@@ -228,3 +228,31 @@ def test_features_written_late_still_reach_the_online_store(platform: Platform, 
     finally:
         with platform.connection() as connection:
             connection.execute("delete from duet.users where user_id = %s", (PEOPLE + 1,))
+
+
+def test_a_search_logs_a_run_with_one_child_per_trial_and_goes_on(platform: Platform, trained: RunStory) -> None:
+    import httpx
+
+    def children(parent: str) -> list[dict[str, Any]]:
+        body = {"experiment_ids": [experiment], "filter": f"tags.`mlflow.parentRunId` = '{parent}'"}
+        found = httpx.post(f"{platform.endpoints.mlflow_url}/api/2.0/mlflow/runs/search", json=body, timeout=30)
+        runs: list[dict[str, Any]] = found.raise_for_status().json().get("runs", [])
+        return runs
+
+    for stage, trials, new in (("ranker", 3, 3), ("ranker", 4, 1), ("embeddings", 1, 1)):
+        chosen = {"hyperparameter_search": {"stage": stage, "trials": trials, "threads": 1}}
+        story = run_job(platform, "search_hyperparameters", chosen, 1, Listener())
+        found = platform.state.require("hyperparameter_search")
+        assert found.facts["trials"] == trials
+        assert str(found.facts["train_with"]).startswith("duet train --job train_")
+        with open_instance(platform) as instance:
+            event = instance.get_latest_materialization_event(dg.AssetKey("hyperparameter_search"))
+            assert event is not None
+            assert event.run_id == story.run_id
+            assert event.asset_materialization is not None
+            metadata = event.asset_materialization.metadata
+        assert str(metadata["plot: search history"].value).startswith("![search_history](data:image/png;base64,")
+        experiment, parent = str(metadata["mlflow"].value).split("/experiments/")[1].split("/runs/")
+        assert len(children(parent)) == new
+    with pytest.raises(InvalidSetting, match="`trials` = 0"):
+        run_job(platform, "search_hyperparameters", {"hyperparameter_search": {"trials": 0}}, 1, Listener())

@@ -22,12 +22,18 @@ EXPECTED = {
     "release_candidate": ("release", {"embeddings", "candidate_index", "ranker", "evaluation"}),
     "promoted_release": ("release", {"release_candidate"}),
     "experiment_report": ("experiments", set()),
+    "hyperparameter_search": ("search", {"ranking_dataset"}),
+    "daily_activity": ("history", set()),
+    "daily_totals": ("history", set()),
 }
-TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions", "experiment_report"}
+UNTRAINED = {"experiment_report", "hyperparameter_search", "daily_activity", "daily_totals"}
+TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"} - UNTRAINED
 # Everything that runs by itself is on: what keeps a machine from training unasked is tested with the conditions.
 SCHEDULED = {
+    "daily_measure_activity": ("40 0 * * *", "measure_activity", "RUNNING"),
     "nightly_materialize_features": ("30 2 * * *", "materialize_features", "RUNNING"),
     "nightly_rebuild_index": ("30 3 * * *", "rebuild_index", "RUNNING"),
+    "nightly_fold_history": ("0 4 * * *", "fold_history", "RUNNING"),
     "weekly_retrain": ("0 5 * * 0", "train_all", "RUNNING"),
 }
 SENSORS = {"alert_on_failure": ([], "RUNNING"), "guard": ([], "RUNNING")}
@@ -54,6 +60,9 @@ def test_the_asset_graph_is_the_designed_one() -> None:
         ("rebuild_index", {"snapshots", "candidate_index", "release_candidate", "promoted_release"}),
         ("materialize_features", {"snapshots", "features", "online_features"}),
         ("evaluate", {"evaluation"}),
+        ("search_hyperparameters", {"hyperparameter_search"}),
+        ("measure_activity", {"daily_activity"}),
+        ("fold_history", {"daily_totals"}),
         ("read_out_experiment", {"experiment_report"}),
     ],
 )
@@ -68,6 +77,9 @@ def test_every_job_is_listed() -> None:
         "rebuild_index",
         "materialize_features",
         "evaluate",
+        "search_hyperparameters",
+        "measure_activity",
+        "fold_history",
     ]
 
 
@@ -110,7 +122,19 @@ def test_the_snapshot_checks_block_what_comes_after() -> None:
 
 
 def test_loading_the_code_location_imports_nothing_heavy_and_touches_no_server() -> None:
-    heavy = ["mlflow", "feast", "xgboost", "great_expectations", "implicit", "matplotlib", "faiss", "pandas", "pyarrow"]
+    heavy = [
+        "mlflow",
+        "feast",
+        "optuna",
+        "sklearn",
+        "xgboost",
+        "great_expectations",
+        "implicit",
+        "matplotlib",
+        "faiss",
+        "pandas",
+        "pyarrow",
+    ]
     script = (
         "import socket, sys, json\n"
         "def refuse(*a, **k): raise AssertionError('a server was touched')\n"

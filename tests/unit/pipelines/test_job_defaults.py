@@ -13,7 +13,7 @@ from pipelines.launchpad import CheckedShape
 from pipelines.running import checked_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
-NAMES = [job.name for job in JOBS]
+NAMES = [job.name for job in JOBS if job.name != "measure_activity"]  # it has nothing to configure
 
 
 def configured_steps(job: dg.JobDefinition) -> dict[str, CheckedShape]:

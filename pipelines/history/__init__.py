@@ -1,0 +1,1 @@
+"""The days that have passed: their figures, and the totals that old rows are folded into."""

@@ -1,0 +1,98 @@
+"""Days as assets: the figures of each, which a backfill computes for any range, and old rows folded into totals."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date, timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.launchpad import launch_checked, read_config
+from pipelines.presentation import plots, table
+from pipelines.resources import Platform
+
+DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC")
+PLOTTED_DAYS = 90
+
+
+class FoldingConfig(BaseModel):
+    """Say in which steps old rows are folded; how old they must be is `DUET_AUTOMATION__IMPRESSIONS_KEPT_DAYS`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_rows: int = Field(
+        default=20_000, ge=1, le=1_000_000, description="rows of one transaction; fewer hold their locks shorter"
+    )
+
+
+def by_day(description: str) -> Callable[[Callable[..., None]], dg.AssetsDefinition]:
+    """Declare an asset of days, any range of which is computed by one run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # what Dagster calls a backfill policy until it is settled
+        return dg.asset(
+            partitions_def=DAYS,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            group_name="history",
+            kinds={"postgres"},
+            description=description,
+        )
+
+
+@by_day("Likes, passes, matches, active people, impressions and their spread, of each day (UTC).")
+def daily_activity(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+    """Compute each day of the run; a day computed again is replaced."""
+    from pipelines.history.activity import store_day, stored_days
+    from pipelines.history.plots import daily_activity_plot, exposure_plot
+
+    days = sorted(date.fromisoformat(key) for key in context.partition_keys)
+    with platform.connection() as connection:
+        for number, day in enumerate(days, start=1):
+            figures = asdict(store_day(connection, day)) | {"day": day.isoformat()}
+            context.log.info("%s, %d of %d: %s", day, number, len(days), figures)
+            context.add_asset_metadata(
+                {name: value for name, value in figures.items() if value is not None}, partition_key=day.isoformat()
+            )
+        shown = stored_days(connection, max(days[0], days[-1] - timedelta(days=PLOTTED_DAYS)), days[-1])
+    # Once: the pictures of a long backfill would fill the event log.
+    pictures = {"daily_activity": daily_activity_plot(shown), "exposure": exposure_plot(shown)}
+    rows = table([asdict(figures) | {"day": figures.day.isoformat()} for figures in shown])
+    context.add_asset_metadata({"days": rows, **plots(pictures)}, partition_key=days[-1].isoformat())
+
+
+@dg.asset(
+    group_name="history",
+    kinds={"postgres"},
+    pool="history",
+    config_schema=launch_checked(FoldingConfig),
+    description="Impressions and answers older than `DUET_AUTOMATION__IMPRESSIONS_KEPT_DAYS`, as daily totals.",
+)
+def daily_totals(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+    """Fold what is old enough; before it goes, how its days were spread over people is kept."""
+    from pipelines.history.activity import store_day
+    from pipelines.history.folding import FOLDS, fold_before, fold_rows, oldest_before
+
+    config = read_config(context, FoldingConfig)
+    kept = timedelta(days=platform.settings.automation.impressions_kept_days)
+    folded: dict[str, int] = {}
+    with platform.connection() as connection:
+        before = fold_before(connection, platform.clock.now(), kept)
+        oldest = oldest_before(connection, FOLDS[0], before)
+        if oldest is not None:
+            for number in range((before.date() - oldest.date()).days):
+                store_day(connection, oldest.date() + timedelta(days=number))
+        for fold in FOLDS:
+
+            def progress(rows: int, table_name: str = fold.table) -> None:
+                context.log.info("%s: %d rows folded", table_name, rows)
+
+            connection.commit()
+            folded[fold.table] = fold_rows(connection, fold, before, config.batch_rows, progress)
+    return dg.MaterializeResult(
+        metadata={
+            "before": before.isoformat(),
+            "dagster/row_count": sum(folded.values()),
+            "folded": table([{"table": f"duet.{name}", "rows": rows} for name, rows in folded.items()]),
+        }
+    )

@@ -1,0 +1,171 @@
+"""The search as an asset: its best parameters, how it got there, and the line that trains with them."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from pipelines.launchpad import launch_checked, read_config
+from pipelines.presentation import link, path, plots, table
+from pipelines.ranking.assets import snapshot_of
+from pipelines.resources import Platform
+from pipelines.search.config import MEASURES, SPACES, SearchConfig, Stage
+from pipelines.state import Current, combined_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipelines.search.study import Objective, Outcome
+
+TRIALS_FILE = "trials.jsonl"
+SHOWN_TRIALS = 50
+
+
+@dg.asset(
+    deps=["ranking_dataset"],
+    group_name="search",
+    kinds={"optuna", "mlflow"},
+    pool="training",
+    op_tags={"duet/heavy": "yes"},
+    config_schema=launch_checked(SearchConfig),
+    description="The best hyperparameters of the ranker or of the embeddings on the decisions before T1.",
+)
+def hyperparameter_search(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Any]:
+    """Try hyperparameters, log each trial as a child run, and keep what was tried."""
+    from pipelines.search.study import importances, keep_outcome, open_study, read_outcomes, run_study
+
+    config = read_config(context, SearchConfig)
+    dataset = platform.state.require("ranking_dataset")
+    digest = question(dataset, config)
+    directory = platform.state.directory("hyperparameter_search", digest)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not config.resume:
+        (directory / TRIALS_FILE).unlink(missing_ok=True)
+    outcomes = read_outcomes(directory / TRIALS_FILE)
+    context.log.info("%d trials on these data were done before", len(outcomes))
+    study = open_study(config, outcomes)
+    run_id, run_url = context.run.run_id, platform.run_url(context.run.run_id)
+    tags = {"dataset_digest": dataset.digest, "stage": config.stage}
+    name = f"search-{config.stage}"
+    with platform.models.open_run(
+        name, params=config.model_dump(mode="json"), tags=tags, dagster_run_id=run_id, dagster_url=run_url
+    ) as parent:
+
+        def finished(outcome: "Outcome") -> None:
+            keep_outcome(directory / TRIALS_FILE, outcome)
+            outcomes.append(outcome)
+            platform.models.log_evaluation(
+                name=f"{name}-{outcome.number}",
+                metrics={MEASURES[config.stage]: outcome.value},
+                params=outcome.parameters,
+                tags={"state": outcome.state},
+                parent=parent,
+            )
+            best = best_value(outcomes, config.stage)
+            context.log.info(
+                "trial %d of %d: %.5f (%s), best so far %s",
+                outcome.number + 1, config.trials, outcome.value, outcome.state, best,
+            )  # fmt: skip
+
+        run_study(study, config, objective_of(platform, dataset, config), finished)
+        importance = importances(study)
+        figures = figures_of(outcomes, importance, config.stage)
+        best = require_best(outcomes, config)
+        line = train_with(config.stage, best.parameters)
+        platform.models.log_to(
+            parent,
+            metrics={MEASURES[config.stage]: best.value, "trials": float(len(outcomes))},
+            params={f"best_{key}": value for key, value in best.parameters.items()},
+            figures=figures,
+            tables={"train_with.txt": line},
+        )
+    platform.state.publish(
+        Current(
+            asset="hyperparameter_search", path=directory, digest=digest, run_id=run_id, as_of=dataset.as_of,
+            t0=dataset.t0, t1=dataset.t1, inputs={**dataset.inputs, "ranking_dataset": dataset.digest},
+            facts={"stage": config.stage, "trials": len(outcomes), "value": best.value, "train_with": line},
+        )
+    )  # fmt: skip
+    ranked = sorted(outcomes, key=lambda outcome: (outcome.state, outcome.number == best.number, outcome.number))
+    return dg.MaterializeResult(
+        metadata={
+            "stage": config.stage,
+            "trials": len(outcomes),
+            MEASURES[config.stage]: best.value,
+            "best": table([{"parameter": key, "value": value} for key, value in best.parameters.items()]),
+            "train_with": dg.MetadataValue.md(f"```\n{line}\n```"),
+            "importance": table([{"parameter": key, "share": value} for key, value in importance.items()]),
+            "shown_trials": table(
+                [{"trial": o.number, "value": o.value, "state": o.state, **o.parameters} for o in ranked[:SHOWN_TRIALS]]
+            ),
+            "mlflow": link(platform.models.run_url(parent)),
+            "path": path(directory),
+            **plots(figures),
+        }
+    )
+
+
+def question(dataset: Current, config: SearchConfig) -> str:
+    """Return the digest of what is asked: trials of one question tell nothing about another."""
+    return combined_digest(
+        {
+            "dataset": dataset.digest,
+            "inputs": dataset.inputs,
+            "stage": config.stage,
+            "seed": config.seed,
+            "space": {name: asdict(limits) for name, limits in SPACES[config.stage].items()},
+        }
+    )
+
+
+def objective_of(platform: Platform, dataset: Current, config: SearchConfig) -> "Objective":
+    """Load what the stage is judged on."""
+    from pipelines.inputs import microseconds_of
+    from pipelines.ranking.files import load_rows
+    from pipelines.search.objectives import embedding_objective, ranker_objective
+
+    if config.stage == "ranker":
+        return ranker_objective(load_rows(dataset.path), config)
+    snapshot = platform.snapshot(snapshot_of(platform, dataset))
+    t0_us, t1_us = microseconds_of(dataset.t0 or dataset.as_of), microseconds_of(dataset.t1 or dataset.as_of)
+    return embedding_objective(snapshot, t0_us, t1_us, config)
+
+
+def figures_of(outcomes: "list[Outcome]", importance: "Mapping[str, float]", stage: Stage) -> dict[str, bytes]:
+    """Draw the search, and what matters in it where enough was tried to say."""
+    from pipelines.search.plots import parameter_importance, search_history
+
+    figures = {"search_history": search_history(outcomes, stage)}
+    return figures | ({"parameter_importance": parameter_importance(importance)} if importance else {})
+
+
+def best_value(outcomes: "list[Outcome]", stage: Stage) -> str:
+    """Return the best value so far for a line of the log."""
+    from pipelines.search.study import best_of
+
+    best = best_of(outcomes, stage)
+    return "unknown" if best is None else f"{best.value:.5f} (trial {best.number + 1})"
+
+
+def require_best(outcomes: "list[Outcome]", config: SearchConfig) -> "Outcome":
+    """Return the best trial.
+
+    Raises:
+        NoTrial: none was finished in time.
+    """
+    from pipelines.search.errors import NoTrial
+    from pipelines.search.study import best_of
+
+    best = best_of(outcomes, config.stage)
+    if best is None:
+        raise NoTrial(f"no trial was finished within {config.timeout_s:g} s; raise `timeout_s` or `trials`")
+    return best
+
+
+def train_with(stage: Stage, parameters: "Mapping[str, float]") -> str:
+    """Return the command that trains with these parameters."""
+    settings = " ".join(f"--set {stage}.{name}={value:.6g}" for name, value in parameters.items())
+    job = "train_ranker" if stage == "ranker" else "train_all"
+    return f"duet train --job {job} {settings}"
