@@ -27,7 +27,7 @@ from registry.promotion import rollback
 from registry.store import ModelRegistry
 
 ACTOR: Final = "dagster:guard"
-Outcome = Literal["well", "broken", "ended", "rolled back"]
+Outcome = Literal["waiting", "well", "broken", "ended", "rolled back"]
 Alert = Callable[[str, str, Mapping[str, JsonValue]], None]
 """Takes the kind of an alert, one sentence, and figures."""
 
@@ -81,7 +81,7 @@ class Guard:
         findings = findings_of(self.connection, watched, self.rails)
         broken = [finding for finding in findings if finding.broken]
         if not broken:
-            return Verdict("challenger", experiment.name, "well", shown(findings), tuple(findings))
+            return Verdict("challenger", experiment.name, _unbroken(findings), shown(findings), tuple(findings))
         why = f"the challenger broke its guardrail: {shown(broken)}"
         if not stop(self.connection, experiment.name, by=By(ACTOR, "automation", why)):
             return None  # somebody was faster
@@ -100,7 +100,7 @@ class Guard:
         findings = findings_of(self.connection, of_release(release, before, fresh.at, now), self.rails)
         broken = [finding for finding in findings if finding.broken]
         if not broken:
-            return Verdict("champion", release, "well", shown(findings), tuple(findings))
+            return Verdict("champion", release, _unbroken(findings), shown(findings), tuple(findings))
         why = f"{release} broke its guardrail beside {before}: {shown(broken)}"
         resting = self._resting_until(history)
         if resting is not None and now < resting:
@@ -146,6 +146,10 @@ class Guard:
             figures=figures,
             at=now,
         )
+
+
+def _unbroken(findings: list[Finding]) -> Outcome:
+    return "well" if any(finding.enough for finding in findings) else "waiting"
 
 
 def _figures(findings: list[Finding]) -> dict[str, JsonValue]:

@@ -45,7 +45,8 @@ _ARMS = sql.SQL("""
       from mine
 """)
 _ANSWERS = sql.SQL("""
-    select user_id, arm, level, failed or coalesce(reason = any(%(errors)s), false), cached, took_ms, variant = arm
+    select user_id, arm, level, failed or coalesce(reason = any(%(errors)s), false), cached, took_ms, variant = arm,
+           coalesce(release, 'none')
       from duet.answers
      where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
      order by answered_at desc limit %(most)s
@@ -101,7 +102,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers of all arms, one element each; `by_arm` says that the release of the arm itself answered."""
+    """Answers of all arms, one element each; `by_arm` says that the arm's own release answered."""
 
     user_ids: NDArray[np.int64]
     arms: NDArray[np.str_]
@@ -110,6 +111,7 @@ class Answers:
     cached: NDArray[np.bool_]
     took_ms: Floats
     by_arm: NDArray[np.bool_]
+    releases: NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ def read_people(connection: psycopg.Connection[Any], stretch: Stretch) -> People
 def read_answers(connection: psycopg.Connection[Any], stretch: Stretch, most: int = MAX_ANSWERS) -> Answers:
     """Read the latest answers of a stretch, those of the shadow among them."""
     rows = connection.execute(_ANSWERS, {**_of(stretch), "errors": list(ERRORS), "most": most}).fetchall()
-    users, arms, levels, errors, cached, took_ms, by_arm = zip(*rows, strict=True) if rows else ((),) * 7
+    users, arms, levels, errors, cached, took_ms, by_arm, releases = zip(*rows, strict=True) if rows else ((),) * 8
     return Answers(
         np.array(users, dtype=np.int64),
         np.array(arms, dtype=np.str_),
@@ -171,6 +173,7 @@ def read_answers(connection: psycopg.Connection[Any], stretch: Stretch, most: in
         np.array(cached, dtype=np.bool_),
         np.array(took_ms, dtype=np.float64),
         np.array(by_arm, dtype=np.bool_),
+        np.array(releases, dtype=np.str_),
     )
 
 

@@ -16,6 +16,7 @@ from pipelines.experiments.clustered import (
 )
 from pipelines.experiments.reading import CHALLENGER, CHAMPION, SHADOW, Answers, Outcomes, People, Stretch
 from pipelines.experiments.sequential import Decision, Look, look
+from registry.experiments import State
 
 LOOKS: Final = 24
 QUANTILES: Final = (0.5, 0.95, 0.99)
@@ -29,13 +30,14 @@ RATIO_ALPHA: Final = 0.001
 
 @dataclass(frozen=True)
 class Arm:
-    """The figures of one arm by name; rates are shares, latencies milliseconds."""
+    """The figures of one arm by name; rates are shares, latencies milliseconds. `releases` answered its people."""
 
     name: str
     people: int
     answers: int
     exposures: int
     figures: dict[str, Estimate]
+    releases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def build_report(
         choices,
         people,
         [_arm(name, counts.get(name), answers, outcomes, alpha=choices.alpha, rng=rng) for name in names],
-        sample_ratio_p(people.champion, people.challenger, stretch.share),
+        sample_ratio_p(people.champion, people.challenger, stretch.share) if stretch.state is State.RUNNING else None,
         {measure: steps_of(outcomes, measure, stretch, choices) for measure in MEASURES},
     )
 
@@ -175,7 +177,8 @@ def _arm(
     quantiles = quantile_estimates(answers.took_ms[made], answers.user_ids[made], QUANTILES, alpha, rng)
     figures |= {f"p{round(100 * q)}_ms": found for q, found in zip(QUANTILES, quantiles, strict=True)}
     n_people = len(np.unique(ids)) if people is None else people
-    return Arm(name, n_people, int(mine.sum()), int(outcomes.exposures[known].sum()), figures)
+    releases = tuple(np.unique(answers.releases[mine]).tolist())
+    return Arm(name, n_people, int(mine.sum()), int(outcomes.exposures[known].sum()), figures, releases)
 
 
 def _rate(user_ids: np.ndarray[Any, np.dtype[np.int64]], trials: Floats, successes: Floats, alpha: float) -> Estimate:

@@ -24,7 +24,7 @@ def guard(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platfo
         configure_logging(platform.settings)
     verdicts = watch(platform)
     for verdict in verdicts:
-        if verdict.outcome != "well":
+        if verdict.outcome not in {"well", "waiting"}:
             context.log.warning("%s", verdict)
     said = " | ".join(str(verdict) for verdict in verdicts)
     return dg.SkipReason(said or "no experiment is running and no release is fresh")

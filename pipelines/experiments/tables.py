@@ -15,8 +15,12 @@ def rows_of(report: ExperimentReport) -> list[dict[str, Any]]:
         {"figure": name, **{arm.name: f"{getattr(arm, name):,}" for arm in report.arms}}
         for name in ("people", "answers", "exposures")
     ]
-    named = report.arms[0].figures
-    return [*counts, *({"figure": _named(f), **{a.name: _shown(f, a.figures[f]) for a in report.arms}} for f in named)]
+    served = {"figure": "releases", **{arm.name: ", ".join(arm.releases) or "-" for arm in report.arms}}
+    rates = [
+        {"figure": _named(figure), **{arm.name: _shown(figure, arm.figures[figure]) for arm in report.arms}}
+        for figure in report.arms[0].figures
+    ]
+    return [*counts, served, *rates]
 
 
 def as_json(report: ExperimentReport) -> dict[str, Any]:
@@ -41,6 +45,7 @@ def as_json(report: ExperimentReport) -> dict[str, Any]:
                 "people": arm.people,
                 "answers": arm.answers,
                 "exposures": arm.exposures,
+                "releases": list(arm.releases),
                 **{name: _numbers((one.value, one.low, one.high)) for name, one in arm.figures.items()},
             }
             for arm in report.arms

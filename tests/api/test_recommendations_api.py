@@ -127,6 +127,21 @@ def test_what_was_shown_is_logged(town: Served, connection: psycopg.Connection[A
     assert rows[0][1:] == (1, "e1-i1-r1", 1, 1.0)
 
 
+def test_every_answer_leaves_a_row_of_its_own(town: Served, connection: psycopg.Connection[Any]) -> None:
+    answer = town.recommend(1, limit=3)
+    until = time.monotonic() + 20
+    row = None
+    while row is None and time.monotonic() < until:
+        time.sleep(0.1)
+        connection.rollback()
+        row = connection.execute(
+            "select user_id, experiment, arm, variant, release, level, reason, shown, failed, took_ms > 0"
+            "  from duet.answers where request_id = %s",
+            (answer["request_id"],),
+        ).fetchone()
+    assert row == (1, None, "champion", "champion", "e1-i1-r1", 1, None, 3, False, True)
+
+
 ERRORS = {
     "an unknown field": ("POST", "/v1/recommendations", {"json": {"user_id": 1, "x": 1}}, 422, "invalid_request"),
     "a number as text": ("POST", "/v1/recommendations", {"json": {"user_id": "1"}}, 422, "invalid_request"),

@@ -67,6 +67,7 @@ def test_answers_tell_levels_errors_and_the_time_of_those_that_were_made(diary: 
     assert [figures[f"level_{name}"].value for name in ("full", "content", "random", "empty")] == pytest.approx(
         [22 / 24, 1 / 24, 0, 1 / 24]
     )
+    assert challenger.releases == ("e1-i1-r1", "e2-i2-r2")
     assert figures["by_other_arm"].value == pytest.approx(2 / 24)
     assert figures["cached"].value == pytest.approx(10 / 24)
     assert figures["p50_ms"].value == pytest.approx(7.5)  # of 1 to 10 and four more of 10
@@ -138,6 +139,19 @@ def test_on_a_broken_sample_ratio_nothing_is_decided(diary: Diary) -> None:
     assert found.ratio_is_broken
     assert found.decision is Decision.OPEN
     assert "75 and 150 people do not fit a share of 50.0%" in found.sentence
+
+
+def test_a_shadow_has_no_sample_ratio_because_everybody_is_answered_by_the_champion(
+    connection: psycopg.Connection[Any],
+) -> None:
+    event(connection, START, "start", 0.5, state="shadow")
+    diary = Diary(connection)
+    for user_id in range(1, 101):
+        diary.answer(user_id, START + HOUR)
+        diary.answer(user_id, START + HOUR, arm="shadow")
+    found = report(diary)
+    assert (found.sample_ratio_p, found.ratio_is_broken) == (None, False)
+    assert [arm.people for arm in found.arms] == [100, 0, 100]
 
 
 def test_the_json_holds_the_same_and_nothing_that_json_cannot_say(diary: Diary) -> None:

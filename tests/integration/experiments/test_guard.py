@@ -19,8 +19,10 @@ from pipelines.experiments.guardrails import load_guardrails
 from pipelines.experiments.sensors import guard as guard_sensor
 from pipelines.resources import Platform
 from registry.audit import PostgresPromotionLog, Promotion
+from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.experiments import By, experiment_events, last_verdicts, list_experiments, stop_experiment
+from registry.promotion import promote
 from tests.experiment_rows import NEXT, RELEASE, TARGETS, Diary, begin
 from tests.fakes import MemoryRegistry
 from tests.releases import register_release, write_release
@@ -43,6 +45,7 @@ class Tower:
     connection: psycopg.Connection[Any]
     registry: MemoryRegistry
     alerts: list[tuple[str, str]] = field(default_factory=list)
+    cache: ReleaseCache | None = None
 
     @property
     def log(self) -> PostgresPromotionLog:
@@ -52,7 +55,8 @@ class Tower:
         def alert(kind: str, summary: str, _: Mapping[str, Any]) -> None:
             self.alerts.append((kind, summary))
 
-        return Guard(self.connection, self.log, lambda: self.registry, load_guardrails(), alert).watch(now)
+        rails = load_guardrails()
+        return Guard(self.connection, self.log, lambda: self.registry, rails, alert, self.cache).watch(now)
 
     def promoted(self, versions: ReleaseVersions, at: datetime | None = None) -> None:
         """Move a release to Production at an instant of the past, or now."""
@@ -157,7 +161,7 @@ def test_a_few_failures_of_few_answers_are_waited_for(tower: Tower) -> None:
     traffic(diary, "challenger", begin=NOW - 8 * MINUTE, end=NOW, n=60, failed=True)
     diary.write()
     (verdict,) = tower.look()
-    assert (verdict.outcome, verdict.summary.split(";")[0]) == ("well", "error_rate: too few yet")
+    assert (verdict.outcome, verdict.summary.split(";")[0]) == ("waiting", "error_rate: too few yet")
 
 
 def test_a_champion_that_fails_as_much_is_no_fault_of_the_challenger(tower: Tower) -> None:
@@ -181,6 +185,10 @@ def a_promotion(tower: Tower, *, at: datetime = NOW - 10 * MINUTE, **fresh: Any)
     """Promote the second release after the first, with the same traffic before and since."""
     tower.promoted(FIRST, at - 600 * MINUTE)
     tower.promoted(SECOND, at)
+    the_traffic_around(tower, at, **fresh)
+
+
+def the_traffic_around(tower: Tower, at: datetime, **fresh: Any) -> None:
     diary = Diary(tower.connection)
     traffic(diary, RELEASE, begin=at - 10 * MINUTE, end=at)
     traffic(diary, NEXT, begin=at, end=at + 10 * MINUTE, **fresh)
@@ -231,10 +239,7 @@ def test_after_a_rollback_of_its_own_the_guard_rests_and_says_so_once(tower: Tow
     assert again is not None
     tower.connection.execute("delete from duet.answers")
     tower.connection.execute("delete from duet.users")
-    diary = Diary(tower.connection)
-    traffic(diary, RELEASE, begin=again - 10 * MINUTE, end=again)
-    traffic(diary, NEXT, begin=again, end=again + 10 * MINUTE, failed=True)
-    diary.write()
+    the_traffic_around(tower, again, failed=True)
     for later in (10, 11):
         (verdict,) = tower.look(again + later * MINUTE)
         assert verdict.outcome == "broken"
@@ -255,6 +260,23 @@ def test_a_registry_that_is_away_is_said_once_and_the_rollback_tried_again(tower
     (verdict,) = tower.look()
     assert verdict.outcome == "rolled back"
     assert tower.in_production() == RELEASE
+
+
+def test_without_mlflow_a_degraded_release_is_taken_back_from_the_copy_that_served(
+    tower: Tower, tmp_path: Path
+) -> None:
+    tower.cache = ReleaseCache(tmp_path)
+    promote(tower.registry, tower.log, FIRST, actor="ada", way="cli", cache=tower.cache)
+    tower.promoted(SECOND)
+    at = tower.log.history(PRODUCTION)[-1].at
+    assert at is not None
+    the_traffic_around(tower, at, failed=True)
+    tower.registry.down = True
+    (verdict,) = tower.look(at + 10 * MINUTE)
+    assert verdict.outcome == "rolled back"
+    pin = tower.log.open_pin()
+    assert pin is not None
+    assert (pin.versions, pin.actor) == (FIRST, ACTOR)
 
 
 def test_the_sensor_shows_the_figures_acts_and_alerts(tower: Tower, endpoints: Endpoints, settings: Settings) -> None:

@@ -144,3 +144,9 @@ def test_a_command_can_be_tried_without_the_root() -> None:
 
 def test_a_configuration_error_is_an_error_of_ours() -> None:
     assert issubclass(ConfigurationError, DuetError)
+
+
+def test_packages_share_a_group_of_commands_without_importing_each_other() -> None:
+    shown = CliRunner().invoke(build_app(), ["experiment", "--help"]).output
+    assert all(f" {name} " in shown for name in ("start", "set-share", "stop", "show", "report"))
+    assert shown.count(" report ") == 1
