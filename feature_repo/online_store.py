@@ -6,6 +6,7 @@ and view costs ten times the round trip.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -162,12 +163,7 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 
     def _keys(self, config: RepoConfig, ids: Int64) -> list[bytes]:
         """Return Feast's Redis keys of many users: the entity key is the same but for its last eight bytes."""
-        version = config.entity_key_serialization_version
-        example = serialize_entity_key(
-            EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=0)]),
-            entity_key_serialization_version=version,
-        )
-        head, tail = example[:-8], config.project.encode()
+        head, tail = _key_head(config.entity_key_serialization_version), config.project.encode()
         raw = ids.tobytes()
         return [head + raw[start : start + 8] + tail for start in range(0, len(raw), 8)]
 
@@ -195,8 +191,22 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 
 def _packed_fields(config: RepoConfig, views: Sequence[tuple[FeatureView, int, bool]]) -> list[bytes]:
     names = [_versioned_fv_name(view, config) for view, _, _ in views]
-    fields = [_mmh3(f"{name}:values") for name in names]
+    fields = [_value_field(name) for name in names]
     return fields + [f"_ts:{name}".encode() for name, (_, _, timed) in zip(names, views, strict=True) if timed]
+
+
+@lru_cache(maxsize=64)
+def _value_field(name: str) -> bytes:
+    field: bytes = _mmh3(f"{name}:values")
+    return field
+
+
+@lru_cache(maxsize=8)
+def _key_head(version: int) -> bytes:
+    example: bytes = serialize_entity_key(
+        EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=0)]), entity_key_serialization_version=version
+    )
+    return example[:-8]
 
 
 def _read_columns(
@@ -209,7 +219,7 @@ def _read_columns(
     for position, (view, width, timed) in enumerate(views):
         stored = columns[position]
         present = np.array([bool(value) for value in stored], dtype=np.bool_)
-        at = np.where(present, 0, -1).astype(np.int64)
+        at = present.astype(np.int64) - 1
         if timed:
             stamps = next(stamps_of_timed)
             at[present] = [times.micros(stamp) for stamp, known in zip(stamps, stored, strict=True) if known]
@@ -231,6 +241,7 @@ def _commands(name: str, keys: Iterable[bytes], fields: Sequence[bytes]) -> Iter
         yield b"%s$%d\r\n%s\r\n%s" % (head, len(key), key, tail)
 
 
+@lru_cache(maxsize=64)
 def _prefix(width: int) -> bytes:
     """Return the bytes that stand before the floats in a serialised Value of `width` floats."""
     value = Value(float_list_val=FloatList(val=[0.0] * width)).SerializeToString()
@@ -247,6 +258,8 @@ def _packed(rows: Float32) -> list[bytes]:
 def _unpacked(values: list[bytes], width: int, view: str) -> Float32:
     prefix = _prefix(width)
     size = len(prefix) + 4 * width
+    if len(values) == 1 and len(values[0]) == size and values[0].startswith(prefix):
+        return np.frombuffer(values[0], dtype="<f4", offset=len(prefix)).reshape(1, width).copy()
     raw = b"".join(values)
     if len(raw) != size * len(values):
         raise MalformedFeatures(f"The online rows of {view} do not have {width} values: materialise them again.")

@@ -87,7 +87,6 @@ def open_pool(
         connection_class=PooledConnection,
         configure=pooled.prepare,
         check=pooled.check,
-        reset=pooled.note_use,
         reconnect_timeout=30.0,
         name=application_name,
         kwargs={

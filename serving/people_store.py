@@ -59,13 +59,16 @@ WITH mine AS MATERIALIZED (
 ), apart AS MATERIALIZED (
     SELECT actor_id FROM duet.interactions WHERE target_id = $1 AND kind IN ('block', 'report')
 ){waiting}
-SELECT {profile}, u.attributes, u.updated_at,
+SELECT own.*, u.updated_at,
     (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart),
     ARRAY(SELECT target_id FROM mine WHERE kind IN ({ending})),
     ARRAY(SELECT actor_id FROM apart),
     ARRAY(SELECT target_id FROM recent WHERE kind IN ({likes}) ORDER BY occurred_at DESC),
     ARRAY(SELECT target_id FROM recent WHERE kind = 'pass'){pending}
-FROM duet.users u WHERE u.user_id = $1
+FROM duet.users u LEFT JOIN LATERAL (
+    SELECT {profile}, u.attributes WHERE $2::timestamptz IS NULL OR u.updated_at > $2::timestamptz
+) AS own ON true
+WHERE u.user_id = $1
 """
 # Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
 _WAITING = """, waiting AS (
@@ -172,12 +175,13 @@ class PendingLikes:
 class RequesterRow:
     """The requester as Postgres knows them this instant; ids int64.
 
+    `profile` and `attributes` are None where the caller has them already: they did not change after its `since`.
     `version` counts what they did and the separations against them; `updated_at` is when their own row last changed.
     `replicated` is a row of a replica, which may be a moment old.
     """
 
-    profile: Rows
-    attributes: dict[str, Any]
+    profile: Rows | None
+    attributes: dict[str, Any] | None
     excluded: Int64
     liked: Int64
     passed: Int64
@@ -205,8 +209,13 @@ class Standing:
 class PeopleStore(Protocol):
     """Answers about people that must be fresh; every method raises EligibilityUnknown when it cannot answer."""
 
-    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
-        """Return the requester, or None when nobody has this id; `fresh` reads no replica."""
+    async def requester(
+        self, user_id: int, timeout_s: float, *, since: datetime | None = None, fresh: bool = False
+    ) -> RequesterRow | None:
+        """Return the requester, or None when nobody has this id; `fresh` reads no replica.
+
+        With `since`, a profile that did not change after it is left out.
+        """
         ...
 
     async def standing(
@@ -242,15 +251,17 @@ class PostgresPeople:
         self._breaker = breaker
         self._pending_likes = pending_likes
 
-    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+    async def requester(
+        self, user_id: int, timeout_s: float, *, since: datetime | None = None, fresh: bool = False
+    ) -> RequesterRow | None:
         """Return the requester, or None when nobody has this id; this is one server, so `fresh` changes nothing."""
         del fresh
-        rows = await self._fetch(_REQUESTER[self._pending_likes], [Int8(user_id)], timeout_s)
+        rows = await self._fetch(_REQUESTER[self._pending_likes], [Int8(user_id), since], timeout_s)
         if not rows:
             return None
         attributes, updated_at, version, decided, apart, liked, passed, *pending = rows[0][_N_PROFILE:]
         return RequesterRow(
-            profile=columns_of(rows),
+            profile=None if rows[0][0] is None else columns_of(rows),
             attributes=attributes,
             excluded=np.unique(np.concatenate([decided, apart, [user_id]])),
             liked=liked,

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from psycopg_pool import AsyncConnectionPool
@@ -39,14 +40,16 @@ class ReplicatedPeople:
         self._usable = usable
         self._clock = clock
 
-    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+    async def requester(
+        self, user_id: int, timeout_s: float, *, since: datetime | None = None, fresh: bool = False
+    ) -> RequesterRow | None:
         """Return the requester, or None when nobody has this id; `fresh` reads the primary."""
         until_s = self._clock.monotonic() + timeout_s
-        row = None if fresh else await self._tried(self._replica.requester, user_id, timeout_s=timeout_s)
+        row = None if fresh else await self._tried(partial(self._replica.requester, since=since), user_id, timeout_s=timeout_s)
         if row is not None:
             return replace(row, replicated=True)
         # Whoever is not there yet may have come to the primary this instant.
-        return await self._primary.requester(user_id, self._left_s(until_s), fresh=True)
+        return await self._primary.requester(user_id, self._left_s(until_s), since=since, fresh=True)
 
     async def standing(
         self,

@@ -92,7 +92,9 @@ class MemoryPeople:
         self.rows[user_id] = {**self.rows[user_id], **changes}
         self.updated_at[user_id] = at
 
-    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+    async def requester(
+        self, user_id: int, timeout_s: float, *, since: datetime | None = None, fresh: bool = False
+    ) -> RequesterRow | None:
         await self._read("requester", timeout_s, down=self.down)
         if user_id not in self.rows:
             return None
@@ -100,14 +102,16 @@ class MemoryPeople:
         excluded = np.array(sorted({user_id, *self.decided.get(user_id, set()), *apart}), dtype=np.int64)
         liked = np.array(self.liked.get(user_id, []), dtype=np.int64)
         pending = self.pending.get(user_id, PendingLikes.unknown())
+        updated_at = self.updated_at.get(user_id, START)
+        known = since is not None and updated_at <= since
         return RequesterRow(
-            columns([self.rows[user_id]]),
-            {},
+            None if known else columns([self.rows[user_id]]),
+            None if known else {},
             excluded,
             liked,
             np.empty(0, np.int64),
             self._version(user_id),
-            self.updated_at.get(user_id, START),
+            updated_at,
             pending,
         )
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from feature_repo.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.errors import DuetError
@@ -34,13 +36,16 @@ async def read_requester(run: Run, people: PeopleStore, features: FeatureReader,
     `fresh` reads no replica.
     """
     user_id = run.request.user_id
-    activity = asyncio.create_task(_activity(run, features, user_id))
+    known = _known(run, user_id)
+    activity = asyncio.create_task(_activity(run, features, user_id, known))
     try:
         with run.stage(Stage.ELIGIBILITY):
-            row = await people.requester(user_id, run.share_s(Stage.ELIGIBILITY), fresh=fresh)
+            row = await people.requester(
+                user_id, run.share_s(Stage.ELIGIBILITY), since=run.since if len(known) else None, fresh=fresh
+            )
         if row is None:
             raise _unknown(user_id)
-        person = with_profile(row, await activity, run.slots)
+        person = with_profile(row, known, await activity, run.slots)
     finally:
         activity.cancel()
     return Requester(
@@ -73,34 +78,42 @@ async def as_of(standing: Standing, run: Run, people: PeopleStore, requester: Re
         raise EligibilityUnknown(
             Reason.ELIGIBILITY_UNAVAILABLE, "Your profile changed this moment, so nobody can be shown safely yet."
         )
-    person = with_profile(row, requester.person, run.slots)
+    person = with_profile(row, requester.person, requester.person, run.slots)
     return replace(requester, person=person, excluded=row.excluded, version=row.version, updated_at=row.updated_at)
 
 
-def with_profile(row: RequesterRow, stored: People, slots: Mapping[str, int]) -> People:
-    """Return one person: profile and attributes of `row`, the rest of `stored` (nobody, or this person)."""
-    return People.build(
-        row.profile.columns["user_id"],
-        profile=profile_vectors(row.profile.columns),
-        attributes=attribute_vectors({"attributes": [row.attributes]}, slots),
-        activity=stored.activity if len(stored) else None,
-        reciprocity=stored.reciprocity if len(stored) else None,
-    )
+def with_profile(row: RequesterRow, known: People, stored: People, slots: Mapping[str, int]) -> People:
+    """Return one person: profile and attributes of `row`, or of `known` where `row` has none, the rest of `stored`.
+
+    `stored` may be nobody.
+    """
+    if row.profile is None:
+        user_ids, profile, attributes = known.user_ids, known.profile, known.attributes
+    else:
+        user_ids = np.array(row.profile.columns["user_id"], dtype=np.int64)
+        profile = profile_vectors(row.profile.columns)
+        attributes = attribute_vectors({"attributes": [row.attributes]}, slots)
+    if not len(stored):
+        return People.build(user_ids, profile=profile, attributes=attributes)
+    return People(user_ids, profile, attributes, stored.activity, stored.reciprocity)
 
 
-async def _activity(run: Run, features: FeatureReader, user_id: int) -> People:
+async def _activity(run: Run, features: FeatureReader, user_id: int, known: People) -> People:
     with run.stage(Stage.FEATURES):
         try:
             stored = await features.read(user_id, run.share_s(Stage.FEATURES))
         except (DuetError, TimeoutError, OSError):
             run.degrade(Stage.FEATURES)
-        else:
-            if len(stored):
-                return stored
-        if run.population is None:
-            return People.empty()
-        position = run.population.positions([user_id])
-        return run.population.rows(position[position >= 0])
+            return known
+        return stored if len(stored) else known
+
+
+def _known(run: Run, user_id: int) -> People:
+    """Return the requester as the population has them, or nobody."""
+    if run.population is None:
+        return People.empty()
+    position = run.population.positions([user_id])
+    return run.population.rows(position[position >= 0])
 
 
 def _unknown(user_id: int) -> UnknownUser:

@@ -29,8 +29,8 @@ def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
 class Counting(MemoryPeople):
     """Postgres that takes a moment to say who asks, so that a herd gathers."""
 
-    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> Any:
-        found = await super().requester(user_id, timeout_s, fresh=fresh)
+    async def requester(self, user_id: int, timeout_s: float, **how: Any) -> Any:
+        found = await super().requester(user_id, timeout_s, **how)
         await asyncio.sleep(0.02)
         return found
 

@@ -135,10 +135,10 @@ def test_who_asks_and_their_features_are_read_at_the_same_time(town: Town) -> No
             return People.empty()
 
     class Told(type(town.people)):  # type: ignore[misc]
-        async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> Any:
+        async def requester(self, user_id: int, timeout_s: float, **how: Any) -> Any:
             await asyncio.sleep(0.01)
             order.append("eligibility end")
-            return await super().requester(user_id, timeout_s, fresh=fresh)
+            return await super().requester(user_id, timeout_s, **how)
 
     town.features = Noting()
     town.people = Told(town.people.rows)

@@ -49,10 +49,10 @@ class Eventful(MemoryPeople):
     behind: bool = False
     kept: dict[int, RequesterRow] = field(default_factory=dict)
 
-    async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+    async def requester(self, user_id: int, timeout_s: float, **how: Any) -> RequesterRow | None:
         if self.behind and user_id in self.kept:
             return self.kept[user_id]
-        row = await super().requester(user_id, timeout_s, fresh=fresh)
+        row = await super().requester(user_id, timeout_s, **how)
         if row is not None:
             self.kept[user_id] = row
         return row

@@ -34,10 +34,10 @@ def answers(timeouts: list[float] | None = None, **state: Any) -> MemoryPeople:
     """People 1 to 4 in memory; `timeouts` gathers what each read of a requester was given."""
 
     class Noting(MemoryPeople):
-        async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
+        async def requester(self, user_id: int, timeout_s: float, **how: Any) -> RequesterRow | None:
             if timeouts is not None:
                 timeouts.append(timeout_s)
-            return await super().requester(user_id, timeout_s, fresh=fresh)
+            return await super().requester(user_id, timeout_s, **how)
 
     return Noting({user_id: person(user_id) for user_id in range(1, 5)}, **state)
 
@@ -202,8 +202,8 @@ def test_when_the_primary_fails_the_second_choice_the_first_is_shown(replicated:
     replicated.primary.decided[1] = {100}
 
     class Leaving(MemoryPeople):
-        async def requester(self, user_id: int, timeout_s: float, *, fresh: bool = False) -> RequesterRow | None:
-            del user_id, timeout_s, fresh
+        async def requester(self, user_id: int, timeout_s: float, **how: Any) -> RequesterRow | None:
+            del user_id, timeout_s, how
             raise EligibilityUnknown(Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read.")
 
     replicated.town.people = both(  # type: ignore[assignment]
