@@ -1,19 +1,24 @@
-"""What an answer is made of: people as the API shows them, the envelope, what is logged and what is counted."""
+"""What an answer is made of: people as the API shows them, the envelope, what is logged and what is counted.
+
+`Answer` and `Shown` have the fields of `api_models.Recommendations` and `RecommendedPerson`, which describe them to
+clients. They are plain, because building a checked model for every person shown costs more than all else here.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
+from uuid import UUID
 
 from infra.metrics import ServingMetrics
 from registry.ranker import Order
 from registry.release import Release
-from serving.api_models import MAX_LIMIT, Recommendations, RecommendedPerson
-from serving.experiments.assignment import Assignment
+from serving.api_models import MAX_LIMIT, Explanation
+from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Answered, Impression
 from serving.pool import Int64, Ranked
-from serving.reasons import Level
+from serving.reasons import Level, Reason
 from serving.run import Run
 
 OrderName = Literal["ranker", "retrieval"]
@@ -25,6 +30,44 @@ _LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content",
 }
 
 
+@dataclass(slots=True)  # frozen ones take three times as long to make
+class Shown:
+    """One person of an answer; `sources` are names of `reasons.Source`."""
+
+    user_id: int
+    position: int
+    score: float
+    p_like: float | None
+    p_liked_back: float | None
+    sources: tuple[str, ...]
+    explanation: Explanation | None = None
+
+    def at(self, position: int) -> "Shown":
+        """Return the same person at a position."""
+        if position == self.position:
+            return self
+        return Shown(self.user_id, position, self.score, self.p_like, self.p_liked_back, self.sources, self.explanation)
+
+
+@dataclass(slots=True)
+class Answer:
+    """A ranked list of people, and how it was made."""
+
+    items: list[Shown]
+    release: str | None
+    variant: Variant
+    experiment: str | None
+    cached: bool
+    order: OrderName | None
+    level: int
+    level_name: str
+    reason: Reason | None
+    message: str | None
+    degraded: list[str]
+    timings_ms: dict[str, float]
+    request_id: UUID
+
+
 @dataclass(frozen=True)
 class Showing:
     """People to be shown and what is logged of it: `propensities` are aligned with `items`."""
@@ -33,30 +76,23 @@ class Showing:
     assignment: Assignment
     release: str | None
     order: OrderName | None
-    items: list[RecommendedPerson]
+    items: list[Shown]
     propensities: list[float]
     cached: bool = False
 
 
-def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[RecommendedPerson]:
+def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[Shown]:
     """Return the people at `rows` of the pool, in that order, as the API shows them."""
     explanations = ranked.explain(rows) if explain and ranked.explain is not None and len(rows) else [None] * len(rows)
     ids = ranked.pool.people.user_ids[rows].tolist()
     score = ranked.score[rows].tolist()
     p_like = [None] * len(rows) if ranked.p_like is None else ranked.p_like[rows].tolist()
     p_liked_back = [None] * len(rows) if ranked.p_liked_back is None else ranked.p_liked_back[rows].tolist()
-    sources = ranked.pool.sources(rows)
+    sources = ranked.pool.found.found_by(rows)
     columns = zip(ids, score, p_like, p_liked_back, sources, explanations, strict=True)
     return [
-        RecommendedPerson(
-            user_id=user_id,
-            position=min(place, MAX_LIMIT),  # those beyond it are spare, and get another place when they are shown
-            score=points,
-            p_like=like,
-            p_liked_back=back,
-            sources=found_by,
-            explanation=explanation,
-        )
+        # Those beyond the highest place are spare, and get another place when they are shown.
+        Shown(user_id, min(place, MAX_LIMIT), points, like, back, found_by, explanation)
         for place, (user_id, points, like, back, found_by, explanation) in enumerate(columns, 1)
     ]
 
@@ -68,11 +104,11 @@ def order_of(release: Release | None, level: Level) -> OrderName | None:
     return "retrieval" if release.ranker.order is Order.RETRIEVAL else "ranker"
 
 
-def envelope(run: Run, showing: Showing) -> Recommendations:
+def envelope(run: Run, showing: Showing) -> Answer:
     """Return the answer to a run."""
     why = run.first_step_down
     number, name = _LEVELS[showing.level]
-    return Recommendations(
+    return Answer(
         items=showing.items,
         release=showing.release,
         variant=showing.assignment.variant,
@@ -102,7 +138,7 @@ def impressions_of(run: Run, showing: Showing, shown_at: datetime) -> list[Impre
             item.position,
             item.score,
             propensity,
-            item.sources[0].value,
+            item.sources[0],
             release,
             variant,
             level,

@@ -6,6 +6,7 @@ added between the two, so that refusals carry them as well.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -49,7 +50,9 @@ class Border:
     ) -> None:
         self._app = app
         self._clock = clock
-        self._metrics = metrics
+        # A series is looked up once: that costs more than counting. The labels are closed sets.
+        self._requests = lru_cache(maxsize=None)(metrics.requests.labels)
+        self._request_seconds = lru_cache(maxsize=None)(metrics.request_seconds.labels)
         self._logged_share = logged_share
         self._closing = closing
         self._unlogged = 1.0
@@ -75,8 +78,8 @@ class Border:
     def _account(self, scope: Scope, outlet: "_Outlet", request: RequestContext) -> None:
         path, status, ms = scope["path"], outlet.status or 0, outlet.elapsed_ms()
         route = path if path in CALLS or path in PAGES else "other"
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(ms / 1000)
+        self._requests(route, str(status)).inc()
+        self._request_seconds(route).observe(ms / 1000)
         if status < 400 or status == 503:  # refusals in an overload are counted, not written one by one
             self._unlogged += self._logged_share
             if self._unlogged < 1:

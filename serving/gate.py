@@ -2,17 +2,22 @@
 
 A request passes these in order of their cost: is there time for it at all, who asks, how often, then the body (its
 size, strict JSON, its shape), and at last a place to be worked on. So a refusal in an overload reads nothing.
+
+What passed is handed to the `@bentoml.api` method of the service at once: BentoML's router, its context and a second
+parse of the body would cost as much as a kept answer. Everything that is no call of the contract goes on to BentoML.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
 
 from serving import context, responses, strict_json
 from serving.access.door import Door
-from serving.border import App, Message, Receive, Scope, Send
+from serving.border import App, Receive, Scope, Send
 from serving.errors import ApiError, BodyTimeout, BodyTooLarge, RequestTimeout, UnsupportedMediaType
 from serving.resilience.limiter import Limiter
 
@@ -20,14 +25,21 @@ OPEN = frozenset({"/health/live", "/health/ready", "/livez", "/readyz", "/health
 """Probes: they need no key and no place, because whoever asks them must learn the truth in an overload too."""
 
 
+Method = Callable[[Any], Awaitable[Response]]
+
+
 class Gate:
-    """Guard `app`: `models` names the body that each POST path takes; sizes in bytes, times in s."""
+    """Guard `app`: `models` names the body that each POST path takes, `methods` what answers it; bytes and seconds.
+
+    `methods` are looked up at each call: BentoML makes the instance that has them after its middlewares.
+    """
 
     def __init__(
         self,
         app: App,
         *,
         models: Mapping[str, type[BaseModel]],
+        methods: Mapping[str, Method],
         door: Door,
         limiter: Limiter,
         max_body_bytes: int,
@@ -35,6 +47,7 @@ class Gate:
     ) -> None:
         self._app = app
         self._models = models
+        self._methods = methods
         self._door = door
         self._limiter = limiter
         self._max_body_bytes = max_body_bytes
@@ -54,7 +67,8 @@ class Gate:
             else:
                 self._limiter.refuse_in_vain()
                 async with asyncio.timeout(self._timeout_s):
-                    await self._call(model, scope, receive, send)
+                    response = await self._call(model, scope, receive)
+                await response(scope, receive, send)
         except ApiError as error:
             await responses.refusal(error, context.current().request_id)(scope, receive, send)
         except TimeoutError:
@@ -70,7 +84,7 @@ class Gate:
         else:
             request.caller = self._door.admit_to_pages(request.headers, scope.get("client"))
 
-    async def _call(self, model: type[BaseModel], scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call(self, model: type[BaseModel], scope: Scope, receive: Receive) -> Response:
         request = context.current()
         request.caller = self._door.admit(request.headers)
         await self._door.count(request.caller)
@@ -78,11 +92,11 @@ class Gate:
         body = await self._read(request.headers, receive)
         strict_json.check(body)
         try:
-            model.model_validate_json(body)
+            asked = model.model_validate_json(body)
         except ValidationError as error:
             raise responses.invalid(error) from None
         async with self._limiter.place():
-            await self._app(scope, _replay(body, receive), send)
+            return await self._methods[scope["path"]](asked)
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         with suppress(ValueError):
@@ -118,14 +132,3 @@ def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
             raise UnsupportedMediaType("Send the body as `application/json` in UTF-8.")
     if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise UnsupportedMediaType("Send the body without a content encoding.")
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    pending = [body]
-
-    async def replay() -> Message:
-        if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        return await receive()
-
-    return replay

@@ -20,8 +20,18 @@ from infra.metrics import ServingMetrics
 from infra.settings import Settings
 from registry.newcomers import Newcomers
 from registry.release import Release
-from serving.answers import AnswerMetrics, Showing, answered, envelope, failure, impressions_of, order_of, shown_people
-from serving.api_models import RecommendationRequest, Recommendations
+from serving.answers import (
+    Answer,
+    AnswerMetrics,
+    Showing,
+    answered,
+    envelope,
+    failure,
+    impressions_of,
+    order_of,
+    shown_people,
+)
+from serving.api_models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache, Look, Made, Tier, keepable
 from serving.cache.entry import Entry
 from serving.cache.reshow import reshow
@@ -122,7 +132,7 @@ class Recommender:
         *,
         deadline: Deadline | None = None,
         variant: Variant | None = None,
-    ) -> Recommendations:
+    ) -> Answer:
         """Return the ranked list by the deadline; raises UnknownUser, and nothing else for any dependency that fails.
 
         `request_id` must be new: what is shown is logged under it. Without a `deadline` the settings give one;

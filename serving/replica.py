@@ -45,7 +45,11 @@ class ReplicatedPeople:
     ) -> RequesterRow | None:
         """Return the requester, or None when nobody has this id; `fresh` reads the primary."""
         until_s = self._clock.monotonic() + timeout_s
-        row = None if fresh else await self._tried(partial(self._replica.requester, since=since), user_id, timeout_s=timeout_s)
+        row = (
+            None
+            if fresh
+            else await self._tried(partial(self._replica.requester, since=since), user_id, timeout_s=timeout_s)
+        )
         if row is not None:
             return replace(row, replicated=True)
         # Whoever is not there yet may have come to the primary this instant.

@@ -3,9 +3,10 @@
 BentoML gives processes, workers, life cycle, timeouts, and both calls of the contract as `@bentoml.api` methods, so its
 own client and Swagger page work. What it lacks stands around it: `serving.border` and `serving.gate`, ASGI middlewares
 that are stricter than BentoML's parsing (which ignores unknown fields, has no size limit and answers errors in three
-shapes), and `serving.pages`, mounted for health, metrics and a correct OpenAPI document. Both methods return ready
-responses, so statuses and the envelope are ours. BentoML's own metrics are off because they label by raw path: every
-unknown URL would be a new series. Its spans are off because nobody collects them and they cost 0.3 ms a request.
+shapes), and `serving.pages`, mounted for health, metrics and a correct OpenAPI document. The gate calls the methods
+itself, with the body that it has parsed. Both return ready responses, so statuses and the envelope are ours. BentoML's
+own metrics are off because they label by raw path: every unknown URL would be a new series. Its spans are off because
+nobody collects them and they cost 0.3 ms a request.
 
 This is an entry point: it reads the settings, once, when it is imported.
 """
@@ -30,7 +31,7 @@ from serving.api_models import InteractionRequest, RecommendationRequest, Recomm
 from serving.border import Border
 from serving.drain import Drain
 from serving.experiments.override import chosen_variant
-from serving.gate import Gate
+from serving.gate import Gate, Method
 from serving.pages import pages
 from serving.resilience.deadline import Deadline, asked_ms
 from serving.runtime import Runtime
@@ -38,6 +39,7 @@ from serving.runtime import Runtime
 disable_telemetry()
 _settings = load_settings()
 _runtime = Runtime(_settings, SystemClock())
+_methods: dict[str, Method] = {}
 _drain = Drain(
     _settings.serving.drain_s, _settings.data_dir / "serving" / f"workers-of-{os.getppid()}.lock", SystemClock()
 )
@@ -59,8 +61,11 @@ class Duet:
     def __init__(self) -> None:
         configure_logging(_settings)
         adopt_loggers("bentoml", "uvicorn", "uvicorn.error")
-        logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # the border logs each request, with its id
+        access = logging.getLogger("uvicorn.access")  # the border logs each request, with its id
+        access.handlers.clear()
+        access.propagate = False  # without any handler uvicorn does not even put its lines together
         self.runtime = _runtime
+        _methods.update({"/v1/recommendations": self.recommendations, "/v1/interactions": self.interactions})
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -135,6 +140,7 @@ if _settings.serving.cors_origins:
 Duet.add_asgi_middleware(  # type: ignore[attr-defined]
     Gate,
     models={"/v1/recommendations": RecommendationRequest, "/v1/interactions": InteractionRequest},
+    methods=_methods,
     door=_runtime.door,
     limiter=_runtime.limiter,
     max_body_bytes=_settings.serving.max_body_bytes,

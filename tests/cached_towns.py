@@ -11,7 +11,8 @@ from uuid import uuid4
 from redis.exceptions import ConnectionError as RedisDown
 
 from infra.metrics import serving_metrics
-from serving.api_models import RecommendationRequest, Recommendations
+from serving.answers import Answer
+from serving.api_models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
 from serving.recommend import Recommender
 from tests.serving_fakes import Town
@@ -25,14 +26,14 @@ def with_cache(town: Town) -> Town:
     return town
 
 
-async def ask(recommender: Recommender, user_id: int = 1, **request: Any) -> Recommendations:
+async def ask(recommender: Recommender, user_id: int = 1, **request: Any) -> Answer:
     deadline = request.pop("deadline", None)
     request.setdefault("limit", 10)
     return await recommender.recommend(RecommendationRequest(user_id=user_id, **request), uuid4(), deadline=deadline)
 
 
-def twice(town: Town, between: Callable[[], object] = lambda: None, **request: Any) -> list[Recommendations]:
-    async def go() -> list[Recommendations]:
+def twice(town: Town, between: Callable[[], object] = lambda: None, **request: Any) -> list[Answer]:
+    async def go() -> list[Answer]:
         recommender = town.recommender()
         first = await ask(recommender, **request)
         between()
@@ -41,7 +42,7 @@ def twice(town: Town, between: Callable[[], object] = lambda: None, **request: A
     return asyncio.run(go())
 
 
-def ids(answer: Recommendations) -> list[int]:
+def ids(answer: Answer) -> list[int]:
     return [item.user_id for item in answer.items]
 
 
@@ -85,10 +86,8 @@ class TimeLimit:
             return await operation()
 
 
-def two_workers(
-    town: Town, redis: FakeRedis, between: Callable[[], object] = lambda: None
-) -> tuple[Recommendations, Recommendations]:
-    async def go() -> tuple[Recommendations, Recommendations]:
+def two_workers(town: Town, redis: FakeRedis, between: Callable[[], object] = lambda: None) -> tuple[Answer, Answer]:
+    async def go() -> tuple[Answer, Answer]:
         answers = []
         for _ in range(2):
             cache = with_cache(town).cache

@@ -9,9 +9,11 @@ from typing import Final, Literal, Self
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from feature_repo.layout import PROFILE
 from feature_repo.people import People
+from serving.answers import OrderName, Shown
 from serving.api_models import MAX_LIMIT, RecommendedPerson
 from serving.pool import Int64, Requester
 from serving.reasons import Level
@@ -19,7 +21,6 @@ from serving.reasons import Level
 FORMAT: Final = 1
 MOST: Final = 2 * MAX_LIMIT + 10
 DAY_S: Final = 86_400
-OrderName = Literal["ranker", "retrieval"]
 _NOBODY: Final = np.empty(0, np.int64)
 
 
@@ -35,7 +36,7 @@ class Entry:
     level: Level
     release: str | None
     order: OrderName | None
-    items: tuple[RecommendedPerson, ...]
+    items: tuple[Shown, ...]
     propensities: tuple[float, ...]
     since: datetime | None
     at: float
@@ -52,23 +53,22 @@ class Entry:
     def to_json(self) -> bytes:
         """Render a kept answer of level 1."""
         profile = self.requester.person.profile[0]
-        return (
-            _Stored(
-                format=FORMAT,
-                user_id=self.requester.user_id,
-                profile=[None if np.isnan(value) else float(value) for value in profile],
-                version=self.requester.version,
-                updated_at=self.requester.updated_at,
-                release=self.release,
-                order=self.order,
-                items=list(self.items),
-                propensities=list(self.propensities),
-                since=self.since,
-                at=self.at,
-                expires_at=self.expires_at,
-            )
-            .model_dump_json()
-            .encode()
+        return to_json(
+            {
+                "format": FORMAT,
+                "user_id": self.requester.user_id,
+                "profile": profile.tolist(),
+                "version": self.requester.version,
+                "updated_at": self.requester.updated_at,
+                "release": self.release,
+                "order": self.order,
+                "items": self.items,
+                "propensities": self.propensities,
+                "since": self.since,
+                "at": self.at,
+                "expires_at": self.expires_at,
+            },
+            inf_nan_mode="null",
         )
 
     @classmethod
@@ -84,7 +84,10 @@ class Entry:
             Level.FULL,
             stored.release,
             stored.order,
-            tuple(stored.items),
+            tuple(
+                Shown(item.user_id, item.position, item.score, item.p_like, item.p_liked_back, tuple(item.sources))
+                for item in stored.items
+            ),
             tuple(stored.propensities),
             stored.since,
             stored.at,

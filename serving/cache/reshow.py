@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.api_models import RecommendedPerson
+from serving.answers import Shown
 from serving.cache.answer_cache import Look
 from serving.cache.entry import Entry
 from serving.people_store import PeopleStore
@@ -18,7 +18,7 @@ class Reshown:
     """Who of a kept list is shown now, and what came of the look; nobody unless it was a hit."""
 
     look: Look
-    items: list[RecommendedPerson]
+    items: list[Shown]
     propensities: list[float]
 
 
@@ -47,9 +47,5 @@ async def reshow(run: Run, people: PeopleStore, entry: Entry) -> Reshown:
     chosen = chosen[:limit]
     if len(chosen) < min(limit, len(entry.items)):
         return Reshown(Look.SHORT, [], [])
-    items = [_at(entry.items[row], place) for place, row in enumerate(chosen, 1)]
+    items = [entry.items[row].at(place) for place, row in enumerate(chosen, 1)]
     return Reshown(Look.HIT, items, [entry.propensities[row] for row in chosen])
-
-
-def _at(item: RecommendedPerson, position: int) -> RecommendedPerson:
-    return item if item.position == position else item.model_copy(update={"position": position})

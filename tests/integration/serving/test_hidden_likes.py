@@ -13,7 +13,8 @@ from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving import population_source
-from serving.api_models import RecommendationRequest, RecommendedPerson
+from serving.answers import Shown
+from serving.api_models import RecommendationRequest
 from serving.levels import ladder
 from serving.people_store import PostgresPeople
 from serving.reasons import Source
@@ -33,7 +34,7 @@ class Evening:
         self.release = load_town(write_artifacts(at, insert_people(connection, 40)))
         self.connection, self.endpoints, self.settings, self.clock = connection, endpoints, settings, clock
 
-    def ask(self, *, pending_likes: bool, level: int = 1) -> list[RecommendedPerson]:
+    def ask(self, *, pending_likes: bool, level: int = 1) -> list[Shown]:
         settings = self.settings.model_copy(
             update={
                 "serving": self.settings.serving.model_copy(update={"deadline_ms": 5000}),
@@ -46,7 +47,7 @@ class Evening:
             self.release if LEVELS[level] else None, None, snapshot.population, snapshot.recent_likes, snapshot.slots
         )
 
-        async def go() -> list[RecommendedPerson]:
+        async def go() -> list[Shown]:
             async with postgres.open_pool(self.endpoints.database_url, settings.postgres) as pool:
                 await pool.wait(10)
                 people = PostgresPeople(pool, closed_breaker(), pending_likes=settings.ranking.pending_likes)

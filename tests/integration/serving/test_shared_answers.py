@@ -12,7 +12,8 @@ from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.api_models import Filters, Recommendations
+from serving.answers import Answer
+from serving.api_models import Filters
 from serving.cache.answer_cache import AnswerCache
 from serving.resilience.breaker import Breaker, Dependency, State
 from tests.cached_towns import LATER, ask, ids
@@ -30,7 +31,7 @@ def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
     return make_town(settings, clock, n=100, release=release)
 
 
-Worker = Callable[..., Awaitable[Recommendations]]
+Worker = Callable[..., Awaitable[Answer]]
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
@@ -47,7 +48,7 @@ def with_workers(
     async def go() -> None:
         async with infra_redis.connect_async(redis_url, town.settings.redis) as client:
 
-            async def answer(**request: Any) -> Recommendations:
+            async def answer(**request: Any) -> Answer:
                 town.cache = AnswerCache(town.settings, town.clock, serving_metrics(), lambda: 0.5)
                 town.cache.attach(client, guard)
                 answered = await ask(town.recommender(), **request)

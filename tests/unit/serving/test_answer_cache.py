@@ -9,7 +9,8 @@ from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.api_models import Filters, Recommendations
+from serving.answers import Answer
+from serving.api_models import Filters
 from serving.cache.answer_cache import AnswerCache, Look, Tier
 from serving.errors import UnknownUser
 from serving.experiments.assignment import Assignment, Variant
@@ -65,7 +66,7 @@ def test_a_cached_answer_is_timed_by_what_it_did(town: Town) -> None:
 def test_whoever_may_not_be_shown_any_more_is_replaced_by_the_next_of_the_list(town: Town, harm: str) -> None:
     seen: list[int] = []
 
-    async def go() -> Recommendations:
+    async def go() -> Answer:
         recommender = town.recommender()
         seen.extend(ids(await ask(recommender)))
         HARMS[harm](town, seen[3])
@@ -143,7 +144,7 @@ def test_interactions_drop_what_this_process_keeps(town: Town) -> None:
     ],
 )
 def test_another_question_has_another_answer(town: Town, other: dict[str, Any]) -> None:
-    async def go() -> Recommendations:
+    async def go() -> Answer:
         recommender = town.recommender()
         await ask(recommender)
         return await ask(recommender, **other)
@@ -152,7 +153,7 @@ def test_another_question_has_another_answer(town: Town, other: dict[str, Any]) 
 
 
 def test_the_order_of_interests_makes_no_other_question(town: Town) -> None:
-    async def go() -> Recommendations:
+    async def go() -> Answer:
         recommender = town.recommender()
         await ask(recommender, filters=Filters(interests_any=["hiking", "chess"]))
         return await ask(recommender, filters=Filters(interests_any=["chess", "hiking"]))
@@ -165,7 +166,7 @@ def test_another_release_and_another_arm_have_answers_of_their_own(town: Town, r
     arms = iter([Variant.CHAMPION, Variant.CHALLENGER, Variant.CHALLENGER, Variant.CHAMPION])
     town.assign = lambda _user_id, _override: Assignment(next(arms), "fit")
 
-    async def go() -> list[Recommendations]:
+    async def go() -> list[Answer]:
         recommender = town.recommender()
         return [await ask(recommender) for _ in range(4)]
 

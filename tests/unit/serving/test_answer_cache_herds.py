@@ -8,7 +8,7 @@ import structlog
 from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.release import Release
-from serving.api_models import Recommendations
+from serving.answers import Answer
 from serving.reasons import Reason
 from serving.resilience.deadline import Deadline
 from tests.cached_towns import ask, ids, with_cache
@@ -42,7 +42,7 @@ def slow_town(town: Town) -> Town:
 
 
 def test_a_herd_of_a_thousand_has_its_answer_made_once_and_checked_for_each(slow_town: Town) -> None:
-    async def go() -> list[Recommendations]:
+    async def go() -> list[Answer]:
         recommender = slow_town.recommender()
         return await asyncio.gather(*(ask(recommender) for _ in range(1000)))
 
@@ -56,7 +56,7 @@ def test_a_herd_of_a_thousand_has_its_answer_made_once_and_checked_for_each(slow
 
 
 def test_when_whoever_began_gives_up_the_others_are_answered_all_the_same(slow_town: Town) -> None:
-    async def go() -> list[Recommendations]:
+    async def go() -> list[Answer]:
         recommender = slow_town.recommender()
         leader = asyncio.create_task(ask(recommender))
         await asyncio.sleep(0)
@@ -72,7 +72,7 @@ def test_when_whoever_began_gives_up_the_others_are_answered_all_the_same(slow_t
 
 
 def test_one_whose_time_is_over_ends_nothing_for_the_others(slow_town: Town) -> None:
-    async def go() -> tuple[Recommendations, Recommendations]:
+    async def go() -> tuple[Answer, Answer]:
         recommender = slow_town.recommender()
         others = asyncio.create_task(ask(recommender))
         await asyncio.sleep(0.002)
@@ -85,7 +85,7 @@ def test_one_whose_time_is_over_ends_nothing_for_the_others(slow_town: Town) -> 
 
 
 def test_somebody_with_little_time_does_not_make_the_answer_of_the_others(slow_town: Town) -> None:
-    async def go() -> tuple[Recommendations, Recommendations]:
+    async def go() -> tuple[Answer, Answer]:
         recommender = slow_town.recommender()
         hurried = asyncio.create_task(ask(recommender, deadline=Deadline.after(0.5, slow_town.clock)))
         await asyncio.sleep(0.002)
@@ -99,7 +99,7 @@ def test_somebody_with_little_time_does_not_make_the_answer_of_the_others(slow_t
 def test_a_failure_reaches_the_whole_herd_and_is_not_kept(slow_town: Town) -> None:
     slow_town.people.down = True
 
-    async def go() -> tuple[list[Recommendations], Recommendations]:
+    async def go() -> tuple[list[Answer], Answer]:
         recommender = slow_town.recommender()
         herd = await asyncio.gather(*(ask(recommender) for _ in range(20)))
         slow_town.people.down = False
@@ -113,7 +113,7 @@ def test_a_failure_reaches_the_whole_herd_and_is_not_kept(slow_town: Town) -> No
 def test_a_herd_without_time_for_ranking_shares_the_lower_level_and_its_reason(slow_town: Town) -> None:
     slow_town.release = replace(slow_town.release, index=None)  # type: ignore[type-var]
 
-    async def go() -> list[Recommendations]:
+    async def go() -> list[Answer]:
         recommender = slow_town.recommender()
         return await asyncio.gather(*(ask(recommender) for _ in range(5)))
 
@@ -125,7 +125,7 @@ def test_a_herd_without_time_for_ranking_shares_the_lower_level_and_its_reason(s
 
 
 def test_an_interaction_during_the_making_is_felt_by_whoever_asks_after_it(slow_town: Town) -> None:
-    async def go() -> Recommendations:
+    async def go() -> Answer:
         recommender = slow_town.recommender()
         before = asyncio.create_task(ask(recommender))
         await asyncio.sleep(0.005)

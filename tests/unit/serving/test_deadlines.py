@@ -14,7 +14,8 @@ from feature_repo.people import People
 from infra.clock import FixedClock, SystemClock
 from infra.settings import Settings
 from registry.release import Release
-from serving.api_models import RecommendationRequest, Recommendations
+from serving.answers import Answer
+from serving.api_models import RecommendationRequest
 from serving.errors import InvalidRequest, LevelUnavailable
 from serving.pool import Ranked, Requester
 from serving.reasons import Level, Reason, Stage
@@ -40,8 +41,8 @@ def town(settings: Settings, release: Release) -> Town:
     return town
 
 
-def ask(town: Town, budget_s: float = BUDGET_S) -> tuple[Recommendations, float]:
-    async def go() -> tuple[Recommendations, float]:
+def ask(town: Town, budget_s: float = BUDGET_S) -> tuple[Answer, float]:
+    async def go() -> tuple[Answer, float]:
         recommender = town.recommender()
         began = time.monotonic()
         deadline = Deadline.after(budget_s, town.clock)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import BaseModel, ConfigDict
-from starlette.requests import Request
+from starlette.responses import Response
 
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
@@ -17,7 +17,7 @@ from serving.access.door import Door
 from serving.access.keys import Key, new_key
 from serving.access.table import KeyTable
 from serving.border import Border
-from serving.gate import OPEN, Gate
+from serving.gate import OPEN, Gate, Method
 from serving.resilience.limiter import Limiter
 
 KEY_ID, WHOLE, SHA256 = new_key()
@@ -44,15 +44,27 @@ class Guarded:
             max_concurrency=places, max_queued=queued, queue_timeout_s=0.05, clock=clock, metrics=metrics
         )
         self.door = Door(Settings(serving={"auth": auth}), clock, metrics)
+        self.app = self.behind(self.call)
+
+    def behind(self, method: Method) -> Border:
+        """Put a method behind gate and border."""
         gate = Gate(
-            self._inner, models={"/call": Body}, door=self.door, limiter=self.limiter, max_body_bytes=100, timeout_s=5.0
+            self._inner,
+            models={"/call": Body},
+            methods={"/call": method},
+            door=self.door,
+            limiter=self.limiter,
+            max_body_bytes=100,
+            timeout_s=5.0,
         )
-        self.app = Border(self._counted(gate), clock=clock, metrics=metrics)
+        return Border(self._counted(gate), clock=SystemClock(), metrics=serving_metrics())
+
+    async def call(self, body: Body) -> Response:
+        assert body.number == 1
+        await self.go_on.wait()
+        return responses.ok(Answer())
 
     async def _inner(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"] == "/call":
-            await Request(scope, receive).body()
-            await self.go_on.wait()
         await responses.ok(Answer())(scope, receive, send)
 
     def _counted(self, app: Any) -> Any:
@@ -182,17 +194,13 @@ def test_at_three_times_the_load_it_can_carry_a_worker_goes_on_answering_and_is_
     async def work() -> None:
         guarded = Guarded(places=8, queued=8)
         guarded.go_on.set()
-        inner = guarded._inner
 
-        async def busy(scope: Any, receive: Any, send: Any) -> None:
+        async def busy(body: Body) -> Response:
             await asyncio.sleep(0.002)  # as the database is asked
             time.sleep(0.005)  # noqa: ASYNC251 as computing does, it holds the loop
-            await inner(scope, receive, send)
+            return await guarded.call(body)
 
-        gate = Gate(
-            busy, models={"/call": Body}, door=guarded.door, limiter=guarded.limiter, max_body_bytes=100, timeout_s=5.0
-        )
-        app = Border(gate, clock=SystemClock(), metrics=serving_metrics())
+        app = guarded.behind(busy)
 
         async def call() -> int:
             sent: list[Any] = []

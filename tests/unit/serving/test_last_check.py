@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.release import Release
-from serving.api_models import RecommendationRequest, Recommendations
+from serving.answers import Answer
+from serving.api_models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people_store import Int64, RequesterRow, Standing
 from serving.reasons import Reason
@@ -33,11 +34,11 @@ def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
     return make_town(settings, clock, n=100, release=release)
 
 
-def ask(town: Town, user_id: int = 1, **request: Any) -> Recommendations:
+def ask(town: Town, user_id: int = 1, **request: Any) -> Answer:
     return asyncio.run(town.recommender().recommend(RecommendationRequest(user_id=user_id, **request), REQUEST_ID))
 
 
-def ids(answer: Recommendations) -> list[int]:
+def ids(answer: Answer) -> list[int]:
     return [item.user_id for item in answer.items]
 
 

@@ -11,7 +11,8 @@ from infra.settings import Settings
 from registry.ranker import Order
 from registry.release import Release
 from registry.retrieval import Factors, Origin
-from serving.api_models import Filters, RecommendationRequest, Recommendations
+from serving.answers import Answer
+from serving.api_models import Filters, RecommendationRequest
 from serving.people_store import PendingLikes
 from serving.pool import Requester
 from serving.reasons import Source
@@ -33,7 +34,7 @@ def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
     return make_town(settings, clock, release=release)
 
 
-def ask(town: Town, **request: Any) -> Recommendations:
+def ask(town: Town, **request: Any) -> Answer:
     asked = RecommendationRequest(user_id=1, limit=100, **request)
     return asyncio.run(town.recommender().recommend(asked, UUID(int=1)))
 
@@ -43,7 +44,7 @@ def waiting(*user_ids: int, liked_by: tuple[int, ...] = ()) -> dict[int, Pending
     return {1: PendingLikes(np.array([*user_ids, *liked_by], dtype=np.int64), ids)}
 
 
-def known(answer: Recommendations) -> dict[int, float | None]:
+def known(answer: Answer) -> dict[int, float | None]:
     return {item.user_id: item.p_liked_back for item in answer.items}
 
 

@@ -14,7 +14,8 @@ from infra.settings import Settings
 from registry.contracts import ReleaseVersions
 from registry.experiments import State
 from registry.release import Release
-from serving.api_models import RecommendationRequest, Recommendations
+from serving.answers import Answer
+from serving.api_models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.experiments.assignment import Assignment, Experiment, Variant
@@ -52,7 +53,7 @@ def town(settings: Settings, clock: FixedClock, paths: dict[Any, Path]) -> Town:
     return town
 
 
-def ask(town: Town, user_id: int = 1, variant: Variant | None = None, **request: Any) -> Recommendations:
+def ask(town: Town, user_id: int = 1, variant: Variant | None = None, **request: Any) -> Answer:
     body = RecommendationRequest(user_id=user_id, **request)
     return asyncio.run(town.recommender().recommend(body, REQUEST_ID, variant=variant))
 
@@ -130,7 +131,7 @@ def test_a_kept_answer_names_the_arm_and_the_release_that_made_it(town: Town, se
     recommender = town.recommender()
     body = RecommendationRequest(user_id=someone(Variant.CHALLENGER), limit=3)
 
-    async def twice() -> list[Recommendations]:
+    async def twice() -> list[Answer]:
         return [await recommender.recommend(body, REQUEST_ID) for _ in range(2)]
 
     first, second = asyncio.run(twice())

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,8 @@ import structlog
 from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.release import Release
+from serving import responses
+from serving.answers import Answer
 from serving.api_models import Filters, RecommendationRequest, Recommendations
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.reasons import Reason
@@ -32,11 +35,11 @@ def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
     return make_town(settings, clock, release=release)
 
 
-def ask(town: Town, user_id: int = 1, **request: Any) -> Recommendations:
+def ask(town: Town, user_id: int = 1, **request: Any) -> Answer:
     return asyncio.run(town.recommender().recommend(RecommendationRequest(user_id=user_id, **request), REQUEST_ID))
 
 
-def ids(answer: Recommendations) -> list[int]:
+def ids(answer: Answer) -> list[int]:
     return [item.user_id for item in answer.items]
 
 
@@ -47,6 +50,21 @@ def test_a_healthy_answer_is_of_level_one_and_in_the_order_of_the_ranker(town: T
     assert ids(answer)[0] >= 34
     assert [item.score for item in answer.items] == sorted((item.score for item in answer.items), reverse=True)
     assert [item.position for item in answer.items] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("request_of", [{}, {"explain": True, "limit": 3}, {"limit": 100}])
+def test_what_leaves_is_what_the_documented_model_says(town: Town, request_of: dict[str, Any]) -> None:
+    answer = ask(town, **request_of)
+    body = responses.ok(answer).body
+    documented = Recommendations.model_validate_json(body)
+    assert json.loads(documented.model_dump_json()) == json.loads(body)
+    assert [item.user_id for item in documented.items] == ids(answer)
+
+
+def test_an_empty_answer_is_what_the_documented_model_says(town: Town) -> None:
+    town.people.down = True
+    body = responses.ok(ask(town)).body
+    assert Recommendations.model_validate_json(body).reason is Reason.ELIGIBILITY_UNAVAILABLE
 
 
 def test_the_score_is_the_product_of_both_directions(town: Town) -> None:

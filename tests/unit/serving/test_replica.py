@@ -13,7 +13,8 @@ from infra.clock import FixedClock, SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.api_models import RecommendationRequest, Recommendations
+from serving.answers import Answer
+from serving.api_models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people_store import RequesterRow
 from serving.pool import Ranked, Requester
@@ -126,7 +127,7 @@ class Replicated:
     replica: MemoryPeople
     tastes: list[list[int]] = field(default_factory=list)
 
-    def ask(self, **request: Any) -> Recommendations:
+    def ask(self, **request: Any) -> Answer:
         recommender = self.town.recommender()
         recommender._ladder = tuple(_Noting(strategy, self.tastes) for strategy in self.town.ladder())
         return asyncio.run(recommender.recommend(RecommendationRequest(user_id=1, **request), REQUEST_ID))
