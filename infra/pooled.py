@@ -64,11 +64,11 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
             if timeout is not None:  # only psycopg itself sets one, and knows the error that it expects
                 return await wait_async(gen, self.pgconn.socket, timeout=timeout)
             answer = await _run(gen, self.pgconn.socket)
-            self.used_s = time.monotonic()
-            return answer
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.pgconn.finish()
             raise
+        self.used_s = time.monotonic()
+        return answer
 
 
 class Int64ArrayDumper(Dumper):
