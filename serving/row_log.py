@@ -80,10 +80,13 @@ class RowLog(Generic[Row]):
         """Write batches until `close`, then what is left, for a while."""
         pause_s = FLUSH_S
         while not self._closing:
-            with suppress(TimeoutError):
+            least = BATCH
+            try:
                 await asyncio.wait_for(self._wake.wait(), pause_s)
+            except TimeoutError:
+                least = 1
             self._wake.clear()
-            pause_s = FLUSH_S if await self.flush() else min(2 * pause_s, MAX_PAUSE_S)
+            pause_s = FLUSH_S if await self.flush(least) else min(2 * pause_s, MAX_PAUSE_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 while not await self.flush():  # noqa: ASYNC110 nothing tells when a database is back
@@ -97,9 +100,12 @@ class RowLog(Generic[Row]):
         self._closing = True
         self._wake.set()
 
-    async def flush(self) -> bool:
-        """Write everything that is queued; False when the database is away, and the rest stays queued."""
-        while self._queued:
+    async def flush(self, least: int = 1) -> bool:
+        """Write all that is queued while there are `least` rows; False when the database is away, and the rest waits.
+
+        Under load rows arrive while others are written: a statement for each few of them would cost more than they do.
+        """
+        while len(self._queued) >= least:
             batch = list(islice(self._queued, BATCH))
             try:
                 async with asyncio.timeout(_WRITE_S), self._pool.connection() as connection:

@@ -1,12 +1,11 @@
 """The BentoML service: `bentoml serve serving.service:Duet`.
 
-BentoML gives processes, workers, life cycle, timeouts, and both calls of the contract as `@bentoml.api` methods, so its
-own client and Swagger page work. What it lacks stands around it: `serving.border` and `serving.gate`, ASGI middlewares
-that are stricter than BentoML's parsing (which ignores unknown fields, has no size limit and answers errors in three
-shapes), and `serving.pages`, mounted for health, metrics and a correct OpenAPI document. The gate calls the methods
-itself, with the body that it has parsed. Both return ready responses, so statuses and the envelope are ours. BentoML's
-own metrics are off because they label by raw path: every unknown URL would be a new series. Its spans are off because
-nobody collects them and they cost 0.3 ms a request.
+BentoML gives processes, workers, life cycle, and both calls of the contract as `@bentoml.api` methods, so its own
+client and Swagger page work. What it lacks stands around it: `serving.border` and `serving.gate`, which are stricter
+than BentoML's parsing (it ignores unknown fields, has no size limit and answers errors in three shapes), and
+`serving.pages`, mounted for health, metrics and a correct OpenAPI document. The gate calls the methods itself, with the
+body that it has parsed; everything else goes on to BentoML. Both methods return ready responses, so statuses and the
+envelope are ours. Its own metrics are off: they label by raw path, so every unknown URL would be a new series.
 
 This is an entry point: it reads the settings, once, when it is imported.
 """
@@ -28,7 +27,7 @@ from infra.telemetry import disable_telemetry
 from serving import context, responses
 from serving.access.policy import guard_start
 from serving.api_models import InteractionRequest, RecommendationRequest, Recommendations, StoredInteraction
-from serving.border import Border
+from serving.border import App, Border
 from serving.drain import Drain
 from serving.experiments.override import chosen_variant
 from serving.gate import Gate, Method
@@ -45,10 +44,44 @@ _drain = Drain(
 )
 
 
+class Guarded(bentoml.Service):  # type: ignore[misc]
+    """A BentoML service inside our border: what it does for every request comes only after what we let in."""
+
+    def to_asgi(self, is_main: bool = True) -> App:  # noqa: FBT001, FBT002 as BentoML has it
+        """Return the app that the server runs."""
+        app: App = Gate(
+            super().to_asgi(is_main),
+            models={"/v1/recommendations": RecommendationRequest, "/v1/interactions": InteractionRequest},
+            methods=_methods,
+            door=_runtime.door,
+            limiter=_runtime.limiter,
+            max_body_bytes=_settings.serving.max_body_bytes,
+            timeout_s=_settings.serving.timeout_s,
+        )
+        if _settings.serving.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=_settings.serving.cors_origins,
+                allow_credentials=_settings.serving.cors_credentials,
+                allow_methods=("GET", "POST"),
+                allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "X-Deadline-Ms", "X-Duet-Variant"),
+                expose_headers=("X-Request-ID", "X-Process-Time", "Retry-After"),
+            )
+        # The outermost: an error of the gate passes CORS, so that a page may read it, and gets its id last.
+        return Border(
+            app,
+            clock=_runtime.clock,
+            metrics=_runtime.metrics,
+            logged_share=_settings.logging.request_share,
+            closing=_drain.note_request,
+        )
+
+
 @bentoml.service(
     name="duet",
+    service_class=Guarded,
     workers=_settings.serving.workers,
-    # BentoML keeps every request's objects alive until its timer ends, so this must be short; ours fires first.
+    # BentoML keeps the objects of a request that reaches it until its timer ends: short, but ours fires first.
     traffic={"timeout": _settings.serving.timeout_s * 1.25},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
@@ -120,30 +153,4 @@ class Duet:
         return responses.ok(stored, 201 if stored.status == "stored" else 200)
 
 
-# The first is the outermost: an error of the gate passes CORS, so that a page may read it, and gets its id last.
-Duet.add_asgi_middleware(  # type: ignore[attr-defined]
-    Border,
-    clock=_runtime.clock,
-    metrics=_runtime.metrics,
-    logged_share=_settings.logging.request_share,
-    closing=_drain.note_request,
-)
-if _settings.serving.cors_origins:
-    Duet.add_asgi_middleware(  # type: ignore[attr-defined]
-        CORSMiddleware,
-        allow_origins=_settings.serving.cors_origins,
-        allow_credentials=_settings.serving.cors_credentials,
-        allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "X-Deadline-Ms", "X-Duet-Variant"),
-        expose_headers=("X-Request-ID", "X-Process-Time", "Retry-After"),
-    )
-Duet.add_asgi_middleware(  # type: ignore[attr-defined]
-    Gate,
-    models={"/v1/recommendations": RecommendationRequest, "/v1/interactions": InteractionRequest},
-    methods=_methods,
-    door=_runtime.door,
-    limiter=_runtime.limiter,
-    max_body_bytes=_settings.serving.max_body_bytes,
-    timeout_s=_settings.serving.timeout_s,
-)
 Duet.mount_asgi_app(pages(_runtime, draining=lambda: _drain.active), path="/", name="pages")  # type: ignore[attr-defined]

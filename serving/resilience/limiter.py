@@ -21,6 +21,7 @@ from serving.errors import Overloaded
 _SMOOTHING = 0.05
 _FEWEST = 4
 _SHRINK, _GROW = 0.9, 0.25
+_OUTCOMES = ("admitted", "queued", "refused")
 
 
 class Limiter:
@@ -45,7 +46,10 @@ class Limiter:
         self._max_queued = max_queued
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
-        self._metrics = metrics
+        self._admissions = {
+            outcome: metrics.admissions.labels(outcome) for outcome in ("admitted", "queued", "refused")
+        }
+        self._shown_in_flight = metrics.in_flight
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._held_s = 0.0
         self.in_flight = 0
@@ -108,10 +112,10 @@ class Limiter:
         self._enter("queued", handed_over=True)
 
     def _enter(self, outcome: str, *, handed_over: bool = False) -> None:
-        self._metrics.admissions.labels(outcome).inc()
+        self._admissions[outcome].inc()
         if not handed_over:
             self.in_flight += 1
-            self._metrics.in_flight.set(self.in_flight)
+            self._shown_in_flight.set(self.in_flight)
 
     def _leave(self, turn: "asyncio.Future[None]") -> None:
         if turn.done() and not turn.cancelled():
@@ -126,10 +130,10 @@ class Limiter:
                 turn.set_result(None)  # the place goes over: nobody new can slip in between
                 return
         self.in_flight -= 1
-        self._metrics.in_flight.set(self.in_flight)
+        self._shown_in_flight.set(self.in_flight)
 
     def _refusal(self, expected_s: float) -> Overloaded:
-        self._metrics.admissions.labels("refused").inc()
+        self._admissions["refused"].inc()
         return Overloaded(
             "More calls arrive than can be answered in time: try again.", retry_after_s=max(1, math.ceil(expected_s))
         )
