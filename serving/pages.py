@@ -118,7 +118,7 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
         redis=runtime.pulse.report("redis"),
         mlflow=runtime.pulse.report("mlflow"),
         breakers={breaker.name: breaker.state.value for breaker in runtime.breakers.values()},
-        pools=runtime.pools(),
+        pools=runtime.pools.report(),
         limiter=LimiterReport(
             in_flight=runtime.limiter.in_flight,
             queued=runtime.limiter.queued,

@@ -15,6 +15,8 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
+from pydantic_core import from_json
 
 from feature_repo.packed_copy import copy_out, record, scalar
 from feature_repo.people import People
@@ -143,6 +145,7 @@ def with_people(
 
 def _rows(connection: psycopg.Connection[Any], user_ids: Int64, chunk: int) -> Iterator[list[dict[str, Any]]]:
     with connection.cursor(binary=True, row_factory=dict_row) as cursor:
+        set_json_loads(from_json, cursor)
         for start in range(0, len(user_ids), chunk):
             rows = cursor.execute(_PEOPLE, (user_ids[start : start + chunk].tolist(),)).fetchall()
             if rows:

@@ -5,7 +5,6 @@ until then answers are worse in the way the ladder says.
 """
 
 import asyncio
-import gc
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
@@ -33,6 +32,7 @@ from registry.observer import observe
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
 from registry.trial import ReleaseTrial
+from serving import process
 from serving.access.door import Door
 from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
@@ -43,12 +43,12 @@ from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
-from serving.health import PoolReport
 from serving.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
+from serving.pools import Pools
 from serving.population_source import OVERLAP, Snapshot
 from serving.presence import Presence
 from serving.pulse import Pulse, pulse_of
@@ -70,6 +70,8 @@ _STATEMENT_S = 600.0
 _TURN_SHARE = 0.1
 """Of the deadline, what one turn of the event loop may take: an answer needs some of them, one after the other."""
 _OPEN_S = 10.0
+_PEOPLE_FIRST_S = 5.0
+"""A snapshot that is there is mapped in less; where it must be written first, answers of a lower level begin sooner."""
 _LOG = "log"
 
 
@@ -79,6 +81,7 @@ class Runtime:
     endpoints: Endpoints
     pool: AsyncConnectionPool[Any]
     replica: Replica | None
+    pools: Pools
     pulse: Pulse
     registry: MlflowRest | None
     snapshot: SnapshotKeeper
@@ -113,6 +116,7 @@ class Runtime:
     async def start(self) -> None:
         """Wire everything and begin the background work."""
         settings, clock, metrics = self.settings, self.clock, self.metrics
+        process.share_fairly()
         self.endpoints = await asyncio.to_thread(self._find_servers)
         self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
         await self.pool.open(wait=False)
@@ -166,6 +170,8 @@ class Runtime:
             metrics=metrics,
         )
         people = await self._people()
+        pools = {"primary": self.pool} | ({} if self.replica is None else {"replica": self.replica.pool})
+        self.pools = Pools(pools, metrics)
         self._impressions = RowLog[Impression](
             self.pool,
             "impressions",
@@ -213,7 +219,7 @@ class Runtime:
             redis=self.redis,
             registry=self.registry,
             clock=clock,
-            after=self._note_pools,
+            after=self.pools.note,
             stack=self._opened,
         )
         self._tasks = [
@@ -305,29 +311,6 @@ class Runtime:
             found.append(self.snapshot.problem)
         return found
 
-    def pools(self) -> dict[str, PoolReport]:
-        """Return the numbers of each pool of database connections."""
-        stats = {"primary": self.pool.get_stats()}
-        if self.replica is not None:
-            stats["replica"] = self.replica.pool.get_stats()
-        return {
-            name: PoolReport(
-                size=said.get("pool_size", 0),
-                idle=said.get("pool_available", 0),
-                waiting=said.get("requests_waiting", 0),
-                most=said.get("pool_max", 0),
-            )
-            for name, said in stats.items()
-        }
-
-    def _note_pools(self) -> None:
-        """Put the pools' numbers into the metrics of this worker, whichever worker is scraped."""
-        pools = self.pools()
-        self.metrics.pool_waiting.set(sum(pool.waiting for pool in pools.values()))
-        for name, pool in pools.items():
-            self.metrics.pool_connections.labels(name, "idle").set(pool.idle)
-            self.metrics.pool_connections.labels(name, "busy").set(pool.size - pool.idle)
-
     def _find_servers(self) -> Endpoints:
         settings = self.settings
         if settings.database_url is None or settings.redis_url is None:
@@ -378,23 +361,21 @@ class Runtime:
     async def _watch_releases(self) -> None:
         # A release is tried on real people, so people come first; but not for ever.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.snapshot.tried.wait(), 30.0)
+            await asyncio.wait_for(self.snapshot.tried.wait(), _PEOPLE_FIRST_S)
         # A pin counts from the start on; without Postgres, nobody can be shown anybody anyway.
         with suppress(TimeoutError):
             await asyncio.wait_for(self.orders.tried.wait(), 5.0)
         await self.releases.run()
 
     async def _settle(self) -> None:
-        """Take everything loaded so far out of the garbage collector's sight: its pauses were the tail."""
+        """Be warm once everything was loaded, or found not to be there."""
         # Feast's three seconds of imports go beside the release's, not beside the first requests.
         opened = asyncio.get_running_loop().run_in_executor(None, self._stored.open)
         await asyncio.to_thread(warm_up)
         await self.releases.tried.wait()
         with suppress(FeaturesUnavailable, TimeoutError):
             await asyncio.wait_for(opened, _OPEN_S)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 100)
+        process.settle()
         self.warm = True
         _log.info("warm", problems=self.problems())
 

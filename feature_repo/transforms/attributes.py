@@ -15,6 +15,8 @@ from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import ATTRIBUTES, N_ATTRIBUTES
 from feature_repo.transforms.profile import Columns
 
+_MOST = 1e30
+
 
 def attribute_vectors(users: Columns, slots: Mapping[str, int]) -> NDArray[np.float32]:
     """Pack the column `attributes` (mappings or JSON objects) of n users into float32[n, 24], NaN where absent.
@@ -24,22 +26,18 @@ def attribute_vectors(users: Columns, slots: Mapping[str, int]) -> NDArray[np.fl
     for name, slot in slots.items():
         if not 0 <= slot < N_ATTRIBUTES:
             raise MalformedFeatures(f"The attribute {name!r} claims slot {slot}: slots are 0 to {N_ATTRIBUTES - 1}.")
-    people = list(users["attributes"])
+    people = [json.loads(person) if isinstance(person, str) else person for person in users["attributes"]]
     packed = ATTRIBUTES.default_rows(len(people))
-    for row, person in enumerate(people):
-        values = json.loads(person) if isinstance(person, str) else person
-        if not isinstance(values, Mapping):
-            continue
-        for name, slot in slots.items():
-            packed[row, slot] = numeric(values.get(name))
+    rows = [row for row, person in enumerate(people) if isinstance(person, Mapping)]
+    known = [people[row] for row in rows]
+    for name, slot in slots.items():
+        packed[rows, slot] = [numeric(person.get(name)) for person in known]
     return packed
 
 
 def numeric(value: Any) -> float:
     """Return the number an attribute stands for, NaN when it stands for none."""
-    if isinstance(value, bool):
-        return float(value)
-    if isinstance(value, (int, float, np.number)):
-        number = float(value)
-        return number if math.isfinite(number) and abs(number) < 1e30 else math.nan
-    return math.nan
+    if value is None or not isinstance(value, (float, int, np.number)):  # a bool is an int
+        return math.nan
+    number = float(value)
+    return number if -_MOST < number < _MOST else math.nan

@@ -6,9 +6,10 @@ path needs no pandas. Vocabularies are free of state: a gender or an interest ge
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from datetime import date, datetime
 from functools import lru_cache
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from feature_repo.layout import (
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+_ORDINAL_1970: Final = date(1970, 1, 1).toordinal()
+_DAY_MICROS: Final = int(SECONDS_PER_DAY) * 1_000_000
+_NAT: Final = int(np.iinfo(np.int64).min)
 
 
 class Columns(Protocol):
@@ -55,7 +59,12 @@ def gender_code(gender: str | None) -> int:
 @lru_cache(maxsize=65_536)
 def interest_bucket(interest: str) -> int:
     """Return which of the 240 buckets an interest falls into."""
-    return _stable_hash(interest.strip().casefold()) % N_INTEREST_BUCKETS
+    return _stable_hash(_folded(interest)) % N_INTEREST_BUCKETS
+
+
+@lru_cache(maxsize=65_536)
+def _folded(name: str) -> str:
+    return name.strip().casefold()
 
 
 @lru_cache(maxsize=65_536)
@@ -95,7 +104,7 @@ def profile_vectors(users: Columns) -> Float32:
         named = [_names(value) for value in users["interests"]]
         put(
             "n_interests",
-            np.array([len({name.strip().casefold() for name in names}) for names in named], dtype=np.float64),
+            np.array([len(set(map(_folded, names))) for names in named], dtype=np.float64),
         )
         first = PROFILE.index("interests_00")
         packed[:, first : first + INTEREST_WORDS] = _interest_words(named)
@@ -116,7 +125,11 @@ def numbers(values: Any) -> Float64:
     """Return float64[n]; None, NA and NaN become NaN."""
     if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
-    return np.array([np.nan if _missing(value) else float(value) for value in values], dtype=np.float64)
+    given = list(values)
+    try:
+        return np.array(given, dtype=np.float64)  # None becomes NaN
+    except (TypeError, ValueError):
+        return np.array([np.nan if _missing(value) else float(value) for value in given], dtype=np.float64)
 
 
 def days(values: Any, *, whole: bool = False) -> Float64:
@@ -125,18 +138,25 @@ def days(values: Any, *, whole: bool = False) -> Float64:
     if dtype is not None and dtype.kind == "M":
         instants = values.to_numpy(dtype="datetime64[us]") if hasattr(values, "to_numpy") else np.asarray(values)
     else:
-        instants = np.array([_instant(value) for value in values], dtype="datetime64[us]")
+        instants = np.array([_micros(value) for value in values], dtype=np.int64).view("datetime64[us]")
     micros = instants.astype("datetime64[us]").astype(np.int64)
     since = np.where(np.isnat(instants), np.nan, micros / 1e6 / SECONDS_PER_DAY)
     return np.floor(since) if whole else since
 
 
-def _instant(value: Any) -> np.datetime64:
-    if _missing(value):
-        return np.datetime64("NaT", "us")
+def _micros(value: Any) -> int:
+    """Return microseconds since 1970-01-01 UTC; those of NaT where missing."""
+    kind = type(value)
+    if kind is date:
+        return int(value.toordinal() - _ORDINAL_1970) * _DAY_MICROS
+    if kind is not datetime and _missing(value):
+        return _NAT
+    micros: int
     if getattr(value, "tzinfo", None) is not None:
-        return np.datetime64(round(value.timestamp() * 1e6), "us")
-    return np.datetime64(value, "us")
+        micros = round(value.timestamp() * 1e6)
+    else:
+        micros = np.datetime64(value, "us").astype(np.int64).item()
+    return micros
 
 
 def _missing(value: Any) -> bool:
