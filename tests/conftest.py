@@ -45,6 +45,12 @@ IGNORED_WARNINGS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--artefacts", default="test-artefacts", help="folder in which tests in the browser leave what they saw"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)

@@ -4,8 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,12 @@ class Duet:
     """Runs `duet` commands against one data directory."""
 
     data_dir: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, expect: int = 0, timeout_s: float = 280) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "infra.cli", *arguments],
-            env=clean_environment(DUET_DATA_DIR=str(self.data_dir), COLUMNS="160", **ANY_FREE_PORT),
+            env=clean_environment(DUET_DATA_DIR=str(self.data_dir), COLUMNS="160", **ANY_FREE_PORT, **self.variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -75,13 +77,19 @@ def processes_of(data_dir: Path) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def duet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
-    """A platform that is up, on a data directory of its own."""
-    platform = Duet(tmp_path_factory.mktemp("e2e") / "duet")
+@contextmanager
+def running(platform: Duet) -> Iterator[Duet]:
+    """Have a platform up for the length of the block, and no process of it afterwards."""
     try:
         platform("up", "--detach")
         yield platform
     finally:
         platform("down")
     assert processes_of(platform.data_dir) == []
+
+
+@pytest.fixture(scope="module")
+def duet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
+    """A platform that is up, on a data directory of its own."""
+    with running(Duet(tmp_path_factory.mktemp("e2e") / "duet")) as platform:
+        yield platform
