@@ -1,11 +1,14 @@
-"""What is logged of every answer, as rows of two tables: who was shown, and how the answer came about.
+"""What is logged of every answer, as rows of two tables: who was shown, and how the answer came about."""
 
-`serving.row_log` writes them.
-"""
-
+import asyncio
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
+
+from psycopg_pool import AsyncConnectionPool
+
+from infra.metrics import ServingMetrics
+from serving.row_log import RowLog
 
 INSERT_IMPRESSIONS: Final = b"""
 INSERT INTO duet.impressions
@@ -60,3 +63,24 @@ class Answered(NamedTuple):
     cached: bool
     failed: bool
     answered_at: datetime
+
+
+class AnswerLogs:
+    """The logs of both tables, counted in the metrics."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], metrics: ServingMetrics) -> None:
+        self.impressions = RowLog[Impression](
+            pool, "impressions", INSERT_IMPRESSIONS, lambda fate, rows: metrics.impressions.labels(fate).inc(rows)
+        )
+        self.answers = RowLog[Answered](
+            pool, "answers", INSERT_ANSWERS, lambda fate, rows: metrics.answers_logged.labels(fate).inc(rows)
+        )
+
+    async def run(self) -> None:
+        """Write until `close`, then what is left, for a while."""
+        await asyncio.gather(self.impressions.run(), self.answers.run())
+
+    def close(self) -> None:
+        """Make `run` write what is left and return."""
+        self.impressions.close()
+        self.answers.close()

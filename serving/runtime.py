@@ -43,7 +43,7 @@ from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
-from serving.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
+from serving.impressions import AnswerLogs
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
 from serving.newcomers_keeper import NewcomersKeeper
@@ -59,7 +59,6 @@ from serving.releases import ReleaseWatcher
 from serving.replica import Replica, ReplicatedPeople, open_replica
 from serving.resilience.breaker import Dependency, breakers
 from serving.resilience.limiter import Limiter
-from serving.row_log import RowLog
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
 from serving.trial import try_release
@@ -72,7 +71,7 @@ _TURN_SHARE = 0.1
 _OPEN_S = 10.0
 _PEOPLE_FIRST_S = 5.0
 """A snapshot that is there is mapped in less; where it must be written first, answers of a lower level begin sooner."""
-_LOG = "log"
+_LOGS = "logs"
 
 
 class Runtime:
@@ -172,15 +171,7 @@ class Runtime:
         people = await self._people()
         pools = {"primary": self.pool} | ({} if self.replica is None else {"replica": self.replica.pool})
         self.pools = Pools(pools, metrics)
-        self._impressions = RowLog[Impression](
-            self.pool,
-            "impressions",
-            INSERT_IMPRESSIONS,
-            lambda fate, rows: metrics.impressions.labels(fate).inc(rows),
-        )
-        self._answered = RowLog[Answered](
-            self.pool, "answers", INSERT_ANSWERS, lambda fate, rows: metrics.answers_logged.labels(fate).inc(rows)
-        )
+        self._logs = AnswerLogs(self.pool, metrics)
         self.cache = self._cache()
         self.interactions = Interactions(
             self.pool,
@@ -195,8 +186,8 @@ class Runtime:
             state=lambda: self.experiments.state,
             challenger=lambda: self.releases.challenger,
             busy=lambda: self.limiter.in_flight > 0,
-            log_impressions=self._impressions.add,
-            log_answers=self._answered.add,
+            log_impressions=self._logs.impressions.add,
+            log_answers=self._logs.answers.add,
             metrics=metrics,
             clock=clock,
         )
@@ -206,8 +197,8 @@ class Runtime:
             features=self._features,
             world=self.world,
             ladder=ladder(settings, people, self._rng),
-            log_impressions=self._impressions.add,
-            log_answers=self._answered.add,
+            log_impressions=self._logs.impressions.add,
+            log_answers=self._logs.answers.add,
             metrics=metrics,
             clock=clock,
             assign=self.experiments.assign,
@@ -231,7 +222,7 @@ class Runtime:
             asyncio.create_task(presence.run(), name="presence"),
             asyncio.create_task(self._shadow.run(), name="shadow"),
             asyncio.create_task(self._watch_releases(), name="releases"),
-            *(asyncio.create_task(log.run(), name=_LOG) for log in (self._impressions, self._answered)),
+            asyncio.create_task(self._logs.run(), name=_LOGS),
             asyncio.create_task(self._settle(), name="settle"),
             *([asyncio.create_task(self.replica.lag.run(), name="replica")] if self.replica is not None else []),
             *(
@@ -255,10 +246,9 @@ class Runtime:
 
     async def stop(self) -> None:
         """End the background work, write what is queued, close every connection."""
-        for log in (self._impressions, self._answered):
-            log.close()
+        self._logs.close()
         for task in self._tasks:
-            if task.get_name() != _LOG:
+            if task.get_name() != _LOGS:
                 task.cancel()
         for task in self._tasks:
             with suppress(asyncio.CancelledError, TimeoutError):
