@@ -59,9 +59,9 @@ def test_fewer_likes_are_worse_and_more_are_not() -> None:
 @pytest.mark.parametrize(
     ("subject", "other"),
     [
-        (exactly(1.0, people=19), exactly(0.0)),  # 190 answers
-        (exactly(1.0), exactly(0.0, people=19)),
-        (exactly(1.0, people=29, each=50), exactly(0.0)),  # answers enough, people too few
+        (exactly(1.0, people=9), exactly(0.0)),  # 90 answers
+        (exactly(1.0), exactly(0.0, people=9)),
+        (exactly(1.0, people=19, each=50), exactly(0.0)),  # answers enough, people too few
     ],
 )
 def test_too_few_answers_or_people_on_either_side_judge_nobody(subject: Sums, other: Sums) -> None:
