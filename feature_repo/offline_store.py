@@ -261,11 +261,18 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
 
     @staticmethod
     def latest(
-        config: RepoConfig, view: FeatureView, start: datetime, end: datetime, block_rows: int
+        config: RepoConfig,
+        view: FeatureView,
+        start: datetime,
+        end: datetime,
+        block_rows: int,
+        *,
+        user_ids: Int64 | None = None,
     ) -> tuple[int, Iterator[tuple[Int64, Int64, Float32]]]:
         """Return how many people have rows in [start, end], and their latest ones in blocks.
 
-        A block is (user_ids int64[n], event times in microseconds int64[n], values float32[n, width]).
+        A block is (user_ids int64[n], event times in microseconds int64[n], values float32[n, width]). With `user_ids`
+        only theirs, looked up one by one: the cost is that of these people, whatever the size of the table.
         """
         plan = JoinView.of(view, [view.features[0].name])
         if plan is None:
@@ -274,6 +281,8 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         within = sql.SQL("{} between {} and {}").format(
             plan.at, sql.Literal(start.astimezone(UTC)), sql.Literal(end.astimezone(UTC))
         )
+        if user_ids is not None:
+            within = sql.SQL("{} and {} = any ({})").format(within, key, sql.Literal(user_ids.tolist()))
         count = sql.SQL("select count(*) from (select distinct {} from {} where {}) people").format(
             key, plan.table, within
         )

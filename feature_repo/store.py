@@ -31,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 """Called with the view's name, the people done and the people in all."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FAR = datetime(9000, 1, 1, tzinfo=UTC)
 CHUNK_PAIRS = 400_000  # joined at once: 200 MB of vectors
 SLICE_PAIRS = 25_000  # turned into features at once: Feast makes one Python object per vector
 CHUNK_PEOPLE = 2_000
@@ -193,11 +194,49 @@ def materialize(
     return MaterializationReport(until, tuple(done))
 
 
-def _latest(store: "FeatureStore", view: "FeatureView", start: datetime, until: datetime, chunk: int) -> Any:
+def materialize_people(
+    store: "FeatureStore", user_ids: ArrayLike, until: datetime, *, announce: bool = False, chunk: int = CHUNK_PEOPLE
+) -> MaterializationReport:
+    """Bring the newest rows of some people online; the cost is that of these people alone.
+
+    Until it is announced, only those who read people one by one see it: whoever holds everybody in memory reads anew
+    what was announced. Announce only where nothing older waits to come online: see `materialize`.
+    """
+    ids = np.unique(np.asarray(user_ids, dtype=np.int64))
+    done = []
+    for view, layout in zip(user_views(store), VIEWS, strict=True):
+        began, people, rows = time.monotonic(), 0, 0
+        for first in range(0, len(ids), chunk):
+            _, blocks = _latest(store, view, EPOCH, FAR, chunk, user_ids=ids[first : first + chunk])
+            for found, micros, values in blocks:
+                rows += _write_online(store, view, found, micros, values)
+                people += len(found)
+        if announce:
+            store.registry.apply_materialization(view, store.project, view.most_recent_end_time or EPOCH, until)
+        done.append(ViewMaterialization(layout.name, people, rows, time.monotonic() - began))
+    store.refresh_registry()
+    return MaterializationReport(until, tuple(done))
+
+
+def online_until(store: "FeatureStore") -> datetime | None:
+    """Return until when everybody was announced to be online, None before the first time."""
+    ends = [view.most_recent_end_time for view in user_views(store)]
+    return None if any(end is None for end in ends) else min(ends)
+
+
+def _latest(
+    store: "FeatureStore",
+    view: "FeatureView",
+    start: datetime,
+    until: datetime,
+    chunk: int,
+    *,
+    user_ids: Int64 | None = None,
+) -> Any:
     from feature_repo.offline_store import FastPostgresOfflineStore
 
     # The stock store reads the same tables, so the fast reader serves both; only its SQL differs.
-    return FastPostgresOfflineStore.latest(store.config, view, start, until, chunk)
+    return FastPostgresOfflineStore.latest(store.config, view, start, until, chunk, user_ids=user_ids)
 
 
 def _write_online(store: "FeatureStore", view: "FeatureView", ids: Int64, micros: Int64, values: Float32) -> int:

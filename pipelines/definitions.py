@@ -8,10 +8,12 @@ import dagster as dg
 from pipelines.automation.freshness import kept_fresh
 from pipelines.automation.schedules import SCHEDULES
 from pipelines.automation.sensors import SENSORS
+from pipelines.drift.assets import drift
 from pipelines.evaluation.assets import evaluation
 from pipelines.experiments.assets import READ_OUT, experiment_report
 from pipelines.experiments.sensors import guard
 from pipelines.features.assets import features, online_features
+from pipelines.features.changed import changed_features
 from pipelines.history.assets import daily_activity, daily_totals
 from pipelines.ingest.assets import snapshots
 from pipelines.jobs import JOBS
@@ -31,6 +33,7 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
                 snapshots,
                 features,
                 online_features,
+                changed_features,
                 embeddings,
                 candidate_index,
                 ranking_dataset,
@@ -38,6 +41,7 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
                 evaluation,
                 release_candidate,
                 promoted_release,
+                drift,
                 experiment_report,
                 hyperparameter_search,
                 daily_activity,

@@ -4,6 +4,7 @@ A snapshot is named by the pointer of its interactions, which names the people p
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -82,6 +83,12 @@ class Snapshot:
         from feature_repo.transforms import content_inputs
 
         return content_inputs(self.people, self.as_of.timestamp())
+
+
+def before_window(lineage: Mapping[str, object]) -> int | None:
+    """Return the last microsecond before what was learned from, by an artefact's lineage or a snapshot's facts."""
+    since = lineage.get("since")
+    return None if since is None else microseconds_of(datetime.fromisoformat(str(since))) - 1
 
 
 def microseconds_of(at: datetime) -> int:

@@ -9,8 +9,10 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel
 
+from pipelines.drift.config import DriftConfig
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.features.assets import FeaturesStep
+from pipelines.features.config import ChangesConfig
 from pipelines.history.assets import FoldingConfig
 from pipelines.ingest.config import SnapshotConfig
 from pipelines.launchpad import defaults_of
@@ -33,7 +35,12 @@ STEPS: dict[str, type[BaseModel]] = {
 }
 TRAINING = (*STEPS,)
 """The configured steps of the whole training; those of other jobs follow."""
-STEPS |= {"hyperparameter_search": SearchConfig, "daily_totals": FoldingConfig}
+STEPS |= {
+    "changed_features": ChangesConfig,
+    "hyperparameter_search": SearchConfig,
+    "daily_totals": FoldingConfig,
+    "drift": DriftConfig,
+}
 
 
 def default_config(*steps: str, **changed: dict[str, Any]) -> dict[str, Any]:
@@ -72,6 +79,12 @@ MATERIALIZE_FEATURES = dg.define_asset_job(
     config=default_config("snapshots", "features", features={"history": False}),
     description="Everybody's features as of now, into the online store.",
 )
+MATERIALIZE_CHANGES = dg.define_asset_job(
+    "materialize_changes",
+    selection=dg.AssetSelection.assets("changed_features"),
+    config=default_config("changed_features"),
+    description="The features of whoever changed since, into the online store.",
+)
 EVALUATE = dg.define_asset_job(
     "evaluate",
     selection=dg.AssetSelection.assets("evaluation"),
@@ -91,10 +104,27 @@ MEASURE_ACTIVITY = dg.define_asset_job(
     selection=dg.AssetSelection.assets("daily_activity"),
     description="The figures of one day, or of a range of days as a backfill.",
 )
+MEASURE_DRIFT = dg.define_asset_job(
+    "measure_drift",
+    selection=dg.AssetSelection.assets("drift"),
+    config=default_config("drift"),
+    description="How far the latest decisions are from what the ranker in Production learned from.",
+)
 FOLD_HISTORY = dg.define_asset_job(
     "fold_history",
     selection=dg.AssetSelection.assets("daily_totals"),
     config=default_config("daily_totals"),
     description="Old impressions and answers into daily totals.",
 )
-JOBS = [TRAIN_ALL, TRAIN_RANKER, REBUILD_INDEX, MATERIALIZE_FEATURES, EVALUATE, SEARCH, MEASURE_ACTIVITY, FOLD_HISTORY]
+JOBS = [
+    TRAIN_ALL,
+    TRAIN_RANKER,
+    REBUILD_INDEX,
+    MATERIALIZE_FEATURES,
+    MATERIALIZE_CHANGES,
+    EVALUATE,
+    SEARCH,
+    MEASURE_ACTIVITY,
+    FOLD_HISTORY,
+    MEASURE_DRIFT,
+]

@@ -7,7 +7,7 @@ as they are now (their table keeps no history); only interactions are cut at the
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,12 +31,18 @@ KINDS = ("like", "pass", "superlike", "message", "block", "report")
 _PEOPLE = sql.SQL("""
     SELECT user_id, birth_date, gender, seeking, age_min, age_max, latitude, longitude, max_distance_km, interests,
            coalesce(char_length(bio), 0) AS bio_length, created_at, last_active_at, visible, attributes::text
-    FROM duet.users ORDER BY user_id
+    FROM duet.users {whom} ORDER BY user_id
 """)
 _INTERACTIONS = sql.SQL("""
     COPY (SELECT actor_id, target_id, kind, (extract(epoch FROM occurred_at) * 1000000)::bigint
-          FROM duet.interactions WHERE occurred_at <= {as_of}
+          FROM {rows} WHERE occurred_at <= {as_of}
           ORDER BY occurred_at, actor_id, target_id, kind) TO STDOUT (FORMAT csv)
+""")
+_EVERY_INTERACTION = sql.SQL("duet.interactions")
+# Each half by its own index: a condition with `or` would read the whole table.
+_INTERACTIONS_OF = sql.SQL("""
+    (SELECT * FROM duet.interactions WHERE actor_id = ANY ({ids})
+     UNION ALL SELECT * FROM duet.interactions WHERE target_id = ANY ({ids}) AND actor_id <> ALL ({ids})) AS theirs
 """)
 _BOUNDS = sql.SQL("SELECT min(occurred_at), max(occurred_at) FROM duet.interactions")
 
@@ -99,7 +105,7 @@ def choose_instant(connection: Connection[Any], requested: str, now: datetime, l
     return Instant(now, newest_at, "live data: now")
 
 
-def parse_instant(text: str) -> datetime:
+def parse_instant(text: str, setting: str = "as_of") -> datetime:
     """Read an ISO 8601 instant; without a zone it is UTC.
 
     Raises:
@@ -109,7 +115,7 @@ def parse_instant(text: str) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise ImpossibleInstant(
-            f"`as_of` {text!r} is not an instant; write it like `2026-01-31T12:00:00+00:00`"
+            f"`{setting}` {text!r} is not an instant; write it like `2026-01-31T12:00:00+00:00`"
         ) from None
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
@@ -140,6 +146,25 @@ def export_interactions(
     if rows == 0:
         raise EmptySnapshot(f"there are no interactions up to {as_of.isoformat()}; choose a later `as_of`")
     return SnapshotFile(path, rows, sha256_of(path))
+
+
+def people_of(connection: Connection[Any], user_ids: Sequence[int]) -> "pd.DataFrame":
+    """Return some people as `read_people` does; whoever is gone is left out."""
+    import pyarrow as pa
+
+    batches = list(_people_batches(connection, user_ids))
+    people: pd.DataFrame = pa.Table.from_batches(batches, people_schema()).to_pandas()
+    return people
+
+
+def interactions_of(connection: Connection[Any], user_ids: Sequence[int], as_of: datetime) -> "pd.DataFrame":
+    """Return every interaction of some people up to an instant, in either role, as `read_interactions` does."""
+    import pyarrow as pa
+
+    rows = _INTERACTIONS_OF.format(ids=sql.Literal(list(user_ids)))
+    batches = list(_interaction_batches(connection, as_of, rows))
+    interactions: pd.DataFrame = pa.Table.from_batches(batches, interactions_schema()).to_pandas()
+    return interactions
 
 
 def read_people(path: Path) -> "pd.DataFrame":
@@ -204,20 +229,23 @@ def _write(
     return rows
 
 
-def _people_batches(connection: Connection[Any]) -> Iterator["pa.RecordBatch"]:
+def _people_batches(connection: Connection[Any], user_ids: Sequence[int] | None = None) -> Iterator["pa.RecordBatch"]:
     import pyarrow as pa
 
     schema = people_schema()
     with connection.cursor(name="people_snapshot") as cursor:
         cursor.itersize = ROWS_PER_CHUNK // 4
-        cursor.execute(_PEOPLE)
+        some = sql.SQL("WHERE user_id = ANY ({})").format(sql.Literal(list(user_ids or ())))
+        cursor.execute(_PEOPLE.format(whom=sql.SQL("") if user_ids is None else some))
         while rows := cursor.fetchmany(cursor.itersize):
             columns = zip(*rows, strict=True)
             arrays = [pa.array(list(column), type=kind.type) for column, kind in zip(columns, schema, strict=True)]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _interaction_batches(connection: Connection[Any], as_of: datetime) -> Iterator["pa.RecordBatch"]:
+def _interaction_batches(
+    connection: Connection[Any], as_of: datetime, rows: sql.Composable = _EVERY_INTERACTION
+) -> Iterator["pa.RecordBatch"]:
     """Stream COPY's text straight into Arrow's parser: no row ever becomes a Python object."""
     import pyarrow as pa
     import pyarrow.csv as pacsv
@@ -226,7 +254,7 @@ def _interaction_batches(connection: Connection[Any], as_of: datetime) -> Iterat
     names = ["actor_id", "target_id", "kind", "occurred_us"]
     types = {"actor_id": pa.int64(), "target_id": pa.int64(), "kind": pa.string(), "occurred_us": pa.int64()}
     position = pa.array(KINDS)
-    with connection.cursor() as cursor, cursor.copy(_INTERACTIONS.format(as_of=sql.Literal(as_of))) as copy:
+    with connection.cursor() as cursor, cursor.copy(_INTERACTIONS.format(as_of=sql.Literal(as_of), rows=rows)) as copy:
         source = _Readable(iter(copy))
         first = source.read(1)
         if not first:

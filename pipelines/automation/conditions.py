@@ -72,3 +72,12 @@ def last_made(instance: DagsterInstance, asset: str) -> Look | None:
     if record is None or record.start_time is None:
         return None
     return Look(datetime.fromtimestamp(record.start_time, UTC), horizon=0)
+
+
+def why_not_retrain(instance: DagsterInstance, connection: Connection[Any]) -> str | None:
+    """Say why a full training that ends in Staging should not start now, or None."""
+    why = why_untrained(connection) or why_unchanged(instance, connection, "embeddings", "train_all")
+    experiment = running_experiment(connection)
+    if why is None and experiment is not None:
+        why = f"the experiment `{experiment}` runs on the release in Staging, which this would replace"
+    return why

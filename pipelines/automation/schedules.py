@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from pipelines.automation.conditions import running_experiment, why_busy, why_unchanged, why_untrained
+from pipelines.automation.conditions import why_busy, why_not_retrain, why_unchanged, why_untrained
 from pipelines.history.folding import FOLDS, fold_before, oldest_before
 from pipelines.jobs import (
     FOLD_HISTORY,
     MATERIALIZE_FEATURES,
     MEASURE_ACTIVITY,
+    MEASURE_DRIFT,
     REBUILD_INDEX,
     TRAIN_ALL,
     TRAINING,
@@ -84,7 +85,8 @@ def nightly_rebuild_index(context: dg.ScheduleEvaluationContext, platform: Platf
 )
 def weekly_retrain(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
     """Retrain where there is a release to beat, something new to learn, and nobody's experiment in Staging."""
-    why = why_not_retrain(context.instance, platform)
+    with platform.connection() as connection:
+        why = why_not_retrain(context.instance, connection)
     return dg.SkipReason(why) if why else request(*TRAINING, promoted_release={"stage": "Staging"})
 
 
@@ -138,14 +140,17 @@ def nightly_fold_history(context: dg.ScheduleEvaluationContext, platform: Platfo
     return request("daily_totals")
 
 
-def why_not_retrain(instance: dg.DagsterInstance, platform: Platform) -> str | None:
-    """Say why a full training that ends in Staging should not start now, or None."""
+@clocked(
+    "nightly_measure_drift",
+    "45 4 * * *",
+    MEASURE_DRIFT,
+    "Every night at 04:45: drift of the latest decisions from the training rows of the ranker in Production.",
+)
+def nightly_measure_drift(context: dg.ScheduleEvaluationContext, platform: Platform) -> Decision:
+    """Measure where there is a release and something new; a sample of rows, so it is light."""
     with platform.connection() as connection:
-        why = why_untrained(connection) or why_unchanged(instance, connection, "embeddings", "train_all")
-        experiment = running_experiment(connection)
-    if why is None and experiment is not None:
-        why = f"the experiment `{experiment}` runs on the release in Staging, which this would replace"
-    return why
+        why = why_untrained(connection) or why_unchanged(context.instance, connection, "ranker", "train_all")
+    return dg.SkipReason(why) if why else request("drift")
 
 
 SCHEDULES = [
@@ -153,5 +158,6 @@ SCHEDULES = [
     nightly_materialize_features,
     nightly_rebuild_index,
     nightly_fold_history,
+    nightly_measure_drift,
     weekly_retrain,
 ]

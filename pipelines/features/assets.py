@@ -8,6 +8,7 @@ import dagster as dg
 from psycopg import sql
 from pydantic import Field
 
+from pipelines.changes import Look
 from pipelines.features.config import FeatureConfig
 from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import table
@@ -78,7 +79,13 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
     digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(pointer.as_of)})
     directory = platform.state.directory("features", digest)
     directory.mkdir(parents=True, exist_ok=True)
-    facts = {"history": config.history, "rows": total, "oldest_written": oldest.isoformat() if oldest else None}
+    seen = Look.of(pointer.facts)
+    facts = {
+        "history": config.history,
+        "rows": total,
+        "oldest_written": oldest.isoformat() if oldest else None,
+        **(seen.facts() if seen else {}),
+    }
     platform.state.publish(
         Current(
             asset="features", path=directory, digest=digest, run_id=context.run.run_id, as_of=pointer.as_of,
@@ -123,6 +130,7 @@ def online_features(
     since = datetime.fromisoformat(str(oldest)) if oldest else None
     # Up to now, not to the run's instant: somebody who joined after the end of old data is served too.
     report = materialize(store, platform.clock.now(), since=since, progress=progress)
+    platform.state.publish(pointer.model_copy(update={"asset": "online_features", "run_id": context.run.run_id}))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": report.rows,

@@ -42,6 +42,8 @@ def profile_rows(users: pd.DataFrame, slots: Mapping[str, int], interactions: pd
     # Times ascend, so the first occurrence is the earliest.
     for people in (events.actor, events.target):
         seen, first = np.unique(people, return_index=True)
-        at = np.searchsorted(ids, events.user_ids[seen])
-        at_us[at] = np.minimum(at_us[at], events.at_us[first])
+        who = events.user_ids[seen]
+        at = np.searchsorted(ids, who)
+        here = np.isin(who, ids)  # events may name others too
+        at_us[at[here]] = np.minimum(at_us[at[here]], events.at_us[first[here]])
     return ProfileRows(ids, at_us, profile_vectors(ordered), attribute_vectors(ordered, slots))

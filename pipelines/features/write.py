@@ -63,13 +63,34 @@ def write_snapshot(
     connection: Connection[tuple[object, ...]], snapshot: Snapshot, now: pd.Timestamp, chunk_rows: int = 50_000
 ) -> int:
     """Replace the activity and reciprocity rows of the snapshot's instant; return how many rows were written."""
+    return _write(connection, snapshot, now, chunk_rows, everybody=True)
+
+
+def write_people(
+    connection: Connection[tuple[object, ...]], snapshot: Snapshot, now: pd.Timestamp, chunk_rows: int = 50_000
+) -> int:
+    """Replace the rows of these people at the snapshot's instant and nobody else's; return how many were written."""
+    return _write(connection, snapshot, now, chunk_rows, everybody=False)
+
+
+def _write(
+    connection: Connection[tuple[object, ...]],
+    snapshot: Snapshot,
+    now: pd.Timestamp,
+    chunk_rows: int,
+    *,
+    everybody: bool,
+) -> int:
     stamps = np.full(snapshot.user_ids.size, int(snapshot.at.value) // 1_000, dtype=np.int64)
     parts = (("user_activity", snapshot.activity), ("user_reciprocity", snapshot.reciprocity))
     with connection.transaction(), connection.cursor() as cursor:
         for table, values in parts:
             name = sql.Identifier("features", table)
             cursor.execute(
-                sql.SQL("delete from {} where event_timestamp = %s").format(name), (snapshot.at.to_pydatetime(),)
+                sql.SQL("delete from {} where event_timestamp = %(at)s {}").format(
+                    name, sql.SQL("" if everybody else "and user_id = any (%(people)s)")
+                ),
+                {"at": snapshot.at.to_pydatetime(), "people": [] if everybody else snapshot.user_ids.tolist()},
             )
             copy_in = sql.SQL("copy {} {} from stdin (format binary)").format(name, _COLUMNS)
             with cursor.copy(copy_in) as copy:

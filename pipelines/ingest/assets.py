@@ -29,10 +29,11 @@ from pipelines.snapshots import (
     export_interactions,
     export_people,
     export_slots,
+    parse_instant,
     read_interactions,
     read_people,
 )
-from pipelines.state import Current, PipelineState
+from pipelines.state import Current, PipelineState, iso
 from pipelines.validation.frames import interaction_facts, people_facts
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def snapshots(
         pointers: list[Current | None] = [None, None]
         if all(report.passed for report in reports.values()):
             base = {"run_id": context.run.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
+            if config.since:
+                seen["since"] = iso(parse_instant(config.since))
             pointers = _accept(state, taken_people, taken, base, seen)
         figures = _figures(interactions)
     yield dg.MaterializeResult(
@@ -118,7 +121,7 @@ def snapshots(
     yield dg.MaterializeResult(
         asset_key="interactions",
         metadata=_metadata(taken, pointers[1], state)
-        | {"as_of": instant.at.isoformat(), "as_of_because": instant.reason}
+        | {"as_of": instant.at.isoformat(), "as_of_because": instant.reason, "since": config.since or "the beginning"}
         | {f"window_{name}": str(value) for name, value in windows.items()}
         | plots(figures),
         check_results=[expectations_result(INTERACTIONS_CHECK, reports["interactions"]), live_result(instant)],
@@ -159,6 +162,8 @@ def _windows(interactions: "pd.DataFrame", config: SnapshotConfig) -> dict[str, 
     from pipelines.evaluation.errors import EmptyWindow
     from pipelines.evaluation.windows import split_windows
 
+    if config.since:
+        interactions = interactions[interactions["occurred_at"] >= parse_instant(config.since)]
     asked = WindowConfig(**{name: getattr(config, name) for name in WindowConfig.model_fields})
     try:
         windows = split_windows(interactions, asked)

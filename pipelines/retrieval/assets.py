@@ -38,7 +38,7 @@ class IndexStep(IndexBuildConfig):
 def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
     """Fit the factors, log and register them."""
     from pipelines.evaluation.windows import split_windows
-    from pipelines.inputs import microseconds_of
+    from pipelines.inputs import before_window, microseconds_of
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.factorise import fit_embedding
     from pipelines.retrieval.plots import embedding_norms
@@ -55,10 +55,15 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         context.log.info("iteration %d of %d took %.2f s", iteration, iterations, seconds)
 
     embedding, report = fit_embedding(
-        snapshot.events.between(None, t0_us), people.user_ids, inputs_of(people, t0_us / 1e6), config, progress
+        snapshot.events.between(before_window(pointer.facts), t0_us),
+        people.user_ids,
+        inputs_of(people, t0_us / 1e6),
+        config,
+        progress,
     )
     figures = {"embedding_norms": embedding_norms(embedding)}
-    lineage = lineage_of(pointer)
+    since = pointer.facts.get("since")
+    lineage = lineage_of(pointer, since=None if since is None else str(since))
     registered = finish_artifact(
         platform,
         ArtifactKind.EMBEDDING,
@@ -89,11 +94,12 @@ def candidate_index(
     from dataclasses import asdict
 
     from feature_repo.transforms import profile_fingerprints
-    from pipelines.inputs import microseconds_of
+    from pipelines.inputs import before_window, microseconds_of
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.index_build import build_candidate_index
     from pipelines.retrieval.plots import recall_curve
     from pipelines.retrieval.refresh import refreshed
+    from registry.artifacts import read_manifest
     from registry.embedding import Embedding
 
     config = read_config(context, IndexStep)
@@ -107,7 +113,10 @@ def candidate_index(
     if config.refresh:
         everybody = inputs_of(snapshot.people, snapshot.as_of.timestamp())
         since_us = microseconds_of(made.t0 or made.as_of)
-        embedding, recomputed = refreshed(embedding, snapshot.events, since_us, everybody)
+        learned = snapshot.events.between(
+            before_window(read_manifest(made.path).lineage), microseconds_of(snapshot.as_of)
+        )
+        embedding, recomputed = refreshed(embedding, learned, since_us, everybody)
     visible = snapshot.people.take(snapshot.users["visible"].to_numpy().nonzero()[0])
     inputs = inputs_of(visible, snapshot.as_of.timestamp())
     build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))

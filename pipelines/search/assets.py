@@ -122,15 +122,18 @@ def question(dataset: Current, config: SearchConfig) -> str:
 
 def objective_of(platform: Platform, dataset: Current, config: SearchConfig) -> "Objective":
     """Load what the stage is judged on."""
-    from pipelines.inputs import microseconds_of
+    from pipelines.inputs import before_window, microseconds_of
     from pipelines.ranking.files import load_rows
     from pipelines.search.objectives import embedding_objective, ranker_objective
 
     if config.stage == "ranker":
         return ranker_objective(load_rows(dataset.path), config)
+    from registry.artifacts import read_manifest
+
     snapshot = platform.snapshot(snapshot_of(platform, dataset))
+    fitted = read_manifest(platform.state.directory("embeddings", dataset.inputs["embeddings"]))
     t0_us, t1_us = microseconds_of(dataset.t0 or dataset.as_of), microseconds_of(dataset.t1 or dataset.as_of)
-    return embedding_objective(snapshot, t0_us, t1_us, config)
+    return embedding_objective(snapshot, before_window(fitted.lineage), t0_us, t1_us, config)
 
 
 def figures_of(outcomes: "list[Outcome]", importance: "Mapping[str, float]", stage: Stage) -> dict[str, bytes]:

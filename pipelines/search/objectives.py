@@ -1,11 +1,12 @@
 """What a trial is judged by: only decisions up to T1, so that the held-out window stays unseen by the search."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from pipelines.inputs import Snapshot
     from pipelines.ranking.files import RankingRows
     from pipelines.search.config import SearchConfig
     from pipelines.search.study import Objective
@@ -23,7 +24,9 @@ def ranker_objective(rows: "RankingRows", config: "SearchConfig") -> "Objective"
     return judge
 
 
-def embedding_objective(snapshot: Any, t0_us: int, t1_us: int, config: "SearchConfig") -> "Objective":
+def embedding_objective(
+    snapshot: "Snapshot", before_us: int | None, t0_us: int, t1_us: int, config: "SearchConfig"
+) -> "Objective":
     """Return an objective that fits up to T0 and judges on the first decisions of the ranker's window, (T0, T1]."""
     from pipelines.evaluation.metrics import auc, grouped_auc
     from pipelines.ranking.context import Factors
@@ -35,7 +38,7 @@ def embedding_objective(snapshot: Any, t0_us: int, t1_us: int, config: "SearchCo
 
     people = snapshot.people
     inputs = inputs_of(people, t0_us / 1e6)
-    early = snapshot.events.between(None, t0_us)
+    early = snapshot.events.between(before_us, t0_us)
     pairs = labelled_pairs(snapshot.events, t0_us, t1_us)
     liked = labels(pairs)
 

@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+import numpy as np
 import pytest
 
 from infra.clock import FixedClock
@@ -21,7 +22,7 @@ from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
 from registry.artifacts import verify_artifact
-from registry.contracts import ArtifactKind
+from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.mlflow_rest import MlflowRest
 from tests.conftest import empty_tables, make_settings
 
@@ -256,3 +257,53 @@ def test_a_search_logs_a_run_with_one_child_per_trial_and_goes_on(platform: Plat
         assert len(children(parent)) == new
     with pytest.raises(InvalidSetting, match="`trials` = 0"):
         run_job(platform, "search_hyperparameters", {"hyperparameter_search": {"trials": 0}}, 1, Listener())
+
+
+def test_drift_is_measured_against_the_rows_of_the_ranker_in_production(platform: Platform, trained: RunStory) -> None:
+    def told() -> dict[str, Any]:
+        chosen = {"drift": {"days": 60, "min_rows": 50}}
+        run_job(platform, "measure_drift", chosen, 1, Listener())
+        with open_instance(platform) as instance:
+            event = instance.get_latest_materialization_event(dg.AssetKey("drift"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        return {name: value.value for name, value in event.asset_materialization.metadata.items()}
+
+    first = told()
+    assert first["measured"] is False
+    assert "No model is in stage Production" in str(first["why"])
+    release = ReleaseVersions.parse(str(platform.state.require("release_candidate").facts["release"]))
+    with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
+        try:
+            for kind in ArtifactKind:
+                rest.transition_stage(kind, release[kind], "Production")
+            found = told()
+        finally:
+            for kind in ArtifactKind:
+                rest.transition_stage(kind, release[kind], "None", archive_existing=False)
+    assert found["measured"] is True
+    assert found["release"] == release.release_id
+    assert found["worst_psi"] >= 0
+    assert found["rows_now"] >= 50
+    assert 0 < found["like_rate_now"] < 1
+    assert str(found["plot: drift"]).startswith("![drift](data:image/png;base64,")
+
+
+def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform, trained: RunStory) -> None:
+    from pipelines.inputs import before_window
+    from registry.artifacts import read_manifest
+    from registry.embedding import Embedding
+
+    whole, first = platform.state.require("embeddings"), platform.state.require("interactions")
+    assert first.t0 is not None
+    since = first.t0 - timedelta(days=20)
+    train(platform, snapshots={"since": since.isoformat(), "as_of": first.as_of.isoformat()})
+    narrow, later = platform.state.require("embeddings"), platform.state.require("interactions")
+    assert before_window(read_manifest(narrow.path).lineage) == round(since.timestamp() * 1e6) - 1
+    assert later.digest == first.digest  # features still count everything
+    assert later.t0 is not None
+    assert later.t0 > since
+    decided = platform.snapshot(later).events.between(before_window(later.facts), round(later.t0.timestamp() * 1e6))
+    assert narrow.digest != whole.digest
+    assert len(Embedding.load(narrow.path)) <= np.union1d(decided.actor, decided.target).size
+    assert platform.state.require("release_candidate").run_id == narrow.run_id

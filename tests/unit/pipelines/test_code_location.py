@@ -14,6 +14,7 @@ EXPECTED = {
     "interactions": ("ingest", {"people"}),
     "features": ("features", {"people", "interactions"}),
     "online_features": ("features", {"features"}),
+    "changed_features": ("features", {"online_features"}),
     "embeddings": ("retrieval", {"people", "interactions", "features"}),
     "candidate_index": ("retrieval", {"people", "interactions", "embeddings"}),
     "ranking_dataset": ("ranking", {"embeddings", "features"}),
@@ -21,22 +22,36 @@ EXPECTED = {
     "evaluation": ("evaluation", {"ranker", "candidate_index"}),
     "release_candidate": ("release", {"embeddings", "candidate_index", "ranker", "evaluation"}),
     "promoted_release": ("release", {"release_candidate"}),
+    "drift": ("release", {"features", "promoted_release"}),
     "experiment_report": ("experiments", set()),
     "hyperparameter_search": ("search", {"ranking_dataset"}),
     "daily_activity": ("history", set()),
     "daily_totals": ("history", set()),
 }
-UNTRAINED = {"experiment_report", "hyperparameter_search", "daily_activity", "daily_totals"}
-TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"} - UNTRAINED
+ASIDE = {
+    "drift",
+    "changed_features",
+    "experiment_report",
+    "hyperparameter_search",
+    "daily_activity",
+    "daily_totals",
+}
+TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"} - ASIDE
 # Everything that runs by itself is on: what keeps a machine from training unasked is tested with the conditions.
 SCHEDULED = {
     "daily_measure_activity": ("40 0 * * *", "measure_activity", "RUNNING"),
     "nightly_materialize_features": ("30 2 * * *", "materialize_features", "RUNNING"),
     "nightly_rebuild_index": ("30 3 * * *", "rebuild_index", "RUNNING"),
     "nightly_fold_history": ("0 4 * * *", "fold_history", "RUNNING"),
+    "nightly_measure_drift": ("45 4 * * *", "measure_drift", "RUNNING"),
     "weekly_retrain": ("0 5 * * 0", "train_all", "RUNNING"),
 }
-SENSORS = {"alert_on_failure": ([], "RUNNING"), "guard": ([], "RUNNING")}
+SENSORS = {
+    "alert_on_failure": ([], "RUNNING"),
+    "frequent_materialize_features": (["materialize_changes", "materialize_features"], "RUNNING"),
+    "retrain_on_drift": (["train_all"], "RUNNING"),
+    "guard": ([], "RUNNING"),
+}
 FRESH = {"online_features": (26, 50), "candidate_index": (26, 50), "release_candidate": (8 * 24, 15 * 24)}
 
 
@@ -59,10 +74,12 @@ def test_the_asset_graph_is_the_designed_one() -> None:
         ("train_ranker", {"ranking_dataset", "ranker", "evaluation", "release_candidate", "promoted_release"}),
         ("rebuild_index", {"snapshots", "candidate_index", "release_candidate", "promoted_release"}),
         ("materialize_features", {"snapshots", "features", "online_features"}),
+        ("materialize_changes", {"changed_features"}),
         ("evaluate", {"evaluation"}),
         ("search_hyperparameters", {"hyperparameter_search"}),
         ("measure_activity", {"daily_activity"}),
         ("fold_history", {"daily_totals"}),
+        ("measure_drift", {"drift"}),
         ("read_out_experiment", {"experiment_report"}),
     ],
 )
@@ -76,10 +93,12 @@ def test_every_job_is_listed() -> None:
         "train_ranker",
         "rebuild_index",
         "materialize_features",
+        "materialize_changes",
         "evaluate",
         "search_hyperparameters",
         "measure_activity",
         "fold_history",
+        "measure_drift",
     ]
 
 

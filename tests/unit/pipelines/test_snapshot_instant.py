@@ -1,11 +1,15 @@
 """As of when a run works, and what it refuses."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
+from pipelines.ingest.config import SnapshotConfig
+from pipelines.inputs import before_window
 from pipelines.snapshots import choose_instant, parse_instant
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -68,3 +72,21 @@ def test_nothing_to_learn_from_is_said_plainly() -> None:
 def test_an_instant_without_a_zone_is_utc() -> None:
     assert parse_instant("2026-01-31T12:00:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
     assert parse_instant("2026-01-31T12:00:00+02:00") == datetime(2026, 1, 31, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("window", "why"),
+    [
+        ({"since": "last spring"}, "`since` 'last spring' is not an instant"),
+        ({"as_of": "2026-13-01"}, "`as_of` '2026-13-01' is not an instant"),
+        ({"since": "2026-05-01", "as_of": "2026-05-01T02:00:00+02:00"}, "must be before as_of"),
+    ],
+)
+def test_a_window_of_data_that_makes_no_sense_starts_no_run(window: dict[str, str], why: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(why)):
+        SnapshotConfig(**window)
+
+
+def test_the_window_of_an_artefact_begins_just_before_its_first_instant() -> None:
+    assert before_window({}) is None
+    assert before_window({"since": "1970-01-01T00:00:01+00:00"}) == 999_999
