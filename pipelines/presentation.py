@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MAX_PLOT_BYTES = 100_000
 MAX_ROWS = 200
+SHOWN_DIGITS = 5
 
 
 def plot(png: bytes, title: str) -> dg.MetadataValue:
@@ -66,10 +67,15 @@ def _cell(value: Any) -> str | int | float | bool | None:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        return float(value) if value == value else None  # noqa: PLR0124 - NaN is not JSON
+        return _readable(float(value)) if value == value else None  # noqa: PLR0124 - NaN is not JSON
     if hasattr(value, "item"):
         return _cell(value.item())
     return str(value)
+
+
+def _readable(value: float) -> float:
+    """Drop digits that nobody reads; all of them are in MLflow and in the files."""
+    return float(f"{value:.{SHOWN_DIGITS}g}") if abs(value) < 10**SHOWN_DIGITS else value
 
 
 def _type_of(values: Sequence[Any]) -> str:
