@@ -227,6 +227,22 @@ def test_calls_that_are_cancelled_in_the_middle_never_give_their_answer_to_anoth
     assert asyncio.run(go()) >= 12 * 4
 
 
+def test_a_statement_that_failed_is_read_again_on_the_same_connection(endpoints: Endpoints, settings: Settings) -> None:
+    limits = settings.postgres.model_copy(update={"pool_size": 1, "max_overflow": 0, "checkout_timeout_s": 10.0})
+    inverse = b"select 6 / $1::bigint, pg_backend_pid()"
+
+    async def go() -> list[tuple[Any, ...]]:
+        async with open_pool(endpoints.database_url, limits) as pool:
+            rows = await fetch_all(pool, inverse, [1])
+            with pytest.raises(psycopg.errors.DivisionByZero):
+                await fetch_all(pool, inverse, [0])
+            return [*rows, *await fetch_all(pool, inverse, [2]), *await fetch_all(pool, inverse, [3])]
+
+    answers = asyncio.run(go())
+    assert [answer for answer, _ in answers] == [6, 3, 2]
+    assert len({process for _, process in answers}) == 1
+
+
 @given(ids=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50))
 @hypothesis_settings(max_examples=30, deadline=None)
 def test_ids_travel_both_ways_as_they_are(ids: list[int]) -> None:

@@ -103,6 +103,17 @@ def test_many_are_written_in_several_batches(on: On, connection: psycopg.Connect
     assert len(rows_of(connection)) == 2 * BATCH + 1
 
 
+def test_a_busy_log_leaves_what_fills_no_batch_for_the_next(on: On, connection: psycopg.Connection[Any]) -> None:
+    async def use(way: Way) -> None:
+        log = way.log()
+        log.add([impression(1, uuid4()) for _ in range(BATCH + 1)])
+        assert await log.flush(BATCH)
+        assert way.fates == {"stored": BATCH, "lost": 0}
+        assert await log.flush()
+
+    assert on(use) == {"stored": BATCH + 1, "lost": 0}
+
+
 def test_a_repeated_request_id_is_counted_as_lost(on: On, connection: psycopg.Connection[Any]) -> None:
     async def use(way: Way) -> None:
         log = way.log()

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,6 +73,24 @@ def test_the_latest_decision_about_somebody_is_the_one_that_counts_as_taste(
     assert row is not None
     assert set(row.liked.tolist()) == {2, 4}
     assert row.passed.tolist() == []
+
+
+def test_a_profile_that_did_not_change_since_is_left_out(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 2)
+    interact(connection, 1, 2, "like")
+    updated = connection.execute("select updated_at from duet.users where user_id = 1").fetchone()
+    assert updated is not None
+    before = updated[0] - timedelta(microseconds=1)
+    known = on_store(endpoints, small, lambda people: people.requester(1, 5.0, since=updated[0]))
+    changed = on_store(endpoints, small, lambda people: people.requester(1, 5.0, since=before))
+    assert known is not None
+    assert changed is not None
+    assert (known.profile, known.attributes) == (None, None)
+    assert changed.profile.columns["user_id"] == [1]
+    assert known.excluded.tolist() == changed.excluded.tolist() == [1, 2]
+    assert known.updated_at == changed.updated_at == updated[0]
 
 
 def test_likes_that_wait_for_an_answer_come_latest_first_and_only_where_they_may(
