@@ -30,6 +30,8 @@ class TrainingJob(StrEnum):
     TRAIN_RANKER = "train_ranker"
     REBUILD_INDEX = "rebuild_index"
     MATERIALIZE_FEATURES = "materialize_features"
+    MATERIALIZE_CHANGES = "materialize_changes"
+    SEARCH_HYPERPARAMETERS = "search_hyperparameters"
 
 
 class Protocol(StrEnum):
@@ -63,7 +65,7 @@ def train(
 
     Runs here, in this process, and shows in the Dagster UI. The steps and their settings are those of the Launchpad.
     """
-    from infra.cli.console import print_success
+    from infra.cli.console import out, print_success
     from infra.cli.context import current_settings
     from pipelines.running import parse_settings
 
@@ -76,7 +78,11 @@ def train(
             _print_evaluation(platform)
         took = f"{sum(story.steps.values()):.0f} s in {len(story.steps)} steps"
         candidate = platform.state.find("release_candidate")
-        if job is TrainingJob.MATERIALIZE_FEATURES or candidate is None:
+        if job is TrainingJob.SEARCH_HYPERPARAMETERS:
+            best = platform.state.require("hyperparameter_search", job.value).facts
+            print_success(f"{best['trials']} trials, the best gave {best['value']:.5f} ({took}); train with it:")
+            out().print(best["train_with"], soft_wrap=True)
+        elif job in {TrainingJob.MATERIALIZE_FEATURES, TrainingJob.MATERIALIZE_CHANGES} or candidate is None:
             print_success(f"{job.value} done: {took}")
         else:
             release = candidate.facts["release"]
