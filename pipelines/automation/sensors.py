@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
-import structlog
 
 from infra.alerts import send_alert
 from infra.logging import configure_logging
@@ -43,8 +42,7 @@ def first_sentence(text: str) -> str:
 )
 def alert_on_failure(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Platform]) -> None:
     """Send an alert with the run, its job, the step that failed first, the sentence of its error and a link."""
-    if not structlog.is_configured():  # nothing of Duet is the entry point of a code server
-        configure_logging(platform.settings)
+    configure_logging(platform.settings)  # each time: no code of Duet starts a code server, and Dagster's own undoes it
     run = context.dagster_run
     step, reason = first_error(context)
     details = {

@@ -9,7 +9,6 @@ import structlog
 from pydantic import SecretStr
 
 from infra.endpoints import Endpoints
-from infra.logging import configure_logging
 from pipelines.automation.sensors import alert_on_failure, first_sentence
 from pipelines.errors import EmptySnapshot
 from pipelines.resources import Platform
@@ -38,8 +37,9 @@ def test_a_failed_run_is_logged_and_posted_with_its_step_and_reason(
     with listening(200) as webhook:
         alerts = platform.settings.alerts.model_copy(update={"webhook_url": SecretStr(webhook.url)})
         dagster = platform.settings.dagster.model_copy(update={"port": 3000})
-        settings = platform.settings.model_copy(update={"alerts": alerts, "dagster": dagster})
-        configure_logging(settings.model_copy(update={"environment": "production"}), stream)
+        shown = platform.settings.logging.model_copy(update={"format": "json"})
+        settings = platform.settings.model_copy(update={"alerts": alerts, "dagster": dagster, "logging": shown})
+        monkeypatch.setattr("sys.stderr", stream)
         context = dg.build_run_status_sensor_context(
             sensor_name="alert_on_failure",
             dagster_event=failed,
