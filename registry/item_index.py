@@ -25,10 +25,13 @@ from registry.index_build import (
     IndexConfig,
     IndexKind,
     RecallPoint,
+    Tell,
     best_point,
     build_index,
+    check_range,
     choose_kind,
     tune,
+    unheard,
 )
 
 __all__ = ["BuildReport", "IndexConfig", "IndexKind", "ItemIndex", "RecallPoint"]
@@ -42,6 +45,7 @@ _CANARY_QUERIES: Final = 16
 _CANARY_DEPTH: Final = 10
 _MORE_PROBES: Final = 8
 _FILLED: Final = 8
+_BLOCK: Final = 65_536
 # Larger than this is not a factor but a fault, and its products could overflow.
 _MAX_MAGNITUDE: Final = 1e12
 _MAX_INDEX_BYTES: Final = 64 * 2**30
@@ -95,6 +99,7 @@ class ItemIndex:
         queries: Floats | None = None,
         *,
         fingerprints: NDArray[np.uint64] | None = None,
+        tell: Tell = unheard,
     ) -> tuple[Self, BuildReport]:
         """Build over float32[n, 2d] vectors and tune `nprobe` on float32[m, 2d] sample queries.
 
@@ -107,13 +112,14 @@ class ItemIndex:
             raise InvalidVectors(f"There are {fingerprints.shape} fingerprints for {len(ids)} people: they must align.")
         sample = _sample_queries(rows, queries, config.seed)
         kind = choose_kind(config, len(rows))
+        check_range(rows, kind)
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(config.threads)
         try:
             began = time.perf_counter()
-            index = build_index(rows, kind, config)
+            index = build_index(rows, kind, config, tell)
             built = time.perf_counter()
-            curve = tune(index, rows, sample, config)
+            curve = tune(index, rows, sample, config, tell)
             tuned = time.perf_counter()
         finally:
             faiss.omp_set_num_threads(threads)
@@ -303,11 +309,14 @@ def _checked_vectors(user_ids: Ids, vectors: Floats) -> tuple[Ids, Floats]:
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     if rows.ndim != 2 or ids.shape != (len(rows),) or not rows.shape[1]:
         raise InvalidVectors(f"There are {ids.shape} ids for vectors of shape {rows.shape}: they must align.")
-    if not np.isfinite(rows).all():
-        bad = int(ids[np.flatnonzero(~np.isfinite(rows).all(axis=1))[0]])
-        raise InvalidVectors(f"The vector of person {bad} is not finite: fit the embedding again before indexing.")
-    if np.abs(rows).max(initial=0.0) > _MAX_MAGNITUDE:
-        raise InvalidVectors("A vector is absurdly large: fit the embedding again before indexing.")
+    for start in range(0, len(rows), _BLOCK):  # a mask of a million people would take as much as a small index
+        part = rows[start : start + _BLOCK]
+        finite = np.isfinite(part).all(axis=1)
+        if not finite.all():
+            bad = int(ids[start + int(np.flatnonzero(~finite)[0])])
+            raise InvalidVectors(f"The vector of person {bad} is not finite: fit the embedding again before indexing.")
+        if max(float(part.max(initial=0.0)), -float(part.min(initial=0.0))) > _MAX_MAGNITUDE:
+            raise InvalidVectors("A vector is absurdly large: fit the embedding again before indexing.")
     if len(np.unique(ids)) != len(ids) or (len(ids) and int(ids.min()) <= 0):
         raise InvalidVectors("The ids of an index must be positive and unique.")
     return ids, rows

@@ -40,7 +40,7 @@ class IndexBuildConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["auto", "flat", "ivf_flat", "ivf_sq8", "ivf_pq"] = Field(
+    kind: Literal["auto", "flat", "ivf_flat", "ivf_fp16", "ivf_sq8", "ivf_pq"] = Field(
         default="auto", description="auto chooses by the number of people"
     )
     nlist: int | None = Field(default=None, ge=1, le=1_000_000, description="inverted lists; none chooses by size")

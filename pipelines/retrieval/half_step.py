@@ -28,26 +28,37 @@ def half_step(
     regularization: float,
     steps: int,
     threads: int = 1,
+    gram: Floats | None = None,
 ) -> Floats:
     """Return factors float32[m, d] of the matrix's m rows, with the factors of its columns held fixed.
 
-    `matrix` holds signed confidences [m, n], `others` float32[n, d]; `prior` and `start` are float32[m, d]. Each row
+    `matrix` holds signed confidences [m, n], `others` float32[n, d]; `prior` and `start` are float32[m, d]; `gram` is
+    `gram_of(others)`, for callers who come with the same others again. Each row
     solves (Y'Y + sum (|c|-1) y y' + lambda I) x = sum_liked c y + lambda prior.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     out = np.array(start, dtype=np.float32)
     with threadpool_limits(limits=1, user_api="blas"):
-        gram = (others.astype(np.float64).T @ others.astype(np.float64)).astype(np.float32)
-        gram[np.diag_indices_from(gram)] += np.float32(regularization)
+        left = (gram_of(others) if gram is None else gram).copy()
+        left[np.diag_indices_from(left)] += np.float32(regularization)
 
         def solve(block: slice) -> None:
             aim = np.float32(regularization) * prior[block]
-            out[block] = _descend(matrix[block], others, gram, aim, out[block], steps=steps)
+            out[block] = _descend(matrix[block], others, left, aim, out[block], steps=steps)
 
         with ThreadPoolExecutor(max_workers=threads) as pool:
             list(pool.map(solve, _blocks(matrix.indptr)))
     return out
+
+
+def gram_of(factors: Floats) -> Floats:
+    """Return Y'Y, summed in double precision a block at a time: a million people in doubles take half a gigabyte."""
+    total = np.zeros((factors.shape[1], factors.shape[1]))
+    for start in range(0, len(factors), _BLOCK_PEOPLE):
+        part = factors[start : start + _BLOCK_PEOPLE].astype(np.float64)
+        total += part.T @ part
+    return total.astype(np.float32)
 
 
 def _descend(
