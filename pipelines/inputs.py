@@ -10,7 +10,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipelines.snapshots import INTERACTIONS_FILE, PEOPLE_FILE, SLOTS_FILE, read_interactions, read_people
+from pipelines.snapshots import (
+    INTERACTIONS_FILE,
+    PEOPLE_FILE,
+    SLOTS_FILE,
+    people_parts,
+    read_interactions,
+    read_people,
+)
 from pipelines.state import Current, PipelineState
 
 if TYPE_CHECKING:
@@ -50,8 +57,8 @@ class Snapshot:
 
     @cached_property
     def users(self) -> "pd.DataFrame":
-        """Return the people's columns as they are in the data contract, ascending by id."""
-        return read_people(self.people_pointer.path / PEOPLE_FILE)
+        """Return `user_id` and `visible` of everybody, ascending by id."""
+        return read_people(self.people_pointer.path / PEOPLE_FILE, ["user_id", "visible"])
 
     @cached_property
     def slots(self) -> dict[str, int]:
@@ -63,7 +70,7 @@ class Snapshot:
         """Return everybody's packed profile and attributes, and since when each person is known."""
         from pipelines.features.profiles import profile_rows
 
-        return profile_rows(self.users, self.slots, self.events)
+        return profile_rows(people_parts(self.people_pointer.path / PEOPLE_FILE), self.slots, self.events)
 
     @cached_property
     def people(self) -> "People":

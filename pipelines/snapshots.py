@@ -19,6 +19,8 @@ from pipelines.errors import EmptySnapshot, ImpossibleInstant
 from registry.artifacts import sha256_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
     import pyarrow as pa
 
@@ -26,6 +28,7 @@ PEOPLE_FILE = "people.parquet"
 INTERACTIONS_FILE = "interactions.parquet"
 SLOTS_FILE = "attribute_slots.json"
 ROWS_PER_CHUNK = 200_000
+PEOPLE_PER_PART = 50_000
 KINDS = ("like", "pass", "superlike", "message", "block", "report")
 
 _PEOPLE = sql.SQL("""
@@ -167,12 +170,34 @@ def interactions_of(connection: Connection[Any], user_ids: Sequence[int], as_of:
     return interactions
 
 
-def read_people(path: Path) -> "pd.DataFrame":
+def read_people(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
     """Read a people snapshot; lists come back as Python lists, missing numbers as NaN."""
     import pyarrow.parquet as pq
 
-    people: pd.DataFrame = pq.read_table(path).to_pandas()
+    people: pd.DataFrame = pq.read_table(path, columns=columns).to_pandas()
     return people
+
+
+def people_parts(path: Path, rows: int = PEOPLE_PER_PART) -> Iterator["pd.DataFrame"]:
+    """Read a people snapshot a part at a time: a million people as Python objects would take gigabytes."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows):
+            yield batch.to_pandas()
+
+
+def people_in_rows(path: Path, rows: "npt.NDArray[np.int64]") -> "pd.DataFrame":
+    """Read those people of a snapshot who stand at `rows`, ascending."""
+    import numpy as np
+    import pandas as pd
+
+    parts, first = [], 0
+    for part in people_parts(path):
+        inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(part))] - first
+        parts.append(part.iloc[inside])
+        first += len(part)
+    return pd.concat(parts, ignore_index=True) if parts else read_people(path)
 
 
 def read_interactions(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":

@@ -13,6 +13,7 @@ import typer
 
 from infra.cli.console import out, print_note
 from infra.cli.context import current_settings
+from pipelines.bench import rebuild
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -30,6 +31,7 @@ def register_bench(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
     group.callback()(_bench)
     group.command("serving", epilog=_EPILOG)(serving)
+    group.command("index", epilog=rebuild.EPILOG)(rebuild.index)
     app.add_typer(group, name="bench")
 
 

@@ -33,7 +33,7 @@ FORMAT: Final = 1
 RELEASE: Final = "1"
 """Raise it with every change of how a release is made that its settings do not tell."""
 _MARKER: Final = "bench_world.json"
-_RANKER_WINDOW: Final = timedelta(days=10)
+RANKER_WINDOW: Final = timedelta(days=10)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) 
     from pipelines.retrieval.dataset import confidence_matrix
 
     until_us = microseconds(pd.Timestamp(filled.until))
-    t0_us = until_us - int(_RANKER_WINDOW.total_seconds()) * 1_000_000
+    t0_us = until_us - int(RANKER_WINDOW.total_seconds()) * 1_000_000
     people = People.build(filled.people.user_ids, profile=filled.people.profile, attributes=filled.people.attributes)
     with steps.step("factors") as advance:
         matrix = confidence_matrix(filled.events.between(None, t0_us), EmbeddingConfig())

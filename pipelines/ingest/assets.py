@@ -92,7 +92,7 @@ def snapshots(
             export_slots(connection, people_at)
             people_file = export_people(connection, people_at, progress)
             interactions_file = export_interactions(connection, interactions_at, instant.at, progress)
-        people = read_people(people_at / PEOPLE_FILE)
+        people = read_people(people_at / PEOPLE_FILE, ["user_id", "visible"])
         interactions = read_interactions(interactions_at / INTERACTIONS_FILE)
         taken_people = _Taken(people_at, people_file, people_facts(people))
         taken = _Taken(interactions_at, interactions_file, interaction_facts(interactions, instant.at))
@@ -104,6 +104,7 @@ def snapshots(
             as_of=instant.at,
             config=config,
             docs=platform.docs_directory(context.run.run_id),
+            people_file=people_at / PEOPLE_FILE,
         )
         windows = _windows(interactions, config)
         pointers: list[Current | None] = [None, None]

@@ -52,9 +52,15 @@ def validate_snapshots(
     as_of: datetime,
     config: SnapshotConfig,
     docs: "Path",
+    people_file: "Path",
 ) -> dict[str, ValidationReport]:
-    """Run the suites on both tables and return the report of each; `facts` and `accepted` are by table, too."""
-    from pipelines.validation.frames import interactions_frame, people_frame, totals_frame
+    """Run the suites on both tables and return the report of each; `facts` and `accepted` are by table, too.
+
+    Of the people only `user_id` is needed; the rows to check are read from `people_file`, where they stand in the same
+    order.
+    """
+    from pipelines.snapshots import people_in_rows
+    from pipelines.validation.frames import interactions_frame, people_frame, sampled, totals_frame
     from pipelines.validation.run import validate
     from pipelines.validation.suites import (
         interactions_suite,
@@ -64,9 +70,10 @@ def validate_snapshots(
     )
 
     limit = config.validated_rows
+    checked = people_in_rows(people_file, sampled(people, limit).index.to_numpy())
     reports = validate(
         {
-            "people": (people_frame(people, as_of, limit), people_suite(config)),
+            "people": (people_frame(checked, as_of, limit), people_suite(config)),
             "people_totals": (totals_frame(facts["people"]), people_totals_suite(config, accepted["people"])),
             "interactions": (interactions_frame(interactions, people, limit), interactions_suite(as_of)),
             "interactions_totals": (

@@ -93,14 +93,13 @@ def candidate_index(
     """Index everybody visible now, with the embedding of this run or else the one in Production."""
     from dataclasses import asdict
 
-    from feature_repo.transforms import profile_fingerprints
-    from pipelines.inputs import before_window, microseconds_of
-    from pipelines.retrieval.content import inputs_of
-    from pipelines.retrieval.index_build import build_candidate_index
     from pipelines.retrieval.plots import recall_curve
-    from pipelines.retrieval.refresh import refreshed
-    from registry.artifacts import read_manifest
-    from registry.embedding import Embedding
+    from pipelines.retrieval.rebuild import rebuilt
+
+    began_s = platform.clock.monotonic()
+
+    def tell(what: str) -> None:
+        context.log.info("after %.1f s: %s", platform.clock.monotonic() - began_s, what)
 
     config = read_config(context, IndexStep)
     pointer = platform.state.require("interactions")
@@ -108,23 +107,13 @@ def candidate_index(
     if made is None or made.run_id != context.run.run_id:
         made = production_or_newest(platform, ArtifactKind.EMBEDDING)
     context.log.info("indexing with embedding version %s (%s)", made.version, made.digest[:12])
-    snapshot = platform.snapshot(pointer)
-    embedding, recomputed = Embedding.load(made.path, made.digest), 0
-    if config.refresh:
-        everybody = inputs_of(snapshot.people, snapshot.as_of.timestamp())
-        since_us = microseconds_of(made.t0 or made.as_of)
-        learned = snapshot.events.between(
-            before_window(read_manifest(made.path).lineage), microseconds_of(snapshot.as_of)
-        )
-        embedding, recomputed = refreshed(embedding, learned, since_us, everybody)
-    visible = snapshot.people.take(snapshot.users["visible"].to_numpy().nonzero()[0])
-    inputs = inputs_of(visible, snapshot.as_of.timestamp())
     build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))
-    index, report = build_candidate_index(
-        embedding, visible.user_ids, inputs, build, fingerprints=profile_fingerprints(visible)
-    )
-    known = int(embedding.known(visible.user_ids).sum())
-    metrics = report.metrics() | {"index_refreshed_factors": float(recomputed), "index_people_known": float(known)}
+    made_anew = rebuilt(made, platform.snapshot(pointer), build, refresh=config.refresh, tell=tell)
+    index, report = made_anew.index, made_anew.report
+    metrics = report.metrics() | {
+        "index_refreshed_factors": float(made_anew.recomputed),
+        "index_people_known": float(made_anew.known),
+    }
     figures = {"recall_against_nprobe": recall_curve(report, config.target_recall)}
     lineage = lineage_of(pointer, embedding_digest=made.digest)
     registered = finish_artifact(
@@ -134,6 +123,7 @@ def candidate_index(
         Explanation(config.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )
+    tell(f"saved and registered as version {registered.version}")
     _publish(platform, registered, pointer, context.run.run_id, {"embeddings": made.digest})
     return dg.MaterializeResult(
         metadata=_metadata(registered, metrics, figures)
@@ -142,7 +132,7 @@ def candidate_index(
             "kind": report.kind.value,
             "reached_target": report.reached,
             "embedding_version": made.version,
-            "from_profile": report.people - known,
+            "from_profile": report.people - made_anew.known,
             "recall_curve": table([asdict(point) for point in report.curve]),
         }
     )
