@@ -21,7 +21,7 @@ def world(seed: int = 0, n: int = N) -> tuple[NDArray[np.int64], NDArray[np.floa
     return np.arange(10, 10 + n, dtype=np.int64), vectors.astype(np.float32)
 
 
-KINDS = [IndexKind.FLAT, IndexKind.IVF_FLAT, IndexKind.IVF_SQ8, IndexKind.IVF_PQ]
+KINDS = [IndexKind.FLAT, IndexKind.IVF_FLAT, IndexKind.IVF_FP16, IndexKind.IVF_SQ8, IndexKind.IVF_PQ]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
@@ -48,7 +48,7 @@ def test_a_camp_finds_its_own_kind() -> None:
     assert (found % 2 == 1).all()
 
 
-@pytest.mark.parametrize("kind", [IndexKind.IVF_FLAT, IndexKind.IVF_SQ8], ids=str)
+@pytest.mark.parametrize("kind", [IndexKind.IVF_FLAT, IndexKind.IVF_FP16, IndexKind.IVF_SQ8], ids=str)
 def test_nprobe_is_tuned_to_the_target_recall(kind: IndexKind) -> None:
     ids, vectors = world()
     config = IndexConfig(kind=kind, target_recall=0.9, recall_at=50, threads=1)
