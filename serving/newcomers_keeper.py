@@ -63,9 +63,9 @@ class NewcomersKeeper:
             _log.warning("newcomers_failed", exc_info=error)
             return
         self._failure = None
+        self._metrics.newcomers_looked_at.set(self._clock.now().timestamp())
         if self._looks:
             self._looked_s = self._clock.monotonic()
-            self._metrics.newcomers_looked_at.set(self._clock.now().timestamp())
 
     async def _look(self, variant: Variant, release: Release, snapshot: Snapshot) -> None:
         last, at = self._looks.get(variant), self._clock.now().timestamp()

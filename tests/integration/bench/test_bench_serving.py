@@ -35,8 +35,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         remove_world(world, world_settings(Settings(environment="test"), world))
 
 
-def bench(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = (sys.executable, "-m", "infra.cli", "--data-dir", str(root), "bench", "serving", *words)
+def bench(root: Path, *words: str, of: str = "serving") -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "infra.cli", "--data-dir", str(root), "bench", of, *words)
     return subprocess.run(
         command, env={**os.environ, **PATIENT}, capture_output=True, text=True, timeout=280, check=False
     )
@@ -62,3 +62,21 @@ def test_a_tiny_world_is_built_served_measured_and_compared(root: Path) -> None:
     assert set(found["ratios"]) == {"throughput", "p50", "cpu"}
     assert "times better" in done.stdout
     assert json.loads((root / "people-300" / "bench_world.json").read_text())["finished"] is True
+
+
+def test_a_rebuild_of_the_index_is_measured_step_by_step(root: Path) -> None:
+    document = root / "index.json"
+    done = bench(root, "--people", "300", "--world-dir", str(root), "--json", str(document), of="index")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(document.read_text())
+    steps = [step["step"] for step in found["steps"]]
+    assert steps[1:3] == ["people out of Postgres", "interactions out of Postgres"]
+    assert steps[-2:] == ["saved", "release verified, loaded and tried in a process of its own"]
+    assert any("factors brought up to date" in step for step in steps)
+    result = found["result"]
+    assert (result["kind"], result["recall"]) == ("flat", 1.0)
+    assert result["factors_refreshed"] > 0
+    assert 200 < result["people"] <= 300
+    assert 50 < result["peak_mb"] < 4_000
+    assert "peak MB" in done.stdout
+    assert not list((root / "people-300").glob("tmp*")), "what was made on the way is gone"

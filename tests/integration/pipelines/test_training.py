@@ -12,6 +12,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from feature_repo.transforms import profile_fingerprints
 from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.postgres import connect
@@ -21,9 +22,10 @@ from pipelines.errors import InvalidSetting, RunFailed
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
-from registry.artifacts import verify_artifact
+from registry.artifacts import read_manifest, verify_artifact
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.mlflow_rest import MlflowRest
+from serving.population_source import load
 from tests.conftest import empty_tables, make_settings
 
 pytestmark = [
@@ -152,18 +154,29 @@ def test_a_newcomer_enters_the_rebuilt_index_of_the_same_embedding(platform: Pla
 
     newcomer = PEOPLE + 1_000
     embedding = platform.state.require("embeddings").digest
+    fitted = platform.state.require("embeddings").version
     with platform.connection() as connection:
         connection.execute(
-            "insert into duet.users (user_id, birth_date, gender, seeking, created_at) "
-            "values (%s, '1995-05-05', 'woman', '{man}', %s)",
+            "insert into duet.users (user_id, birth_date, gender, seeking, created_at, interests, latitude, longitude) "
+            "values (%s, '1995-05-05', 'woman', '{man}', %s, '{chess,jazz}', 51.05, 3.72)",
             (newcomer, NOW),
         )
     train(platform, "rebuild_index")
     built = platform.state.require("candidate_index")
     assert built.inputs["embeddings"] == embedding
-    assert newcomer in ItemIndex.load(built.path).user_ids
+    index = ItemIndex.load(built.path)
+    assert newcomer in index.user_ids
     verify_artifact(built.path, built.digest)
+    assert read_manifest(built.path).lineage["embedding_digest"] == embedding
+    assert platform.state.require("embeddings").version == fitted, "a rebuild never fits"
+    assert index.fingerprints is not None
     with platform.connection() as connection:
+        served = load(connection, None).population
+        now = profile_fingerprints(served.rows(served.positions(index.user_ids)))
+        # Serving sees the same profile, to the last bit: nobody counts as changed who was not.
+        from_profile = index.fingerprints != 0
+        assert index.user_ids[from_profile].tolist()[-1] == newcomer
+        assert now[from_profile].tolist() == index.fingerprints[from_profile].tolist()
         connection.execute("delete from duet.users where user_id = %s", (newcomer,))
 
 
