@@ -20,6 +20,7 @@ from pipelines.jobs import JOBS
 from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.release.assets import release_candidate
 from pipelines.release.promotion import promoted_release
+from pipelines.release.sensors import RELEASE_HISTORY, observe_stages, production_is_coherent
 from pipelines.resources import Platform, platform_resource
 from pipelines.retrieval.assets import candidate_index, embeddings
 from pipelines.search.assets import hyperparameter_search
@@ -28,30 +29,33 @@ from pipelines.search.assets import hyperparameter_search
 def build_definitions(platform: Platform | None = None) -> dg.Definitions:
     """Merge all domains; `platform` replaces the one that each run otherwise builds from its settings."""
     return dg.Definitions(
-        assets=kept_fresh(
-            [
-                snapshots,
-                features,
-                online_features,
-                changed_features,
-                embeddings,
-                candidate_index,
-                ranking_dataset,
-                ranker,
-                evaluation,
-                release_candidate,
-                promoted_release,
-                drift,
-                experiment_report,
-                hyperparameter_search,
-                daily_activity,
-                daily_totals,
-            ]
-        ),
-        asset_checks=[],
+        assets=[
+            RELEASE_HISTORY,
+            *kept_fresh(
+                [
+                    snapshots,
+                    features,
+                    online_features,
+                    changed_features,
+                    embeddings,
+                    candidate_index,
+                    ranking_dataset,
+                    ranker,
+                    evaluation,
+                    release_candidate,
+                    promoted_release,
+                    drift,
+                    experiment_report,
+                    hyperparameter_search,
+                    daily_activity,
+                    daily_totals,
+                ]
+            ),
+        ],
+        asset_checks=[production_is_coherent],
         jobs=[*JOBS, READ_OUT],
         schedules=[*SCHEDULES],
-        sensors=[*SENSORS, guard],
+        sensors=[*SENSORS, guard, observe_stages],
         resources={"platform": platform or platform_resource},
         executor=dg.in_process_executor,
     )

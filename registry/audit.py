@@ -1,7 +1,9 @@
-"""The append-only record of promotions in Postgres, the pins, and the lock that lets one promotion happen at a time.
+"""The append-only record of promotions in Postgres, the pins, and the locks that let one promotion happen at a time.
 
-The lock belongs to the transaction that writes the record, so it survives neither a crash nor a lost connection, and
-it works through a transaction-pooling PgBouncer.
+The locks belong to the transaction that writes the record, so they survive neither a crash nor a lost connection, and
+work through a transaction-pooling PgBouncer. There are two: one for giving orders, one for moving stages in MLflow. Who
+promotes holds both, who rolls back only the first, who observes only the second; so a rollback never waits for somebody
+whom MLflow keeps waiting, and nobody who gives an order is refused because of somebody who only watches.
 """
 
 import contextlib
@@ -20,8 +22,11 @@ from registry.errors import AuditUnavailable, PromotionConflict
 
 Way = Literal["cli", "ui", "automation"]
 ROLLED_BACK_FROM: Final = "rolled_back_from"
-# Any constant will do as long as nobody else uses it: "duet" in ASCII, then 1.
-_LOCK_KEY: Final = 0x64756574_00000001
+# Any constants will do as long as nobody else uses them: "duet" in ASCII, then a number.
+_ORDERS_LOCK: Final = 0x64756574_00000001
+_STAGES_LOCK: Final = 0x64756574_00000002
+_PATIENCE_S: Final = 10.0
+_UNDER_WAY: Final = "Another promotion or rollback is under way: look at `duet releases`, then retry."
 _KINDS: Final = {name: kind for kind, name in MODEL_NAMES.items()}
 
 ORDERS: Final = sql.SQL(
@@ -74,22 +79,28 @@ class PromotionLog(Protocol):
     """What promotion needs of the audit."""
 
     def exclusively(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lock for the block; what is written in it is kept only if the block ends well.
+        """Hold both locks for a promotion; what is written in the block is kept only if it ends well.
 
-        Raises PromotionConflict if somebody else holds the lock.
+        Raises PromotionConflict if another promotion or rollback is under way; who only observes is waited for.
         """
 
+    def ordering(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of orders for a rollback, which moves no stage; raises PromotionConflict as above."""
+
+    def observing(self, *, patiently: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock of stages; raises PromotionConflict if somebody else does, at once or after a while."""
+
     def record(self, promotion: Promotion) -> None:
-        """Append a promotion, at an instant after all others; only inside `exclusively`."""
+        """Append a promotion, at an instant after all others; only inside a lock."""
 
     def history(self, stage: str = PRODUCTION, limit: int = 1_000, until: datetime | None = None) -> list[Promotion]:
         """Return the last promotions to a stage, and departures from it, oldest first; none after `until`."""
 
     def pin(self, pin: Pin) -> None:
-        """Open a pin in place of the open one; only inside `exclusively`."""
+        """Open a pin in place of the open one; only inside `ordering`."""
 
-    def close_pin(self, by: str) -> None:
-        """Close the open pin, if there is one, and say why; only inside `exclusively`."""
+    def close_pin(self, by: str, pin: Pin | None = None) -> None:
+        """Close the open pin, or only that very pin if it is still open, and say why; only inside a lock."""
 
     def open_pin(self) -> Pin | None:
         """Return the open pin."""
@@ -103,14 +114,40 @@ class PostgresPromotionLog:
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Hold the advisory lock in a transaction; commit at the end, or leave no trace."""
+        """Hold both locks in a transaction; commit at the end, or leave no trace."""
         with _plainly(), self._connection.transaction():
-            row = self._connection.execute("select pg_try_advisory_xact_lock(%s)", (_LOCK_KEY,)).fetchone()
-            if row is None or not row[0]:
-                raise PromotionConflict(
-                    "Another promotion or rollback is under way: look at `duet releases`, then retry."
-                )
+            self._try(_ORDERS_LOCK)
+            self._wait(_STAGES_LOCK)
             yield
+
+    @contextlib.contextmanager
+    def ordering(self) -> Iterator[None]:
+        """Hold the lock of orders in a transaction; commit at the end, or leave no trace."""
+        with _plainly(), self._connection.transaction():
+            self._try(_ORDERS_LOCK)
+            yield
+
+    @contextlib.contextmanager
+    def observing(self, *, patiently: bool = False) -> Iterator[None]:
+        """Hold the lock of stages in a transaction; commit at the end, or leave no trace."""
+        with _plainly(), self._connection.transaction():
+            if patiently:
+                self._wait(_STAGES_LOCK)
+            else:
+                self._try(_STAGES_LOCK)
+            yield
+
+    def _try(self, lock: int) -> None:
+        row = self._connection.execute("select pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
+        if row is None or not row[0]:
+            raise PromotionConflict(_UNDER_WAY)
+
+    def _wait(self, lock: int) -> None:
+        self._connection.execute("select set_config('lock_timeout', %s, true)", (f"{round(_PATIENCE_S * 1000)}ms",))
+        try:
+            self._connection.execute("select pg_advisory_xact_lock(%s)", (lock,))
+        except psycopg.errors.LockNotAvailable as error:
+            raise PromotionConflict(_UNDER_WAY) from error
 
     def record(self, promotion: Promotion) -> None:
         """Append three rows with one common instant.
@@ -175,13 +212,14 @@ class PostgresPromotionLog:
                 ),
             )
 
-    def close_pin(self, by: str) -> None:
-        """Close the open pin, if there is one, and say why."""
+    def close_pin(self, by: str, pin: Pin | None = None) -> None:
+        """Close the open pin, or only that very pin if it is still open, and say why."""
         with _plainly():
             self._connection.execute(
-                "update duet.release_pins set closed_at = clock_timestamp(), closed_by = %s"
-                " where stage = 'Production' and closed_at is null",
-                (by,),
+                "update duet.release_pins set closed_at = clock_timestamp(), closed_by = %(by)s"
+                " where stage = 'Production' and closed_at is null"
+                "   and pin_id = coalesce(%(pin_id)s::bigint, pin_id)",
+                {"by": by, "pin_id": None if pin is None else pin.pin_id},
             )
 
     def open_pin(self) -> Pin | None:

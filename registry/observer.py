@@ -31,7 +31,7 @@ _MOVED, _EMPTIED = "stage moved in MLflow", "stage emptied in MLflow"
 Honoured = Callable[[ReleaseVersions], bool]
 
 
-def settle_pin(registry: ModelRegistry, log: PromotionLog) -> ReleaseVersions | None:
+def settle_pin(registry: ModelRegistry, log: PromotionLog, *, patiently: bool = False) -> ReleaseVersions | None:
     """Move the stages of MLflow to the pinned release and close the pin; None if there was nothing to do.
 
     Raises PromotionConflict while somebody else moves, RegistryUnavailable, and IncoherentRelease if the versions in
@@ -39,7 +39,7 @@ def settle_pin(registry: ModelRegistry, log: PromotionLog) -> ReleaseVersions | 
     """
     if log.open_pin() is None:
         return None
-    with log.exclusively():
+    with log.observing(patiently=patiently):
         pin = log.open_pin()
         if pin is None:
             return None
@@ -51,7 +51,7 @@ def settle_pin(registry: ModelRegistry, log: PromotionLog) -> ReleaseVersions | 
                     f"one had {pin.digests[kind][:12]}: promote another release to end the pin."
                 )
         move_forward(registry, pin.versions, PRODUCTION)
-        log.close_pin("the stages of MLflow follow")
+        log.close_pin("the stages of MLflow follow", pin)
     return pin.versions
 
 
@@ -78,7 +78,7 @@ def _observe(registry: ModelRegistry, log: PromotionLog, stage: str, honoured: H
     news = _news(registry, log, stage)
     if news is None or (stage == PRODUCTION and not news.is_departure and not honoured(news.versions)):
         return None
-    with log.exclusively():
+    with log.observing():
         if _news(registry, log, stage) != news:
             return None  # it changed meanwhile, or somebody else was faster: the next look tells
         log.record(news)

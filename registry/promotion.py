@@ -102,7 +102,7 @@ def rollback(
         return target
     digests = _verified(registry, log, target, feature_schema_digest, cache)
     failpoint("rollback.after_verify")
-    with log.exclusively():
+    with log.ordering():
         registry, now = _look(registry)
         moved = registry is not None and now != seen
         if moved or log.history(PRODUCTION)[-1:] != before[-1:] or log.open_pin() != pin:
@@ -114,7 +114,7 @@ def rollback(
     failpoint("rollback.after_pin")
     if registry is not None:
         try:
-            settle_pin(registry, log)
+            settle_pin(registry, log, patiently=True)
         except RegistryError as error:
             _log.warning("MLflow will be told of the rollback later: %s", error)
     return target

@@ -165,14 +165,17 @@ class ReleaseWatcher:
         try:
             await (self._follow(slot) if pin is None else self._obey(slot, pin))
         except (RegistryUnavailable, BreakerOpen, TimeoutError) as error:
-            await self._fall_back(slot, error)
+            slot.forget_trial()  # it may have gone away in the middle of a download: nothing was found wrong
+            restored = await self._restore(slot)
             if pin is not None:
                 slot.refuse(f"The pinned release {pin.versions.release_id} has no copy here: {error}", error)
+            elif not restored:
+                slot.lack(str(error) or "The model registry does not answer.")
             return False
-        except RegistryError as error:
-            slot.refuse(str(error), error)
         except Exception as error:  # noqa: BLE001 a background task must outlive whatever its libraries raise
-            slot.refuse(f"The release could not be loaded: {type(error).__name__}.", error)
+            await self._restore(slot)
+            known = isinstance(error, RegistryError)
+            slot.refuse(str(error) if known else f"The release could not be loaded: {type(error).__name__}.", error)
         return True
 
     async def _obey(self, slot: Slot, pin: Pin) -> None:
@@ -204,6 +207,8 @@ class ReleaseWatcher:
             # A challenger that has left Staging is over; a Production that was emptied keeps its last good release.
             if slot is self._challenger:
                 slot.clear()
+            elif slot.release is None and await self._restore(slot):
+                return
             slot.accept()
             return
         if slot.holds(versions):
@@ -216,19 +221,18 @@ class ReleaseWatcher:
         failpoint("swap.after_fetch")
         await self._serve(slot, local, is_new=not self._cache.is_good(local))
 
-    async def _fall_back(self, slot: Slot, error: Exception) -> None:
-        """Start from the last good copy when the registry is away and nothing serves yet."""
-        slot.forget_trial()  # it may have gone away in the middle of a download: nothing was found wrong
+    async def _restore(self, slot: Slot) -> bool:
+        """Start from the last good copy where nothing serves yet; return whether something does, or why not is said."""
         if slot.release is not None:
-            return
+            return True
         try:
             local = await self._aside(lambda: self._cache.last_good(slot.stage))
-            if local is None:
-                slot.lack(str(error) or "The model registry does not answer.")
-                return
-            await self._serve(slot, local, is_new=False)
+            if local is not None:
+                await self._serve(slot, local, is_new=False)
         except Exception as broken:  # noqa: BLE001 as above
             slot.refuse(f"The last good release cannot be loaded: {broken}", broken)
+            return True
+        return local is not None
 
     async def _serve(self, slot: Slot, local: LocalRelease, *, is_new: bool) -> None:
         serving = self._already(local)

@@ -5,17 +5,13 @@ until then answers are worse in the way the ladder says.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import numpy as np
 import structlog
-from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
-from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
 from infra import postgres
 from infra import redis as infra_redis
 from infra.clock import Clock
@@ -23,15 +19,8 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from infra.urls import libpq_url
-from registry.audit import ORDERS, PostgresPromotionLog
-from registry.cache import LocalRelease, ReleaseCache
-from registry.contracts import ReleaseVersions
 from registry.experiments import State
 from registry.mlflow_rest import MlflowRest
-from registry.observer import observe
-from registry.release import Release, load_release
-from registry.store import ModelRegistry
-from registry.trial import ReleaseTrial
 from serving import process
 from serving.access.door import Door
 from serving.build_process import BuildProcess
@@ -41,6 +30,7 @@ from serving.experiments.assignment import Variant
 from serving.experiments.shadow import Shadow
 from serving.experiments.table import ACTIVE, Experiments
 from serving.features import OnlineFeatures
+from serving.following import Following
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
 from serving.impressions import AnswerLogs
@@ -50,18 +40,15 @@ from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
 from serving.population_source import OVERLAP, Snapshot
-from serving.presence import Presence
 from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
-from serving.release_orders import ReleaseOrders
 from serving.releases import ReleaseWatcher
 from serving.replica import Replica, ReplicatedPeople, open_replica
 from serving.resilience.breaker import Dependency, breakers
 from serving.resilience.limiter import Limiter
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
-from serving.trial import try_release
 from serving.warm_up import warm_up
 
 _log = structlog.get_logger(__name__)
@@ -69,8 +56,6 @@ _STATEMENT_S = 600.0
 _TURN_SHARE = 0.1
 """Of the deadline, what one turn of the event loop may take: an answer needs some of them, one after the other."""
 _OPEN_S = 10.0
-_PEOPLE_FIRST_S = 5.0
-"""A snapshot that is there is mapped in less; where it must be written first, answers of a lower level begin sooner."""
 _LOGS = "logs"
 
 
@@ -86,7 +71,6 @@ class Runtime:
     snapshot: SnapshotKeeper
     newcomers: NewcomersKeeper
     experiments: Experiments
-    orders: ReleaseOrders
     releases: ReleaseWatcher
     cache: AnswerCache | None
     recommender: Recommender
@@ -134,29 +118,18 @@ class Runtime:
             clock=clock,
             metrics=metrics,
         )
-        self._trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
-        copies = ReleaseCache(settings.data_dir / "releases")
-        self.releases = ReleaseWatcher(
+        self._following = Following(
+            settings,
+            clock,
+            metrics,
             registry=self.registry,
-            cache=copies,
-            feature_schema_digest=ranking_schema_digest(),
-            prove=self._trial.prove,
-            load=_load_release,
-            trial=lambda release: try_release(release, self.snapshot.current, settings, clock),
-            observe=self._observe,
-            pinned=lambda: self.orders.pin,
-            poll_s=settings.serving.release_poll_s,
-            clock=clock,
-            metrics=metrics,
-            challenger_wanted=lambda: self.experiments.state is not State.OFF,
             guard=self.breakers[Dependency.MLFLOW].call,
+            pool=self.pool,
+            connect=self._offline_connection,
+            snapshot=lambda: self.snapshot.current,
+            challenger_wanted=lambda: self.experiments.state is not State.OFF,
         )
-        self.orders = ReleaseOrders(
-            self._read_orders,
-            settings.serving.experiment_poll_s,
-            lambda urgent: self.releases.nudge(urgent=urgent),
-        )
-        presence = Presence(self.releases, copies, self._write)
+        self.releases = self._following.watcher
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         self.newcomers = NewcomersKeeper(
             snapshot=lambda: self.snapshot.current,
@@ -218,10 +191,8 @@ class Runtime:
             asyncio.create_task(self.snapshot.run(), name="snapshot"),
             asyncio.create_task(self.newcomers.run(), name="newcomers"),
             asyncio.create_task(self.experiments.run(), name="experiments"),
-            asyncio.create_task(self.orders.run(), name="orders"),
-            asyncio.create_task(presence.run(), name="presence"),
+            *(asyncio.create_task(work, name=name) for name, work in self._following.work(self.snapshot.tried).items()),
             asyncio.create_task(self._shadow.run(), name="shadow"),
-            asyncio.create_task(self._watch_releases(), name="releases"),
             asyncio.create_task(self._logs.run(), name=_LOGS),
             asyncio.create_task(self._settle(), name="settle"),
             *([asyncio.create_task(self.replica.lag.run(), name="replica")] if self.replica is not None else []),
@@ -256,8 +227,7 @@ class Runtime:
         self.snapshot.close()
         self.newcomers.close()
         self._shadow.close()
-        self._trial.close()
-        self.releases.close()
+        self._following.close()
         await self._stored.aclose()
         await self._opened.aclose()
         await self.pool.close(timeout=2.0)
@@ -320,25 +290,10 @@ class Runtime:
         with self._offline_connection() as connection:
             return self._changes.applied(connection, snapshot, thorough=thorough)
 
-    def _observe(
-        self, registry: ModelRegistry, stages: tuple[str, ...], honoured: Callable[[ReleaseVersions], bool]
-    ) -> object:
-        with self._offline_connection() as connection:
-            return observe(registry, PostgresPromotionLog(connection), stages, honoured)
-
     async def _read_experiments(self) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
             rows: list[tuple[Any, ...]] = await (await connection.execute(ACTIVE)).fetchall()
         return rows
-
-    async def _read_orders(self) -> tuple[Any, ...]:
-        async with self.pool.connection() as connection:
-            row = await (await connection.execute(ORDERS)).fetchone()
-        return tuple(row or ())
-
-    async def _write(self, statement: sql.SQL, values: Mapping[str, Any] | tuple[Any, ...]) -> None:
-        async with self.pool.connection() as connection:
-            await connection.execute(statement, values)
 
     def _offline_connection(self) -> Any:
         return postgres.connect(
@@ -347,15 +302,6 @@ class Runtime:
             statement_timeout_s=_STATEMENT_S,
             application_name="duet-serving-background",
         )
-
-    async def _watch_releases(self) -> None:
-        # A release is tried on real people, so people come first; but not for ever.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.snapshot.tried.wait(), _PEOPLE_FIRST_S)
-        # A pin counts from the start on; without Postgres, nobody can be shown anybody anyway.
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.orders.tried.wait(), 5.0)
-        await self.releases.run()
 
     async def _settle(self) -> None:
         """Be warm once everything was loaded, or found not to be there."""
@@ -368,14 +314,3 @@ class Runtime:
         process.settle()
         self.warm = True
         _log.info("warm", problems=self.problems())
-
-
-def _load_release(local: LocalRelease) -> Release:
-    return load_release(
-        local.directories,
-        local.versions,
-        feature_schema_digest=ranking_schema_digest(),
-        feature_names=RANKING_FEATURES,
-        expected_digests=local.digests,
-        manifests=local.manifests or None,  # they are there when every byte was verified against them just now
-    )

@@ -1,9 +1,16 @@
-"""Answers real requests with a release before it serves: what fails here is refused, and what is slow once is warm."""
+"""Answers real requests with a release before it serves: what fails here is refused, and what is slow once is warm.
+
+The requests are the recorded ones: those who were shown people last, with what they liked. Where nobody was shown
+anybody yet, a few people of the snapshot stand in.
+"""
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
+import psycopg
 
 from infra.clock import Clock
 from infra.settings import Settings
@@ -17,23 +24,48 @@ from serving.run import Run
 from serving.stages.ranking import rank
 from serving.stages.retrieval import from_index, from_population, places_of_others, pooled, requester_factors
 
-PEOPLE = 8
+PEOPLE: Final = 8
+RECORDED: Final = """
+    select user_id, array(
+               select target_id from duet.interactions
+                where actor_id = latest.user_id and kind in ('like', 'superlike')
+                order by occurred_at desc limit 20)
+      from (select user_id, max(shown_at) as shown_at
+              from (select user_id, shown_at from duet.impressions order by shown_at desc limit 500) as shown
+             group by user_id order by max(shown_at) desc limit %s) as latest
+"""
 _NOBODY = np.empty(0, dtype=np.int64)
 
 
-def try_release(release: Release, snapshot: Snapshot | None, settings: Settings, clock: Clock) -> None:
-    """Rank candidates for a few people of the snapshot; raises whatever goes wrong. Without people it only warms."""
+def recorded_requests(connection: psycopg.Connection[Any]) -> dict[int, Sequence[int]]:
+    """Return who was shown people last, the newest first, and whom each liked last."""
+    return dict(connection.execute(RECORDED, (PEOPLE,)).fetchall())
+
+
+def try_release(
+    release: Release,
+    snapshot: Snapshot | None,
+    settings: Settings,
+    clock: Clock,
+    recorded: Mapping[int, Sequence[int]] | None = None,
+) -> None:
+    """Rank candidates for a few people; raises whatever goes wrong. Without people it only warms."""
     release.embedding.warm()
     if snapshot is None or not len(snapshot.population):
         return
     rng = np.random.default_rng(0)
     population = snapshot.population
     serving = settings.serving
+    likes = recorded or {}
+    known = population.positions(np.fromiter(likes, dtype=np.int64, count=len(likes)))
+    known = known[known >= 0]
     everybody = np.flatnonzero(population.alive)
-    for position in rng.choice(everybody, min(PEOPLE, len(everybody)), replace=False):
+    strangers = rng.choice(everybody, min(max(PEOPLE - len(known), 0), len(everybody)), replace=False)
+    for position in np.concatenate([known, strangers]):
         person = population.rows(np.array([position]))
         user_id = int(person.user_ids[0])
-        requester = Requester(user_id, person, np.array([user_id]), _NOBODY, _NOBODY)
+        liked = np.array(likes.get(user_id, ()), dtype=np.int64)
+        requester = Requester(user_id, person, np.unique(np.append(liked, user_id)), liked, _NOBODY)
         now = clock.monotonic()
         run = Run(
             request=RecommendationRequest(user_id=user_id),

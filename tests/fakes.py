@@ -170,13 +170,29 @@ class MemoryPromotionLog:
         self.promotions: list[Promotion] = []
         self.pins: list[Pin] = []
         self.closed_by: str | None = None
-        self.locked = False
+        self._held: set[str] = set()
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
-        if self.locked:
+        with self._holding("orders"), self._holding("stages"):
+            yield
+
+    def ordering(self) -> contextlib.AbstractContextManager[None]:
+        return self._holding("orders")
+
+    def observing(self, *, patiently: bool = False) -> contextlib.AbstractContextManager[None]:
+        del patiently  # in one thread nobody else could let go meanwhile
+        return self._holding("stages")
+
+    @property
+    def locked(self) -> bool:
+        return bool(self._held)
+
+    @contextlib.contextmanager
+    def _holding(self, lock: str) -> Iterator[None]:
+        if lock in self._held:
             raise PromotionConflict("Another promotion is under way.")
-        self.locked = True
+        self._held.add(lock)
         kept = list(self.promotions), list(self.pins)
         try:
             yield
@@ -184,7 +200,7 @@ class MemoryPromotionLog:
             self.promotions, self.pins = kept
             raise
         finally:
-            self.locked = False
+            self._held.discard(lock)
 
     def record(self, promotion: Promotion) -> None:
         at = _BEGIN + timedelta(minutes=len(self.promotions))
@@ -199,11 +215,12 @@ class MemoryPromotionLog:
         ][-limit:]
 
     def pin(self, pin: Pin) -> None:
-        self.pins = [pin]
+        self.pins = [dataclasses.replace(pin, pin_id=len(self.promotions))]
 
-    def close_pin(self, by: str) -> None:
-        self.closed_by = by if self.pins else self.closed_by
-        self.pins = []
+    def close_pin(self, by: str, pin: Pin | None = None) -> None:
+        if self.pins and (pin is None or pin.pin_id == self.pins[-1].pin_id):
+            self.closed_by = by
+            self.pins = []
 
     def open_pin(self) -> Pin | None:
         return self.pins[-1] if self.pins else None

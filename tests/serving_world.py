@@ -84,9 +84,17 @@ def interact(connection: psycopg.Connection[Any], actor: int, targets: Sequence[
 
 
 def write_artifacts(
-    root: Path, user_ids: Sequence[int], *, schema: str | None = None, model: Ranker | None = None
+    root: Path,
+    user_ids: Sequence[int],
+    *,
+    schema: str | None = None,
+    model: Ranker | None = None,
+    dataset: str = "town",
 ) -> dict[ArtifactKind, Path]:
-    """Write a coherent release over `user_ids` below `root`; its ranker is `model`, or the town's."""
+    """Write a coherent release over `user_ids` below `root`; its ranker is `model`, or the town's.
+
+    With another `dataset` it answers the same, and no digest of it is the same.
+    """
     paths = {kind: root / kind.value for kind in ArtifactKind}
     ids = np.array(sorted(user_ids), dtype=np.int64)
     chooser = np.ones((len(ids), DIMENSIONS), dtype=np.float32)
@@ -94,7 +102,7 @@ def write_artifacts(
     weights = np.zeros((CONTENT_WIDTH, 2 * DIMENSIONS), dtype=np.float32)
     intercept = np.full(2 * DIMENSIONS, 0.5, dtype=np.float32)
     embedding = Embedding(ids, chooser, chosen, weights, intercept, EmbeddingParameters())
-    digest = embedding.save(paths[ArtifactKind.EMBEDDING], {"dataset_digest": "town"}).digest
+    digest = embedding.save(paths[ArtifactKind.EMBEDDING], {"dataset_digest": dataset}).digest
     index, _ = ItemIndex.build(
         ids, item_vectors(chooser, chosen), IndexConfig(threads=1), item_vectors(chosen, chooser)
     )

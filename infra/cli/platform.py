@@ -1,7 +1,8 @@
 """`duet up`, `down` and `status`: the whole platform on one machine, seen from the command line."""
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Group
@@ -13,6 +14,7 @@ from infra.cli.context import current_settings
 from infra.supervisor.errors import PlatformNotRunning
 from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState
 
+HEALTH_S: Final = 2.0
 MARKS = {
     ServicePhase.WAITING: "·",
     ServicePhase.STARTING: "…",
@@ -70,13 +72,14 @@ def status(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
 ) -> None:
-    """Show each process with its health, address, pid and log; exit code 1 unless everything is healthy."""
+    """Show each process with its health, address, pid and log, and what serves; exit code 1 unless all is healthy."""
     from infra.supervisor.state import read_state, running_state
 
     data_dir = current_settings(ctx).data_dir
     state = running_state(data_dir)
+    serving = None if state is None else asked(state.urls().get("serving"))
     if as_json:
-        typer.echo(json.dumps(_as_json(state, str(data_dir.resolve()))))
+        typer.echo(json.dumps({**_as_json(state, str(data_dir.resolve())), "serving": serving}))
     elif state is None:
         killed = read_state(data_dir)
         if killed is not None and killed.phase is not Phase.FAILED:
@@ -84,8 +87,38 @@ def status(
         raise PlatformNotRunning(f"no platform runs on {data_dir}; start one with `duet up`")
     else:
         out().print(draw(state))
+        for line in told(serving):
+            out().print(line)
     if state is None or state.phase is not Phase.RUNNING:
         raise typer.Exit(1)
+
+
+def asked(url: str | None) -> dict[str, Any] | None:
+    """Return what the serving app at `url` says of its releases and of what ails it, None if it does not answer."""
+    import httpx
+
+    if url is None:
+        return None
+    try:
+        report = httpx.get(f"{url}/health", timeout=HEALTH_S, trust_env=False).json()
+        return {name: report[name] for name in ("status", "reasons", "release", "experiment")}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def told(serving: Mapping[str, Any] | None) -> list[str]:
+    """Say in lines what serves, what is refused and why."""
+    if serving is None:
+        return ["[yellow]serving[/] does not say what it serves"]
+    release, experiment = serving["release"], serving["experiment"]
+    lines = [f"[bold]serves[/] {escape(str(release.get('release') or 'no release'))}"]
+    if release.get("pinned"):
+        lines.append(f"[yellow]pinned[/] {escape(str(release['pinned']))}: MLflow was not told of the rollback yet")
+    if experiment.get("challenger"):
+        lines.append(f"[bold]challenger[/] {escape(str(experiment['challenger']))}")
+    if experiment.get("refused"):
+        lines.append(f"[red]challenger refused[/] {escape(one_line(str(experiment['refused'])))}")
+    return lines + [f"[red]{escape(serving['status'])}[/] {escape(one_line(str(why)))}" for why in serving["reasons"]]
 
 
 def report(service: ServiceState) -> None:

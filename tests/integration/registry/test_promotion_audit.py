@@ -9,7 +9,7 @@ import pytest
 
 from infra.endpoints import Endpoints
 from infra.postgres import connect
-from registry.audit import PostgresPromotionLog, Promotion
+from registry.audit import ORDERS, Pin, PostgresPromotionLog, Promotion, read_orders
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable, PromotionConflict, PromotionFailed
 from registry.history import release_at
@@ -97,6 +97,87 @@ def test_the_release_active_at_an_instant_is_known(connection: psycopg.Connectio
     assert [entry.versions for entry in found if entry] == [FIRST, FIRST, SECOND]
 
 
+def test_the_challenger_at_an_instant_is_known_too(
+    connection: psycopg.Connection[Any], registry: MemoryRegistry
+) -> None:
+    log = PostgresPromotionLog(connection)
+    promote(registry, log, FIRST, actor="ada", way="cli")
+    promote(registry, log, SECOND, actor="ada", way="cli", stage=STAGING)
+    promote(registry, log, SECOND, actor="ada", way="cli")
+    (staged,) = log.history(STAGING)
+    assert staged.at is not None
+    promoted = log.history()[-1].at
+    assert promoted is not None
+    tick = timedelta(microseconds=1)
+    found = [release_at(log, at, STAGING) for at in (staged.at - tick, staged.at, promoted - tick, promoted)]
+    assert [entry.versions if entry else None for entry in found] == [None, SECOND, SECOND, None]
+
+
+def test_instants_only_grow_whatever_clock_they_come_from(connection: psycopg.Connection[Any]) -> None:
+    log = PostgresPromotionLog(connection)
+    noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    with log.observing():
+        for at in (noon, noon - timedelta(hours=1)):
+            log.record(Promotion(FIRST, PRODUCTION, "mlflow", "ui", at=at))
+    instants = [entry.at for entry in log.history()]
+    assert instants == [noon, noon + timedelta(microseconds=1)]
+    assert len(log.history(until=noon)) == 1
+
+
+def test_a_pin_is_open_until_it_is_closed_and_a_later_one_takes_its_place(
+    connection: psycopg.Connection[Any], endpoints: Endpoints
+) -> None:
+    log = PostgresPromotionLog(connection)
+    digests = {kind: kind.value * 3 for kind in ArtifactKind}
+
+    def orders() -> tuple[int, Pin | None]:
+        with connect(endpoints.database_url) as other:
+            row = other.execute(ORDERS).fetchone()
+        assert row is not None
+        return read_orders(row)
+
+    assert (orders(), log.open_pin()) == ((0, None), None)
+    with log.ordering():
+        log.pin(Pin(FIRST, digests, "ada", "cli", "worse"))
+    first = log.open_pin()
+    assert first is not None
+    assert (first.versions, first.digests, first.reason) == (FIRST, digests, "worse")
+    seen = orders()[1]
+    assert seen is not None
+    assert (seen.versions, seen.digests, seen.pin_id) == (FIRST, digests, first.pin_id)
+    with log.ordering():
+        log.pin(Pin(SECOND, digests, "ada", "cli"))
+    with log.observing():
+        log.close_pin("somebody was slow", first)
+    second = log.open_pin()
+    assert second is not None
+    assert second.versions == SECOND, "who carried out an older pin does not close this one"
+    with log.observing():
+        log.close_pin("the stages follow", second)
+    assert (orders()[1], log.open_pin()) == (None, None)
+
+
+def test_who_gives_an_order_waits_for_who_observes_and_a_rollback_does_not(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.audit._PATIENCE_S", 0.2)
+    log = PostgresPromotionLog(connection)
+    with connect(endpoints.database_url) as other:
+        watching = PostgresPromotionLog(other)
+        with watching.observing():
+            with log.ordering():
+                pass
+            with pytest.raises(PromotionConflict), log.observing():
+                pass
+            with pytest.raises(PromotionConflict), log.exclusively():
+                pass
+        with watching.ordering():
+            with pytest.raises(PromotionConflict), log.exclusively():
+                pass
+            with log.observing(patiently=True):
+                pass
+
+
 def test_a_failed_promotion_leaves_no_row(
     connection: psycopg.Connection[Any], endpoints: Endpoints, registry: MemoryRegistry
 ) -> None:
@@ -149,5 +230,14 @@ def test_an_audit_that_is_gone_refuses_before_anything_moves(endpoints: Endpoint
 
 def test_the_audit_cannot_be_rewritten(connection: psycopg.Connection[Any], registry: MemoryRegistry) -> None:
     promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli")
-    with pytest.raises(psycopg.Error, match="append only"), connection.transaction():
-        connection.execute("update duet.promotions set actor = 'eve'")
+    owner = connection.execute(
+        "select tableowner = current_user from pg_tables where schemaname = 'duet' and tablename = 'promotions'"
+    ).fetchone()
+    assert owner == (True,), "not even the owner of the table may"
+    for statement in (
+        "update duet.promotions set actor = 'eve'",
+        "delete from duet.promotions",
+        "truncate duet.promotions",
+    ):
+        with pytest.raises(psycopg.Error, match="append only"), connection.transaction():
+            connection.execute(psycopg.sql.SQL(statement))

@@ -9,11 +9,12 @@ import pytest
 
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import ranking_schema_digest
-from registry.artifacts import read_manifest, sha256_of
+from registry.artifacts import read_manifest
 from registry.cache import LocalRelease
-from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry, ReleaseVersions
+from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import TrialFailed
 from registry.trial import ReleaseTrial, TrialLimits
+from tests.crafted import crash_the_reader, reseal
 from tests.serving_world import write_artifacts
 
 Paths = dict[ArtifactKind, Path]
@@ -30,16 +31,6 @@ def local_copy(paths: Paths) -> LocalRelease:
     return LocalRelease(ReleaseVersions(1, 1, 1), paths, digests, {})
 
 
-def reseal(directory: Path, **changes: object) -> None:
-    """Make the manifest agree with the files as they are now."""
-    manifest = read_manifest(directory)
-    files = {
-        name: FileEntry(sha256=sha256_of(directory / name), size=(directory / name).stat().st_size)
-        for name in manifest.files
-    }
-    (directory / MANIFEST_NAME).write_bytes(manifest.model_copy(update={"files": files, **changes}).to_bytes())
-
-
 def reseal_family(paths: Paths) -> None:
     """Make the index name the changed embedding as its own, so that nothing but the contents is wrong."""
     reseal(paths[ArtifactKind.EMBEDDING])
@@ -53,23 +44,12 @@ def refusal(paths: Paths, trial: ReleaseTrial = TRIAL) -> str:
     return str(refused.value)
 
 
-def first_child(raw: bytes, side: str, child: int) -> bytes:
-    """Point a child of the first tree's root somewhere else; the array is a typed one of UBJSON, int32 big-endian."""
-    start = raw.index(b"l#L", raw.index(side.encode())) + len(b"l#L") + 8
-    return raw[:start] + struct.pack(">i", child) + raw[start + 4 :]
-
-
 def test_a_sound_release_passes(paths: Paths) -> None:
     TRIAL.prove(local_copy(paths))
 
 
 def test_a_model_that_crashes_its_reader_ends_the_child_and_is_refused(paths: Paths) -> None:
-    model = paths[ArtifactKind.RANKER] / "model.ubj"
-    raw = model.read_bytes()
-    for side in ("left_children", "right_children"):
-        raw = first_child(raw, side, 2**30)
-    model.write_bytes(raw)
-    reseal(paths[ArtifactKind.RANKER])
+    crash_the_reader(paths)
     assert "which ended by SIG" in refusal(paths)
 
 

@@ -27,6 +27,7 @@ EXPECTED = {
     "hyperparameter_search": ("search", {"ranking_dataset"}),
     "daily_activity": ("history", set()),
     "daily_totals": ("history", set()),
+    "release_history": ("release", set()),
 }
 ASIDE = {
     "drift",
@@ -35,6 +36,7 @@ ASIDE = {
     "hyperparameter_search",
     "daily_activity",
     "daily_totals",
+    "release_history",
 }
 TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"} - ASIDE
 # Everything that runs by itself is on: what keeps a machine from training unasked is tested with the conditions.
@@ -51,6 +53,7 @@ SENSORS = {
     "frequent_materialize_features": (["materialize_changes", "materialize_features"], "RUNNING"),
     "retrain_on_drift": (["train_all"], "RUNNING"),
     "guard": ([], "RUNNING"),
+    "observe_stages": ([], "RUNNING"),
 }
 FRESH = {"online_features": (26, 50), "candidate_index": (26, 50), "release_candidate": (8 * 24, 15 * 24)}
 
@@ -137,6 +140,7 @@ def test_the_snapshot_checks_block_what_comes_after() -> None:
         "people_expectations": True,
         "interactions_expectations": True,
         "interactions_are_live": False,
+        "production_is_coherent": False,
     }
 
 

@@ -1,0 +1,113 @@
+"""Which release was in Production when, by whom and why; and whether what stands there now is what serves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pipelines.resources import Platform
+from registry.audit import PostgresPromotionLog, Promotion
+from registry.cache import ReleaseCache
+from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
+from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
+from registry.observer import observe
+from registry.promotion import verify_release
+from registry.workers import Worker, live_workers
+
+if TYPE_CHECKING:
+    import psycopg
+
+SHOWN: Final = 100
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What was found: the rows of the history, the newest first, and what is wrong with what stands in Production."""
+
+    rows: list[dict[str, Any]]
+    added: list[Promotion]
+    refusal: str | None
+    pinned: str | None
+    workers: list[Worker]
+
+
+def look(platform: Platform) -> Standing:
+    """Bring audit and MLflow in step, and say how things stand; without MLflow, say what Postgres knows."""
+    with platform.connection(autocommit=True) as connection:
+        log = PostgresPromotionLog(connection)
+        added: list[Promotion] = []
+        problem = None
+        try:
+            added = observe(platform.registry, log, honoured=_honoured(platform, connection))
+            problem = _incoherence(platform)
+        except RegistryUnavailable:
+            problem = None  # nothing is known to be wrong with the release; MLflow has alerts of its own
+        except RegistryError as error:
+            problem = str(error)
+        workers = live_workers(connection)
+        history = [*log.history(PRODUCTION, SHOWN), *log.history(STAGING, SHOWN)]
+        pin = log.open_pin()
+    said = sorted({worker.refused for worker in workers if worker.refused})
+    return Standing(
+        rows=rows_of(history),
+        added=added,
+        refusal=" ".join(dict.fromkeys([*([problem] if problem else []), *said])) or None,
+        pinned=None if pin is None else pin.versions.release_id,
+        workers=workers,
+    )
+
+
+def rows_of(history: list[Promotion]) -> list[dict[str, Any]]:
+    """Return one row per promotion, the newest first; `until` is when the next one to the same stage came."""
+    rows: list[dict[str, Any]] = []
+    until: dict[str, str] = {}
+    for entry in sorted(history, key=lambda entry: (entry.at is not None, entry.at), reverse=True):
+        stage = next(filter(None, entry.from_stages.values()), "") if entry.is_departure else entry.stage
+        since = entry.at.isoformat() if entry.at else ""
+        rows.append(
+            {
+                "release": "" if entry.is_departure else entry.versions.release_id,
+                "stage": stage,
+                "since": since,
+                "until": until.get(stage, ""),
+                "who": entry.actor,
+                "way": entry.way,
+                "why": entry.reason,
+                "rolled back from": entry.rolled_back_from or "",
+                "gates": str(entry.gates.get("honoured") or entry.gates.get("verdict") or ""),
+            }
+        )
+        until[stage] = since
+    return rows
+
+
+def _honoured(platform: Platform, connection: "psycopg.Connection[Any]") -> Callable[[ReleaseVersions], bool]:
+    """Ask those who serve whether they serve a release; where nobody serves, verify every byte here."""
+
+    def honoured(versions: ReleaseVersions) -> bool:
+        from feature_repo.schema import ranking_schema_digest
+
+        workers = live_workers(connection)
+        if workers:
+            return any(worker.release == versions.release_id for worker in workers)
+        cache = ReleaseCache(platform.settings.data_dir / "releases")
+        try:
+            verify_release(platform.registry, versions, ranking_schema_digest(), cache)
+        except RegistryUnavailable:
+            raise
+        except RegistryError:
+            return False
+        return True
+
+    return honoured
+
+
+def _incoherence(platform: Platform) -> str | None:
+    from feature_repo.schema import ranking_schema_digest
+
+    if not platform.registry.in_stage(PRODUCTION):
+        return None
+    try:
+        platform.registry.resolve_stage(PRODUCTION, ranking_schema_digest())
+    except IncoherentRelease as error:
+        return str(error)
+    return None

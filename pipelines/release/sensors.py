@@ -1,0 +1,100 @@
+"""The observer of MLflow's stages on Dagster's clock, and what it found: the history as a table, a refusal as a check.
+
+MLflow keeps no history of stages and tells nobody when one is moved, so this looks every ten seconds, on by default. It
+misses nothing that lasted longer, also over a restart: it compares with the audit, not with what it saw last.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import dagster as dg
+import structlog
+
+from infra.alerts import send_alert
+from infra.logging import configure_logging
+from pipelines.presentation import table
+from pipelines.resources import Platform
+
+if TYPE_CHECKING:
+    from pipelines.release.history import Standing
+
+INTERVAL_S: Final = 10
+HISTORY: Final = dg.AssetKey("release_history")
+CHECK: Final = "production_is_coherent"
+
+RELEASE_HISTORY = dg.AssetSpec(
+    HISTORY,
+    group_name="release",
+    kinds={"mlflow", "postgres"},
+    description="Which release was in Production and Staging when, by whom, which way, why, and what its gates said.",
+)
+
+
+@dg.sensor(
+    name="observe_stages",
+    minimum_interval_seconds=INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Records stages moved by hand in MLflow, tells MLflow of rollbacks it missed, alerts on refusals.",
+)
+def observe_stages(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
+    """Look once; the history and the check are reported when something has changed."""
+    if not structlog.is_configured():  # nothing of Duet is the entry point of a code server
+        configure_logging(platform.settings)
+    found = _look(platform)
+    for entry in found.added:
+        context.log.info("recorded by hand: %s to %s", entry.versions.release_id, entry.stage)
+    seen = json.dumps([found.rows[:1], found.refusal, found.pinned], sort_keys=True)
+    if seen == context.cursor:
+        return dg.SensorResult(skip_reason="nothing has changed")
+    known = None if context.cursor is None else json.loads(context.cursor)[1]
+    if found.refusal is not None and found.refusal != known:
+        send_alert(
+            platform.settings,
+            "release_refused",
+            f"the newest release in Production does not serve: {found.refusal}",
+            {"workers": {worker.name: worker.release for worker in found.workers}},
+        )
+    return dg.SensorResult(asset_events=[_materialization(found), _evaluation(found)], cursor=seen)
+
+
+@dg.asset_check(asset=HISTORY, name=CHECK, description="What stands in Production is one coherent release, and serves.")
+def production_is_coherent(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
+    """Look now, for a person who presses the button."""
+    found = _look(platform)
+    return dg.AssetCheckResult(passed=found.refusal is None, description=_sentence(found), metadata=_metadata(found))
+
+
+def _look(platform: Platform) -> "Standing":
+    from pipelines.release.history import look
+
+    return look(platform)
+
+
+def _materialization(found: "Standing") -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(HISTORY, metadata={"history": table(found.rows), **_metadata(found)})
+
+
+def _evaluation(found: "Standing") -> dg.AssetCheckEvaluation:
+    return dg.AssetCheckEvaluation(
+        asset_key=HISTORY,
+        check_name=CHECK,
+        passed=found.refusal is None,
+        description=_sentence(found),
+        metadata=_metadata(found),
+    )
+
+
+def _sentence(found: "Standing") -> str:
+    return found.refusal or "What stands in Production is one coherent release, and nobody refuses it."
+
+
+def _metadata(found: "Standing") -> dict[str, Any]:
+    return {
+        "workers": table(
+            [
+                {"worker": worker.name, "serves": worker.release or "", "refused": worker.refused or ""}
+                for worker in found.workers
+            ]
+        ),
+        "pinned": found.pinned or "no",
+    }
