@@ -31,6 +31,8 @@ def close_orphans(instance: DagsterInstance, is_alive: Callable[[int], bool] | N
         pid = worker_pid(instance, run)
         if pid is not None and alive(pid):
             continue
+        if pid is None and run.status is DagsterRunStatus.STARTING:
+            continue  # it may be about to start; Dagster's monitor gives up on it after `start_timeout_seconds`
         instance.report_run_failed(run, REASON)
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         closed.append(run.run_id)

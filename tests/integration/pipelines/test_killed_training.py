@@ -93,8 +93,13 @@ def test_a_run_whose_worker_lives_is_left_alone(mlflow_endpoints: Endpoints, tmp
             tags={"duet/worker_pid": str(os.getpid())},
             status=dg.DagsterRunStatus.STARTED,
         )
+        # One that the daemon has just launched has not said yet which process works on it.
+        launched = instance.create_run_for_job(
+            build_definitions(platform).resolve_job_def("evaluate"), status=dg.DagsterRunStatus.STARTING
+        )
         assert close_orphans(instance, lambda pid: pid == os.getpid()) == []
         assert close_orphans(instance, lambda _pid: False) == [run.run_id]
+        instance.delete_run(launched.run_id)
         ended = instance.get_run_by_id(run.run_id)
         assert ended is not None
         assert ended.status is dg.DagsterRunStatus.FAILURE
