@@ -8,18 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import ACTIVITY, ATTRIBUTES, PROFILE, RECIPROCITY, VIEWS, Layout
+from infra.id_rows import IdRows
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
-_MANY: Final = 8192  # from so many people on a table of rows is worth its making
-_DENSE: Final = 8  # and only while ids go no higher than so many times the people
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,27 +102,11 @@ class People:
         """Return int64[m]: where each id stands, -1 for unknown people; raises when ids do not ascend."""
         if not self.is_ascending:
             raise MalformedFeatures("People gathered out of order cannot be looked up by id.")
-        wanted = np.asarray(user_ids, dtype=np.int64)
-        if not len(self):
-            return np.full(wanted.shape, -1, dtype=np.int64)
-        if self._rows is not None:
-            inside = (wanted > 0) & (wanted < len(self._rows))
-            return self._rows[np.where(inside, wanted, 0)].astype(np.int64)
-        found = np.searchsorted(self.user_ids, wanted)
-        found[found == len(self)] = 0
-        return np.where(self.user_ids[found] == wanted, found, -1).astype(np.int64, copy=False)
+        return self._rows.find(user_ids)
 
     @cached_property
-    def _rows(self) -> NDArray[np.int32] | None:
-        """Return the row of every id up to the largest, -1 for the unknown (0 among them); None where it does not pay.
-
-        One step instead of a binary search through memory that no cache holds.
-        """
-        if len(self) < _MANY or int(self.user_ids[0]) <= 0 or int(self.user_ids[-1]) > _DENSE * len(self):
-            return None
-        rows = np.full(int(self.user_ids[-1]) + 1, -1, dtype=np.int32)
-        rows[self.user_ids] = np.arange(len(self), dtype=np.int32)
-        return rows
+    def _rows(self) -> IdRows:
+        return IdRows.of(self.user_ids)
 
     def take(self, positions: ArrayLike) -> Self:
         """Gather people in the given order, repeats allowed; positions must be >= 0."""

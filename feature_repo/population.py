@@ -5,6 +5,7 @@ pages) of the old one, so a request that holds one sees one state. Every source 
 both sides' hard preferences hold; blocks and past decisions are the caller's to remove.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from feature_repo import picking
 from feature_repo.errors import MalformedFeatures
-from feature_repo.geogrid import GeoGrid, Ranges
+from feature_repo.geogrid import Area, GeoGrid
 from feature_repo.layout import ACTIVITY, N_GENDERS, PROFILE
 from feature_repo.people import People
 from feature_repo.transforms.content import content_score, content_score_at
-from feature_repo.transforms.eligibility import eligible_for
+from feature_repo.transforms.eligibility import Terms
+from infra.compiled import fixed
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -26,7 +29,10 @@ MAX_POOL = 2000
 MIN_POOL = 500
 POOL_PER_CANDIDATE = 20
 SOURCES = ("content", "popular_nearby", "random")
+_WIDE = 2 * MAX_POOL
+_NOBODY = np.empty(0, dtype=np.int64)
 _LIKE_RATE = ACTIVITY.index("like_rate_received")
+_PLACE = [PROFILE.index(name) for name in ("latitude", "longitude", "max_distance_km")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,36 +123,25 @@ class Population:
     def positions(self, user_ids: ArrayLike) -> Int64:
         """Return int64[m] positions for `rows`, -1 for people who are not (or no longer) here."""
         ids = np.asarray(user_ids, dtype=np.int64)
-        found = self.base.positions(ids)
-        found = np.where((found >= 0) & self.alive[np.maximum(found, 0)], found, -1) if len(self.alive) else found
-        if len(self.tail):
-            late = self.tail.positions(ids)
-            found = np.where(late >= 0, late + len(self.base), found)
-        return found.astype(np.int64, copy=False)
+        late = self.tail.positions(ids) if len(self.tail) else _NOBODY
+        return picking.here(self.base.positions(ids), fixed(self.alive), late, len(self.base))
 
     def user_ids(self, positions: Int64) -> Int64:
         """Return the ids int64[m] of the people at `positions`."""
-        if not len(self.tail):
-            return self.base.user_ids[positions]
-        late = positions >= len(self.base)
-        ids = self.base.user_ids[np.where(late, 0, positions)] if len(self.base) else positions.copy()
-        ids[late] = self.tail.user_ids[positions[late] - len(self.base)]
-        return ids
+        base, tail = (fixed(people.user_ids.reshape(-1, 1)) for people in (self.base, self.tail))
+        return picking.gathered(base, tail, positions).ravel()
 
     def rows(self, positions: ArrayLike) -> People:
         """Gather the people at `positions`, in that order."""
         at = np.asarray(positions, dtype=np.int64)
-        n_base = len(self.base)
-        if not len(self.tail) or not np.any(at >= n_base):
-            return self.base.take(at)
-        late = at >= n_base
-        ids = np.concatenate([self.base.user_ids[at[~late]], self.tail.user_ids[at[late] - n_base]])
-        views = (
-            np.concatenate([base[at[~late]], tail[at[late] - n_base]])
-            for base, tail in zip(self.base.views, self.tail.views, strict=True)
-        )
-        back = np.argsort(np.argsort(late, kind="stable"), kind="stable")
-        return People(ids, *views).take(back)
+        if len(at) and int(at.min()) < 0:
+            raise MalformedFeatures("An unknown person (position -1) has no features: drop such ids first.")
+        pairs = zip(self.base.views, self.tail.views, strict=True)
+        return People(self.user_ids(at), *(picking.gathered(fixed(base), fixed(tail), at) for base, tail in pairs))
+
+    def showable(self, terms: Terms, positions: Int64) -> NDArray[np.bool_]:
+        """Return bool[m]: who of those at `positions` may be shown; a position of -1 is nobody."""
+        return terms.met(self.base, positions, self.tail)
 
     def nearby(
         self, requester: People, rng: np.random.Generator, max_pool: int = MAX_POOL, *, at_least: int = 0
@@ -155,61 +150,46 @@ class Population:
 
         Only genders that the requester seeks, within the requester's distance. `at_least` asks for a wider area.
         """
+        area = self._area(requester, max(max_pool, at_least))
+        stride = _stride(area, max_pool)
+        drawn = self.grid.drawn(area, self.alive, int(rng.integers(stride)), stride)
+        return Pool(np.concatenate([drawn, self._late(rng, max_pool)]), 1.0 / stride, area.is_whole and stride == 1)
+
+    def _area(self, requester: People, wanted: float) -> Area:
         if len(requester) != 1:
             raise MalformedFeatures(f"A pool is drawn around one person, not {len(requester)}.")
-        genders = _sought(requester)
-        latitude, longitude, limit = (
-            float(_column(requester, name)[0]) for name in ("latitude", "longitude", "max_distance_km")
-        )
-        wanted = max(max_pool, at_least)
-        if np.isnan(latitude) or np.isnan(longitude):
-            ranges, exhausted = self.grid.everybody(genders), True
-        else:
-            homeless = self.grid.nowhere(genders)
-            ranges, exhausted = homeless, True
-            for area, is_last in self.grid.areas(genders, latitude, longitude, limit):
-                ranges = area.also(homeless)
-                if ranges.total >= wanted:
-                    exhausted = is_last
-                    break
-        return self._draw(ranges, rng, max_pool, exhausted=exhausted)
+        latitude, longitude, limit_km = requester.profile[0, _PLACE].tolist()
+        return self.grid.around(_sought(requester), latitude, longitude, limit_km, wanted)
 
-    def _draw(self, ranges: Ranges, rng: np.random.Generator, max_pool: int, *, exhausted: bool) -> Pool:
-        total = ranges.total
-        if total > max_pool:
-            offsets = np.sort(rng.choice(total, max_pool, replace=False, shuffle=False))
-        else:
-            offsets = np.arange(total)
-        positions = self.grid.order[ranges.places(offsets)].astype(np.int64)
-        positions = positions[self.alive[positions]]
-        if len(self.tail):
-            late = np.arange(len(self.tail))
-            if len(late) > max_pool:
-                late = np.sort(rng.choice(len(late), max_pool, replace=False, shuffle=False))
-            positions = np.concatenate([positions, late + len(self.base)])
-        inclusion = min(1.0, max_pool / total) if total else 1.0
-        return Pool(positions, inclusion, exhausted and total <= max_pool)
+    def _late(self, rng: np.random.Generator, most: int) -> Int64:
+        stride = -(-len(self.tail) // most) or 1
+        return np.arange(len(self.base) + int(rng.integers(stride)), len(self.base) + len(self.tail), stride)
 
-    def profiles(self, positions: Int64) -> People:
-        """Gather people of whom only ids and profiles are to be read: the other columns may hold anything."""
-        if len(self.tail) and np.any(positions >= len(self.base)):
-            return self.rows(positions)
-        blank = [
-            np.broadcast_to(rows[:1] if len(rows) else rows, (len(positions), rows.shape[1]))
-            for rows in self.base.views[1:]
-        ]
-        return People(self.base.user_ids[positions], self.base.profile[positions], *blank)
+    def _found(
+        self, requester: People, terms: Terms, rng: np.random.Generator, n: int, *, max_pool: int, at_least: int
+    ) -> tuple[Int64, float]:
+        """Return the positions of at least `n` people who may be shown, if such a look as is usual finds so many.
 
-    def accepted(self, requester: People, positions: Int64, at: float) -> NDArray[np.bool_]:
-        """Return bool[m]: do the people at `positions` and the requester accept each other at unix seconds `at`."""
-        if len(self.tail) and np.any(positions >= len(self.base)):
-            people = self.rows(positions)
-            return eligible_for(requester, people.user_ids, people.profile, np.arange(len(people)), at)
-        return eligible_for(requester, self.base.user_ids, self.base.profile, positions, at)
-
-    def eligible(self, requester: People, positions: Int64, at: float) -> Int64:
-        """Return those `positions` whose people and the requester accept each other at unix seconds `at`."""
-        return positions[self.accepted(requester, positions, at)]
+        Where it finds fewer than `at_least`, everybody in reach is looked at, until there are so many. The second value
+        is the chance that each had of being looked at.
+        """
+        for most, wanted in ((max_pool, 0), (_WIDE, 8 * MAX_POOL), (_WIDE, 64 * MAX_POOL)):
+            pool = self.nearby(requester, rng, most, at_least=wanted)
+            found = pool.positions[self.showable(terms, pool.positions)]
+            if len(found) >= n or pool.exhausted:
+                return found, pool.inclusion
+        if len(found) >= at_least:
+            return found, pool.inclusion
+        area = self._area(requester, math.inf)
+        stride = _stride(area, _WIDE)
+        late = self._late(rng, len(self.tail) or 1)
+        found, first = late[self.showable(terms, late)], int(rng.integers(stride))
+        for look in range(stride):
+            drawn = self.grid.drawn(area, self.alive, (first + look) % stride, stride)
+            found = np.concatenate([found, drawn[self.showable(terms, drawn)]])
+            if len(found) >= at_least:
+                return found, (look + 1) / stride
+        return found, 1.0
 
     def sources(
         self,
@@ -218,31 +198,27 @@ class Population:
         rng: np.random.Generator,
         at: float,
         *,
-        exclude: ArrayLike | None = None,
+        terms: Terms | None = None,
         max_pool: int | None = None,
+        at_least: int = 0,
     ) -> Mapping[str, SourceResult]:
         """Return up to `n` candidates from each of SOURCES for one requester at unix seconds `at`.
 
-        `exclude` holds user ids (decided, blocked) that no source may return. At most `max_pool` people nearby are
-        looked at to begin with: twenty for each candidate unless given, within bounds.
+        Nobody is returned who does not meet `terms` (the requester's own unless given). At most `max_pool` people
+        nearby are looked at to begin with: twenty for each candidate unless given, within bounds. Fewer than `at_least`
+        are found only if nobody else in reach may be shown.
         """
         max_pool = max_pool or min(max(POOL_PER_CANDIDATE * n, MIN_POOL), MAX_POOL)
-        excluded = None if exclude is None else np.unique(np.asarray(exclude, dtype=np.int64))
-        pool = self.nearby(requester, rng, max_pool)
-        found = self._candidates(requester, pool, at, excluded)
-        for widening in (8, 64):
-            if len(found) >= n or pool.exhausted:
-                break
-            pool = self.nearby(requester, rng, 2 * MAX_POOL, at_least=widening * MAX_POOL)
-            found = self._candidates(requester, pool, at, excluded)
+        terms = Terms.of(requester, at) if terms is None else terms
+        found, inclusion = self._found(requester, terms, rng, n, max_pool=max_pool, at_least=at_least)
         content, rate = self._judged(requester, found, at)
         ids = self.user_ids(found)
-        drawn = rng.choice(len(found), min(n, len(found)), replace=False) if len(found) else np.empty(0, np.int64)
-        chance = pool.inclusion * len(drawn) / max(len(found), 1)
+        drawn = rng.permutation(len(found))[:n]
+        chance = inclusion * len(drawn) / max(len(found), 1)
         every = np.float32(1.0)
         return {
-            "content": _result(found, ids, _top(content, n), content, every),
-            "popular_nearby": _result(found, ids, _top(rate, n), rate, every),
+            "content": _result(found, ids, picking.best_first(content, n), content, every),
+            "popular_nearby": _result(found, ids, picking.best_first(rate, n), rate, every),
             "random": _result(found, ids, drawn, np.zeros(len(found), np.float32), np.float32(chance)),
         }
 
@@ -253,27 +229,14 @@ class Population:
             return content_score(requester, people, at), np.ascontiguousarray(people.activity[:, _LIKE_RATE])
         return content_score_at(requester, self.base, positions, at), self.base.activity[positions, _LIKE_RATE]
 
-    def _candidates(self, requester: People, pool: Pool, at: float, excluded: Int64 | None) -> Int64:
-        found = self.eligible(requester, pool.positions, at)
-        if excluded is None or not len(excluded) or not len(found):
-            return found
-        ids = self.user_ids(found)
-        at_most = np.minimum(np.searchsorted(excluded, ids), len(excluded) - 1)
-        return np.asarray(found[excluded[at_most] != ids])
-
 
 def _result(found: Int64, ids: Int64, chosen: Int64, scores: Float32, propensity: np.float32) -> SourceResult:
     return SourceResult(found[chosen], ids[chosen], scores[chosen], np.full(len(chosen), propensity, dtype=np.float32))
 
 
-def _top(scores: Float32, n: int) -> Int64:
-    """Return the positions of the n best scores, best first, ties by position."""
-    if n < len(scores):
-        best = np.argpartition(-scores, n - 1)[:n] if n else np.empty(0, np.int64)
-        best.sort()
-    else:
-        best = np.arange(len(scores))
-    return best[np.argsort(-scores[best], kind="stable")].astype(np.int64, copy=False)
+def _stride(area: Area, most: int) -> int:
+    """Return which of an area's people to look at, every so many, so that they are at most `most`."""
+    return -(-area.total // most) or 1
 
 
 def _sought(requester: People) -> list[int]:

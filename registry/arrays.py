@@ -37,7 +37,8 @@ def npz_writer(arrays: Mapping[str, NDArray[Any]]) -> FileWriter:
 def read_npy(path: Path, dtype: type[np.generic], ndim: int) -> NDArray[Any]:
     """Map an array read-only; raise CorruptArtifact unless it has this dtype and this number of dimensions."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # As a plain array: indexing np.memmap itself costs microseconds each time.
+        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise CorruptArtifact(f"`{path}` is not a NumPy file: build it again.") from error
     return _checked(path, path.name, array, dtype, ndim)
@@ -57,19 +58,3 @@ def _checked(path: Path, name: str, array: Any, dtype: type[np.generic], ndim: i
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != ndim:
         raise CorruptArtifact(f"`{path}` holds `{name}` of another type or shape than {np.dtype(dtype)}[{ndim}d].")
     return array
-
-
-def row_dot(left: Floats, right: Floats) -> Floats:
-    """Return the inner product of each pair of rows; one row is broadcast against many.
-
-    The sum runs over each row in the same order whatever the number of rows, so a pair scored alone and in a batch of
-    thousands gives the same bits.
-    """
-    n = len(right) if len(left) == 1 else len(left)
-    out = np.empty(n, dtype=np.float32)
-    step = max(1, 2**20 // max(1, left.shape[1]))
-    for start in range(0, n, step):
-        part = slice(start, start + step)
-        product = (left if len(left) == 1 else left[part]) * (right if len(right) == 1 else right[part])
-        out[part] = product.sum(axis=1)
-    return out

@@ -15,17 +15,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from registry.arrays import Floats, Ids, npy_writer, npz_writer, read_npy, read_npz, row_dot
+from infra.compiled import fixed
+from infra.id_rows import IdRows
+from registry.arrays import Floats, Ids, npy_writer, npz_writer, read_npy, read_npz
 from registry.artifacts import verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
 from registry.errors import CorruptArtifact, InvalidVectors
+from registry.pairs import nearest_of_liked, nearest_to_liked, row_dot, scores_of
 
 _USER_IDS: Final = "user_ids.npy"
 _CHOOSER: Final = "chooser.npy"
 _CHOSEN: Final = "chosen.npy"
 _CONTENT: Final = "content.npz"
 _MAX_MAGNITUDE: Final = 1e12
-_DENSE: Final = 8  # a table of rows is made while ids go no higher than so many times the people
 
 
 class EmbeddingParameters(BaseModel):
@@ -88,28 +90,11 @@ class Embedding:
 
     def positions(self, user_ids: ArrayLike) -> NDArray[np.int64]:
         """Return each person's row, int64[n], -1 for the unknown."""
-        wanted = np.asarray(user_ids, dtype=np.int64)
-        if not len(self.user_ids):
-            return np.full(wanted.shape, -1, dtype=np.int64)
-        if self._rows is not None:
-            inside = (wanted > 0) & (wanted < len(self._rows))
-            return self._rows[np.where(inside, wanted, 0)].astype(np.int64)
-        found = np.searchsorted(self.user_ids, wanted)
-        found[found == len(self.user_ids)] = 0
-        return np.where(self.user_ids[found] == wanted, found, -1).astype(np.int64)
+        return self._rows.find(user_ids)
 
     @cached_property
-    def _rows(self) -> NDArray[np.int32] | None:
-        """Return the row of every id up to the largest, -1 for the unknown (0 among them); None where ids are sparse.
-
-        One step instead of a binary search: a request looks up twelve thousand people.
-        """
-        largest = int(self.user_ids[-1])
-        if largest > _DENSE * len(self.user_ids):
-            return None
-        rows = np.full(largest + 1, -1, dtype=np.int32)
-        rows[self.user_ids] = np.arange(len(self.user_ids), dtype=np.int32)
-        return rows
+    def _rows(self) -> IdRows:
+        return IdRows.of(self.user_ids)
 
     def known(self, user_ids: ArrayLike) -> NDArray[np.bool_]:
         """Say who took part in the factorisation, bool[n]."""
@@ -142,6 +127,25 @@ class Embedding:
         if content_inputs is not None and unknown.any():
             chooser[unknown], chosen[unknown] = self.content_factors(np.atleast_2d(content_inputs)[unknown])
         return chooser, chosen
+
+    def scores_with(self, p: Floats, q: Floats, rows: Ids, unknown: Floats) -> tuple[Floats, Floats, Floats]:
+        """Return s(u->v), s(v->u) float32[n] and Q_v float32[n, d] of a person, `p` and `q`, with those at `rows`.
+
+        `unknown` float32[m, c] holds the content inputs of those whose row is -1, in their order.
+        """
+        chooser, chosen = map(np.ascontiguousarray, self.content_factors(unknown) if len(unknown) else self._nobody)
+        return scores_of(fixed(self.chooser), fixed(self.chosen), rows, chooser, chosen, p, q)
+
+    def nearest_liked(self, liked: Ids, chosen: Floats, last: int, but: int) -> Floats:
+        """Return the highest cosine of `chosen` float32[d] to Q of the first `last` that each person liked, float32[n].
+
+        `liked` int64[n, w] ids, latest first, -1 where there are fewer; a like of `but` does not count, NaN without.
+        """
+        return nearest_of_liked(fixed(self.chosen), self.positions(liked), liked, chosen, last, but)
+
+    @cached_property
+    def _nobody(self) -> tuple[Floats, Floats]:
+        return np.empty((0, self.dimensions), np.float32), np.empty((0, self.dimensions), np.float32)
 
     def fold_in_chooser(
         self, liked_ids: ArrayLike, passed_ids: ArrayLike = (), *, prior: Floats | None = None
@@ -247,11 +251,9 @@ class Embedding:
         }
         try:
             return cls(
-                # Every look-up reads ids: a plain copy. The factors stay mapped, but as plain arrays, because
-                # indexing np.memmap itself costs microseconds each time.
-                user_ids=np.array(read_npy(directory / _USER_IDS, np.int64, 1), subok=False),
-                chooser=np.asarray(read_npy(directory / _CHOOSER, np.float32, 2)),
-                chosen=np.asarray(read_npy(directory / _CHOSEN, np.float32, 2)),
+                user_ids=read_npy(directory / _USER_IDS, np.int64, 1),
+                chooser=read_npy(directory / _CHOOSER, np.float32, 2),
+                chosen=read_npy(directory / _CHOSEN, np.float32, 2),
                 content_weights=content["weights"],
                 content_intercept=content["intercept"],
                 parameters=EmbeddingParameters.model_validate(known),
@@ -288,12 +290,4 @@ def pair_scores(chooser_u: Floats, chosen_u: Floats, chooser_v: Floats, chosen_v
 
 def similarity_to_liked(chosen_liked: Floats, chosen: Floats) -> Floats:
     """Return the highest cosine of each Q_v, float32[n], to any Q already liked; NaN where nobody is liked yet."""
-    if not len(chosen_liked):
-        return np.full(len(chosen), np.nan, dtype=np.float32)
-    cosines = _unit(chosen) @ _unit(chosen_liked).T
-    return np.asarray(cosines.max(axis=1), dtype=np.float32)
-
-
-def _unit(rows: Floats) -> Floats:
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
-    return np.asarray(rows / np.maximum(norms, 1e-12)[:, None], dtype=np.float32)
+    return nearest_to_liked(np.ascontiguousarray(chosen_liked), np.ascontiguousarray(chosen))

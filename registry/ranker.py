@@ -18,6 +18,7 @@ from registry.arrays import Floats, npz_writer, read_npz
 from registry.artifacts import verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
+from registry.trees import Trees
 
 _MODEL: Final = "model.ubj"
 _FEATURES: Final = "features.json"
@@ -26,6 +27,7 @@ _MAX_MODEL_BYTES: Final = 2**30
 _CANARY_ROWS: Final = 32
 MISSING: Final = np.float32(-1e31)
 """What stands for NaN in rankers that learned it so: trees walk twice as fast over rows without holes."""
+_NAN: Final = np.float32(np.nan)
 
 
 class Order(StrEnum):
@@ -46,7 +48,10 @@ class Aggregator(StrEnum):
 
 @dataclass(frozen=True)
 class Ranker:
-    """A booster, the names of its columns in its own order, and where each stands in the offered order."""
+    """A booster, the names of its columns in its own order, and where each stands in the offered order.
+
+    `trees` are the booster's own, where they are simple enough to be walked without it.
+    """
 
     booster: Any
     feature_names: tuple[str, ...]
@@ -56,6 +61,7 @@ class Ranker:
     canary_features: Floats
     canary_expected: Floats
     fills: bool = False
+    trees: Trees | None = None
 
     @classmethod
     def from_booster(
@@ -89,6 +95,7 @@ class Ranker:
             canary_features=np.ascontiguousarray(rows, dtype=np.float32),
             canary_expected=np.empty(0, dtype=np.float32),
             fills=fills,
+            trees=Trees.of(booster),
         )
         if not len(rows):
             return ranker
@@ -100,11 +107,18 @@ class Ranker:
         Raises InvalidFeatures for a wrong width, an infinite value or a row without a single value, and if the model
         itself answers with anything but a probability.
         """
-        matrix = self._matrix(features)
-        if not len(matrix):
+        self._check_width(features)
+        if not len(features):
             return np.empty(0, dtype=np.float32)
-        answer = np.asarray(self.booster.inplace_predict(matrix, validate_features=False), dtype=np.float32)
-        if answer.shape != (len(matrix),) or not ((answer >= 0.0) & (answer <= 1.0)).all():
+        if self.trees is None:
+            matrix = self._matrix(features)
+            answer = np.asarray(self.booster.inplace_predict(matrix, validate_features=False), dtype=np.float32)
+        else:
+            rows = np.ascontiguousarray(features, dtype=np.float32)
+            answer, refused = self.trees.predict(rows, self.gather, MISSING if self.fills else _NAN)
+            if refused >= 0:
+                self._matrix(features[refused : refused + 1])
+        if answer.shape != (len(features),) or not ((answer >= 0.0) & (answer <= 1.0)).all():
             raise InvalidFeatures("The ranker answered with something that is not one probability per row.")
         return answer
 
@@ -112,6 +126,7 @@ class Ranker:
         """Return, for each row, the features that moved its score the most, with their signed log-odds."""
         import xgboost
 
+        self._check_width(features)
         matrix = self._matrix(features)
         if not len(matrix) or n_top <= 0:
             return [[] for _ in range(len(matrix))]
@@ -124,12 +139,15 @@ class Ranker:
             for row, columns in zip(contributions, top, strict=True)
         ]
 
-    def _matrix(self, features: Floats) -> Floats:
+    def _check_width(self, features: Floats) -> None:
         if features.ndim != 2 or features.shape[1] != len(self.offered_names):
             raise InvalidFeatures(
                 f"The feature matrix has shape {features.shape}, this ranker was loaded for "
                 f"{len(self.offered_names)} columns."
             )
+
+    def _matrix(self, features: Floats) -> Floats:
+        """Return the rows as the booster wants them; raises InvalidFeatures for those it must not be shown."""
         identity = self.feature_names == self.offered_names
         matrix = np.ascontiguousarray(features if identity else features.take(self.gather, axis=1), dtype=np.float32)
         if np.isinf(matrix).any():
@@ -223,6 +241,7 @@ class Ranker:
             canary_features=canary["features"],
             canary_expected=canary["expected"],
             fills=manifest.parameters.get("fills") is True,
+            trees=Trees.of(booster),
         )
 
 

@@ -6,12 +6,12 @@ their canary queries as they did when they were built. A release never changes a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from registry.arrays import row_dot
 from registry.artifacts import verify_artifact
 from registry.contracts import (
     TAG_EMBEDDING_DIGEST,
@@ -23,10 +23,12 @@ from registry.contracts import (
 from registry.embedding import Embedding, item_vectors
 from registry.errors import IncoherentRelease
 from registry.item_index import ItemIndex
+from registry.pairs import row_dot
 from registry.ranker import Ranker
 
 # Quantisation and fold-ins move scores by a few per cent; another embedding moves them by all of it.
 _MAX_DISAGREEMENT: Final = 0.5
+DEFAULT_LAST_LIKES: Final = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Release:
     def release_id(self) -> str:
         """Return the short name, such as `e3-i5-r2`."""
         return self.versions.release_id
+
+    @cached_property
+    def last_likes(self) -> int:
+        """Return with how many of a person's latest likes the ranker was taught to compare somebody."""
+        return int(str(self.manifests[ArtifactKind.RANKER].parameters.get("last_likes", DEFAULT_LAST_LIKES)))
 
 
 def load_release(

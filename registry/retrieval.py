@@ -4,9 +4,10 @@ Offline evaluation and serving call these same functions. Eligibility is not che
 is filtered by the caller.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from registry.arrays import Floats, Ids
 from registry.embedding import Embedding, query_vectors
 from registry.errors import InvalidQuery, InvalidVectors
 from registry.item_index import ItemIndex
+from registry.merging import bounded, merged
 
 RETRIEVAL: Final = "retrieval"
 
@@ -94,16 +96,31 @@ class MergedCandidates:
 
     def found_by(self, rows: NDArray[np.int64]) -> list[tuple[str, ...]]:
         """Name the sources that found each of some candidates."""
-        return [
-            tuple(source for source, rank in zip(self.sources, ranks, strict=True) if rank >= 0)
-            for ranks in self.ranks[rows].tolist()
-        ]
+        bits = (self.ranks[rows] >= 0) @ (1 << np.arange(len(self.sources)))
+        return [_named(self.sources, mask) for mask in bits.tolist()]
+
+    def best(self, n: int, share: int) -> "tuple[MergedCandidates, int]":
+        """Return at most `n` of them, and how many places of the sources beside the first count, -1 for all.
+
+        Where there are more, those sources together keep `share` each and what the first one leaves, the best places
+        of each before the next ones: they are what keeps a pool from being more of the same. Of the first source the
+        last go, unless another one found them too.
+        """
+        if len(self) <= n:
+            return self, -1
+        rows, places = bounded(self.ranks, n, share)
+        return self.take(rows), places
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "MergedCandidates":
         """Keep some rows, in the given order."""
         return MergedCandidates(
             self.ids[rows], self.sources, self.ranks[rows], self.scores[rows], self.propensity[rows]
         )
+
+
+@lru_cache(maxsize=1024)  # few sources, so few sets of them
+def _named(sources: tuple[str, ...], mask: int) -> tuple[str, ...]:
+    return tuple(source for bit, source in enumerate(sources) if mask >> bit & 1)
 
 
 def query_for(
@@ -188,33 +205,11 @@ def merge_candidates(lists: Mapping[str, CandidateList]) -> MergedCandidates:
     for source, found in lists.items():
         if found.scores.shape != found.ids.shape:
             raise InvalidVectors(f"`{source}` found {found.ids.shape} people with {found.scores.shape} scores.")
-    if not any(len(found) for found in lists.values()):
-        return _empty(sources)
-    every = np.concatenate([np.asarray(found.ids, dtype=np.int64) for found in lists.values()])
-    unique, first, inverse = np.unique(every, return_index=True, return_inverse=True)
-    appearance = np.argsort(first, kind="stable")
-    place = np.empty(len(unique), dtype=np.int64)
-    place[appearance] = np.arange(len(unique))
-    merged = _empty(sources, len(unique))
-    ids = unique[appearance]
-    start = 0
-    for column, found in enumerate(lists.values()):
-        # Backwards, so that the better place wins should a source name somebody twice.
-        rows = place[inverse[start : start + len(found)]][::-1]
-        merged.ranks[rows, column] = np.arange(len(found), dtype=np.int32)[::-1]
-        merged.scores[rows, column] = found.scores[::-1]
-        if found.propensity is not None:
-            merged.propensity[rows, column] = found.propensity[::-1]
-        start += len(found)
-    return MergedCandidates(ids, sources, merged.ranks, merged.scores, merged.propensity)
-
-
-def _empty(sources: Sequence[str], n: int = 0) -> MergedCandidates:
-    shape = (n, len(sources))
-    return MergedCandidates(
-        ids=np.empty(n, dtype=np.int64),
-        sources=tuple(sources),
-        ranks=np.full(shape, -1, dtype=np.int32),
-        scores=np.full(shape, np.nan, dtype=np.float32),
-        propensity=np.full(shape, np.nan, dtype=np.float32),
+    every = list(lists.values()) or [CandidateList(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
+    ids, ranks, scores, propensity = merged(
+        np.concatenate([np.asarray(found.ids, dtype=np.int64) for found in every]),
+        np.array([len(found) for found in every], dtype=np.int64),
+        np.concatenate([found.scores for found in every]),
+        np.concatenate([np.full(len(f), np.nan, np.float32) if f.propensity is None else f.propensity for f in every]),
     )
+    return MergedCandidates(ids, sources, ranks, scores, propensity)

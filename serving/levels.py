@@ -20,7 +20,7 @@ from serving.people_store import PeopleStore
 from serving.pool import Pool, Ranked, Requester
 from serving.reasons import Level, Reason, Source, Stage
 from serving.run import Run, breathe
-from serving.stages.filtering import filter_pool, narrow_pool
+from serving.stages.filtering import filter_pool, terms_of
 from serving.stages.ranking import rank
 from serving.stages.reranking import explore
 from serving.stages.retrieval import (
@@ -31,6 +31,7 @@ from serving.stages.retrieval import (
     requester_factors,
     topped_up,
 )
+from serving.stages.safety import asked_at_once
 
 RANDOM_DRAW: Final = 500
 LAST_SHARE: Final = 0.5
@@ -61,18 +62,19 @@ class FullLevel:
         """Run both stages on the release that the run captured."""
         release, population = _release(run), _population(run)
         serving = self.settings.serving
+        with run.stage(Stage.FILTERING):
+            terms = terms_of(requester, run.request.filters, run.at)
         async with run.timely(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
             factors = requester_factors(release, requester, run.at)
-            await breathe()
             n = serving.n_candidates
-            found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
+            found = from_index(run, release, population, terms, factors, weight=serving.requester_weight, n=n)
             await breathe()
-            others = from_population(run, population, requester, places_of_others(n, len(found)), self.rng)
+            missing = asked_at_once(run.request.limit) - len(found)
+            places = places_of_others(n, len(found))
+            others = from_population(run, population, requester, terms, places, rng=self.rng, at_least=missing)
             lists = {Source.RETRIEVAL.value: found, **others}
-            pool = pooled(population, topped_up(run, population, requester, lists, n=n, rng=self.rng), n)
+            pool = pooled(population, topped_up(run, population, requester, terms, lists, n=n, rng=self.rng), n)
             await breathe()
-        with run.stage(Stage.FILTERING):
-            pool = narrow_pool(requester, pool, run.request.filters, run.at)
         async with run.timely(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
             ranked = await rank(
                 release,
@@ -102,12 +104,16 @@ class ContentLevel:
         serving = self.settings.serving
         if not run.safety_s():
             raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left for anything.")
+        with run.stage(Stage.FILTERING):
+            terms = terms_of(requester, run.request.filters, run.at)
         # It computes a millisecond or two, which may come out of what is kept back for safety.
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
-            pool = pooled(population, from_population(run, population, requester, serving.n_candidates, self.rng))
+            enough = asked_at_once(run.request.limit)
+            pool = pooled(
+                population,
+                from_population(run, population, requester, terms, serving.n_candidates, rng=self.rng, at_least=enough),
+            )
         await breathe()
-        with run.stage(Stage.FILTERING):
-            pool = narrow_pool(requester, pool, run.request.filters, run.at)
         with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):
             score = content_score(requester.person, pool.people, run.at)
             order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)

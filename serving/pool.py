@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -54,7 +55,12 @@ class Pool:
 
     def sources(self, rows: Int64) -> list[list[Source]]:
         """Name the sources that found each of some candidates."""
-        return [[Source(name) for name in names] for names in self.found.found_by(rows)]
+        return [list(_as_sources(names)) for names in self.found.found_by(rows)]
+
+
+@lru_cache(maxsize=1024)
+def _as_sources(names: tuple[str, ...]) -> tuple[Source, ...]:
+    return tuple(map(Source, names))
 
 
 Explain = Callable[[Int64], list[Explanation]]

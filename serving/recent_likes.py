@@ -7,14 +7,15 @@ short one of those whose likes changed since.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.id_rows import IdRows
 from registry.embedding import Embedding
-from serving.taste import highest_cosines
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -64,13 +65,19 @@ class RecentLikes:
             liked[start : start + len(part)] = self.latest(part, KEPT)
         return RecentLikes(user_ids, liked)
 
-    def latest(self, user_ids: Int64, width: int) -> NDArray[Any]:
-        """Return int[n, width]: the latest liked ids of each of `user_ids`, -1 where there are none."""
-        rows, found = _looked_up(self, user_ids, width)
-        if self.late is not None:
-            late, known = _looked_up(self.late, user_ids, width)
-            rows, found = np.where(known[:, None], late, rows), found | known
-        return np.where(found[:, None], rows, -1)
+    def latest(self, user_ids: Int64, width: int) -> Int64:
+        """Return int64[n, width]: the latest liked ids of each of `user_ids`, -1 where there are none."""
+        out = np.full((len(user_ids), width), -1, dtype=np.int64)
+        for table in (self,) if self.late is None else (self, self.late):
+            rows = table.rows.find(user_ids)
+            known = np.flatnonzero(rows >= 0)
+            out[known] = table.liked[rows[known], :width]
+        return out
+
+    @cached_property
+    def rows(self) -> IdRows:
+        """Return where each person's row is."""
+        return IdRows.of(self.user_ids)
 
     def save(self, directory: Path) -> None:
         """Write the table, which must be `aligned`, into `directory`; the ids are those of the people beside it."""
@@ -92,8 +99,7 @@ class RecentLikes:
 
         A like of `to` themselves is left out: its cosine of 1 would tell that it waits for an answer.
         """
-        liked = self.latest(user_ids, min(last + 1, KEPT))
-        return highest_cosines(embedding.chosen, embedding.positions(liked), liked, chosen, last, to)
+        return embedding.nearest_liked(self.latest(user_ids, min(last + 1, KEPT)), chosen, last, but=to)
 
 
 def _merged(known: RecentLikes, fresh: RecentLikes) -> RecentLikes:
@@ -101,10 +107,3 @@ def _merged(known: RecentLikes, fresh: RecentLikes) -> RecentLikes:
     ids = np.concatenate([known.user_ids[kept], fresh.user_ids])
     order = np.argsort(ids, kind="stable")
     return RecentLikes(ids[order], np.concatenate([known.liked[kept], fresh.liked])[order])
-
-
-def _looked_up(table: RecentLikes, user_ids: Int64, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    if not len(table.user_ids):
-        return np.full((len(user_ids), width), -1, dtype=table.liked.dtype), np.zeros(len(user_ids), dtype=np.bool_)
-    at = np.minimum(np.searchsorted(table.user_ids, user_ids), len(table.user_ids) - 1)
-    return table.liked[at, :width], table.user_ids[at] == user_ids

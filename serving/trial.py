@@ -21,6 +21,7 @@ from serving.population_source import Snapshot
 from serving.reasons import Source
 from serving.resilience.deadline import Deadline
 from serving.run import Run
+from serving.stages.filtering import terms_of
 from serving.stages.ranking import rank
 from serving.stages.retrieval import from_index, from_population, places_of_others, pooled, requester_factors
 
@@ -80,8 +81,11 @@ def try_release(
         )
         factors = requester_factors(release, requester, run.at)
         n = serving.n_candidates
-        found = from_index(run, release, population, requester, factors, weight=serving.requester_weight, n=n)
-        others = from_population(run, population, requester, places_of_others(n, len(found)), rng)
+        terms = terms_of(requester, None, run.at)
+        found = from_index(run, release, population, terms, factors, weight=serving.requester_weight, n=n)
+        others = from_population(
+            run, population, requester, terms, places_of_others(n, len(found)), rng=rng, at_least=0
+        )
         ranking = rank(
             release,
             requester,

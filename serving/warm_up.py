@@ -7,6 +7,7 @@ compiler is another type: everything is asked with both.
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_repo.layout import VIEWS
 from feature_repo.people import People
@@ -16,11 +17,14 @@ from feature_repo.transforms import (
     content_inputs,
     content_score,
     haversine_km,
-    mutually_eligible,
     ranking_matrix,
 )
-from serving.recent_likes import KEPT
-from serving.taste import highest_cosines
+from infra.compiled import fixed
+from registry.embedding import Embedding, similarity_to_liked
+from registry.pairs import row_dot
+from registry.ranker import MISSING
+from registry.retrieval import CandidateList, merge_candidates
+from registry.trees import Trees
 
 _PEOPLE = 3
 _DIMENSIONS = 8
@@ -29,30 +33,35 @@ _DIMENSIONS = 8
 def warm_up() -> None:
     """Ask every compiled loop about a few people, in memory and as if on mapped pages."""
     in_memory = People.build(np.arange(1, _PEOPLE + 1), *(layout.default_rows(_PEOPLE) for layout in VIEWS))
-    mapped = replace(in_memory, **{name: _fixed(getattr(in_memory, name)) for name in _ARRAYS})
+    mapped = replace(in_memory, **{name: fixed(getattr(in_memory, name)) for name in _ARRAYS})
     requester = in_memory.take([0])
     context = PairContext.unknown(_PEOPLE)
     for people in (in_memory, mapped):
-        population = Population.build(people)
-        population.sources(requester, 1, np.random.default_rng(0), 0.0)
-        mutually_eligible(requester, people, 0.0)
         content_score(requester, people, 0.0)
         content_inputs(people, 0.0)
         ranking_matrix(requester, people, context, 0.0)
+    population = Population.build(mapped)
+    population.sources(requester, 1, np.random.default_rng(0), 0.0)
+    population.rows(population.positions(in_memory.user_ids))
     haversine_km(0.0, 0.0, np.zeros(1), np.zeros(1))
-    factors, chosen = np.ones((_PEOPLE, _DIMENSIONS), np.float32), np.ones(_DIMENSIONS, np.float32)
-    for liked in (np.zeros((1, KEPT), np.int64), np.zeros((1, KEPT), np.int32)):
-        for rows in (factors, _fixed(factors)):
-            highest_cosines(rows, np.zeros((1, KEPT), np.int64), liked, chosen, 1, 0)
+    _warm_up_models(in_memory.user_ids)
+
+
+def _warm_up_models(user_ids: NDArray[np.int64]) -> None:
+    factors = np.ones((_PEOPLE, _DIMENSIONS), dtype=np.float32)
+    content_map = np.zeros((1, 2 * _DIMENSIONS), dtype=np.float32), np.zeros(2 * _DIMENSIONS, dtype=np.float32)
+    embedding = Embedding(user_ids, factors, factors, *content_map)
+    embedding.scores_with(factors[0], factors[0], embedding.positions(user_ids), np.empty((0, 1), np.float32))
+    embedding.nearest_liked(np.zeros((1, 1), np.int64), factors[0], 1, 0)
+    similarity_to_liked(factors, factors)
+    row_dot(factors, factors)
+    every = CandidateList(user_ids, factors[:, 0])
+    merge_candidates({"retrieval": every, "random": every}).best(1, 1)
+    stump = Trees(1, np.zeros((1, 1), np.uint32), factors[:1, :1], factors[:1, :2], np.float32(0.0))
+    stump.predict(factors, np.arange(1), MISSING)
 
 
 _ARRAYS = ("user_ids", "profile", "attributes", "activity", "reciprocity")
-
-
-def _fixed(array: np.ndarray) -> np.ndarray:
-    same = array.view()
-    same.flags.writeable = False
-    return same
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from feature_repo.transforms.attributes import attribute_vectors
 from feature_repo.transforms.content import CONTENT_WIDTH, content_inputs, content_score, content_score_at
-from feature_repo.transforms.eligibility import eligible_for, mutually_eligible
+from feature_repo.transforms.eligibility import Terms, Wishes, mutually_eligible
 from feature_repo.transforms.fingerprints import profile_fingerprints
 from feature_repo.transforms.measures import age_years, haversine_km, whole_years
 from feature_repo.transforms.pair import PairContext, ranking_features, ranking_features_both, ranking_matrix
@@ -12,12 +12,13 @@ from feature_repo.transforms.rates import smoothed_rate
 __all__ = [
     "CONTENT_WIDTH",
     "PairContext",
+    "Terms",
+    "Wishes",
     "age_years",
     "attribute_vectors",
     "content_inputs",
     "content_score",
     "content_score_at",
-    "eligible_for",
     "gender_code",
     "haversine_km",
     "interest_bucket",

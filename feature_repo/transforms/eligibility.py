@@ -6,29 +6,77 @@ Nobody is eligible for themselves. Blocks, visibility and past decisions are the
 """
 
 import math
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import PROFILE
 from feature_repo.people import People
 from feature_repo.transforms import loops
 from feature_repo.transforms.measures import haversine_km, latest_birth_day, unit_vectors, whole_years
 from feature_repo.transforms.pair import PROFILE_PLACES, n_pairs
+from infra.compiled import fixed
 
 Bools = NDArray[np.bool_]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
+_NO_INTERESTS: Final = np.empty(0, dtype=np.float32)
+_NOBODY: Final = fixed(np.empty(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What somebody asks for this once, on top of their preferences: it can only narrow, and it needs to be known.
+
+    `interests` float32[INTEREST_WORDS] as in a profile, one of which must be shared; empty where none is asked for.
+    """
+
+    age_min: float = math.nan
+    age_max: float = math.nan
+    max_distance_km: float = math.inf
+    interests: Float32 = field(default_factory=lambda: _NO_INTERESTS)
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """On which terms people may be shown to one person at one instant: `facts` as `loops.accepted` takes them."""
+
+    own_id: int
+    facts: Float64
+    interests: Float32
+    excluded: Int64
+
+    @classmethod
+    def of(cls, requester: People, at: float, wishes: Wishes = Wishes(), exclude: Int64 | None = None) -> Self:
+        """Make the terms of one person at unix seconds `at`; `exclude` int64 ids may come in any order."""
+        if len(requester) != 1:
+            raise MalformedFeatures(f"Terms are those of one person, not of {len(requester)}.")
+        facts = _facts(requester.profile[0].tobytes(), at, wishes.age_min, wishes.age_max, wishes.max_distance_km)
+        return cls(int(requester.user_ids[0]), facts, fixed(wishes.interests), _ascending(exclude))
+
+    def excluding(self, user_ids: Int64) -> Self:
+        """Return the same terms without these people either."""
+        return replace(self, excluded=_ascending(np.concatenate([self.excluded, user_ids])))
+
+    def met(self, people: People, rows: Int64, late: People | None = None) -> Bools:
+        """Return bool[m]: may the people at `rows` int64[m], beyond the last of whom come those of `late`, be shown."""
+        late = people if late is None else late
+        return loops.accepted(
+            fixed(people.user_ids), fixed(people.profile), fixed(late.user_ids), fixed(late.profile), rows,
+            PROFILE_PLACES, self.own_id, self.facts, self.interests, self.excluded,
+        )  # fmt: skip
 
 
 def mutually_eligible(requesters: People, candidates: People, at: ArrayLike) -> Bools:
     """Return bool[n]: do both accept each other's gender, age in whole years at `at`, and distance."""
     n = n_pairs(requesters, candidates)
     if len(requesters) == 1 and np.ndim(at) == 0:
-        everybody = np.arange(len(candidates))
-        return eligible_for(requesters, candidates.user_ids, candidates.profile, everybody, float(np.asarray(at)))
+        return Terms.of(requesters, float(np.asarray(at))).met(candidates, np.arange(n))
     a, b = requesters.profile, candidates.profile
     distance = haversine_km(
         _column(a, "latitude"), _column(a, "longitude"), _column(b, "latitude"), _column(b, "longitude")
@@ -39,20 +87,14 @@ def mutually_eligible(requesters: People, candidates: People, at: ArrayLike) -> 
     return np.broadcast_to(eligible, (n,)).copy() if eligible.shape != (n,) else eligible
 
 
-def eligible_for(requester: People, user_ids: Int64, profiles: Float32, rows: Int64, at: float) -> Bools:
-    """Return bool[m]: do one requester and the people at `rows` int64[m] of `profiles` accept each other at `at`.
+@lru_cache(maxsize=512)  # a request asks several times about the same person and instant
+def _facts(profile: bytes, at: float, youngest: float, oldest: float, within_km: float) -> Float64:
+    """Return what `loops.accepted` must know of the one who asks, from the bytes of their packed profile.
 
     An age is compared as a birth day, with a bound that is computed once.
     """
-    facts = _facts(requester.profile[0].tobytes(), at)
-    return loops.accepted(user_ids, profiles, rows, PROFILE_PLACES, int(requester.user_ids[0]), facts)
-
-
-@lru_cache(maxsize=512)  # a request asks several times about the same person and instant
-def _facts(profile: bytes, at: float) -> Float64:
-    """Return what `loops.accepted` must know of the one who asks, from the bytes of their packed profile."""
     own = dict(zip(PROFILE.columns, np.frombuffer(profile, dtype=np.float32).tolist(), strict=True))
-    low, high = own["age_min"], own["age_max"]
+    low, high = np.fmax(own["age_min"], youngest), np.fmin(own["age_max"], oldest)
     age = float(whole_years(own["birth_day"], at))
     x, y, z = unit_vectors(own["latitude"], own["longitude"])[:, 0]
     facts = np.array(
@@ -68,11 +110,20 @@ def _facts(profile: bytes, at: float) -> Float64:
             y,
             z,
             own["max_distance_km"],
+            within_km,
+            own["latitude"],
+            own["longitude"],
         ],
         dtype=np.float64,
     )
-    facts.flags.writeable = False
-    return facts
+    return fixed(facts)
+
+
+def _ascending(user_ids: Int64 | None) -> Int64:
+    if user_ids is None or not len(user_ids):
+        return _NOBODY
+    ids = np.asarray(user_ids, dtype=np.int64)
+    return fixed(ids if bool((ids[1:] >= ids[:-1]).all()) else np.sort(ids))
 
 
 def _accepts(chooser: Float32, chosen: Float32, distance: Float64, at: ArrayLike) -> Bools:

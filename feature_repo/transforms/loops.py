@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.compiled import compiled
+from infra.compiled import compiled
 
 Array = NDArray[Any]
 
@@ -61,6 +61,7 @@ EARTH_DIAMETER_KM: Final = 2 * 6371.0088
 DAYS_PER_YEAR: Final = 365.2425
 SECONDS_PER_DAY: Final = 86_400.0
 RADIANS: Final = math.pi / 180.0
+KM_PER_DEGREE: Final = EARTH_DIAMETER_KM / 2.0 * RADIANS
 
 
 @compiled
@@ -106,35 +107,76 @@ def code(value: float) -> int:
 
 
 @compiled
-def accepted(user_ids: Array, profiles: Array, rows: Array, p: Array, own_id: int, own: Array) -> Array:
-    """Return bool[m]: do one person and those at `rows` accept each other.
+def _stands_in(ascending: Array, wanted: int) -> bool:
+    low, high = 0, len(ascending)
+    while low < high:
+        middle = (low + high) // 2
+        if ascending[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(ascending) and ascending[low] == wanted
+
+
+@compiled
+def _near(latitude: float, longitude: float, limit: float, own: Array) -> bool:
+    """Say whether a home is within its own limit and those that `own` holds; see `accepted`."""
+    nearest = own[10]
+    nearest = limit if limit < nearest else nearest
+    nearest = own[9] if own[9] < nearest else nearest
+    if nearest == np.inf:
+        return True
+    # Most homes are so near or so far that degrees alone decide, with room for any rounding. None of this holds of NaN.
+    north, east = abs(latitude - own[11]) * KM_PER_DEGREE, abs(longitude - own[12]) * KM_PER_DEGREE
+    if north > nearest * 1.001 + 0.1:
+        return False
+    if north + east < nearest * 0.999 - 0.1:
+        return True
+    distance = distance_km((own[6], own[7], own[8]), unit_vector(latitude, longitude))
+    # Comparisons with NaN are False: an unknown home passes, and so does whoever sets no limit.
+    return not (distance > limit or distance > own[9] or (own[10] != np.inf and not distance <= own[10]))
+
+
+@compiled
+def _fits(theirs: Array, p: Array, own: Array, interests: Array) -> bool:
+    """Say whether a profile and the one that `own` describes accept each other."""
+    gender, seeking, wanted = code(own[0]), code(own[1]), code(theirs[p[2]])
+    if (seeking and not seeking >> code(theirs[p[1]]) & 1) or (wanted and not wanted >> gender & 1):
+        return False
+    born = theirs[p[0]]
+    if (own[2] != np.inf and not born <= own[2]) or (own[3] != -np.inf and not born > own[3]):
+        return False
+    if theirs[p[3]] > own[4] or theirs[p[4]] < own[5]:
+        return False
+    if not _near(float(theirs[p[5]]), float(theirs[p[6]]), theirs[p[7]], own):
+        return False
+    shared = len(interests) == 0
+    for word in range(len(interests)):
+        shared |= (int(theirs[p[11] + word]) & int(interests[word])) != 0
+    return shared
+
+
+@compiled
+def accepted(
+    user_ids: Array, profiles: Array, late_ids: Array, late_profiles: Array, positions: Array, p: Array,
+    own_id: int, own: Array, interests: Array, excluded: Array,
+) -> Array:  # fmt: skip
+    """Return bool[m]: may those at `positions` be shown to one person; those beyond the last profile are late ones.
 
     `own` float64: gender, seeking, latest birth day wanted (infinity: any; else unknown ones do not fit), earliest one
-    not wanted (-infinity: any), own age for a lower and for an upper bound, x, y, z of the home, own distance limit.
+    not wanted (-infinity: any), own age for a lower and for an upper bound, x, y, z of the home, own distance limit,
+    one that an unknown home does not meet (infinity: none), and the home in degrees. Of `interests` float32 words,
+    unless they are empty, one bit is wanted; `excluded` int64 ascend. A position of -1 is nobody.
     """
-    out = np.zeros(len(rows), dtype=np.bool_)
-    gender, seeking = code(own[0]), code(own[1])
-    home = (own[6], own[7], own[8])
-    for i in range(len(rows)):
-        row = rows[i]
-        if user_ids[row] == own_id:
+    out = np.zeros(len(positions), dtype=np.bool_)
+    n = len(user_ids)
+    for i in range(len(positions)):
+        row = positions[i]
+        if row < 0:
             continue
-        theirs = profiles[row]
-        wanted = code(theirs[p[2]])
-        if (seeking and not seeking >> code(theirs[p[1]]) & 1) or (wanted and not wanted >> gender & 1):
-            continue
-        born = theirs[p[0]]
-        if (own[2] != np.inf and not born <= own[2]) or (own[3] != -np.inf and not born > own[3]):
-            continue
-        if theirs[p[3]] > own[4] or theirs[p[4]] < own[5]:
-            continue
-        limit = theirs[p[7]]
-        if not (math.isnan(limit) and math.isnan(own[9])):
-            distance = distance_km(home, unit_vector(float(theirs[p[5]]), float(theirs[p[6]])))
-            # Comparisons with NaN are False: an unknown home passes, and so does whoever sets no limit.
-            if distance > limit or distance > own[9]:
-                continue
-        out[i] = True
+        user_id = user_ids[row] if row < n else late_ids[row - n]
+        theirs = profiles[row] if row < n else late_profiles[row - n]
+        out[i] = user_id != own_id and _fits(theirs, p, own, interests) and not _stands_in(excluded, user_id)
     return out
 
 
@@ -158,21 +200,22 @@ def _interests(a: Array, b: Array, first: int, n_words: int) -> tuple[float, flo
 
 
 @compiled
-def _gap(a: np.float32, b: np.float32) -> np.float32:
-    """Return |a - b| / max(|a|, |b|, 1) of two float32 in float32."""
-    scale = np.float32(1.0)
-    scale = max(scale, abs(a))
-    scale = max(scale, abs(b))
-    return abs(a - b) / scale
+def _gaps(out: Array, a: Array, b: Array) -> None:
+    """Write |a - b| / max(|a|, |b|, 1) of two persons' attributes in float32, NaN where one is."""
+    for slot in range(len(out)):
+        scale = np.float32(1.0)
+        scale = max(scale, abs(a[slot]))
+        scale = max(scale, abs(b[slot]))
+        out[slot] = abs(a[slot] - b[slot]) / scale
 
 
 @compiled
-def _mean_gap(a: Array, b: Array) -> np.float32:
-    """Return the mean gap over the attributes that both have, as a float32, NaN where they share none."""
+def _mean_known(values: Array) -> np.float32:
+    """Return the mean of the values that are not NaN, as a float32, NaN where there is none."""
     total, known = 0.0, 0
-    for slot in range(len(a)):
-        if not (math.isnan(a[slot]) or math.isnan(b[slot])):
-            total += float(_gap(a[slot], b[slot]))
+    for value in values:
+        if not math.isnan(value):
+            total += float(value)
             known += 1
     return np.float32(total / known) if known else np.float32(np.nan)
 
@@ -189,13 +232,15 @@ def content_scores(
     """
     n = max(len(a_profile), len(rows)) if min(len(a_profile), len(rows)) else 0
     out = np.empty(n, dtype=np.float32)
+    gaps = np.empty(a_attributes.shape[1], dtype=np.float32)
     for i in range(n):
         j, k = min(i, len(a_profile) - 1), rows[min(i, len(rows) - 1)]
         a, b, day = a_profile[j], b_profile[k], days[min(i, len(days) - 1)]
         _, jaccard = _interests(a, b, p[11], n_words)
         age_gap = (day - float(a[p[0]])) / DAYS_PER_YEAR - (day - float(b[p[0]])) / DAYS_PER_YEAR
         apart = distance_km(unit_vector(float(a[p[5]]), float(a[p[6]])), unit_vector(float(b[p[5]]), float(b[p[6]])))
-        gap = float(_mean_gap(a_attributes[j], b_attributes[k]))
+        _gaps(gaps, a_attributes[j], b_attributes[k])
+        gap = float(_mean_known(gaps))
         score = weights[0] * (0.0 if math.isnan(jaccard) else jaccard)
         score += weights[1] * (0.5 if math.isnan(age_gap) else 1.0 / (1.0 + abs(age_gap) / weights[4]))
         score += weights[2] * (0.25 if math.isnan(apart) else 1.0 / (1.0 + apart / weights[5]))
@@ -318,27 +363,31 @@ def ranking_rows(
     """
     n = len(out) // 2 if both else len(out)
     side = len(kept) + a_reciprocity.shape[1] + a_attributes.shape[1]
-    n_slots = a_attributes.shape[1]
+    a_home = b_home = (np.nan, np.nan, np.nan)
     for i in range(n):
         j, k = min(i, len(a_profile) - 1), min(i, len(b_profile) - 1)
         at, m = days[min(i, len(days) - 1)], min(i, context.shape[1] - 1)
         a, b = a_profile[j], b_profile[k]
+        if i == j:  # whoever meets all of the other side has one home
+            a_home = unit_vector(float(a[p[5]]), float(a[p[6]]))
+        if i == k:
+            b_home = unit_vector(float(b[p[5]]), float(b[p[6]]))
         a_age, b_age = (at - float(a[p[0]])) / DAYS_PER_YEAR, (at - float(b[p[0]])) / DAYS_PER_YEAR
-        distance = distance_km(unit_vector(float(a[p[5]]), float(a[p[6]])), unit_vector(float(b[p[5]]), float(b[p[6]])))
+        distance = distance_km(a_home, b_home)
         shared, jaccard = _interests(a, b, p[11], n_words)
         a_tenure, b_tenure = at - float(a[p[10]]), at - float(b[p[10]])
         a_idle, b_idle = at - float(a_activity[j, last_active]), at - float(b_activity[k, last_active])
-        gap = _mean_gap(a_attributes[j], b_attributes[k])
         forward, backward = context[0, m], context[1, m]
         row = out[i]
+        gaps = row[c[25] : c[25] + a_attributes.shape[1]]
+        _gaps(gaps, a_attributes[j], b_attributes[k])
+        gap = _mean_known(gaps)
         _person(row, 0, a_activity[j], kept, a_reciprocity[j], a_attributes[j])
         _person(row, side, b_activity[k], kept, b_reciprocity[k], b_attributes[k])
         _half(
             row, c, p, a, b, a_age, b_age, distance, shared, jaccard, a_tenure, b_tenure, a_idle, b_idle, gap,
             forward, backward, context[2, m], context[3, m],
         )  # fmt: skip
-        for slot in range(n_slots):
-            row[c[25] + slot] = _gap(a_attributes[j, slot], b_attributes[k, slot])
         if both:
             other = out[n + i]
             other[:side] = row[side : 2 * side]
@@ -347,4 +396,4 @@ def ranking_rows(
                 other, c, p, b, a, b_age, a_age, distance, shared, jaccard, b_tenure, a_tenure, b_idle, a_idle, gap,
                 backward, forward, context[4, m], context[5, m],
             )  # fmt: skip
-            other[c[25] : c[25] + n_slots] = row[c[25] : c[25] + n_slots]
+            other[c[25] : c[25] + len(gaps)] = gaps

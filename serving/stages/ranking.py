@@ -8,10 +8,9 @@ answer of those who wait is known: they said yes.
 import numpy as np
 
 from feature_repo.people import People
-from feature_repo.transforms import PairContext, content_inputs, ranking_matrix
+from feature_repo.transforms import CONTENT_WIDTH, PairContext, content_inputs, ranking_matrix
 from infra.metrics import serving_metrics
-from registry.contracts import ArtifactKind
-from registry.embedding import Embedding, pair_scores, similarity_to_liked
+from registry.embedding import similarity_to_liked
 from registry.ranker import Order, Ranker, combine
 from registry.release import Release
 from registry.retrieval import Factors
@@ -20,7 +19,6 @@ from serving.pool import Float32, Int64, Pool, Ranked, Requester
 from serving.recent_likes import RecentLikes
 from serving.run import breathe
 
-DEFAULT_LAST_LIKES = 20
 _STRONGEST = 5
 _ROWS = 1024
 _CERTAIN = np.float32(1.0)
@@ -40,9 +38,7 @@ async def rank(
     """Order a pool by the reciprocal score, or by the retrieval score where that won on held-out data."""
     n = len(pool)
     context = pair_context(release, requester, factors, pool.people, recent, at=at)
-    await breathe()
     features = ranking_matrix(requester.person, pool.people, context, at)
-    await breathe()
     p_like, p_liked_back = np.split(await _predicted(release.ranker, features), 2)
     if len(requester.pending.waiting):
         p_liked_back = np.where(np.isin(pool.people.user_ids, requester.pending.waiting), _CERTAIN, p_liked_back)
@@ -62,14 +58,15 @@ async def rank(
 
 async def _predicted(ranker: Ranker, features: Float32) -> Float32:
     """Predict a bounded number of rows at a time: trees see one row each, so the numbers are those of one call."""
-    parts = []
     metrics = serving_metrics()
+    seconds, rows = metrics.inference_seconds.labels("ranker"), metrics.inference_rows.labels("ranker")
+    parts = []
     for start in range(0, max(len(features), 1), _ROWS):
-        part = features[start : start + _ROWS]
-        with metrics.inference_seconds.labels("ranker").time():
-            parts.append(ranker.predict(part))
-        metrics.inference_rows.labels("ranker").observe(len(part))
         await breathe()
+        part = features[start : start + _ROWS]
+        with seconds.time():
+            parts.append(ranker.predict(part))
+        rows.observe(len(part))
     return np.concatenate(parts)
 
 
@@ -78,32 +75,24 @@ def pair_context(
 ) -> PairContext:
     """Return what retrieval knows of requester and each of `people`, in both directions, float32[n] each."""
     embedding = release.embedding
-    n = len(people)
-    chooser, chosen = _vectors(embedding, people, at)
-    score_forward, score_backward = pair_scores(factors.chooser[None], factors.chosen[None], chooser, chosen)
-    last = int(str(release.manifests[ArtifactKind.RANKER].parameters.get("last_likes", DEFAULT_LAST_LIKES)))
+    rows = embedding.positions(people.user_ids)
+    unknown = np.flatnonzero(rows < 0)
+    profiles = content_inputs(people.take(unknown), at) if len(unknown) else np.empty((0, CONTENT_WIDTH), np.float32)
+    score_forward, score_backward, chosen = embedding.scores_with(factors.chooser, factors.chosen, rows, profiles)
+    last = release.last_likes
     taste = embedding.positions(requester.liked[:last])
     return PairContext(
-        np.broadcast_to(score_forward, (n,)),
-        np.broadcast_to(score_backward, (n,)),
+        score_forward,
+        score_backward,
         similarity_to_liked(embedding.chosen[taste[taste >= 0]], chosen),
         _among(people.user_ids, requester.pending.liked_by),
         recent.similarity(embedding, people.user_ids, factors.chosen, last, to=requester.user_id),
-        np.zeros(n, dtype=np.float32),  # whom the requester liked is decided, and no candidate any more
+        np.zeros(len(people), dtype=np.float32),  # whom the requester liked is decided, and no candidate any more
     )
 
 
 def _among(user_ids: Int64, some: Int64) -> Float32:
     return np.isin(user_ids, some).astype(np.float32) if len(some) else np.zeros(len(user_ids), dtype=np.float32)
-
-
-def _vectors(embedding: Embedding, people: People, at: float) -> tuple[Float32, Float32]:
-    rows = embedding.positions(people.user_ids)
-    chooser, chosen = embedding.chooser[rows], embedding.chosen[rows]
-    unknown = np.flatnonzero(rows < 0)
-    if len(unknown):
-        chooser[unknown], chosen[unknown] = embedding.content_factors(content_inputs(people.take(unknown), at))
-    return chooser, chosen
 
 
 def _named(strongest: list[tuple[str, float]]) -> list[Influence]:

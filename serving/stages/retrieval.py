@@ -8,7 +8,7 @@ there only where settings let it be read.
 import numpy as np
 
 from feature_repo.population import MAX_POOL, Population
-from feature_repo.transforms import content_inputs
+from feature_repo.transforms import Terms, content_inputs
 from infra.metrics import serving_metrics
 from registry.newcomers import with_newcomers
 from registry.release import Release
@@ -16,7 +16,6 @@ from registry.retrieval import CandidateList, Factors, MergedCandidates, merge_c
 from serving.pool import Pool, Requester
 from serving.reasons import Source
 from serving.run import Run
-from serving.stages.filtering import showable
 
 MAX_SEARCH = 10_000
 _FIRST = 3  # a quarter of a person's neighbours in the index accept them and are accepted; others need places too
@@ -25,7 +24,6 @@ _ENOUGH = 5
 _SHARE = 10
 _AROUND = 8
 _LEAST_AROUND = 500
-_UNPLACED = np.int32(2**31 - 1)
 
 
 def requester_factors(release: Release, requester: Requester, at: float) -> Factors:
@@ -36,7 +34,7 @@ def requester_factors(release: Release, requester: Requester, at: float) -> Fact
 
 
 def from_index(
-    run: Run, release: Release, population: Population, requester: Requester, factors: Factors, *, weight: float, n: int
+    run: Run, release: Release, population: Population, terms: Terms, factors: Factors, *, weight: float, n: int
 ) -> CandidateList:
     """Return up to `n` showable people from the index, best first; the other sources fill what is missing."""
     width = _FIRST * n
@@ -46,26 +44,36 @@ def from_index(
             found = retrieve(release, factors, min(width, MAX_SEARCH), weight)
             late = run.newcomers.get(release.release_id)
             found = with_newcomers(found, late, factors, min(width, MAX_SEARCH), weight)
-        positions = population.positions(found.ids)
-        known = np.flatnonzero(positions >= 0)
-        keep = known[showable(requester, population, positions[known], run.request.filters, run.at)]
+        keep = np.flatnonzero(population.showable(terms, population.positions(found.ids)))
         if len(keep) >= enough or width >= min(len(release.index), MAX_SEARCH) or not run.remaining_s():
             return CandidateList(found.ids[keep[:n]], found.scores[keep[:n]])
         width *= _WIDENING
 
 
 def from_population(
-    run: Run, population: Population, requester: Requester, n: int, rng: np.random.Generator
+    run: Run,
+    population: Population,
+    requester: Requester,
+    terms: Terms,
+    n: int,
+    *,
+    rng: np.random.Generator,
+    at_least: int,
 ) -> dict[str, CandidateList]:
-    """Return up to `n` people from each source that needs no model; all may be shown, request filters aside."""
+    """Return up to `n` showable people from each source that needs no model.
+
+    Together they are fewer than `at_least` only where nobody else may be shown.
+    """
     around = min(max(_AROUND * n, _LEAST_AROUND), MAX_POOL)
-    sources = population.sources(requester.person, n, rng, run.at, exclude=requester.excluded, max_pool=around)
+    sources = population.sources(requester.person, n, rng, run.at, terms=terms, max_pool=around, at_least=at_least)
     lists = {
         Source(name).value: CandidateList(found.user_ids, found.scores, found.propensity)
         for name, found in sources.items()
     }
-    if len(requester.pending.waiting):
-        lists[Source.LIKED_YOU.value] = _waiting(run, population, requester, n)
+    waiting = requester.pending.waiting
+    if len(waiting):
+        keep = np.flatnonzero(population.showable(terms, population.positions(waiting)))[:n]
+        lists[Source.LIKED_YOU.value] = CandidateList(waiting[keep], np.ones(len(keep), dtype=np.float32))
     return lists
 
 
@@ -73,19 +81,22 @@ def topped_up(
     run: Run,
     population: Population,
     requester: Requester,
+    terms: Terms,
     lists: dict[str, CandidateList],
     *,
     n: int,
     rng: np.random.Generator,
 ) -> dict[str, CandidateList]:
     """Return the sources with more people drawn at random, where all of them together name fewer than `n`."""
-    together = np.unique(np.concatenate([found.ids for found in lists.values()]))
     drawn = lists[Source.RANDOM.value]
     everybody = not len(drawn) or (drawn.propensity is not None and bool((drawn.propensity == 1.0).all()))
-    if len(together) >= n or everybody:
+    if everybody or max(map(len, lists.values())) >= n:
         return lists
-    known = np.concatenate([requester.excluded, together])
-    more = population.sources(requester.person, n - len(together), rng, run.at, exclude=known, max_pool=MAX_POOL)
+    together = np.unique(np.concatenate([found.ids for found in lists.values()]))
+    if len(together) >= n:
+        return lists
+    others = terms.excluding(together)
+    more = population.sources(requester.person, n - len(together), rng, run.at, terms=others, max_pool=MAX_POOL)
     late = more[Source.RANDOM.value]
     both = CandidateList(
         np.concatenate([drawn.ids, late.user_ids]),
@@ -95,53 +106,27 @@ def topped_up(
     return {**lists, Source.RANDOM.value: both}
 
 
-def _waiting(run: Run, population: Population, requester: Requester, n: int) -> CandidateList:
-    """Return up to `n` showable people whose like waits for an answer, the latest first."""
-    positions = population.positions(requester.pending.waiting)
-    known = np.flatnonzero(positions >= 0)
-    keep = known[showable(requester, population, positions[known], run.request.filters, run.at)][:n]
-    return CandidateList(requester.pending.waiting[keep], np.ones(len(keep), dtype=np.float32))
-
-
 def pooled(population: Population, lists: dict[str, CandidateList], n: int | None = None) -> Pool:
-    """Merge sources into one pool of at most `n` people (any number without) that the population still knows.
-
-    Where there are more, the others together keep a tenth each and what the first source leaves, the best places of
-    each before the next ones: they are what keeps a pool from being more of the same. Of the first source the last go,
-    unless another one found them too.
-    """
+    """Merge sources into one pool of at most `n` people (any number without) that the population still knows."""
     merged = merge_candidates(lists)
-    if n is not None and len(merged) > n:
+    if n is not None:
         merged = _bounded(merged, n)
     positions = population.positions(merged.ids)
-    known = np.flatnonzero(positions >= 0)
-    return Pool(population.rows(positions[known]), merged.take(known))
+    if (positions < 0).any():
+        known = np.flatnonzero(positions >= 0)
+        positions, merged = positions[known], merged.take(known)
+    return Pool(population.rows(positions), merged)
 
 
 def _bounded(merged: MergedCandidates, n: int) -> MergedCandidates:
-    places = merged.ranks[:, 1:]
-    best = np.where(places >= 0, places, _UNPLACED).min(axis=1, initial=_UNPLACED)
-    is_first = merged.ranks[:, 0] >= 0
-    only_others = np.flatnonzero(~is_first)
-    room = max(places.shape[1] * max(n // _SHARE, 1), n - int(np.count_nonzero(is_first)))
-    if len(only_others) > room:
-        only_others = only_others[np.argsort(best[only_others], kind="stable")[:room]]
-        merged = _fewer_drawn(merged, int(best[only_others[-1]]) + 1)
-    kept = np.zeros(len(merged), dtype=np.bool_)
-    kept[only_others] = True
-    kept |= is_first & (best < _UNPLACED)
-    only_first = np.flatnonzero(is_first & (best == _UNPLACED))
-    kept[only_first[: max(n - int(np.count_nonzero(kept)), 0)]] = True
-    return merged.take(np.flatnonzero(kept)[:n])
-
-
-def _fewer_drawn(merged: MergedCandidates, places: int) -> MergedCandidates:
-    """Return the candidates with the chance of being drawn for so many places only."""
-    column = merged.sources.index(Source.RANDOM.value) if Source.RANDOM.value in merged.sources else None
-    drawn = 0 if column is None else int(merged.ranks[:, column].max()) + 1
-    if places < drawn:
-        merged.propensity[:, column] *= places / drawn
-    return merged
+    """Return at most `n` candidates, who are drawn with the chance of so many places as are left to the draw."""
+    best, places = merged.best(n, max(n // _SHARE, 1))
+    if places >= 0 and Source.RANDOM.value in merged.sources:
+        column = merged.sources.index(Source.RANDOM.value)
+        drawn = int(merged.ranks[:, column].max()) + 1
+        if places < drawn:
+            best.propensity[:, column] *= places / drawn
+    return best
 
 
 def places_of_others(n: int, found: int) -> int:

@@ -5,8 +5,9 @@ from feature_repo.errors import MalformedFeatures
 from feature_repo.geogrid import GeoGrid
 from feature_repo.layout import ACTIVITY, PROFILE
 from feature_repo.people import People
+from feature_repo.picking import best_first
 from feature_repo.population import SOURCES, Population
-from feature_repo.transforms import haversine_km, mutually_eligible
+from feature_repo.transforms import Terms, Wishes, haversine_km, mutually_eligible, whole_years
 from tests.people_worlds import NOON, crowd, person
 
 
@@ -130,7 +131,8 @@ def test_changes_are_seen_by_the_new_population_only() -> None:
 
 def test_excluded_people_come_from_no_source_and_do_not_use_up_places() -> None:
     population = Population.build(People.build(np.arange(1, 31))).upsert(person(40))
-    found = population.sources(person(1), 5, rng(), NOON, exclude=[*range(2, 26), 40, 1000])
+    terms = Terms.of(person(1), NOON, exclude=np.array([1000, 40, *range(2, 26)]))
+    found = population.sources(person(1), 5, rng(), NOON, terms=terms)
     for result in found.values():
         assert set(result.user_ids.tolist()) <= set(range(26, 31))
         assert len(result.user_ids) == 5
@@ -167,3 +169,59 @@ def test_asking_in_steps_says_the_same_as_asking_pair_by_pair(n: int) -> None:
         assert at_once.shape == (n,)
         assert at_once[:120].tolist() == each
         np.testing.assert_array_equal(at_once, mutually_eligible(people.take(np.full(n, position)), candidates, NOON))
+
+
+def needles(n: int, fit: int) -> People:
+    """Return n people in one place, of whom so many, anywhere among them, are young enough for `young_only`."""
+    people = People.build(np.arange(2, n + 2))
+    people.profile[:, PROFILE.index("latitude")], people.profile[:, PROFILE.index("longitude")] = 50, 8
+    people.profile[:, PROFILE.index("birth_day")] = 0
+    people.profile[rng().choice(n, fit, replace=False), PROFILE.index("birth_day")] = 12_000
+    return people
+
+
+def test_an_answer_is_short_only_when_nobody_else_fits() -> None:
+    people = needles(30_000, fit=7)
+    young_only = person(1, latitude=50, longitude=8, age_max=30)
+    fitting = people.user_ids[mutually_eligible(young_only, people, NOON)].tolist()
+    newcomer = person(40_000, latitude=50, longitude=8, birth_day=12_000)
+    population = Population.build(people).upsert(newcomer)
+    for seed in range(5):
+        found = population.sources(young_only, 30, np.random.default_rng(seed), NOON, max_pool=500, at_least=20)
+        assert set(found["content"].user_ids.tolist()) == {*fitting, 40_000}
+        assert (found["random"].propensity == 1).all()
+
+
+def test_looking_on_ends_when_enough_are_found() -> None:
+    people = needles(30_000, fit=90)
+    young_only = person(1, latitude=50, longitude=8, age_max=30)
+    found = Population.build(people).sources(young_only, 200, rng(), NOON, max_pool=500, at_least=20)["random"]
+    assert 20 <= len(found.user_ids) < 90
+    assert (found.propensity < 1).all()
+
+
+def test_what_a_request_asks_for_is_asked_of_every_source() -> None:
+    people = crowd(3000, seed=4)
+    population, requester = Population.build(people), people.take([7])
+    asked = people.profile[:1, PROFILE.index("interests_00") : PROFILE.index("interests_09") + 1].copy()
+    asked[0, 0] = 255
+    wishes = Wishes(age_min=25, age_max=45, max_distance_km=900.0, interests=asked[0])
+    terms = Terms.of(requester, NOON, wishes)
+    met = population.rows(np.flatnonzero(population.showable(terms, np.arange(len(people)))))
+    ages = whole_years(column(people, "birth_day"), NOON)
+    home = column(requester, "latitude"), column(requester, "longitude")
+    near = haversine_km(*home, column(people, "latitude"), column(people, "longitude")) <= 900.0
+    words = people.profile[:, PROFILE.index("interests_00") : PROFILE.index("interests_09") + 1].astype(np.uint32)
+    shares = (words & asked.astype(np.uint32)).any(axis=1)
+    wanted = mutually_eligible(requester, people, NOON) & (ages >= 25) & (ages <= 45) & near & shares
+    assert met.user_ids.tolist() == people.user_ids[wanted].tolist()
+    assert 0 < wanted.sum() < mutually_eligible(requester, people, NOON).sum()
+    for found in population.sources(requester, 50, rng(), NOON, terms=terms).values():
+        assert set(found.user_ids.tolist()) <= set(met.user_ids.tolist())
+
+
+def test_the_best_come_first_and_ties_go_by_row() -> None:
+    scores = rng().integers(0, 6, 200).astype(np.float32)
+    whole = np.lexsort((np.arange(200), -scores))
+    for n in (0, 1, 7, 199, 200, 500):
+        assert best_first(scores, n).tolist() == whole[:n].tolist()

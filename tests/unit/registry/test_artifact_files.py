@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.arrays import npy_writer, npz_writer, read_npy, read_npz, row_dot
+from registry.arrays import npy_writer, npz_writer, read_npy, read_npz
 from registry.artifacts import read_manifest, verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest, ReleaseVersions, canonical_json
 from registry.errors import ArtifactConflict, CorruptArtifact, UnknownVersion, UnsupportedArtifact
@@ -214,17 +214,3 @@ def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         npz_writer({"x": np.arange(5, dtype=np.float32)})(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_a_pair_scores_the_same_bits_alone_and_in_a_batch() -> None:
-    rng = np.random.default_rng(0)
-    left, right = rng.normal(size=(2, 3000, 64)).astype(np.float32)
-    batch = row_dot(left, right)
-    assert all(row_dot(left[i : i + 1], right[i : i + 1])[0] == batch[i] for i in range(0, 3000, 97))
-    assert np.array_equal(row_dot(left[:1], right), row_dot(np.repeat(left[:1], 3000, axis=0), right))
-
-
-def test_one_row_against_nobody_scores_nobody() -> None:
-    one, nobody = np.ones((1, 4), dtype=np.float32), np.empty((0, 4), dtype=np.float32)
-    assert row_dot(one, nobody).shape == (0,)
-    assert row_dot(nobody, one).shape == (0,)

@@ -65,7 +65,7 @@ def broken(release: Release) -> Release:
         def inplace_predict(self, *_: Any, **__: Any) -> list[float]:
             return [7.0]
 
-    return replace(release, ranker=replace(release.ranker, booster=Booster()))
+    return replace(release, ranker=replace(release.ranker, booster=Booster(), trees=None))
 
 
 def someone(variant: Variant) -> int:
