@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float32]
 _BLOCK_DECISIONS = 100_000
 _BLOCK_PEOPLE = 20_000
 _TINY = 1e-20
+_CLOSE = 1e-11  # of the squared size of what is solved for: more is rounding
 EXACT = 40
 """Steps after which a fold-in and a half-step agree to rounding."""
 
@@ -76,10 +77,14 @@ def _descend(
         return np.asarray(x @ gram + weighted(np.einsum("nd,nd->n", met, x[row]) * extra), dtype=np.float32)
 
     x = start.copy()
-    residual = weighted(np.maximum(matrix.data, np.float32(0.0))) + aim - applied(x)
+    wanted = weighted(np.maximum(matrix.data, np.float32(0.0))) + aim
+    close = np.float32(_CLOSE) * np.einsum("nd,nd->n", wanted, wanted)
+    residual = wanted - applied(x)
     direction = residual.copy()
     size = np.einsum("nd,nd->n", residual, residual)
     for _ in range(steps):
+        if not (size > close).any():
+            break
         moved = applied(direction)
         stride = size / np.maximum(np.einsum("nd,nd->n", direction, moved), _TINY)
         x += stride[:, None] * direction
