@@ -229,6 +229,14 @@ class AutomationSettings(_Group):
     )
 
 
+class GatesSettings(_Group):
+    """What a release must pass before it can be promoted."""
+
+    file: Annotated[Path, AfterValidator(_expanded)] | None = Field(
+        None, description="YAML file of the gates; unset takes those that come with Duet."
+    )
+
+
 class AlertsSettings(_Group):
     """Whom alerts are sent to, beside the log."""
 
@@ -295,6 +303,7 @@ class Settings(BaseSettings):
     features: FeaturesSettings = Field(default_factory=FeaturesSettings)
     ranking: RankingSettings = Field(default_factory=RankingSettings)
     automation: AutomationSettings = Field(default_factory=AutomationSettings)
+    gates: GatesSettings = Field(default_factory=GatesSettings)
     alerts: AlertsSettings = Field(default_factory=AlertsSettings)
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from pipelines.running import RunStory
 
 
+_SHOWN_PROGRESS = 90
+
+
 class TrainingJob(StrEnum):
     """What `duet train` can run."""
 
@@ -48,6 +51,7 @@ def register(app: typer.Typer) -> None:
     register_bench(app)
     register_report(app)
     app.command("train", epilog="Example: duet train --job train_ranker --set ranker.max_depth=6")(train)
+    app.command("judge", epilog="Example: duet judge e3-i5-r2")(judge)
     app.command("evaluate", epilog="Example: duet evaluate --protocol met")(evaluate)
 
 
@@ -85,8 +89,22 @@ def train(
         elif job in {TrainingJob.MATERIALIZE_FEATURES, TrainingJob.MATERIALIZE_CHANGES} or candidate is None:
             print_success(f"{job.value} done: {took}")
         else:
-            release = candidate.facts["release"]
-            print_success(f"release candidate {release} is ready ({took}); `duet promote` puts it into Production")
+            _print_gates(platform, str(candidate.facts["release"]), took)
+
+
+def judge(
+    ctx: typer.Context,
+    release: Annotated[
+        str, typer.Argument(help="Release id such as `e3-i5-r2`; `latest` is the newest candidate.")
+    ] = "latest",
+) -> None:
+    """Hold a release against the gates again, write the report on its versions and print it."""
+    from infra.cli.context import current_settings
+
+    with _platform(current_settings(ctx)) as platform:
+        story = _run(platform, "judge_release", {"judge": {"release": release}})
+        named = platform.registry.release_candidate().release_id if release == "latest" else release
+        _print_gates(platform, named, f"{sum(story.steps.values()):.0f} s")
 
 
 def evaluate(
@@ -134,17 +152,57 @@ def _run(platform: Platform, job: str, settings: Mapping[str, Mapping[str, Any]]
         def started(_run_id: str, steps: Any) -> None:
             bars.update(task, total=len(steps), description=job)
 
+        running = job
+
         def step_started(step: str) -> None:
+            nonlocal running
+            running = step
             bars.update(task, description=step)
+
+        def heard(sentence: str) -> None:
+            bars.update(task, description=f"{running}: {sentence}"[:_SHOWN_PROGRESS])
 
         def step_ended(step: str, seconds: float, ok: bool) -> None:  # noqa: FBT001 - a callback's shape
             mark = "[green]✓[/]" if ok else "[red]✗[/]"
             bars.console.print(f"{mark} {step} [dim]{seconds:.1f} s[/]" if ok else f"{mark} {step}")
             bars.advance(task)
 
+        platform.heard = heard
         story = run_job(platform, job, settings, os.getpid(), Listener(started, step_started, step_ended))
     err().print(f"[dim]log: {story.log}[/]")
     return story
+
+
+def _print_gates(platform: Platform, release: str, took: str) -> None:
+    """Print the report of a release and whether it can be promoted."""
+    from infra.cli.console import out, print_note, print_success, table
+    from pipelines.release.presentation import rows, shown_number
+    from registry.contracts import ReleaseVersions
+    from registry.gates import read_report
+
+    report = read_report(platform.registry, ReleaseVersions.parse(release))
+    if report is None:
+        print_note(f"release candidate {release} was not judged ({took}); `duet judge {release}` does it")
+        return
+    shown = [
+        [
+            str(row["gate"]),
+            str(row["verdict"]),
+            shown_number(row["value"]),
+            str(row["threshold"]),
+            shown_number(row["production"]),
+            str(row["tolerance"]),
+        ]
+        for row in rows(report)
+    ]
+    columns = ["gate", "verdict", "value", "threshold", "Production", "tolerance"]
+    out().print(table(f"Gates of {release}", columns, shown, right=range(2, 6)))
+    if report.passed:
+        print_success(f"release candidate {release} is ready ({took}); `duet promote` puts it into Production")
+        return
+    for failure in report.failures():
+        print_note(f"{failure.name}: {failure.why}")
+    print_note(f"release candidate {release} cannot be promoted ({took}) without `--force --reason`")
 
 
 def _print_evaluation(platform: Platform) -> None:

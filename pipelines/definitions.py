@@ -5,6 +5,7 @@ Each domain adds what it has by a line of its own; nothing is defined here.
 
 import dagster as dg
 
+from infra.settings import load_settings
 from pipelines.automation.freshness import kept_fresh
 from pipelines.automation.schedules import SCHEDULES
 from pipelines.automation.sensors import SENSORS
@@ -18,7 +19,9 @@ from pipelines.history.assets import daily_activity, daily_totals
 from pipelines.ingest.assets import snapshots
 from pipelines.jobs import JOBS
 from pipelines.ranking.assets import ranker, ranking_dataset
-from pipelines.release.assets import release_candidate
+from pipelines.release.assets import release_candidate_asset
+from pipelines.release.jobs import judge_job
+from pipelines.release.policy import load_policy
 from pipelines.release.promotion import promoted_release
 from pipelines.release.sensors import RELEASE_HISTORY, observe_stages, production_is_coherent
 from pipelines.resources import Platform, platform_resource
@@ -28,6 +31,7 @@ from pipelines.search.assets import hyperparameter_search
 
 def build_definitions(platform: Platform | None = None) -> dg.Definitions:
     """Merge all domains; `platform` replaces the one that each run otherwise builds from its settings."""
+    policy = load_policy((platform.settings if platform else load_settings()).gates.file)
     return dg.Definitions(
         assets=[
             RELEASE_HISTORY,
@@ -42,7 +46,7 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
                     ranking_dataset,
                     ranker,
                     evaluation,
-                    release_candidate,
+                    release_candidate_asset(policy),
                     promoted_release,
                     drift,
                     experiment_report,
@@ -53,7 +57,7 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
             ),
         ],
         asset_checks=[production_is_coherent],
-        jobs=[*JOBS, READ_OUT],
+        jobs=[*JOBS, READ_OUT, judge_job(policy)],
         schedules=[*SCHEDULES],
         sensors=[*SENSORS, guard, observe_stages],
         resources={"platform": platform or platform_resource},

@@ -3,7 +3,7 @@
 One object per run. Servers are opened when first needed and kept for the run; nothing is opened by importing this.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ class Platform:
         self._given = endpoints
         self._leases = ExitStack()
         self._loaded: Snapshot | None = None
+        self.heard: Callable[[str], None] = _unheard
+        """What the running step says of its progress; replaced by who shows it."""
 
     @cached_property
     def endpoints(self) -> Endpoints:
@@ -109,6 +111,10 @@ class Platform:
         """Give back the servers."""
         self._loaded = None
         self._leases.close()
+
+
+def _unheard(_sentence: str) -> None:
+    """Show nothing: the event log has it."""
 
 
 @dg.resource(description="Settings, servers, pipeline state, model registry and feature store of this run.")

@@ -4,8 +4,9 @@ The whole report is a tag of the index, which every release has nearly to itself
 by many, carry its verdict in a few words. All three say it in their descriptions, for a person to read.
 """
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError
 
@@ -14,6 +15,7 @@ from registry.errors import ForceWithoutReason, GatesNotPassed
 from registry.store import ModelRegistry
 
 Direction = Literal["higher", "lower", "within"]
+Threshold = FiniteFloat | tuple[FiniteFloat, FiniteFloat]
 _TAG: Final = "gates."
 _HEADING: Final = "### Gates"
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +31,39 @@ class Tolerance(BaseModel):
     relative: Annotated[FiniteFloat, Field(ge=0, le=100)] | None = None
     absolute: Annotated[FiniteFloat, Field(ge=0)] | None = None
 
+    def room(self, production: float) -> float:
+        """Return how far from Production's value a value may lie, in its own unit."""
+        return abs(production) * self.relative if self.relative is not None else self.absolute or 0.0
+
+    def __str__(self) -> str:
+        return f"{self.relative:.0%}" if self.relative is not None else f"{self.absolute:g}"
+
+
+class Bound(NamedTuple):
+    """The lowest and the highest value that pass, by a threshold or by the tolerance against Production."""
+
+    low: float
+    high: float
+    is_tolerance: bool
+
+
+def bounds(
+    direction: Direction, threshold: Threshold | None, tolerance: Tolerance | None, production: float | None
+) -> list[Bound]:
+    """Return every bound that a value is held against; a tolerance is one only where Production has a value."""
+    found: list[Bound] = []
+    if isinstance(threshold, tuple):
+        found.append(Bound(*threshold, is_tolerance=False))
+    elif threshold is not None:
+        low, high = (threshold, math.inf) if direction == "higher" else (-math.inf, threshold)
+        found.append(Bound(low, high, is_tolerance=False))
+    if tolerance is not None and production is not None:
+        room = tolerance.room(production)
+        low = -math.inf if direction == "lower" else production - room
+        high = math.inf if direction == "higher" else production + room
+        found.append(Bound(low, high, is_tolerance=True))
+    return found
+
 
 class GateResult(BaseModel):
     """One gate's judgement; `why` is one sentence, `skipped` says that the gate does not apply to this release."""
@@ -37,14 +72,19 @@ class GateResult(BaseModel):
 
     name: str
     metric: str
-    value: FiniteFloat | None
+    value: FiniteFloat | None = None
     direction: Direction
-    threshold: FiniteFloat | tuple[FiniteFloat, FiniteFloat] | None = None
+    threshold: Threshold | None = None
     production: FiniteFloat | None = None
     tolerance: Tolerance | None = None
     passed: bool
     skipped: bool = False
     why: str
+
+    @property
+    def bounds(self) -> list[Bound]:
+        """Return every bound that the value was held against."""
+        return bounds(self.direction, self.threshold, self.tolerance, self.production)
 
     @property
     def verdict(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.arrays import Floats, npz_writer, read_npz
+from registry.arrays import Floats, npy_writer, npz_writer, read_npy, read_npz
 from registry.artifacts import verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
@@ -24,6 +24,7 @@ _MODEL: Final = "model.ubj"
 _FEATURES: Final = "features.json"
 _CANARY: Final = "canary.npz"
 _MAX_MODEL_BYTES: Final = 2**30
+_REFERENCE: Final = "reference.npy"
 _CANARY_ROWS: Final = 32
 MISSING: Final = np.float32(-1e31)
 """What stands for NaN in rankers that learned it so: trees walk twice as fast over rows without holes."""
@@ -51,6 +52,8 @@ class Ranker:
     """A booster, the names of its columns in its own order, and where each stands in the offered order.
 
     `trees` are the booster's own, where they are simple enough to be walked without it.
+    `reference` float32[m, k], where kept, holds each column's training values as m evenly spaced order statistics,
+    missing ones last: later rows are compared with it, and no row in it is anybody's.
     """
 
     booster: Any
@@ -62,6 +65,7 @@ class Ranker:
     canary_expected: Floats
     fills: bool = False
     trees: Trees | None = None
+    reference: Floats | None = None
 
     @classmethod
     def from_booster(
@@ -73,6 +77,7 @@ class Ranker:
         canary_features: Floats | None = None,
         threads: int = 1,
         fills: bool = False,
+        reference: Floats | None = None,
     ) -> Self:
         """Wrap a trained `xgboost.Booster` whose columns are `feature_names`.
 
@@ -96,6 +101,7 @@ class Ranker:
             canary_expected=np.empty(0, dtype=np.float32),
             fills=fills,
             trees=Trees.of(booster),
+            reference=reference,
         )
         if not len(rows):
             return ranker
@@ -188,6 +194,7 @@ class Ranker:
                 _MODEL: lambda path: _write(path, raw),
                 _FEATURES: lambda path: _write(path, names),
                 _CANARY: npz_writer({"features": self.canary_features, "expected": self.canary_expected}),
+                **({_REFERENCE: npy_writer(self.reference)} if self.reference is not None else {}),
             },
             parameters={
                 **(parameters or {}),
@@ -242,6 +249,7 @@ class Ranker:
             canary_expected=canary["expected"],
             fills=manifest.parameters.get("fills") is True,
             trees=Trees.of(booster),
+            reference=read_npy(directory / _REFERENCE, np.float32, 2) if _REFERENCE in manifest.files else None,
         )
 
 

@@ -14,7 +14,6 @@ from pipelines.state import Current, combined_digest
 
 if TYPE_CHECKING:
     from pipelines.evaluation.compare import EvaluationReport
-    from pipelines.evaluation.windows import Windows
     from pipelines.inputs import Snapshot
 
 TABLE_FILE = "table.csv"
@@ -93,16 +92,11 @@ def compare(
     platform: Platform, judged: Current, snapshot: "Snapshot", config: EvaluationConfig, truth: Any
 ) -> "EvaluationReport":
     """Set the scene at T1 with the judged ranker and its embedding, and compare all methods on it."""
-    import pandas as pd
-
     from feature_repo.layout import RANKING_FEATURES
     from pipelines.evaluation.compare import evaluate, history_features
+    from pipelines.evaluation.ground import Ground, windows_between
     from pipelines.evaluation.scene import Scene
-    from pipelines.features.assets import FeaturesStep, instants_for
-    from pipelines.features.history import PeopleHistory
-    from pipelines.ranking.context import Factors
-    from pipelines.retrieval.content import inputs_of
-    from pipelines.retrieval.refresh import refreshed
+    from pipelines.inputs import microseconds_of
     from registry.artifacts import verify_artifact
     from registry.embedding import Embedding
     from registry.ranker import Ranker
@@ -110,40 +104,17 @@ def compare(
     digest = judged.inputs["embeddings"]
     manifest = verify_artifact(judged.path, judged.digest)
     embedding = Embedding.load(platform.state.directory("embeddings", digest), digest)
-    windows = windows_of(snapshot, judged)
-    people = snapshot.people
-    instants = [at for at in instants_for(snapshot, FeaturesStep()) if at > windows.t1]
-    history = PeopleHistory.build(people, snapshot.events, [windows.t1 + pd.Timedelta(microseconds=1), *instants])
-    inputs = inputs_of(people, windows.t0_us / 1e6)
-    # As in serving: whoever decided since the fit has fresh factors, from decisions up to T1 only.
-    current, _ = refreshed(embedding, snapshot.events.between(None, windows.t1_us), windows.t0_us, inputs)
-    scene = Scene(
-        people=history.as_of(windows.t1_us + 1),
-        events=snapshot.events,
-        windows=windows,
-        factors=Factors.of(current, people.user_ids, inputs),
-        ranker=Ranker.load(judged.path, RANKING_FEATURES, threads=2, verified=manifest),
-        config=config,
-        pending_likes=platform.settings.ranking.pending_likes,
-        visible=snapshot.users["visible"].to_numpy().astype(bool),
-        last_likes=int(str(manifest.parameters.get("last_likes", Scene.last_likes))),
-    )
-    return evaluate(scene, history_features(history), truth)
-
-
-def windows_of(snapshot: "Snapshot", judged: Current) -> "Windows":
-    """Return the windows that the judged artefacts were made with."""
-    import numpy as np
-
-    from pipelines.evaluation.windows import Windows
-    from pipelines.inputs import microseconds_of
-
-    times = snapshot.events.at_us[snapshot.events.is_decision]
     t0_us, t1_us = microseconds_of(judged.t0 or judged.as_of), microseconds_of(judged.t1 or judged.as_of)
-    end_us = int(times[-1])
-    edges = np.searchsorted(times, [t0_us, t1_us, end_us], side="right")
-    first, second, third = (int(count) for count in np.diff(np.concatenate([[0], edges])))
-    return Windows(t0_us, t1_us, end_us, (first, second, third))
+    ground = Ground.of(snapshot, windows_between(snapshot, t0_us, t1_us))
+    scene = ground.scene(
+        embedding,
+        Ranker.load(judged.path, RANKING_FEATURES, threads=2, verified=manifest),
+        config,
+        fitted_us=t0_us,
+        last_likes=int(str(manifest.parameters.get("last_likes", Scene.last_likes))),
+        pending_likes=platform.settings.ranking.pending_likes,
+    )
+    return evaluate(scene, history_features(ground.history), truth)
 
 
 def frame_of_numbers(report: "EvaluationReport") -> dg.MetadataValue:

@@ -72,11 +72,9 @@ def evaluate(
 ) -> EvaluationReport:
     """Compare all methods under the configured protocol; `truth` adds the oracle and what it says of each list."""
     protocol = choose_protocol(scene)
-    judged = _judge(scene, pair_features)
-    if protocol == "met":
-        result = protocols.met(scene, _met_scores(scene, pair_features))
-    else:
-        result = protocols.catalogue(scene)
+    judged = judge_rows(scene, pair_features)
+    met = protocol == "met"
+    result = protocols.met(scene, met_scores(scene, pair_features)) if met else protocols.catalogue(scene)
     table = pd.DataFrame(_rows(scene, result, truth), columns=list(COLUMNS))
     figures = {"evaluation_comparison": plots.comparison(table, protocol)}
     if judged is not None:
@@ -105,14 +103,17 @@ def choose_protocol(scene: Scene) -> str:
 
 
 @dataclass(frozen=True)
-class _Judged:
+class JudgedRows:
+    """The ranker's probabilities for held-out decisions, and how good they are."""
+
     labels: npt.NDArray[np.bool_]
     scores: Floats
     bins: metrics.CalibrationBins
     numbers: dict[str, float]
 
 
-def _judge(scene: Scene, pair_features: PairFeatures) -> _Judged | None:
+def judge_rows(scene: Scene, pair_features: PairFeatures) -> JudgedRows | None:
+    """Ask the ranker about (a sample of) the held-out decisions; None without a ranker or a decision."""
     if scene.ranker is None or not len(scene.held_out):
         return None
     pairs = scene.held_out
@@ -129,10 +130,11 @@ def _judge(scene: Scene, pair_features: PairFeatures) -> _Judged | None:
         "held_out_auc_retrieval": metrics.auc(pairs.is_like, context.score_forward),
         "held_out_like_rate": float(pairs.is_like.mean()),
     }
-    return _Judged(pairs.is_like, scores, bins, numbers)
+    return JudgedRows(pairs.is_like, scores, bins, numbers)
 
 
-def _met_scores(scene: Scene, pair_features: PairFeatures) -> dict[str, metrics.Numbers]:
+def met_scores(scene: Scene, pair_features: PairFeatures) -> dict[str, metrics.Numbers]:
+    """Score every held-out decision by each method, with what was known at its own instant."""
     from feature_repo.layout import RANKING_FEATURES
     from feature_repo.transforms import content_score
 

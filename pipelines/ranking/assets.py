@@ -5,10 +5,12 @@ from typing import Any
 import dagster as dg
 
 from pipelines.artifacts import Explanation, finish_artifact
+from pipelines.comparison import compared
 from pipelines.launchpad import launch_checked, read_config
 from pipelines.lineage import lineage_of
 from pipelines.presentation import frame as frame_of
 from pipelines.presentation import link, path, plots, table
+from pipelines.progress import telling
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.resources import Platform
 from pipelines.state import Current, combined_digest
@@ -106,14 +108,26 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     from feature_repo.layout import RANKING_FEATURES
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.plots import training_figures
-    from pipelines.ranking.train import train_ranker
+    from pipelines.ranking.train import order_statistics, train_ranker
     from registry.ranker import Ranker
 
     config = read_config(context, RankerConfig)
     dataset = platform.state.require("ranking_dataset")
     rows = load_rows(dataset.path)
+
+    def progress(done: int, rounds: int, losses: dict[str, float], seconds: float) -> None:
+        shown = ", ".join(f"{loss:.4f} on {name} rows" for name, loss in losses.items())
+        tell(f"round {done} of at most {rounds}: log loss {shown}; {seconds:.1f} s")
+
+    tell = telling(context.log.info, platform)
     booster, report = train_ranker(
-        rows.features, rows.labels, rows.at_us, rows.requester_ids, config, candidate_ids=rows.candidate_ids
+        rows.features,
+        rows.labels,
+        rows.at_us,
+        rows.requester_ids,
+        config,
+        candidate_ids=rows.candidate_ids,
+        progress=progress,
     )
     columns = [RANKING_FEATURES.index(name) for name in report.feature_names]
     trained = Ranker.from_booster(
@@ -122,6 +136,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         order=report.order.order,
         canary_features=rows.features[:32][:, columns],
         fills=True,
+        reference=order_statistics(rows.features[:, columns]),
     )
     embedding = dataset.inputs["embeddings"]
     lineage = lineage_of(
@@ -162,6 +177,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
             "metrics": table([{"metric": name, "value": value} for name, value in report.metrics().items()]),
             "importance": table(importance[:SHOWN_FEATURES]),
             "path": path(registered.directory),
+            **compared(platform, {ArtifactKind.RANKER: registered.manifest}),
             **plots(figures),
         }
     )  # fmt: skip

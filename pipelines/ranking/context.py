@@ -4,6 +4,7 @@ Factors come from an embedding fitted before the window; likes count only strict
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -35,6 +36,11 @@ class Factors:
             part = unknown[start : start + _BLOCK]
             chooser[part], chosen[part] = embedding.content_factors(content_inputs(part))
         return cls(chooser, chosen)
+
+    @cached_property
+    def unit_chosen(self) -> Floats:
+        """Return Q at length one, float32[n, d]: made once, because a request compares a handful of rows."""
+        return np.asarray(self.chosen / np.maximum(np.linalg.norm(self.chosen, axis=1, keepdims=True), 1e-12))
 
 
 class LikeHistory:
@@ -89,7 +95,7 @@ def pair_context(
     forward, backward = pair_scores(
         factors.chooser[requesters], factors.chosen[requesters], factors.chooser[candidates], factors.chosen[candidates]
     )
-    unit = factors.chosen / np.maximum(np.linalg.norm(factors.chosen, axis=1, keepdims=True), 1e-12)
+    unit = factors.unit_chosen
     taste = likes, last_likes
     zeros = np.zeros(requesters.size, dtype=np.float32)
     return PairContext(

@@ -5,6 +5,7 @@ or the retrieval score orders people better; then the trees are grown again on a
 constant are dropped. A set without both answers is refused.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,10 @@ _MIN_VALIDATION_ROWS = 50
 _FIXED_ROUNDS = 60
 """Trees of a ranker whose rows are too few to stop it early."""
 _WORTH_THREADS = 10_000_000
+_REFERENCE_ROWS = 401
+_TOLD_EVERY = 10
+Progress = Callable[[int, int, dict[str, float], float], None]
+"""Told the round, the most rounds, the log loss on `training` and (while it is judged) `validation` rows, seconds."""
 MONOTONE = ("score_forward",)
 
 
@@ -70,6 +75,7 @@ def train_ranker(
     *,
     candidate_ids: npt.NDArray[np.int64] | None = None,
     feature_names: Sequence[str] = RANKING_FEATURES,
+    progress: Progress | None = None,
 ) -> tuple[Any, TrainingReport]:
     """Return an `xgboost.Booster` over the kept columns, trained on `filled` rows, and its report.
 
@@ -92,7 +98,7 @@ def train_ranker(
         raise BadFeatures("No feature varies over the training rows, so there is nothing to learn from.")
     names = tuple(feature_names[column] for column in kept)
     matrix = filled(features[:, kept])
-    judged, curve = _grow(matrix, labels, late, names, config=config)
+    judged, curve = _grow(matrix, labels, late, names, config=config, progress=progress)
     rounds = _best_rounds(judged, curve)
     # Judge before the trees are grown again on all rows: afterwards the slice is no longer unseen.
     shown = late if usable else np.ones(labels.size, dtype=np.bool_)
@@ -105,7 +111,10 @@ def train_ranker(
         config=config,
         candidate_ids=None if candidate_ids is None else candidate_ids[shown],
     )
-    final = judged if not usable else _grow(matrix, labels, np.zeros_like(late), names, config=config, rounds=rounds)[0]
+    final = judged
+    if usable:
+        nothing = np.zeros_like(late)
+        final, _ = _grow(matrix, labels, nothing, names, config=config, rounds=rounds, progress=progress)
     report = TrainingReport(
         feature_names=names,
         rows=int(labels.size),
@@ -124,6 +133,12 @@ def train_ranker(
     return final, report
 
 
+def order_statistics(features: Floats) -> Floats:
+    """Return each column's values at evenly spaced ranks, missing ones last, float32[<= 401, k]."""
+    ranks = np.unique(np.linspace(0, len(features) - 1, _REFERENCE_ROWS).round().astype(np.int64))
+    return np.sort(features, axis=0)[ranks]
+
+
 def _grow(
     matrix: Floats,
     labels: Numbers,
@@ -132,6 +147,7 @@ def _grow(
     *,
     config: RankerConfig,
     rounds: int | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Any, dict[str, list[float]]]:
     import xgboost
 
@@ -157,8 +173,27 @@ def _grow(
         early_stopping_rounds=stop,
         evals_result=curve,
         verbose_eval=False,
+        callbacks=None if progress is None else [_telling(progress, rounds or config.rounds)],
     )
     return booster, {name: list(values["logloss"]) for name, values in curve.items()}
+
+
+def _telling(progress: Progress, rounds: int) -> Any:
+    """Return what XGBoost calls after each round; every tenth, the first and the last are told."""
+    import xgboost
+
+    class Telling(xgboost.callback.TrainingCallback):  # type: ignore[misc]  # the library ships no types
+        began = time.perf_counter()
+
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+            del model
+            done = epoch + 1
+            if done % _TOLD_EVERY == 0 or done in {1, rounds}:
+                losses = {name: float(values["logloss"][-1]) for name, values in evals_log.items()}
+                progress(done, rounds, losses, time.perf_counter() - self.began)
+            return False
+
+    return Telling()
 
 
 def _parameters(names: tuple[str, ...], config: RankerConfig, n_values: int) -> dict[str, Any]:

@@ -1,65 +1,143 @@
-"""The release candidate: one coherent triple that a person can promote."""
+"""The release candidate: one coherent triple, judged by its gates, that a person can promote."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from pipelines.presentation import frame, link, table
-from pipelines.release.candidate import find_candidate, judge_candidate, register_candidate
+from pipelines.comparison import compared
+from pipelines.presentation import frame, link, plots, table
+from pipelines.progress import telling
+from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
+from pipelines.release.policy import Gate, Policy
 from pipelines.resources import Platform
 from pipelines.state import Current, combined_digest
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
     from pipelines.release.candidate import Candidate
+    from registry.gates import GateReport, GateResult
 
 
-@dg.asset(
-    deps=["embeddings", "candidate_index", "ranker", "evaluation"],
-    group_name="release",
-    kinds={"mlflow"},
-    pool="training",
-    description="Embedding, index and ranker that belong together, verified and tried; promote it with `duet promote`.",
-)
-def release_candidate(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
-) -> dg.MaterializeResult[Any]:
-    """Verify the set, tag its versions and say how to promote it."""
-    candidate = find_candidate(platform, context.run.run_id)
-    versions = register_candidate(platform, candidate)
-    report = judge_candidate(platform, versions)
-    inputs = {**candidate.index.inputs, "candidate_index": candidate.index.digest, "ranker": candidate.ranker.digest}
-    digest = combined_digest({key: inputs[key] for key in ("embeddings", "candidate_index", "ranker")})
-    directory = platform.state.directory("release_candidate", digest)
-    directory.mkdir(parents=True, exist_ok=True)
-    platform.state.publish(
-        Current(
-            asset="release_candidate", path=directory, digest=digest, run_id=context.run.run_id,
-            as_of=candidate.index.as_of, t0=candidate.index.t0, t1=candidate.index.t1,
-            inputs=inputs, facts={"release": versions.release_id},
-        )
-    )  # fmt: skip
-    parts = [
-        {
-            "model": kind.value,
-            "version": versions[kind],
-            "mlflow": platform.model_url(kind, versions[kind]),
-            "path": str(candidate.directories[kind]),
-        }
-        for kind in ArtifactKind
+def check_specs(policy: Policy) -> list[dg.AssetCheckSpec]:
+    """Return one check per gate. None blocks: what fails is registered with the failure on it, and not promoted."""
+    return [
+        dg.AssetCheckSpec(gate.name, asset="release_candidate", blocking=False, description=_described(gate))
+        for gate in policy.gates
     ]
-    context.log.info("release candidate %s", versions.release_id)
-    return dg.MaterializeResult(
-        metadata={
-            "release": versions.release_id,
-            "parts": table(parts),
-            "promote_with": f"duet promote --release-candidate {versions.release_id}",
-            "mlflow": link(platform.model_url(ArtifactKind.RANKER, versions.ranker)),
-            "digest": digest,
-            "gates": report.verdict,
-            **_evaluation(platform, candidate),
-        }
+
+
+def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
+    """Return the asset whose checks are the gates of `policy`."""
+
+    @dg.asset(
+        name="release_candidate",
+        deps=["embeddings", "candidate_index", "ranker", "evaluation"],
+        group_name="release",
+        kinds={"mlflow"},
+        pool="training",
+        check_specs=check_specs(policy),
+        description="Embedding, index and ranker that belong together, verified, tried and judged; `duet promote` "
+        "promotes it where every gate passed.",
     )
+    def release_candidate(
+        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """Verify the set, tag its versions and judge it."""
+        from pipelines.release.judging import judge_release
+
+        candidate = find_candidate(platform, context.run.run_id)
+        versions = register_candidate(platform, candidate)
+        release, report = judge_release(
+            platform, policy, versions, telling(context.log.info, platform), candidate.directories
+        )
+        name_candidate(platform, candidate, release)
+        inputs = {
+            **candidate.index.inputs,
+            "candidate_index": candidate.index.digest,
+            "ranker": candidate.ranker.digest,
+        }
+        digest = combined_digest({key: inputs[key] for key in ("embeddings", "candidate_index", "ranker")})
+        directory = platform.state.directory("release_candidate", digest)
+        directory.mkdir(parents=True, exist_ok=True)
+        platform.state.publish(
+            Current(
+                asset="release_candidate", path=directory, digest=digest, run_id=context.run.run_id,
+                as_of=candidate.index.as_of, t0=candidate.index.t0, t1=candidate.index.t1,
+                inputs=inputs, facts={"release": versions.release_id, "passed": report.passed},
+            )
+        )  # fmt: skip
+        parts = [
+            {
+                "model": kind.value,
+                "version": versions[kind],
+                "mlflow": platform.model_url(kind, versions[kind]),
+                "path": str(candidate.directories[kind]),
+            }
+            for kind in ArtifactKind
+        ]
+        yield dg.MaterializeResult(
+            metadata={
+                "release": versions.release_id,
+                "parts": table(parts),
+                "promote_with": promote_with(report),
+                "mlflow": link(platform.model_url(ArtifactKind.RANKER, versions.ranker)),
+                "digest": digest,
+                **shown_gates(report),
+                **compared(platform, release.manifests),
+                **_evaluation(platform, candidate),
+            },
+            check_results=[check_result(result) for result in report.results],
+        )
+
+    return release_candidate
+
+
+def check_result(result: "GateResult") -> dg.AssetCheckResult:
+    """Show one gate as an asset check."""
+    numbers = {"value": result.value, "production": result.production}
+    words = {"metric": result.metric, "verdict": result.verdict, "why": result.why}
+    from pipelines.release.presentation import threshold_text
+
+    bounds = {"threshold": threshold_text(result), "tolerance": str(result.tolerance or "")}
+    return dg.AssetCheckResult(
+        asset_key="release_candidate",
+        check_name=result.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=result.why,
+        metadata={
+            **{name: value for name, value in numbers.items() if value is not None},
+            **{name: value for name, value in {**bounds, **words}.items() if value},
+        },
+    )
+
+
+def shown_gates(report: "GateReport") -> dict[str, Any]:
+    """Show a whole report: verdict, table, plot."""
+    from pipelines.release.presentation import headroom_plot, rows
+
+    return {
+        "gates": report.verdict,
+        "gates_table": table(rows(report)),
+        "gates_against": report.against or "nothing in Production",
+        "gates_policy": report.policy,
+        **plots({"gate_headroom": headroom_plot(report)}),
+    }
+
+
+def promote_with(report: "GateReport") -> str:
+    """Say which command promotes the release, or what stands in the way."""
+    command = f"duet promote --release-candidate {report.release}"
+    if report.passed:
+        return command
+    return f"not without `{command} --force --reason ...`, because it {report.verdict}"
+
+
+def _described(gate: Gate) -> str:
+    bound = "" if gate.threshold is None else f" Threshold {gate.threshold}."
+    room = "" if gate.tolerance is None else f" Tolerance against Production {gate.tolerance}."
+    return f"{gate.meaning} `{gate.metric}`, {gate.direction}.{bound}{room}"
 
 
 def _evaluation(platform: Platform, candidate: "Candidate") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from registry.contracts import ArtifactKind, ReleaseVersions
 if TYPE_CHECKING:
     from pipelines.resources import Platform
     from pipelines.state import Current
-    from registry.gates import GateReport
+    from registry.release import Release
 
 
 @dataclass(frozen=True)
@@ -58,43 +58,16 @@ def find_candidate(platform: "Platform", run_id: str) -> Candidate:
 
 
 def register_candidate(platform: "Platform", candidate: Candidate) -> ReleaseVersions:
-    """Verify and try the set, then tag its three versions with the candidate's id.
-
-    Raises:
-        IncoherentRelease: the parts do not belong together or do not answer as they did when they were made.
-        CorruptArtifact: a file is not what its manifest says.
-    """
-    from feature_repo.layout import RANKING_FEATURES
-    from feature_repo.schema import ranking_schema_digest
-    from registry.release import load_release
-
-    kinds = list(ArtifactKind)
-    # The version of a known digest comes back; one the registry has lost is registered again.
-    versions = ReleaseVersions.of(
-        {kind: platform.models.log_version(kind, candidate.directories[kind]) for kind in kinds}
+    """Register what the registry does not know yet, and return the three versions."""
+    return ReleaseVersions.of(
+        # The version of a known digest comes back; one the registry has lost is registered again.
+        {kind: platform.models.log_version(kind, candidate.directories[kind]) for kind in ArtifactKind}
     )
-    load_release(
-        candidate.directories,
-        versions,
-        feature_schema_digest=ranking_schema_digest(),
-        feature_names=RANKING_FEATURES,
-    )
+
+
+def name_candidate(platform: "Platform", candidate: Candidate, release: "Release") -> None:
+    """Tag the versions of a set that was tried and judged with the candidate's id: by it, it can be promoted."""
     failpoint("candidate.after_check")
-    for kind in kinds:
-        platform.models.log_version(kind, candidate.directories[kind], release_candidate=versions.release_id)
+    for kind in ArtifactKind:
+        platform.models.log_version(kind, candidate.directories[kind], release_candidate=release.release_id)
         failpoint(f"candidate.after_{kind}")
-    return versions
-
-
-def judge_candidate(platform: "Platform", versions: ReleaseVersions) -> "GateReport":
-    """Write on a registered release what its gates say; `register_candidate` has asked the canary queries."""
-    from pipelines.state import combined_digest
-    from registry.gates import GateReport, GateResult, write_report
-
-    why = "Embedding, index and ranker answer their canary queries as they did when they were made."
-    canaries = GateResult(name="canaries", metric="canaries", value=1, direction="higher", passed=True, why=why)
-    policy = combined_digest({"gates": ["canaries"]})
-    judged_at = platform.clock.now()
-    report = GateReport(release=versions.release_id, policy=policy, judged_at=judged_at, results=(canaries,))
-    write_report(platform.registry, report)
-    return report

@@ -2,7 +2,8 @@
 
 DuetError
 └── PipelineError
-    └── NoCandidate   the parts at hand do not make a release
+    ├── NoCandidate    the parts at hand do not make a release
+    └── InvalidGates   the file of the gates cannot be read or says something impossible
 """
 
 from pipelines.errors import PipelineError
@@ -10,3 +11,7 @@ from pipelines.errors import PipelineError
 
 class NoCandidate(PipelineError):
     """The parts at hand do not make a release."""
+
+
+class InvalidGates(PipelineError):
+    """The file of the gates cannot be read or says something impossible."""

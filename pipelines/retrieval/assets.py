@@ -6,9 +6,11 @@ import dagster as dg
 from pydantic import Field
 
 from pipelines.artifacts import Explanation, finish_artifact, production_or_newest
+from pipelines.comparison import compared
 from pipelines.launchpad import launch_checked, read_config
 from pipelines.lineage import lineage_of
 from pipelines.presentation import link, path, plots, table
+from pipelines.progress import telling
 from pipelines.resources import Platform
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
 from pipelines.state import Current
@@ -51,8 +53,10 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     t0_us = microseconds_of(pointer.t0 or pointer.as_of)
     people = snapshot.people
 
+    tell = telling(context.log.info, platform)
+
     def progress(iteration: int, iterations: int, seconds: float) -> None:
-        context.log.info("iteration %d of %d took %.2f s", iteration, iterations, seconds)
+        tell(f"iteration {iteration} of {iterations} took {seconds:.2f} s")
 
     embedding, report = fit_embedding(
         snapshot.events.between(before_window(pointer.facts), t0_us),
@@ -73,7 +77,7 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     )
     _publish(platform, registered, pointer, context.run.run_id, {})
     return dg.MaterializeResult(
-        metadata=_metadata(registered, report.metrics(), figures)
+        metadata=_metadata(platform, registered, report.metrics(), figures)
         | {"dagster/row_count": report.people, "t0": str(pointer.t0), "dimensions": report.dimensions}
     )
 
@@ -126,7 +130,7 @@ def candidate_index(
     tell(f"saved and registered as version {registered.version}")
     _publish(platform, registered, pointer, context.run.run_id, {"embeddings": made.digest})
     return dg.MaterializeResult(
-        metadata=_metadata(registered, metrics, figures)
+        metadata=_metadata(platform, registered, metrics, figures)
         | {
             "dagster/row_count": report.people,
             "kind": report.kind.value,
@@ -157,12 +161,15 @@ def _publish(
     )
 
 
-def _metadata(registered: "Registered", metrics: dict[str, float], figures: dict[str, bytes]) -> dict[str, Any]:
+def _metadata(
+    platform: Platform, registered: "Registered", metrics: dict[str, float], figures: dict[str, bytes]
+) -> dict[str, Any]:
     return {
         "version": registered.version,
         "digest": registered.manifest.digest,
         "mlflow": link(registered.run_url),
         "path": path(registered.directory),
         "metrics": table([{"metric": name, "value": value} for name, value in metrics.items()]),
+        **compared(platform, {registered.manifest.kind: registered.manifest}),
         **plots(figures),
     }

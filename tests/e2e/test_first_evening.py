@@ -66,6 +66,12 @@ def test_training_ends_in_a_release_candidate(duet: Duet) -> None:
     assert RELEASE.search(duet("train"))
 
 
+def test_a_candidate_can_be_judged_again(duet: Duet) -> None:
+    shown = duet("judge")
+    assert "ranker_separates" in shown
+    assert "puts it into Production" in shown
+
+
 def test_a_promoted_release_serves_both_stages(duet: Duet) -> None:
     promoted = RELEASE.search(duet("promote"))
     assert promoted is not None

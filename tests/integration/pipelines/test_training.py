@@ -2,31 +2,25 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import dagster as dg
 import numpy as np
 import pytest
 
 from feature_repo.transforms import profile_fingerprints
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.settings import Settings
-from pipelines.definitions import build_definitions
 from pipelines.errors import InvalidSetting, RunFailed
-from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
 from registry.artifacts import read_manifest, verify_artifact
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.mlflow_rest import MlflowRest
 from serving.population_source import load
-from tests.conftest import empty_tables, make_settings
+from tests.trainings import NOW, PEOPLE, small_world, train
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -34,44 +28,11 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
-PEOPLE = 150
-SMALL = {
-    "embeddings": {"dimensions": 8, "iterations": 5},
-    "ranker": {"rounds": 30, "early_stopping_rounds": 5},
-    "features": {"max_snapshots": 8},
-    "evaluation": {"bootstrap_rounds": 50},
-}
-
 
 @pytest.fixture(scope="module")
 def platform(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform on a fresh data directory with one small world, and a clock five months after its end."""
-    data_dir = tmp_path_factory.mktemp("training") / "duet"
-    # A Feast project of its own: until when another test has materialised features does not count here.
-    settings = make_settings(data_dir, features={"project": f"training_{uuid4().hex}"})
-    with ExitStack() as stack:
-        with connect(mlflow_endpoints.database_url) as connection:
-            empty_tables(connection)
-            import_synthetic(
-                connection,
-                people=PEOPLE,
-                seed=3,
-                data_dir=data_dir,
-                clock=FixedClock(datetime(2026, 1, 1, tzinfo=UTC)),
-            )
-        made = Platform(settings, mlflow_endpoints, FixedClock(NOW))
-        stack.callback(made.close)
+    with small_world(mlflow_endpoints, tmp_path_factory.mktemp("training") / "duet") as made:
         yield made
-
-
-def train(platform: Platform, job: str = "train_all", **settings: dict[str, Any]) -> RunStory:
-    chosen = {step: values for step, values in {**SMALL, **settings}.items() if step in steps_of(job)}
-    return run_job(platform, job, chosen, 1, Listener())
-
-
-def steps_of(job: str) -> set[str]:
-    return {node.name for node in build_definitions().resolve_job_def(job).nodes_in_topological_order}
 
 
 def digests(platform: Platform) -> dict[str, str]:
@@ -115,6 +76,10 @@ def test_the_run_shows_in_dagster_with_tables_plots_and_links(platform: Platform
         assert event is not None
         assert event.asset_materialization is not None
         metadata = event.asset_materialization.metadata
+        said = [entry.user_message for entry in instance.all_logs(trained.run_id)]
+    assert any(line.startswith("iteration 1 of ") for line in said), "least squares tell how they get on"
+    assert any(line.startswith("round 1 of at most 30: log loss ") for line in said), "and so do the trees"
+    assert "compared_with" in metadata
     assert isinstance(metadata["importance"], dg.TableMetadataValue)
     assert "/#/models/duet-ranker/versions/" in str(metadata["mlflow"].value)
     shown = [name for name in metadata if name.startswith("plot: ")]

@@ -1,0 +1,127 @@
+"""Judge a registered release: load it, load Production's beside it, measure both, and write the report on its versions.
+
+A release that cannot be loaded is written down as failed by its first gate, and refused. A Production that cannot be
+loaded any more is nothing to compare with, and the report says so by naming none.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.artifacts import artifact_directory
+from pipelines.release.measure import measure
+from pipelines.release.policy import Policy, judge
+from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
+from registry.errors import IncoherentRelease, RegistryError
+from registry.gates import GateReport, GateResult, write_report
+from registry.release import Release, load_release
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.scene import Positions
+    from pipelines.resources import Platform
+
+
+def judge_release(
+    platform: "Platform",
+    policy: Policy,
+    versions: ReleaseVersions,
+    tell: Callable[[str], None],
+    directories: Mapping[ArtifactKind, Path] | None = None,
+) -> tuple[Release, GateReport]:
+    """Judge any coherent triple on the newest snapshot, write the report on it and return both.
+
+    Raises:
+        MissingUpstream: no snapshot was taken on this disk.
+        IncoherentRelease: the parts do not belong together or do not answer as they did; that is written down too.
+        CorruptArtifact: a file is not what its manifest says; that is written down too.
+    """
+    try:
+        candidate = loaded(platform, versions, directories)
+    except RegistryError as unusable:
+        write_report(platform.registry, _unusable(platform, policy, versions, unusable))
+        raise
+    snapshot = platform.snapshot(platform.state.require("interactions"))
+    measured = measure(
+        candidate,
+        production_release(platform, versions, tell),
+        snapshot,
+        recorded=_recorded(platform, snapshot.people.user_ids, policy.sampling.replayed_people),
+        sampling=policy.sampling,
+        settings=platform.settings,
+        clock=platform.clock,
+        tell=tell,
+    )
+    report = judge(policy, measured, versions.release_id, platform.clock.now())
+    write_report(platform.registry, report)
+    tell(f"gates of {report.release}: {report.verdict}")
+    return candidate, report
+
+
+def loaded(
+    platform: "Platform", versions: ReleaseVersions, directories: Mapping[ArtifactKind, Path] | None = None
+) -> Release:
+    """Load and try a release from these directories, or fetch it from the registry; raise RegistryError."""
+    from feature_repo.layout import RANKING_FEATURES
+    from feature_repo.schema import ranking_schema_digest
+
+    if directories is None:
+        directories = {kind: _fetched(platform, kind, versions[kind]) for kind in ArtifactKind}
+    return load_release(
+        directories, versions, feature_schema_digest=ranking_schema_digest(), feature_names=RANKING_FEATURES
+    )
+
+
+def production_release(platform: "Platform", candidate: ReleaseVersions, tell: Callable[[str], None]) -> Release | None:
+    """Load the release in Production, if there is another one than the candidate and it can still be loaded."""
+    try:
+        versions = platform.registry.resolve_stage(PRODUCTION)
+    except IncoherentRelease as nothing:
+        tell(f"nothing to compare with: {nothing}")
+        return None
+    if versions == candidate:
+        tell(f"{versions.release_id} stands in Production itself, so there is nothing to compare it with")
+        return None
+    try:
+        return loaded(platform, versions)
+    except RegistryError as unusable:
+        tell(f"{versions.release_id} in Production cannot be loaded here to compare with: {unusable}")
+        return None
+
+
+def _fetched(platform: "Platform", kind: ArtifactKind, version: int) -> Path:
+    digest = platform.registry.version(kind, version).digest
+    if digest is None:
+        raise IncoherentRelease(f"{kind} version {version} has no digest tag: register it with Duet.")
+    return artifact_directory(platform, kind, digest, version)
+
+
+def _recorded(platform: "Platform", user_ids: "Positions", most: int) -> "Positions":
+    """Return the positions of the people who were shown somebody lately, the latest first."""
+    with platform.connection() as connection:
+        rows = connection.execute(
+            "select user_id"
+            "  from (select user_id, shown_at from duet.impressions order by shown_at desc limit %s) latest"
+            " group by user_id order by max(shown_at) desc, user_id limit %s",
+            (50 * most, most),
+        ).fetchall()
+    wanted = np.array([row[0] for row in rows], dtype=np.int64)
+    at = np.minimum(np.searchsorted(user_ids, wanted), max(user_ids.size - 1, 0))
+    return at[user_ids[at] == wanted] if user_ids.size else np.empty(0, dtype=np.int64)
+
+
+def _unusable(platform: "Platform", policy: Policy, versions: ReleaseVersions, error: RegistryError) -> GateReport:
+    gate = next((gate for gate in policy.gates if gate.metric == "canary_agreement"), policy.gates[0])
+    result = GateResult(
+        name=gate.name,
+        metric=gate.metric,
+        value=None,
+        direction=gate.direction,
+        threshold=gate.threshold,
+        passed=False,
+        why=f"The release cannot be loaded and tried: {error}",
+    )
+    return GateReport(
+        release=versions.release_id, policy=policy.digest, judged_at=platform.clock.now(), results=(result,)
+    )
