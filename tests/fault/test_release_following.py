@@ -158,11 +158,16 @@ def test_a_rollback_without_mlflow_serves_in_time_and_mlflow_follows_when_it_is_
         connect(stage.endpoints.database_url, autocommit=True) as connection,
     ):
         log = PostgresPromotionLog(connection)
-        assert registry.resolve_stage(PRODUCTION).release_id == THIRD, "MLflow was not told yet"
-        observe(registry, log)
+        # The worker tells MLflow too, as soon as it can: a slow MLflow may know a part of it already.
+        if fault.mode is not Mode.DELAY:
+            assert registry.resolve_stage(PRODUCTION).release_id == THIRD, "MLflow was not told yet"
+        until = time.monotonic() + 3 * within_s(stage)
+        while log.open_pin() is not None:
+            observe(registry, log)
+            assert time.monotonic() < until
+            time.sleep(0.05)
         assert registry.resolve_stage(PRODUCTION).release_id == SECOND
         assert registry.aliases(next(iter(MODEL_NAMES)))["champion"] == 2
-        assert log.open_pin() is None
         assert [entry.way for entry in log.history()] == ["cli"] * len(log.history())
     until = time.monotonic() + within_s(stage)
     while stage.health()["release"]["pinned"] is not None:
