@@ -1,0 +1,210 @@
+"""The life of models through the interfaces that people and programs use, on one platform: each test goes on where the
+last one ended.
+
+Dagster is asked by GraphQL, MLflow by REST, the serving app by HTTP, everything else by the `duet` command.
+"""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from pipelines.experiments.guardrails import GUARDRAILS
+from tests.e2e.conftest import Duet, running
+from tests.e2e.test_first_evening import recommended, served_release, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+PEOPLE = 300
+ASKED = 140  # of them, in an experiment
+SMALL = {
+    "embeddings": {"dimensions": 16, "iterations": 8},
+    "features": {"max_snapshots": 6},
+    "evaluation": {"bootstrap_rounds": 50},
+}
+FIRST, SECOND, THIRD = "e1-i1-r1", "e1-i1-r2", "e1-i1-r3"
+RUN_S = 400.0
+FOLLOWED_S = 30.0  # ten on a machine of its own; these tests share one
+GUARDED_S = 180.0
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
+STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+CHECKS = """
+query($path: [String!]!) {
+  assetNodeOrError(assetKey: { path: $path }) {
+    ... on AssetNode {
+      assetChecksOrError {
+        ... on AssetChecks { checks { name executionForLatestMaterialization { runId status } } }
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def duet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
+    """A platform on which answers are not kept and the guard judges likes within seconds, of a few dozen people."""
+    folder = tmp_path_factory.mktemp("life")
+    rails = yaml.safe_load(GUARDRAILS.read_text()) | {
+        "minimum_answers": 40,
+        "minimum_people": 20,
+        "attribution_s": 20,
+        "guardrails": [{"metric": "like_rate", "worse": "lower", "factor": 0.7}],
+    }
+    (folder / "guardrails.yaml").write_text(yaml.safe_dump(rails))
+    variables = {
+        "DUET_EXPERIMENTS__GUARDRAILS": str(folder / "guardrails.yaml"),
+        "DUET_SERVING__CACHE__ENABLED": "false",
+    }
+    with running(Duet(folder / "duet", variables)) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def moments() -> dict[str, datetime]:
+    """Instants at which a release is known to have served, by release."""
+    return {}
+
+
+def test_a_model_is_trained_through_graphql_judged_and_promoted_by_the_run(
+    duet: Duet, moments: dict[str, datetime]
+) -> None:
+    duet("import", "synthetic", "--people", str(PEOPLE), "--seed", "7")
+    run_id = launch(duet, "train_all", SMALL | {"promoted_release": {"stage": "Production"}})
+    assert verdicts(duet, run_id)["canaries"] == "SUCCEEDED"
+    assert "FAILED" not in verdicts(duet, run_id).values()
+    until(lambda: served_release(duet) == FIRST, FOLLOWED_S)
+    until(lambda: recommended(duet, 42)["level"] == 1)
+    moments[FIRST] = datetime.now(UTC)
+
+
+def test_a_value_out_of_bounds_is_refused_at_launch(duet: Duet) -> None:
+    answer = ask(duet, LAUNCH, params=parameters("train_ranker", {"ranker": {"max_depth": 99}}))["launchRun"]
+    assert answer["__typename"] == "PythonError"
+    assert "`max_depth` = 99: Input should be less than or equal to 16" in answer["message"]
+
+
+def test_a_challenger_is_staged_and_both_arms_answer(duet: Duet) -> None:
+    run_id = launch(duet, "train_ranker", {"ranker": {"learning_rate": 0.15}, "evaluation": SMALL["evaluation"]})
+    assert "FAILED" not in verdicts(duet, run_id).values()
+    assert SECOND in duet("promote", "--staging", "--reason", "looks good on held-out likes")
+    duet("experiment", "start", "taste", "--share", "0.5")
+    until(lambda: {recommended(duet, person)["release"] for person in range(1, 13)} == {FIRST, SECOND})
+    answers = ask_many(duet, liked=(FIRST, SECOND))
+    assert {(answer["variant"], answer["release"]) for answer in answers} == {
+        ("champion", FIRST),
+        ("challenger", SECOND),
+    }
+    assert {answer["level"] for answer in answers} == {1}
+    duet("experiment", "stop", "taste")
+
+
+def test_a_stage_moved_in_mlflow_puts_the_challenger_into_production(duet: Duet, moments: dict[str, datetime]) -> None:
+    moved = httpx.post(
+        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
+        json={"name": "duet-ranker", "version": "2", "stage": "Production", "archive_existing_versions": True},
+        timeout=30,
+    )
+    assert moved.status_code == 200, moved.text
+    until(lambda: served_release(duet) == SECOND, FOLLOWED_S)
+    assert recommended(duet, 42)["release"] == SECOND
+    until(lambda: (SECOND, "Production", "ui") in audit(duet))
+    moments[SECOND] = datetime.now(UTC)
+
+
+def test_a_challenger_that_people_do_not_like_is_ended_by_the_guard(duet: Duet) -> None:
+    launch(duet, "train_ranker", {"ranker": {"rounds": 1, "max_depth": 1}, "evaluation": SMALL["evaluation"]})
+    duet("promote", "--staging", "--force", "--reason", "to see what the guard says")
+    duet("experiment", "start", "worse", "--share", "0.5")
+    until(lambda: {recommended(duet, person)["release"] for person in range(1, 13)} == {SECOND, THIRD})
+    ask_many(duet, liked=(SECOND,))
+    until(lambda: "challenger worse: ended" in duet("experiment", "show"), GUARDED_S)
+    until(lambda: {recommended(duet, person)["release"] for person in range(1, 13)} == {SECOND})
+    assert "like_rate" in duet("experiment", "show")
+
+
+def test_an_earlier_release_is_brought_back(duet: Duet) -> None:
+    assert FIRST in duet("rollback", "--to", FIRST, "--reason", "the challenger left a bad taste")
+    until(lambda: served_release(duet) == FIRST, FOLLOWED_S)
+
+
+def test_the_audit_tells_who_moved_what_and_what_was_active_when(duet: Duet, moments: dict[str, datetime]) -> None:
+    assert audit(duet) == [
+        (FIRST, "Production", "automation"),
+        (SECOND, "Staging", "cli"),
+        (SECOND, "Production", "ui"),
+        (THIRD, "Staging", "cli"),
+        (FIRST, "Production", "cli"),
+    ]
+    for release, at in moments.items():
+        assert release in duet("releases", "--at", at.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def ask(duet: Duet, query: str, **variables: Any) -> dict[str, Any]:
+    answer = httpx.post(
+        f"{duet.urls['dagster']}/graphql", json={"query": query, "variables": variables}, timeout=60
+    ).json()
+    assert "errors" not in answer, answer
+    found: dict[str, Any] = answer["data"]
+    return found
+
+
+def parameters(job: str, config: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    selector = {"repositoryLocationName": "duet", "repositoryName": "__repository__", "jobName": job}
+    return {
+        "selector": selector,
+        "runConfigData": {"ops": {step: {"config": values} for step, values in config.items()}},
+    }
+
+
+def launch(duet: Duet, job: str, config: dict[str, dict[str, Any]]) -> str:
+    """Launch a run as the Launchpad does, and return its id when it has succeeded."""
+    launched = ask(duet, LAUNCH, params=parameters(job, config))["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id: str = launched["run"]["runId"]
+    ended = ("SUCCESS", "FAILURE", "CANCELED")
+    until(lambda: ask(duet, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_S)
+    assert ask(duet, STATUS, id=run_id)["runOrError"]["status"] == "SUCCESS"
+    return run_id
+
+
+def verdicts(duet: Duet, run_id: str) -> dict[str, str]:
+    """What the gates, as asset checks of the release candidate, say of the one that this run made."""
+    found = ask(duet, CHECKS, path=["release_candidate"])["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    executed = {check["name"]: check["executionForLatestMaterialization"] for check in found}
+    return {name: check["status"] for name, check in executed.items() if check and check["runId"] == run_id}
+
+
+def ask_many(duet: Duet, liked: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Many people ask once, like the first three whom a release in `liked` shows, and pass on those of others."""
+
+    def visit(person: int) -> dict[str, Any]:
+        answer = recommended(duet, person, limit=10)
+        kind = "like" if answer["release"] in liked else "pass"
+        for item in answer["items"][:3]:  # type: ignore[index]
+            decided = {"actor_id": person, "target_id": item["user_id"], "kind": kind}
+            stored = duet.post("/v1/interactions", {**decided, "request_id": answer["request_id"]})
+            assert stored.status_code == 201, stored.text
+        return answer
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(visit, range(1, ASKED + 1)))
+
+
+def audit(duet: Duet) -> list[tuple[str, str, str]]:
+    """Release, stage and way of each promotion, oldest first."""
+    row = re.compile(r"UTC *│ *(e\d+-i\d+-r\d+) *│ *(\w+) *│ *\S+ *│ *(cli|ui|automation) *│ *(?:promoted|rolled back)")
+    return [(found[1], found[2], found[3]) for found in reversed(list(row.finditer(duet("releases"))))]
