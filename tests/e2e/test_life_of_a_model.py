@@ -98,7 +98,7 @@ def test_a_value_out_of_bounds_is_refused_at_launch(duet: Duet) -> None:
 
 
 def test_a_challenger_is_staged_and_both_arms_answer(duet: Duet) -> None:
-    run_id = launch(duet, "train_ranker", {"ranker": {"learning_rate": 0.15}, "evaluation": SMALL["evaluation"]})
+    run_id = launch(duet, "train_ranker", {"ranker": {"l2": 11.0}, "evaluation": SMALL["evaluation"]})
     assert "FAILED" not in verdicts(duet, run_id).values()
     assert SECOND in duet("promote", "--staging", "--reason", "looks good on held-out likes")
     duet("experiment", "start", "taste", "--share", "0.5")
@@ -126,7 +126,10 @@ def test_a_stage_moved_in_mlflow_puts_the_challenger_into_production(duet: Duet,
 
 
 def test_a_challenger_that_people_do_not_like_is_ended_by_the_guard(duet: Duet) -> None:
-    launch(duet, "train_ranker", {"ranker": {"rounds": 1, "max_depth": 1}, "evaluation": SMALL["evaluation"]})
+    spoiled = {"ranker": {"rounds": 1, "max_depth": 1}, "evaluation": SMALL["evaluation"]}
+    run_id = launch(duet, "train_ranker", spoiled)
+    assert verdicts(duet, run_id)["ranker_separates"] == "FAILED"
+    assert "--force" in duet("promote", "--staging", expect=1)
     duet("promote", "--staging", "--force", "--reason", "to see what the guard says")
     duet("experiment", "start", "worse", "--share", "0.5")
     until(lambda: {recommended(duet, person)["release"] for person in range(1, 13)} == {SECOND, THIRD})
