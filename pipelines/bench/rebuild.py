@@ -145,3 +145,5 @@ def _show(document: dict[str, Any]) -> None:
         f"nprobe {result['nprobe']}: recall@{result['recall_at']} {result['recall']:.3f} at {result['search_ms']:.2f} "
         f"ms a search; {result['threads']} threads"
     )
+    if result["refused"] is not None:
+        out().print(f"Serving would refuse it: {result['refused']}")

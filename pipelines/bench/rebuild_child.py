@@ -20,6 +20,7 @@ from infra.telemetry import disable_telemetry
 from registry.artifacts import read_manifest
 from registry.cache import LocalRelease
 from registry.contracts import ArtifactKind, ReleaseVersions
+from registry.errors import TrialFailed
 
 
 @dataclass
@@ -125,7 +126,11 @@ def _index(job: dict[str, Any], snapshot: Any, scratch: Path, meter: Meter) -> N
     manifests = {kind: read_manifest(directory) for kind, directory in directories.items()}
     digests = {kind: manifest.digest for kind, manifest in manifests.items()}
     local = LocalRelease(ReleaseVersions(1, 2, 1), directories, digests, manifests)
-    ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES).prove(local)
+    refused = None
+    try:
+        ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES).prove(local)
+    except TrialFailed as refusal:  # a finding, like the recall: what was measured until here stays measured
+        refused = str(refusal)
     meter.done("release verified, loaded and tried in a process of its own")
     report = anew.report
     _say(
@@ -141,6 +146,7 @@ def _index(job: dict[str, Any], snapshot: Any, scratch: Path, meter: Meter) -> N
             "search_ms": round(report.search_ms, 3),
             "bytes": sum(entry.size for entry in manifests[ArtifactKind.INDEX].files.values()),
             "threads": 2,
+            "refused": refused,
             "peak_mb": peak_mb(),
         }
     )

@@ -74,7 +74,7 @@ def test_a_rebuild_of_the_index_is_measured_step_by_step(root: Path) -> None:
     assert steps[-2:] == ["saved", "release verified, loaded and tried in a process of its own"]
     assert any("factors brought up to date" in step for step in steps)
     result = found["result"]
-    assert (result["kind"], result["recall"]) == ("flat", 1.0)
+    assert (result["kind"], result["recall"], result["refused"]) == ("flat", 1.0, None)
     assert result["factors_refreshed"] > 0
     assert 200 < result["people"] <= 300
     assert 50 < result["peak_mb"] < 4_000
