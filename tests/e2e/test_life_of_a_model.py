@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pipelines.experiments.guardrails import GUARDRAILS
+from pipelines.release.policy import DEFAULT_FILE
 from tests.e2e.conftest import Duet, running
 from tests.e2e.test_first_evening import recommended, served_release, until
 
@@ -56,7 +57,7 @@ query($path: [String!]!) {
 
 @pytest.fixture(scope="module")
 def duet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
-    """A platform on which answers are not kept and the guard judges likes within seconds, of a few dozen people."""
+    """A platform on which answers are not kept, and gates and guard judge already by a few dozen people."""
     folder = tmp_path_factory.mktemp("life")
     rails = yaml.safe_load(GUARDRAILS.read_text()) | {
         "minimum_answers": 40,
@@ -65,7 +66,12 @@ def duet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
         "guardrails": [{"metric": "like_rate", "worse": "lower", "factor": 0.7}],
     }
     (folder / "guardrails.yaml").write_text(yaml.safe_dump(rails))
+    policy = yaml.safe_load(DEFAULT_FILE.read_text())
+    separates = next(gate for gate in policy["gates"] if gate["name"] == "ranker_separates")
+    separates |= {"tolerance": {"absolute": 0.02}, "needs": {"decisions": 100}}
+    (folder / "gates.yaml").write_text(yaml.safe_dump(policy))
     variables = {
+        "DUET_GATES__FILE": str(folder / "gates.yaml"),
         "DUET_EXPERIMENTS__GUARDRAILS": str(folder / "guardrails.yaml"),
         "DUET_SERVING__CACHE__ENABLED": "false",
     }
