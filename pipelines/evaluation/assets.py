@@ -96,20 +96,22 @@ def compare(
     from pipelines.evaluation.compare import evaluate, history_features
     from pipelines.evaluation.ground import Ground, windows_between
     from pipelines.evaluation.scene import Scene
-    from pipelines.inputs import microseconds_of
-    from registry.artifacts import verify_artifact
+    from pipelines.inputs import before_window, microseconds_of
+    from registry.artifacts import read_manifest, verify_artifact
     from registry.embedding import Embedding
     from registry.ranker import Ranker
 
     digest = judged.inputs["embeddings"]
     manifest = verify_artifact(judged.path, judged.digest)
-    embedding = Embedding.load(platform.state.directory("embeddings", digest), digest)
+    fitted = platform.state.directory("embeddings", digest)
+    embedding = Embedding.load(fitted, digest)
     t0_us, t1_us = microseconds_of(judged.t0 or judged.as_of), microseconds_of(judged.t1 or judged.as_of)
     ground = Ground.of(snapshot, windows_between(snapshot, t0_us, t1_us))
     scene = ground.scene(
         embedding,
         Ranker.load(judged.path, RANKING_FEATURES, threads=2, verified=manifest),
         config,
+        learned_after_us=before_window(read_manifest(fitted).lineage),
         fitted_us=t0_us,
         last_likes=int(str(manifest.parameters.get("last_likes", Scene.last_likes))),
         pending_likes=platform.settings.ranking.pending_likes,

@@ -43,15 +43,16 @@ class Ground:
         ranker: Ranker,
         config: EvaluationConfig,
         *,
+        learned_after_us: int | None,
         fitted_us: int,
         last_likes: int,
         pending_likes: bool,
     ) -> Scene:
-        """Set the scene at T1 for an embedding fitted up to `fitted_us` and a ranker."""
+        """Set the scene at T1 for a ranker and an embedding fitted after `learned_after_us` up to `fitted_us`."""
         people, events, windows = self.snapshot.people, self.snapshot.events, self.windows
         inputs = inputs_of(people, fitted_us / 1e6)
         # As in serving: whoever decided since the fit has fresh factors, from decisions up to T1 only.
-        current, _ = refreshed(embedding, events.between(None, windows.t1_us), fitted_us, inputs)
+        current, _ = refreshed(embedding, events.between(learned_after_us, windows.t1_us), fitted_us, inputs)
         return Scene(
             people=self.history.as_of(windows.t1_us + 1),
             events=events,

@@ -3,7 +3,6 @@
 from typing import Any, Final
 
 import dagster as dg
-import structlog
 
 from infra.logging import configure_logging
 from pipelines.resources import Platform
@@ -20,8 +19,7 @@ LONGEST_STATEMENT: Final = "20s"
 )
 def guard(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
     """Judge what is active and say what was found; what is done is in the audit, too."""
-    if not structlog.is_configured():  # nothing of Duet is the entry point of a code server
-        configure_logging(platform.settings)
+    configure_logging(platform.settings)  # each time: no code of Duet starts a code server, and Dagster's own undoes it
     verdicts = watch(platform)
     for verdict in verdicts:
         if verdict.outcome not in {"well", "waiting"}:

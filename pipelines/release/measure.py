@@ -16,7 +16,7 @@ from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.drift import feature_psi, psi
 from pipelines.evaluation.ground import Ground, windows_between
 from pipelines.evaluation.scene import Positions, Scene
-from pipelines.inputs import microseconds_of
+from pipelines.inputs import before_window, microseconds_of
 from pipelines.release.held_out import HeldOut, judge_held_out
 from pipelines.release.policy import Measured, Measurement, Sampling
 from pipelines.release.replay import Replay, contender, exposure_gini, replay, shown_share
@@ -192,6 +192,7 @@ def _scene(ground: Ground, release: Release, config: EvaluationConfig, settings:
         release.embedding,
         release.ranker,
         config,
+        learned_after_us=before_window(release.manifests[EMBEDDING].lineage),
         fitted_us=Edges.of(release).t0_us,
         last_likes=int(str(last)),
         pending_likes=settings.ranking.pending_likes,

@@ -8,7 +8,6 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
-import structlog
 
 from infra.alerts import send_alert
 from infra.logging import configure_logging
@@ -38,8 +37,7 @@ RELEASE_HISTORY = dg.AssetSpec(
 )
 def observe_stages(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Look once; the history and the check are reported when something has changed."""
-    if not structlog.is_configured():  # nothing of Duet is the entry point of a code server
-        configure_logging(platform.settings)
+    configure_logging(platform.settings)  # each time: no code of Duet starts a code server, and Dagster's own undoes it
     found = _look(platform)
     for entry in found.added:
         context.log.info("recorded by hand: %s to %s", entry.versions.release_id, entry.stage)
