@@ -63,12 +63,10 @@ class PooledConnection(psycopg.AsyncConnection[Any]):
         try:
             if timeout is not None:  # only psycopg itself sets one, and knows the error that it expects
                 return await wait_async(gen, self.pgconn.socket, timeout=timeout)
-            answer = await _run(gen, self.pgconn.socket)
+            return await _run(gen, self.pgconn.socket)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self.pgconn.finish()
             raise
-        self.used_s = time.monotonic()
-        return answer
 
 
 class Int64ArrayDumper(Dumper):
@@ -114,6 +112,15 @@ async def check(connection: PooledConnection) -> None:
     connection.pgconn.consume_input()
     if time.monotonic() - connection.used_s > PING_AFTER_S:
         await AsyncConnectionPool.check_connection(connection)
+
+
+async def note_use(connection: PooledConnection) -> None:
+    """Remember when the connection came back.
+
+    That a pool has such a step makes it take connections back in a task of its own. Without one the caller does it and
+    waits for the pool's lock: one who is cancelled there loses the connection, and the pool its place, for ever.
+    """
+    connection.used_s = time.monotonic()
 
 
 async def fetch_all(

@@ -87,6 +87,7 @@ def open_pool(
         connection_class=PooledConnection,
         configure=pooled.prepare,
         check=pooled.check,
+        reset=pooled.note_use,
         reconnect_timeout=30.0,
         name=application_name,
         kwargs={
