@@ -43,6 +43,8 @@ class Trees:
         if learner["objective"]["name"] != "binary:logistic" or learner["gradient_booster"]["name"] != "gbtree":
             return None
         grown = learner["gradient_booster"]["model"]["trees"]
+        if not all(map(_is_whole, grown)):
+            return None
         depth = max(map(_depth, grown), default=0)
         k = int(booster.num_features())
         odd = any(any(tree["split_type"]) or max(tree["split_indices"]) >= k for tree in grown)
@@ -134,6 +136,12 @@ def predicted(
             total += leaf[tree * leaves + place - inner]
         out[i] = np.float32(1.0) / (np.float32(1.0) + np.exp(-total))
     return out, -1
+
+
+def _is_whole(tree: dict[str, Any]) -> bool:
+    """Say whether every node but the root is the child of exactly one other, so that a walk down ends."""
+    children = [child for side in ("left_children", "right_children") for child in tree[side] if child != _LEAF]
+    return sorted(children) == list(range(1, len(tree["left_children"])))
 
 
 def _depth(tree: dict[str, Any]) -> int:
