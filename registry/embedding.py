@@ -251,7 +251,7 @@ class Embedding:
         }
         try:
             return cls(
-                user_ids=read_npy(directory / _USER_IDS, np.int64, 1),
+                user_ids=np.array(read_npy(directory / _USER_IDS, np.int64, 1)),
                 chooser=read_npy(directory / _CHOOSER, np.float32, 2),
                 chosen=read_npy(directory / _CHOSEN, np.float32, 2),
                 content_weights=content["weights"],

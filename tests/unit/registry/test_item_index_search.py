@@ -87,7 +87,7 @@ def test_a_loaded_index_answers_the_same(built: ItemIndex, tmp_path: Path) -> No
     assert np.array_equal(loaded.search_many(queries, 20)[0], built.search_many(queries, 20)[0])
     assert loaded.kind is built.kind
     assert loaded.check_canary() is None
-    assert isinstance(loaded.user_ids, np.memmap)
+    assert isinstance(loaded.user_ids.base, np.memmap)  # its pages are shared by all processes
 
 
 def test_asking_for_more_than_there_is_gives_everybody_once(built: ItemIndex) -> None:
