@@ -46,9 +46,7 @@ class Limiter:
         self._max_queued = max_queued
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
-        self._admissions = {
-            outcome: metrics.admissions.labels(outcome) for outcome in ("admitted", "queued", "refused")
-        }
+        self._admissions = {outcome: metrics.admissions.labels(outcome) for outcome in _OUTCOMES}
         self._shown_in_flight = metrics.in_flight
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._held_s = 0.0

@@ -139,13 +139,22 @@ class TcpProxy:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         link = _Link(writer)
         if self._fault.mode in {Mode.REFUSE, Mode.DOWN}:
             link.close(by_reset=True)
             return
         self._links.add(link)
+        task = asyncio.get_running_loop().create_task(self._serve(link, reader))
+        # A task that is cancelled before its first step never comes to its own `finally`.
+        task.add_done_callback(lambda _: self._forget(link))
+
+    def _forget(self, link: _Link) -> None:
+        self._links.discard(link)
+        link.close(by_reset=False)
+
+    async def _serve(self, link: _Link, reader: asyncio.StreamReader) -> None:
         by_reset = False
         try:
             await self._pass(link, reader)
@@ -154,7 +163,6 @@ class TcpProxy:
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._links.discard(link)
             link.close(by_reset=by_reset)
 
     async def _pass(self, link: _Link, client: asyncio.StreamReader) -> None:
