@@ -1,5 +1,6 @@
 """SIGKILL, and nothing else until the process is gone: a killed process takes a moment to die."""
 
+import contextlib
 import os
 import signal
 import time
@@ -9,7 +10,8 @@ from infra.embedded.processes import identity
 
 def kill(pid: int) -> None:
     known_as = identity(pid)
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):  # a child of one killed just before may have followed it by itself
+        os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + 10
     while known_as is not None and identity(pid) == known_as:
         assert time.monotonic() < until, f"process {pid} survives SIGKILL"

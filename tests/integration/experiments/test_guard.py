@@ -1,5 +1,6 @@
 """The guard on real rows: it leaves the sound alone, ends what fails, takes back what got worse, and acts once."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -9,11 +10,9 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
-import structlog
 
 from infra.clock import FixedClock, SystemClock
 from infra.endpoints import Endpoints
-from infra.settings import Settings
 from pipelines.experiments.guard import ACTOR, Guard, Verdict
 from pipelines.experiments.guardrails import load_guardrails
 from pipelines.experiments.sensors import guard as guard_sensor
@@ -23,6 +22,7 @@ from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.experiments import By, experiment_events, last_verdicts, list_experiments, stop_experiment
 from registry.promotion import promote
+from tests.conftest import make_settings
 from tests.experiment_rows import NEXT, RELEASE, TARGETS, Diary, begin
 from tests.fakes import MemoryRegistry
 from tests.releases import register_release, write_release
@@ -279,7 +279,10 @@ def test_without_mlflow_a_degraded_release_is_taken_back_from_the_copy_that_serv
     assert (pin.versions, pin.actor) == (FIRST, ACTOR)
 
 
-def test_the_sensor_shows_the_figures_acts_and_alerts(tower: Tower, endpoints: Endpoints, settings: Settings) -> None:
+def test_the_sensor_shows_the_figures_acts_and_alerts(
+    tower: Tower, endpoints: Endpoints, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = make_settings(tmp_path, logging={"format": "json"})
     platform = Platform(settings, replace(endpoints, mlflow_url="http://127.0.0.1:9"), FixedClock(NOW))
 
     def tick() -> str:
@@ -290,9 +293,10 @@ def test_the_sensor_shows_the_figures_acts_and_alerts(tower: Tower, endpoints: E
 
     assert tick() == "no experiment is running and no release is fresh"
     an_experiment(tower, failed=True)
-    with structlog.testing.capture_logs() as logs:
-        assert tick().startswith("challenger taste: ended; the challenger broke its guardrail: error_rate 1.0000")
-    (alert,) = [line for line in logs if line["event"] == "alert"]
+    capsys.readouterr()
+    assert tick().startswith("challenger taste: ended; the challenger broke its guardrail: error_rate 1.0000")
+    written = [json.loads(line) for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
+    (alert,) = [line for line in written if line["event"] == "alert"]
     assert alert["kind"] == "experiment_ended"
     assert alert["details"]["error_rate"]["broken"] is True
     assert guard_sensor.default_status is dg.DefaultSensorStatus.RUNNING
