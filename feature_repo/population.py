@@ -8,6 +8,7 @@ both sides' hard preferences hold; blocks and past decisions are the caller's to
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,10 @@ class Population:
         return cls(people, People.empty(), alive, GeoGrid.load(directory, mapped=mapped))
 
     def __len__(self) -> int:
+        return self._n
+
+    @cached_property
+    def _n(self) -> int:
         return int(np.count_nonzero(self.alive))
 
     @property

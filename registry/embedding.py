@@ -21,6 +21,7 @@ from registry.arrays import Floats, Ids, npy_writer, npz_writer, read_npy, read_
 from registry.artifacts import verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
 from registry.errors import CorruptArtifact, InvalidVectors
+from registry.folding import normal_equations
 from registry.pairs import nearest_of_liked, nearest_to_liked, row_dot, scores_of
 
 _USER_IDS: Final = "user_ids.npy"
@@ -171,20 +172,13 @@ class Embedding:
         passed_ids: ArrayLike,
         prior: Floats | None,
     ) -> Floats:
-        liked = self._known_rows(factors, liked_ids)
-        passed = self._known_rows(factors, passed_ids)
-        alpha, pass_confidence = self.parameters.alpha, self.parameters.pass_confidence
-        # (Y'Y + sum (c-1) y y' + lambda I) x = sum_liked c y + lambda prior
-        left = gram + (alpha - 1.0) * (liked.T @ liked) + (pass_confidence - 1.0) * (passed.T @ passed)
-        left[np.diag_indices_from(left)] += max(self.parameters.regularization, 1e-9)
-        right = alpha * liked.sum(axis=0)
-        if prior is not None:
-            right = right + self.parameters.regularization * np.asarray(prior, dtype=np.float64)
+        ours = self.parameters
+        pull = np.zeros(self.dimensions) if prior is None else ours.regularization * np.asarray(prior, dtype=np.float64)
+        left, right = normal_equations(
+            fixed(factors), self.positions(liked_ids), self.positions(passed_ids), gram, pull, ours.alpha,
+            ours.pass_confidence, max(ours.regularization, 1e-9),
+        )  # fmt: skip
         return np.linalg.solve(left, right).astype(np.float32)
-
-    def _known_rows(self, factors: Floats, user_ids: ArrayLike) -> NDArray[np.float64]:
-        rows = self.positions(np.asarray(user_ids, dtype=np.int64).reshape(-1))
-        return factors[rows[rows >= 0]].astype(np.float64)
 
     @cached_property
     def _chosen_gram(self) -> NDArray[np.float64]:

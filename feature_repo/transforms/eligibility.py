@@ -17,7 +17,7 @@ from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import PROFILE
 from feature_repo.people import People
 from feature_repo.transforms import loops
-from feature_repo.transforms.measures import haversine_km, latest_birth_day, unit_vectors, whole_years
+from feature_repo.transforms.measures import haversine_km, latest_birth_day, whole_years, whole_years_at
 from feature_repo.transforms.pair import PROFILE_PLACES, n_pairs
 from infra.compiled import fixed
 
@@ -95,8 +95,8 @@ def _facts(profile: bytes, at: float, youngest: float, oldest: float, within_km:
     """
     own = dict(zip(PROFILE.columns, np.frombuffer(profile, dtype=np.float32).tolist(), strict=True))
     low, high = np.fmax(own["age_min"], youngest), np.fmin(own["age_max"], oldest)
-    age = float(whole_years(own["birth_day"], at))
-    x, y, z = unit_vectors(own["latitude"], own["longitude"])[:, 0]
+    age = whole_years_at(own["birth_day"], at)
+    x, y, z = loops.unit_vector(own["latitude"], own["longitude"])
     facts = np.array(
         [
             own["gender"],

@@ -62,6 +62,7 @@ DAYS_PER_YEAR: Final = 365.2425
 SECONDS_PER_DAY: Final = 86_400.0
 RADIANS: Final = math.pi / 180.0
 KM_PER_DEGREE: Final = EARTH_DIAMETER_KM / 2.0 * RADIANS
+_BLOCK: Final = 64
 
 
 @compiled
@@ -168,15 +169,26 @@ def accepted(
     one that an unknown home does not meet (infinity: none), and the home in degrees. Of `interests` float32 words,
     unless they are empty, one bit is wanted; `excluded` int64 ascend. A position of -1 is nobody.
     """
-    out = np.zeros(len(positions), dtype=np.bool_)
-    n = len(user_ids)
-    for i in range(len(positions)):
-        row = positions[i]
-        if row < 0:
-            continue
-        user_id = user_ids[row] if row < n else late_ids[row - n]
-        theirs = profiles[row] if row < n else late_profiles[row - n]
-        out[i] = user_id != own_id and _fits(theirs, p, own, interests) and not _stands_in(excluded, user_id)
+    n, m, width = len(user_ids), len(positions), profiles.shape[1]
+    out = np.zeros(m, dtype=np.bool_)
+    ids, block = np.empty(_BLOCK, dtype=np.int64), np.empty((_BLOCK, width), dtype=profiles.dtype)
+    for start in range(0, m, _BLOCK):
+        end = min(start + _BLOCK, m)
+        for i in range(start, end):  # copies of rows that no cache holds do not wait for each other: decisions would
+            row, j = positions[i], i - start
+            if row < 0:
+                ids[j] = own_id
+            elif row < n:
+                ids[j] = user_ids[row]
+                for column in range(width):
+                    block[j, column] = profiles[row, column]
+            else:
+                ids[j] = late_ids[row - n]
+                for column in range(width):
+                    block[j, column] = late_profiles[row - n, column]
+        for i in range(start, end):
+            j = i - start
+            out[i] = ids[j] != own_id and _fits(block[j], p, own, interests) and not _stands_in(excluded, ids[j])
     return out
 
 
@@ -233,12 +245,15 @@ def content_scores(
     n = max(len(a_profile), len(rows)) if min(len(a_profile), len(rows)) else 0
     out = np.empty(n, dtype=np.float32)
     gaps = np.empty(a_attributes.shape[1], dtype=np.float32)
+    a_home = (np.nan, np.nan, np.nan)
     for i in range(n):
         j, k = min(i, len(a_profile) - 1), rows[min(i, len(rows) - 1)]
         a, b, day = a_profile[j], b_profile[k], days[min(i, len(days) - 1)]
+        if i == j:  # whoever meets all of the other side has one home
+            a_home = unit_vector(float(a[p[5]]), float(a[p[6]]))
         _, jaccard = _interests(a, b, p[11], n_words)
         age_gap = (day - float(a[p[0]])) / DAYS_PER_YEAR - (day - float(b[p[0]])) / DAYS_PER_YEAR
-        apart = distance_km(unit_vector(float(a[p[5]]), float(a[p[6]])), unit_vector(float(b[p[5]]), float(b[p[6]])))
+        apart = distance_km(a_home, unit_vector(float(b[p[5]]), float(b[p[6]])))
         _gaps(gaps, a_attributes[j], b_attributes[k])
         gap = float(_mean_known(gaps))
         score = weights[0] * (0.0 if math.isnan(jaccard) else jaccard)

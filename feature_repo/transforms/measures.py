@@ -4,6 +4,9 @@ Everything is elementwise in float64: no BLAS, no reductions whose order could c
 what makes training rows and serving rows bit-equal. Places and distances come from the same compiled loops everywhere.
 """
 
+import math
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -11,7 +14,15 @@ from feature_repo.layout import SECONDS_PER_DAY
 from feature_repo.transforms import loops
 from feature_repo.transforms.loops import DAYS_PER_YEAR, EARTH_DIAMETER_KM
 
-__all__ = ["DAYS_PER_YEAR", "EARTH_DIAMETER_KM", "age_years", "haversine_km", "unit_vectors", "whole_years"]
+__all__ = [
+    "DAYS_PER_YEAR",
+    "EARTH_DIAMETER_KM",
+    "age_years",
+    "haversine_km",
+    "unit_vectors",
+    "whole_years",
+    "whole_years_at",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -31,9 +42,26 @@ def whole_years(birth_day: ArrayLike, at: ArrayLike) -> Float64:
     return np.where(np.isnan(born), np.nan, (year - birth_year) - (rank < birth_rank))
 
 
+def whole_years_at(birth_day: float, at: float) -> float:
+    """Return what `whole_years` says of one person, which is asked for at every request."""
+    if not math.isfinite(birth_day):
+        return math.nan
+    years, born = math.floor((at / SECONDS_PER_DAY - birth_day) / DAYS_PER_YEAR), math.floor(birth_day)
+    while latest_birth_day(years + 1, at) >= born:
+        years += 1
+    while latest_birth_day(years, at) < born:
+        years -= 1
+    return float(years)
+
+
 def latest_birth_day(age: int, at: float) -> int:
     """Return the last birth day (days since 1970) of those who have had `age` birthdays at unix seconds `at` (UTC)."""
-    today = np.datetime64(int(np.floor(at / SECONDS_PER_DAY)), "D")
+    return _latest_birth_day(age, math.floor(at / SECONDS_PER_DAY))
+
+
+@lru_cache(maxsize=4096)  # few ages, and few days
+def _latest_birth_day(age: int, day: int) -> int:
+    today = np.datetime64(day, "D")
     this_month = today.astype("datetime64[M]")
     month = this_month - 12 * age
     first, following = month.astype("datetime64[D]"), (month + 1).astype("datetime64[D]")

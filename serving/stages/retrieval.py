@@ -6,10 +6,12 @@ there only where settings let it be read.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_repo.population import MAX_POOL, Population
 from feature_repo.transforms import Terms, content_inputs
 from infra.metrics import serving_metrics
+from registry.item_index import MAX_N
 from registry.newcomers import with_newcomers
 from registry.release import Release
 from registry.retrieval import CandidateList, Factors, MergedCandidates, merge_candidates, query_for, retrieve
@@ -17,9 +19,9 @@ from serving.pool import Pool, Requester
 from serving.reasons import Source
 from serving.run import Run
 
-MAX_SEARCH = 10_000
 _FIRST = 3  # a quarter of a person's neighbours in the index accept them and are accepted; others need places too
 _WIDENING = 4
+_AMPLE = 1.25
 _ENOUGH = 5
 _SHARE = 10
 _AROUND = 8
@@ -37,17 +39,26 @@ def from_index(
     run: Run, release: Release, population: Population, terms: Terms, factors: Factors, *, weight: float, n: int
 ) -> CandidateList:
     """Return up to `n` showable people from the index, best first; the other sources fill what is missing."""
-    width = _FIRST * n
+    width = min(_FIRST * n, MAX_N)
+    found, keep = _showable(run, release, population, terms, factors, weight=weight, width=width)
     enough = max(n // _ENOUGH, 1)
-    while True:
-        with serving_metrics().inference_seconds.labels("index").time():
-            found = retrieve(release, factors, min(width, MAX_SEARCH), weight)
-            late = run.newcomers.get(release.release_id)
-            found = with_newcomers(found, late, factors, min(width, MAX_SEARCH), weight)
-        keep = np.flatnonzero(population.showable(terms, population.positions(found.ids)))
-        if len(keep) >= enough or width >= min(len(release.index), MAX_SEARCH) or not run.remaining_s():
-            return CandidateList(found.ids[keep[:n]], found.scores[keep[:n]])
-        width *= _WIDENING
+    if len(keep) < enough and width < len(release.index) and run.remaining_s():
+        # Once, and as deep as those found say that it takes: who suits but a few people is served by where they live.
+        needed = round(_AMPLE * width * enough / max(len(keep), 1))
+        width = min(needed, _WIDENING * width, MAX_N)
+        found, keep = _showable(run, release, population, terms, factors, weight=weight, width=width)
+    return CandidateList(found.ids[keep[:n]], found.scores[keep[:n]])
+
+
+def _showable(
+    run: Run, release: Release, population: Population, terms: Terms, factors: Factors, *, weight: float, width: int
+) -> tuple[CandidateList, NDArray[np.int64]]:
+    """Return the best `width` people of index and newcomers, and the places of those who may be shown."""
+    with serving_metrics().inference_seconds.labels("index").time():
+        found = retrieve(release, factors, width, weight)
+        late = run.newcomers.get(release.release_id)
+        found = with_newcomers(found, late, factors, width, weight)
+    return found, np.flatnonzero(population.showable(terms, population.positions(found.ids)))
 
 
 def from_population(

@@ -1,10 +1,11 @@
+import math
 from datetime import UTC, date, datetime
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.transforms.measures import latest_birth_day, whole_years
+from feature_repo.transforms.measures import latest_birth_day, whole_years, whole_years_at
 
 EPOCH = date(1970, 1, 1)
 
@@ -19,3 +20,8 @@ def test_whoever_is_born_by_that_day_is_old_enough_and_nobody_born_later(today: 
 def test_a_birthday_on_a_leap_day_comes_in_march() -> None:
     at = datetime(2026, 2, 28, 12, tzinfo=UTC).timestamp()
     assert latest_birth_day(26, at) == (date(2000, 2, 28) - EPOCH).days
+
+
+@given(st.integers(-40_000, 40_000).map(float) | st.just(math.nan), st.floats(-2e9, 4e9))
+def test_the_age_of_one_person_is_that_of_many(birth_day: float, at: float) -> None:
+    np.testing.assert_array_equal(whole_years_at(birth_day, at), whole_years(birth_day, at))
