@@ -5,6 +5,7 @@ included: BentoML answers errors in three shapes. What is let in is `serving.gat
 added between the two, so that refusals carry them as well.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
@@ -29,13 +30,15 @@ PAGES = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/doc
 """Routes that metrics name beside the calls; every other path is `other`."""
 _KEPT = (b"allow", b"vary", b"access-control-")
 """Headers of somebody else's error that our envelope keeps, by the start of their name."""
+_REFUSALS_EVERY_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
 class Border:
     """Give each request of `app` its id, its times and its envelope.
 
-    `logged_share` of the requests without an error are logged; `closing`, asked once for each request, tells whether
+    `logged_share` of the requests without an error are logged, and one refusal (503) a second, with how many there were
+    since the last; `closing`, asked once for each request, tells whether
     its connection should end with the answer.
     """
 
@@ -56,6 +59,8 @@ class Border:
         self._logged_share = logged_share
         self._closing = closing
         self._unlogged = 1.0
+        self._refused = 0
+        self._refusal_logged_s = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -80,13 +85,22 @@ class Border:
         route = path if path in CALLS or path in PAGES else "other"
         self._requests(route, str(status)).inc()
         self._request_seconds(route).observe(ms / 1000)
-        if status < 400 or status == 503:  # refusals in an overload are counted, not written one by one
+        more: dict[str, str | int] = {}
+        if request.answer_id is not None:
+            more["answer_id"] = str(request.answer_id)
+        if status == 503:
+            # Writing a line costs more than the refusal: in an overload the time would be missing in answers.
+            self._refused += 1
+            if request.started_s - self._refusal_logged_s < _REFUSALS_EVERY_S:
+                return
+            more["refused"] = self._refused
+            self._refused, self._refusal_logged_s = 0, request.started_s
+        elif status < 400:
             self._unlogged += self._logged_share
             if self._unlogged < 1:
                 return
             self._unlogged -= 1
-        answer = {} if request.answer_id is None else {"answer_id": str(request.answer_id)}
-        _log.info("request", method=scope["method"], route=route, status=status, ms=ms, **answer)
+        _log.info("request", method=scope["method"], route=route, status=status, ms=ms, **more)
 
 
 class _Outlet:

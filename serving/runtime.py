@@ -53,8 +53,8 @@ from serving.warm_up import warm_up
 
 _log = structlog.get_logger(__name__)
 _STATEMENT_S = 600.0
-_TURN_SHARE = 0.1
-"""Of the deadline, what one turn of the event loop may take: an answer needs some of them, one after the other."""
+_PLACE_SHARE = 0.4
+"""Of the deadline, how long a call may hold its place: it waited for it before, and some take longer than most."""
 _OPEN_S = 10.0
 _LOGS = "logs"
 
@@ -91,7 +91,7 @@ class Runtime:
             queue_timeout_s=settings.serving.queue_timeout_ms / 1000,
             clock=clock,
             metrics=self.metrics,
-            longest_turn_s=settings.serving.deadline_ms / 1000 * _TURN_SHARE,
+            longest_s=settings.serving.deadline_ms / 1000 * _PLACE_SHARE,
         )
         self.breakers = breakers(settings.serving.breaker, clock, self.metrics)
         self.warm = False

@@ -4,8 +4,9 @@ A service that takes every call finishes none in time. Past the bound a call wai
 before it waits in vain: when the queue is full, or when places have lately come free too slowly for it. Refusing needs
 neither the body nor the database.
 
-How many places there are follows the event loop: where calls compute for so long between each other's steps that all
-of them would be late, fewer are let in, so that those are in time. Waiting for a slow dependency takes no place away.
+How many places there are follows what the event loop can do. Where calls hold their place for too long because they
+wait for each other's computing (the machine is slow just now, or has other work), all of them would be late: fewer are
+let in, and as many answers come, in time. Waiting for a slow dependency takes no place away.
 """
 
 import asyncio
@@ -19,15 +20,23 @@ from infra.metrics import ServingMetrics
 from serving.errors import Overloaded
 
 _SMOOTHING = 0.05
-_FEWEST = 4
-_SHRINK, _GROW = 0.9, 0.25
+_FEWEST = 2
+_LATE_SHARE = 0.1
+"""Of the calls that ended in a period, how many may have been late before there is less room."""
+_SHRINK = 0.5, 0.9
+"""What is left of the room after a period in which too many were late, at least and at most."""
+_GROW = 1.0
+_OF_THE_LOOP = 0.05
+"""An answer takes twenty turns of the event loop or so: from this share of its time in one turn, it is the loop that
+it waits for."""
+_PERIOD_S = 0.1
 _OUTCOMES = ("admitted", "queued", "refused")
 
 
 class Limiter:
     """Places for calls: `max_concurrency` at once, `max_queued` waiting, each at most `queue_timeout_s`.
 
-    There are fewer places, never more, while a turn of the event loop takes longer than `longest_turn_s`.
+    There are fewer places, never more, while calls hold theirs for longer than `longest_s` because of the event loop.
     """
 
     def __init__(
@@ -38,11 +47,11 @@ class Limiter:
         queue_timeout_s: float,
         clock: Clock,
         metrics: ServingMetrics,
-        longest_turn_s: float = math.inf,
+        longest_s: float = math.inf,
     ) -> None:
         self._most = max_concurrency
         self._room = float(max_concurrency)
-        self._longest_turn_s = longest_turn_s
+        self._longest_s = longest_s
         self._max_queued = max_queued
         self._queue_timeout_s = queue_timeout_s
         self._clock = clock
@@ -50,6 +59,7 @@ class Limiter:
         self._shown_in_flight = metrics.in_flight
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._held_s = 0.0
+        self._period = _Period(clock.monotonic())
         self.in_flight = 0
 
     @property
@@ -76,18 +86,26 @@ class Limiter:
         """Hold a place for the block; raises Overloaded."""
         await self._take()
         began = self._clock.monotonic()
+        turn_s = 0.0
         try:
             await asyncio.sleep(0)
-            self._adapt(self._clock.monotonic() - began)
+            turn_s = self._clock.monotonic() - began
             yield
         finally:
-            self._held_s += _SMOOTHING * (self._clock.monotonic() - began - self._held_s)
+            ended = self._clock.monotonic()
+            self._held_s += _SMOOTHING * (ended - began - self._held_s)
+            self._adapt(ended, ended - began, turn_s)
             self._give()
 
-    def _adapt(self, turn_s: float) -> None:
-        """Make or take room after a turn of the event loop that lasted so long."""
-        if turn_s > self._longest_turn_s:
-            self._room = max(self._room * _SHRINK, min(_FEWEST, self._most))
+    def _adapt(self, now: float, held_s: float, turn_s: float) -> None:
+        """Count a call that ended now; at the end of a period make or take room."""
+        period = self._period
+        period.note(held_s, turn_s, late=held_s > self._longest_s)
+        if now - period.began_s < _PERIOD_S:
+            return
+        self._period = _Period(now)
+        if period.too_late():
+            self._room = max(self._room * period.left(self._longest_s), min(_FEWEST, self._most))
         else:
             self._room = min(self._room + _GROW, self._most)
 
@@ -135,3 +153,29 @@ class Limiter:
         return Overloaded(
             "More calls arrive than can be answered in time: try again.", retry_after_s=max(1, math.ceil(expected_s))
         )
+
+
+class _Period:
+    """What the calls that ended in a stretch of time say of the room there is."""
+
+    def __init__(self, began_s: float) -> None:
+        self.began_s = began_s
+        self._ended = 0
+        self._late = 0
+        self._held_s = 0.0
+        self._turns_s = 0.0
+
+    def note(self, held_s: float, turn_s: float, *, late: bool) -> None:
+        self._ended += 1
+        self._late += late
+        self._held_s += held_s
+        self._turns_s += turn_s
+
+    def too_late(self) -> bool:
+        """Say whether too many were late, and the event loop is why."""
+        return self._late > _LATE_SHARE * self._ended and self._turns_s > _OF_THE_LOOP * self._held_s
+
+    def left(self, longest_s: float) -> float:
+        """Return the share of the room in which calls would be in time."""
+        least, most = _SHRINK
+        return min(max(longest_s * self._ended / self._held_s, least), most)

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import structlog
 from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from infra.clock import SystemClock
+from infra.clock import Clock, FixedClock, SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving import context, responses
@@ -24,6 +25,7 @@ from serving.errors import (
     BodyTooLarge,
     EventConflict,
     InternalError,
+    Overloaded,
     RequestTimeout,
     StorageUnavailable,
     UnknownPath,
@@ -66,12 +68,17 @@ async def foreign_500(_: Request) -> Response:
     return PlainTextResponse("Traceback (most recent call last)", 500)
 
 
+async def refuse(body: Body) -> Response:
+    del body
+    raise Overloaded("More calls arrive than can be answered in time: try again.")
+
+
 async def slow(_: Request) -> Response:
     await asyncio.sleep(5)
     raise StorageUnavailable("never reached")
 
 
-def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = ()) -> Border:
+def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | None = None) -> Border:
     inner = Starlette(
         routes=[
             Route("/echo", route, methods=["POST"]),
@@ -81,12 +88,12 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = ()) -> Border:
             Route("/slow", slow),
         ]
     )
-    clock, metrics = SystemClock(), serving_metrics()
+    clock, metrics = clock or SystemClock(), serving_metrics()
     limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
     gate: App = Gate(
         inner,
-        models={"/echo": Body},
-        methods={"/echo": echo},
+        models={"/echo": Body, "/refuse": Body},
+        methods={"/echo": echo, "/refuse": refuse},
         door=Door(Settings(), clock, metrics),
         limiter=limiter,
         max_body_bytes=100,
@@ -126,6 +133,16 @@ def test_a_good_body_arrives_and_the_answer_carries_the_headers() -> None:
     assert (response.status_code, response.json()) == (201, {"number": 7})
     assert UUID(response.headers["X-Request-ID"])
     assert float(response.headers["X-Process-Time"]) < 1
+
+
+def test_of_many_refusals_one_a_second_is_logged_with_how_many_there_were(clock: FixedClock) -> None:
+    border = app(clock=clock)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            for _ in range(5):
+                assert send("POST", "/refuse", border, json={"number": 7}).status_code == 503
+            clock.advance(1.0)
+    assert [line["refused"] for line in logs if line["event"] == "request"] == [1, 5, 5]
 
 
 def test_a_request_id_of_the_client_is_kept_when_it_is_a_uuid() -> None:

@@ -105,29 +105,46 @@ def test_a_place_handed_over_to_a_call_that_gives_up_in_the_same_moment_is_not_l
     asyncio.run(go())
 
 
-def test_while_turns_of_the_event_loop_are_long_there_is_room_for_fewer_calls_and_later_for_all_again() -> None:
+def quick_limiter() -> Limiter:
+    return Limiter(
+        max_concurrency=8,
+        max_queued=2,
+        queue_timeout_s=5,
+        clock=SystemClock(),
+        metrics=serving_metrics(),
+        longest_s=0.01,
+    )
+
+
+def test_while_calls_take_too_long_because_of_each_others_computing_there_is_room_for_fewer_and_later_for_all() -> None:
     async def go() -> None:
-        limit = Limiter(
-            max_concurrency=8,
-            max_queued=2,
-            queue_timeout_s=5,
-            clock=SystemClock(),
-            metrics=serving_metrics(),
-            longest_turn_s=0.01,
-        )
+        limit = quick_limiter()
 
         async def compute() -> None:
             time.sleep(0.02)  # noqa: ASYNC251 it holds the loop, as computing does
 
-        for _ in range(40):
+        while limit.places > 2:
             neighbour = asyncio.create_task(compute())
             async with limit.place():
                 await neighbour
-        assert limit.places == 4
-        for _ in range(40):
+        while limit.places < 8:
             async with limit.place():
-                await asyncio.sleep(0.001)  # waiting for something slow
-        assert limit.places == 8
+                await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(go(), 10))
+
+
+def test_calls_that_take_long_because_of_something_slow_elsewhere_leave_the_room_as_it_is() -> None:
+    async def go() -> None:
+        limit = quick_limiter()
+
+        async def wait() -> None:
+            async with limit.place():
+                await asyncio.sleep(0.03)
+
+        for _ in range(10):
+            await asyncio.gather(*(wait() for _ in range(8)))
+            assert limit.places == 8
 
     asyncio.run(go())
 
