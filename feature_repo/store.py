@@ -294,17 +294,17 @@ class PersonReader:
             return parts[0]
         return People.concat(parts)
 
-    async def read_async(self, user_id: int, at: float | None = None) -> People | None:
-        """Return what `read` returns without blocking the event loop; raises FeatureStoreUnavailable."""
+    async def read_async(self, user_ids: ArrayLike, at: float | None = None) -> People:
+        """Return what `read_many` returns of a few people, without blocking the event loop."""
         from feature_repo.online_store import FailFastRedisOnlineStore
 
-        ids = np.array([user_id], dtype=np.int64)
+        ids = np.unique(np.asarray(user_ids, dtype=np.int64))
         online = self._store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
         if not isinstance(online, FailFastRedisOnlineStore):
-            return await asyncio.to_thread(self.read, user_id, at)
-        stored = await online.read_packed_async(self._store.config, self._wanted(timed=at is not None), ids)
-        people = self._people(ids, stored, at)
-        return people if len(people) else None
+            return await asyncio.to_thread(self._read, ids, at)
+        return self._people(
+            ids, await online.read_packed_async(self._store.config, self._wanted(timed=at is not None), ids), at
+        )
 
     async def aclose(self) -> None:
         """Close the connections of `read_async`."""

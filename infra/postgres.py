@@ -95,7 +95,8 @@ def open_pool(
             "prepare_threshold": 0 if settings.prepared_statements else None,
             "connect_timeout": max(2, round(settings.connect_timeout_s)),
             "application_name": application_name,
-            "options": _options(database_url, timeout_s),
+            # The statements are few and always ask for the like: to plan one anew may take longer than to run it.
+            "options": f"{_options(database_url, timeout_s) or ''} -c plan_cache_mode=force_generic_plan",
             **kwargs,
         },
     )

@@ -4,10 +4,11 @@ Every statement is bounded by the pool's checkout wait, the statement timeout an
 EligibilityUnknown: the caller then shows nobody.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, LiteralString, Protocol, Self
+from functools import partial
+from typing import Any, Final, LiteralString, Protocol, Self, TypeVar
 
 import numpy as np
 import psycopg
@@ -20,7 +21,9 @@ from infra.pooled import PooledConnection, fetch_all
 from serving.errors import BreakerOpen, EligibilityUnknown
 from serving.reasons import DECISIONS, LIKES, SEPARATIONS, Kind, Reason
 from serving.resilience.breaker import Breaker
+from serving.together import Together
 
+Read = TypeVar("Read")
 Int64 = NDArray[np.int64]
 PROFILE_COLUMNS = (
     "user_id",
@@ -48,16 +51,18 @@ _PROFILE = sql.SQL("""
     u.interests, coalesce(length(u.bio), 0) AS bio_length, u.created_at
 """)
 # Kinds are closed enumerations and part of the statements, so that every call has few parameters to send.
-_REQUESTER_TEXT = """
+# Each asks about several people at once: what a request costs the server and psycopg is little beside what a call does.
+_REQUESTERS_TEXT = """
+SELECT asked.place, found.* FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (user_id, place), LATERAL (
 WITH mine AS MATERIALIZED (
-    SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = $1
+    SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = asked.user_id
 ), latest AS (
     SELECT DISTINCT ON (target_id) target_id, kind, occurred_at FROM mine
     WHERE kind IN ({decisions}) ORDER BY target_id, occurred_at DESC
 ), recent AS (
     SELECT * FROM latest ORDER BY occurred_at DESC LIMIT {fold_in}
 ), apart AS MATERIALIZED (
-    SELECT actor_id FROM duet.interactions WHERE target_id = $1 AND kind IN ('block', 'report')
+    SELECT actor_id FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ('block', 'report')
 ){waiting}
 SELECT own.*, u.updated_at,
     (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart),
@@ -68,14 +73,15 @@ SELECT own.*, u.updated_at,
 FROM duet.users u LEFT JOIN LATERAL (
     SELECT {profile}, u.attributes WHERE $2::timestamptz IS NULL OR u.updated_at > $2::timestamptz
 ) AS own ON true
-WHERE u.user_id = $1
+WHERE u.user_id = asked.user_id
+) AS found
 """
 # Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
 _WAITING = """, waiting AS (
     SELECT actor_id, max(occurred_at) FILTER (WHERE kind IN ({likes})) AS liked_at,
         (array_agg(kind ORDER BY occurred_at DESC))[1] IN ({likes}) AS waits
     FROM duet.interactions
-    WHERE target_id = $1 AND kind IN ({decisions})
+    WHERE target_id = asked.user_id AND kind IN ({decisions})
       AND actor_id NOT IN (SELECT target_id FROM mine WHERE kind IN ({ending}))
     GROUP BY actor_id HAVING bool_or(kind IN ({likes})) ORDER BY liked_at DESC, actor_id LIMIT {most}
 )"""
@@ -83,20 +89,26 @@ _PENDING = """,
     ARRAY(SELECT actor_id FROM waiting),
     ARRAY(SELECT actor_id FROM waiting WHERE waits ORDER BY liked_at DESC, actor_id)"""
 # One round trip: who may still be shown, whose row is newer than the snapshot, and whether the requester changed.
-_STANDING_TEXT = """
+# The candidates of all stand in one array, those of each from `low` to `high`.
+_STANDINGS_TEXT = """
+SELECT asked.place, found.*
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS asked (user_id, low, high, place), LATERAL (
 WITH allowed AS MATERIALIZED (
-    SELECT u.user_id, $3::timestamptz IS NULL OR u.updated_at > $3::timestamptz AS changed
+    SELECT u.user_id, $5::timestamptz IS NULL OR u.updated_at > $5::timestamptz AS changed
     FROM duet.users u
-    WHERE u.user_id = ANY($2::bigint[]) AND u.visible AND ($4::text[] IS NULL OR u.interests && $4::text[])
-      AND u.user_id NOT IN (SELECT target_id FROM duet.interactions WHERE actor_id = $1 AND kind IN ({ending}))
+    WHERE u.user_id = ANY(($4::bigint[])[asked.low:asked.high])
+      AND u.visible AND ($6::text[] IS NULL OR u.interests && $6::text[])
+      AND u.user_id NOT IN (SELECT target_id FROM duet.interactions
+                            WHERE actor_id = asked.user_id AND kind IN ({ending}))
       AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
-                            WHERE target_id = $1 AND kind IN ('block', 'report'))
+                            WHERE target_id = asked.user_id AND kind IN ('block', 'report'))
 )
 SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id),
     ARRAY(SELECT user_id FROM allowed WHERE changed),
-    (SELECT count(*) FROM duet.interactions WHERE actor_id = $1)
-        + (SELECT count(*) FROM duet.interactions WHERE target_id = $1 AND kind IN ('block', 'report')),
-    (SELECT updated_at FROM duet.users WHERE user_id = $1)
+    (SELECT count(*) FROM duet.interactions WHERE actor_id = asked.user_id)
+        + (SELECT count(*) FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ('block', 'report')),
+    (SELECT updated_at FROM duet.users WHERE user_id = asked.user_id)
+) AS found
 """
 _PROFILES_TEXT = "SELECT {profile} FROM duet.users u WHERE u.user_id = ANY($1::bigint[]) AND u.visible"
 # A random point of the id range and the visible people after it, wrapping around: no sequential scan at any size.
@@ -131,15 +143,15 @@ def _rendered(text: LiteralString, **parts: sql.Composable) -> bytes:
 
 
 _NOTHING: Final = sql.SQL("")
-_REQUESTER: Final = {
+_REQUESTERS: Final = {
     True: _rendered(
-        _REQUESTER_TEXT,
+        _REQUESTERS_TEXT,
         waiting=sql.SQL(_rendered(_WAITING).decode()),
         pending=sql.SQL(_PENDING),
     ),
-    False: _rendered(_REQUESTER_TEXT, waiting=_NOTHING, pending=_NOTHING),
+    False: _rendered(_REQUESTERS_TEXT, waiting=_NOTHING, pending=_NOTHING),
 }
-_STANDING: Final = _rendered(_STANDING_TEXT)
+_STANDINGS: Final = _rendered(_STANDINGS_TEXT)
 _PROFILES: Final = _rendered(_PROFILES_TEXT)
 _SOME_VISIBLE: Final = _rendered(_SOME_VISIBLE_TEXT)
 _N_PROFILE: Final = len(PROFILE_COLUMNS)
@@ -239,7 +251,7 @@ class PeopleStore(Protocol):
 
 
 class PostgresPeople:
-    """The PeopleStore on a psycopg pool behind a breaker.
+    """The PeopleStore on a psycopg pool behind a breaker; what is asked for in one turn of the loop is read together.
 
     Likes that wait for an answer are read only with `pending_likes`.
     """
@@ -249,19 +261,20 @@ class PostgresPeople:
     ) -> None:
         self._pool = pool
         self._breaker = breaker
-        self._pending_likes = pending_likes
+        self._requesters = Together(partial(self._read_requesters, _REQUESTERS[pending_likes]))
+        self._standings = Together(self._read_standings)
 
     async def requester(
         self, user_id: int, timeout_s: float, *, since: datetime | None = None, fresh: bool = False
     ) -> RequesterRow | None:
         """Return the requester, or None when nobody has this id; this is one server, so `fresh` changes nothing."""
         del fresh
-        rows = await self._fetch(_REQUESTER[self._pending_likes], [Int8(user_id), since], timeout_s)
-        if not rows:
+        row = await self._in_time(lambda: self._requesters.ask(since, user_id), timeout_s)
+        if row is None:
             return None
-        attributes, updated_at, version, decided, apart, liked, passed, *pending = rows[0][_N_PROFILE:]
+        attributes, updated_at, version, decided, apart, liked, passed, *pending = row[_N_PROFILE:]
         return RequesterRow(
-            profile=None if rows[0][0] is None else columns_of(rows),
+            profile=None if row[0] is None else columns_of([row]),
             attributes=attributes,
             excluded=np.unique(np.concatenate([decided, apart, [user_id]])),
             liked=liked,
@@ -281,8 +294,10 @@ class PostgresPeople:
         timeout_s: float,
     ) -> Standing:
         """Return how requester and candidates stand now; everybody allowed counts as changed when `since` is None."""
-        parameters = [Int8(user_id), candidate_ids, since, interests]
-        allowed, changed, version, updated_at = (await self._fetch(_STANDING, parameters, timeout_s))[0]
+        wanted = None if interests is None else tuple(interests)
+        allowed, changed, version, updated_at = await self._in_time(
+            lambda: self._standings.ask((since, wanted), (user_id, candidate_ids)), timeout_s
+        )
         profiles = await self._fetch(_PROFILES, [changed], timeout_s) if len(changed) else []
         if len(profiles) < len(changed):
             # Somebody who was hidden between the two reads has no fresh profile to be judged by.
@@ -294,10 +309,38 @@ class PostgresPeople:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
         return columns_of(await self._fetch(_SOME_VISIBLE, [share, Int8(n)], timeout_s))
 
+    async def _read_requesters(
+        self, statement: bytes, since: datetime | None, user_ids: Sequence[int]
+    ) -> list[tuple[Any, ...] | None]:
+        found: list[tuple[Any, ...] | None] = [None] * len(user_ids)
+        for place, *row in await fetch_all(self._pool, statement, [np.array(user_ids, dtype=np.int64), since]):
+            found[place - 1] = tuple(row)
+        return found
+
+    async def _read_standings(
+        self, kind: tuple[datetime | None, tuple[str, ...] | None], asked: Sequence[tuple[int, Int64]]
+    ) -> list[tuple[Any, ...]]:
+        since, interests = kind
+        sizes = np.array([len(candidate_ids) for _, candidate_ids in asked], dtype=np.int64)
+        high = np.cumsum(sizes)
+        parameters = [
+            np.array([user_id for user_id, _ in asked], dtype=np.int64),
+            high - sizes + 1,
+            high,
+            np.concatenate([candidate_ids for _, candidate_ids in asked]),
+            since,
+            None if interests is None else list(interests),
+        ]
+        rows = {place: tuple(row) for place, *row in await fetch_all(self._pool, _STANDINGS, parameters)}
+        return [rows[place] for place in range(1, len(asked) + 1)]
+
     async def _fetch(self, statement: bytes, parameters: list[Any], timeout_s: float) -> list[tuple[Any, ...]]:
+        return await self._in_time(lambda: fetch_all(self._pool, statement, parameters), timeout_s)
+
+    async def _in_time(self, read: Callable[[], Awaitable[Read]], timeout_s: float) -> Read:
         try:
             # A little less than the caller's time, so that it is the breaker that sees the server being late.
-            return await self._breaker.call(lambda: fetch_all(self._pool, statement, parameters), timeout_s * _PATIENCE)
+            return await self._breaker.call(read, timeout_s * _PATIENCE)
         except TimeoutError:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time, so nobody can be shown safely."

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from infra.clock import Clock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import FeaturesUnavailable
+from serving.together import Together
 
 if TYPE_CHECKING:
     from feature_repo.store import PersonReader
@@ -29,6 +30,7 @@ class StoredPeople:
         self._clock = clock
         self._lock = threading.Lock()
         self._reader: PersonReader | None = None
+        self._together = Together(self._several)
 
     def open(self) -> None:
         """Import Feast and open the store now, so that no request waits for it; raises FeaturesUnavailable."""
@@ -40,11 +42,21 @@ class StoredPeople:
         return self._opened().read(user_id, self._at()) or People.empty()
 
     async def one_async(self, user_id: int) -> People:
-        """Return nobody or one person without blocking; the first call opens the store in a thread."""
+        """Return nobody or one person without blocking; the first call opens the store in a thread.
+
+        Those who are asked for in one turn of the event loop are read together.
+        """
+        return await self._together.ask(None, user_id)
+
+    async def _several(self, _: None, user_ids: Sequence[int]) -> list[People]:
         reader = self._reader
         if reader is None:
             reader = await asyncio.to_thread(self._opened)
-        return await reader.read_async(user_id, self._at()) or People.empty()
+        people = await reader.read_async(user_ids, self._at())
+        rows = people.positions(user_ids)
+        return [
+            people.take(rows[place : place + 1]) if rows[place] >= 0 else People.empty() for place in range(len(rows))
+        ]
 
     async def aclose(self) -> None:
         """Close the connections of `one_async`."""

@@ -117,11 +117,11 @@ def test_likes_that_wait_for_an_answer_come_latest_first_and_only_where_they_may
 
 
 def test_the_statement_that_may_not_know_of_waiting_likes_does_not_read_them() -> None:
-    told, untold = (people_store._REQUESTER[allowed].decode() for allowed in (True, False))
+    told, untold = (people_store._REQUESTERS[allowed].decode() for allowed in (True, False))
     assert "waiting" in told
     assert "waiting" not in untold
     # Whoever blocked or reported the requester is all that it reads of what others did.
-    assert untold.count("WHERE target_id = $1") == untold.count("AND kind IN ('block', 'report')") == 1
+    assert untold.count("WHERE target_id = asked.user_id") == untold.count("AND kind IN ('block', 'report')") == 1
 
 
 def test_nobody_has_an_unknown_id(connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings) -> None:
