@@ -109,10 +109,9 @@ class ContentLevel:
         # It computes a millisecond or two, which may come out of what is kept back for safety.
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
             enough = asked_at_once(run.request.limit)
-            pool = pooled(
-                population,
-                from_population(run, population, requester, terms, serving.n_candidates, rng=self.rng, at_least=enough),
-            )
+            n = serving.n_candidates
+            lists = from_population(run, population, requester, terms, n, rng=self.rng, at_least=enough)
+            pool = pooled(population, merge_candidates(lists))
         await breathe()
         with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):
             score = content_score(requester.person, pool.people, run.at)

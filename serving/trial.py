@@ -15,6 +15,7 @@ import psycopg
 from infra.clock import Clock
 from infra.settings import Settings
 from registry.release import Release
+from registry.retrieval import merge_candidates
 from serving.api_models import RecommendationRequest
 from serving.pool import Requester
 from serving.population_source import Snapshot
@@ -90,7 +91,7 @@ def try_release(
             release,
             requester,
             factors,
-            pooled(population, {Source.RETRIEVAL.value: found, **others}, n),
+            pooled(population, merge_candidates({Source.RETRIEVAL.value: found, **others}), n),
             snapshot.recent_likes,
             aggregator=serving.aggregator,
             weight=serving.requester_weight,

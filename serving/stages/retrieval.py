@@ -97,29 +97,25 @@ def topped_up(
     *,
     n: int,
     rng: np.random.Generator,
-) -> dict[str, CandidateList]:
-    """Return the sources with more people drawn at random, where all of them together name fewer than `n`."""
-    drawn = lists[Source.RANDOM.value]
+) -> MergedCandidates:
+    """Merge the sources, with more people drawn at random where all of them together name fewer than `n`."""
+    merged, drawn = merge_candidates(lists), lists[Source.RANDOM.value]
     everybody = not len(drawn) or (drawn.propensity is not None and bool((drawn.propensity == 1.0).all()))
-    if everybody or max(map(len, lists.values())) >= n:
-        return lists
-    together = np.unique(np.concatenate([found.ids for found in lists.values()]))
-    if len(together) >= n:
-        return lists
-    others = terms.excluding(together)
-    more = population.sources(requester.person, n - len(together), rng, run.at, terms=others, max_pool=MAX_POOL)
+    if everybody or len(merged) >= n:
+        return merged
+    others = terms.excluding(merged.ids)
+    more = population.sources(requester.person, n - len(merged), rng, run.at, terms=others, max_pool=MAX_POOL)
     late = more[Source.RANDOM.value]
     both = CandidateList(
         np.concatenate([drawn.ids, late.user_ids]),
         np.concatenate([drawn.scores, late.scores]),
         None if drawn.propensity is None else np.concatenate([drawn.propensity, late.propensity]),
     )
-    return {**lists, Source.RANDOM.value: both}
+    return merge_candidates({**lists, Source.RANDOM.value: both})
 
 
-def pooled(population: Population, lists: dict[str, CandidateList], n: int | None = None) -> Pool:
-    """Merge sources into one pool of at most `n` people (any number without) that the population still knows."""
-    merged = merge_candidates(lists)
+def pooled(population: Population, merged: MergedCandidates, n: int | None = None) -> Pool:
+    """Return a pool of at most `n` of those found (any number without), of people whom the population still knows."""
     if n is not None:
         merged = _bounded(merged, n)
     positions = population.positions(merged.ids)
