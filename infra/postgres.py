@@ -30,19 +30,21 @@ def connect(
     connect_timeout_s: float = 5.0,
     statement_timeout_s: float | None = None,
     application_name: str = "duet",
+    parallel: bool = True,
     **kwargs: Any,
 ) -> psycopg.Connection[Any]:
     """Open one connection; raises ServerUnavailable.
 
-    `statement_timeout_s=None` leaves statements unbounded, for offline work. Other arguments (`autocommit`,
-    `row_factory`) go to psycopg.
+    `statement_timeout_s=None` leaves statements unbounded, for offline work. Not `parallel`, a statement takes one core
+    however large it is. Other arguments (`autocommit`, `row_factory`) go to psycopg.
     """
+    more = () if parallel else ("max_parallel_workers_per_gather=0",)
     try:
         return psycopg.connect(
             database_url,
             connect_timeout=max(2, round(connect_timeout_s)),  # libpq takes whole seconds, and 1 means 2
             application_name=application_name,
-            options=_options(database_url, statement_timeout_s),
+            options=_options(database_url, statement_timeout_s, *more),
             **kwargs,
         )
     except psycopg.OperationalError as error:
@@ -96,7 +98,7 @@ def open_pool(
             "connect_timeout": max(2, round(settings.connect_timeout_s)),
             "application_name": application_name,
             # The statements are few and always ask for the like: to plan one anew may take longer than to run it.
-            "options": f"{_options(database_url, timeout_s) or ''} -c plan_cache_mode=force_generic_plan",
+            "options": _options(database_url, timeout_s, "plan_cache_mode=force_generic_plan"),
             **kwargs,
         },
     )
@@ -163,12 +165,13 @@ def read_table(
     )
 
 
-def _options(database_url: str, statement_timeout_s: float | None) -> str | None:
-    """Add the statement timeout to the URL's own options instead of replacing them."""
+def _options(database_url: str, statement_timeout_s: float | None, *more: str) -> str | None:
+    """Add the statement timeout and `more` to the URL's own options instead of replacing them."""
     own = psycopg.conninfo.conninfo_to_dict(database_url).get("options")
     parts = [str(own)] if own else []
     if statement_timeout_s is not None:
         parts.append(f"-c statement_timeout={round(statement_timeout_s * 1000)}")
+    parts += [f"-c {setting}" for setting in more]
     return " ".join(parts) or None
 
 

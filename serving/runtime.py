@@ -301,6 +301,7 @@ class Runtime:
             autocommit=True,
             statement_timeout_s=_STATEMENT_S,
             application_name="duet-serving-background",
+            parallel=False,  # after a large import a look reads it all: requests need the other cores
         )
 
     async def _settle(self) -> None:

@@ -43,6 +43,19 @@ def test_a_statement_timeout_holds_beside_the_options_of_the_url(endpoints: Endp
             connection.execute("select pg_sleep(5)")
 
 
+def test_work_in_the_background_takes_one_core_and_requests_are_planned_once(endpoints: Endpoints) -> None:
+    with connect(endpoints.database_url, statement_timeout_s=5.0, parallel=False) as connection:
+        assert connection.execute("show max_parallel_workers_per_gather").fetchone() == ("0",)
+        assert connection.execute("show statement_timeout").fetchone() == ("5s",)
+    settings = PostgresSettings(pool_size=1, checkout_timeout_s=10)
+
+    async def planned() -> object:
+        async with open_pool(endpoints.database_url, settings) as pool, pool.connection() as connection:
+            return await (await connection.execute("show plan_cache_mode")).fetchone()
+
+    assert asyncio.run(planned()) == ("force_generic_plan",)
+
+
 def test_rows_go_in_by_copy_and_come_out_as_a_frame(connection: psycopg.Connection) -> None:
     at = datetime(2026, 6, 1, tzinfo=UTC)
     rows = [(1, "woman", ["man"], 1.5, at), (2, None, [], None, at)]
