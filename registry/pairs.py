@@ -46,6 +46,12 @@ def _row_dots(left: Floats, right: Floats) -> Floats:
 
 
 @compiled
+def _copy(out: Floats, i: int, factors: Floats, row: int) -> None:
+    for d in range(out.shape[1]):  # numba takes five times as long to assign one row to another
+        out[i, d] = factors[row, d]
+
+
+@compiled
 def scores_of(
     chooser: Floats, chosen: Floats, rows: Ids, content_chooser: Floats, content_chosen: Floats, p: Floats, q: Floats
 ) -> tuple[Floats, Floats, Floats]:
@@ -58,9 +64,11 @@ def scores_of(
     unknown = 0
     for i in range(n):  # copies do not wait for each other, as sums over factors that no cache holds would
         if rows[i] >= 0:
-            p_v[i], q_v[i] = chooser[rows[i]], chosen[rows[i]]
+            _copy(p_v, i, chooser, rows[i])
+            _copy(q_v, i, chosen, rows[i])
         else:
-            p_v[i], q_v[i] = content_chooser[unknown], content_chosen[unknown]
+            _copy(p_v, i, content_chooser, unknown)
+            _copy(q_v, i, content_chosen, unknown)
             unknown += 1
     forward, backward = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.float32)
     for i in range(n):
