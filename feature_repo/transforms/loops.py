@@ -1,7 +1,7 @@
 """The compiled loops behind ages, distances, eligibility, content and the ranking vector.
 
 Every row is computed on its own, in float64 unless said otherwise, so training and serving give equal bits. Profiles
-come as packed rows, with the places of their columns in `p`, in the order of PROFILE_COLUMNS: numbers, because a
+come as packed rows, with the places of their columns in `p`, in the order of `columns`: numbers, because a
 compiled loop would not notice that a layout has changed.
 """
 
@@ -15,48 +15,6 @@ from infra.compiled import compiled
 
 Array = NDArray[Any]
 
-PROFILE_COLUMNS: Final = (
-    "birth_day",
-    "gender",
-    "seeking",
-    "age_min",
-    "age_max",
-    "latitude",
-    "longitude",
-    "max_distance_km",
-    "n_interests",
-    "bio_length",
-    "created_day",
-    "interests_00",
-)
-PAIR_FEATURES: Final = (
-    "age_requester",
-    "age_candidate",
-    "age_gap",
-    "abs_age_gap",
-    "candidate_age_position",
-    "requester_age_position",
-    "distance_km",
-    "log_distance_km",
-    "distance_to_requester_limit",
-    "distance_to_candidate_limit",
-    "shared_interests",
-    "interest_jaccard",
-    "attribute_distance",
-    "requester_tenure_days",
-    "candidate_tenure_days",
-    "requester_idle_days",
-    "candidate_idle_days",
-    "candidate_n_interests",
-    "candidate_bio_length",
-    "score_forward",
-    "score_backward",
-    "similarity_to_liked",
-    "liked_requester",
-    "score_product",
-    "score_min",
-    "attribute_gap_00",
-)
 EARTH_DIAMETER_KM: Final = 2 * 6371.0088
 DAYS_PER_YEAR: Final = 365.2425
 SECONDS_PER_DAY: Final = 86_400.0

@@ -24,6 +24,7 @@ from feature_repo.layout import (
 )
 from feature_repo.people import People
 from feature_repo.transforms import loops
+from feature_repo.transforms.columns import PAIR_FEATURES, PROFILE_COLUMNS
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -31,9 +32,9 @@ Float64 = NDArray[np.float64]
 _ACTIVITY_KEPT = np.array([ACTIVITY.index(column) for column in ACTIVITY.columns if column in SIDE_COLUMNS])
 _LAST_ACTIVE = ACTIVITY.index("last_active_day")
 _PAIR_START = 2 * len(SIDE_COLUMNS)
-_PAIR_PLACES = np.array([_PAIR_START + PAIR_COLUMNS.index(name) for name in loops.PAIR_FEATURES])
+_PAIR_PLACES = np.array([_PAIR_START + PAIR_COLUMNS.index(name) for name in PAIR_FEATURES])
 _CONTEXT = (*CONTEXT_COLUMNS, "similarity_to_liked_backward", "liked_candidate")
-PROFILE_PLACES = np.array([PROFILE.index(name) for name in loops.PROFILE_COLUMNS])
+PROFILE_PLACES = np.array([PROFILE.index(name) for name in PROFILE_COLUMNS])
 """Where a packed profile has what the compiled loops read."""
 
 

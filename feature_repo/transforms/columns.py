@@ -1,0 +1,46 @@
+"""Which columns the compiled loops read of a profile and write of a pair, in the order in which they take them."""
+
+from typing import Final
+
+PROFILE_COLUMNS: Final = (
+    "birth_day",
+    "gender",
+    "seeking",
+    "age_min",
+    "age_max",
+    "latitude",
+    "longitude",
+    "max_distance_km",
+    "n_interests",
+    "bio_length",
+    "created_day",
+    "interests_00",
+)
+PAIR_FEATURES: Final = (
+    "age_requester",
+    "age_candidate",
+    "age_gap",
+    "abs_age_gap",
+    "candidate_age_position",
+    "requester_age_position",
+    "distance_km",
+    "log_distance_km",
+    "distance_to_requester_limit",
+    "distance_to_candidate_limit",
+    "shared_interests",
+    "interest_jaccard",
+    "attribute_distance",
+    "requester_tenure_days",
+    "candidate_tenure_days",
+    "requester_idle_days",
+    "candidate_idle_days",
+    "candidate_n_interests",
+    "candidate_bio_length",
+    "score_forward",
+    "score_backward",
+    "similarity_to_liked",
+    "liked_requester",
+    "score_product",
+    "score_min",
+    "attribute_gap_00",
+)
