@@ -169,7 +169,7 @@ def answered(run: Run, showing: Showing, assigned: Assignment, at: datetime) -> 
 
 
 def failure(run: Run, assigned: Assignment, at: datetime) -> Answered:
-    """Return the row that is logged of an answer that an unforeseen error took away."""
+    """Return the row that is logged of an answer that was cut off, or that an unforeseen error took away."""
     nobody = Showing(
         Level.EMPTY, Assignment(run.variant), run.release.release_id if run.release else None, None, [], []
     )

@@ -47,7 +47,8 @@ class Impression(NamedTuple):
 class Answered(NamedTuple):
     """One answer: `arm` is what the person is assigned to, `variant` whose release answered.
 
-    `experiment` is None without one and where a tester chose the arm; `failed` is an error that nobody foresaw.
+    `experiment` is None without one and where a tester chose the arm; `failed` is an error that nobody foresaw, or an
+    answer that was cut off.
     """
 
     request_id: UUID

@@ -155,6 +155,11 @@ class Recommender:
             showing = self._nobody(run, assignment, _too_late())
         except ApiError:
             raise
+        except asyncio.CancelledError:
+            # The gate gave up: without a row, an experiment would only see the answers of an arm that came.
+            run.step_down(_too_late())
+            self._log_answers([failure(run, assigned, self._clock.now())])
+            raise
         except Exception:
             self._log_answers([failure(run, assigned, self._clock.now())])
             raise

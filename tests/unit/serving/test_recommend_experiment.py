@@ -211,6 +211,25 @@ def test_an_unforeseen_error_leaves_a_row_and_somebody_unknown_none(town: Town) 
     assert len(town.answers) == 1
 
 
+def test_an_answer_that_is_cut_off_for_taking_too_long_leaves_a_row_that_says_so(town: Town) -> None:
+    recommender = town.recommender()
+    user_id = someone(Variant.CHALLENGER)
+
+    async def hang(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    async def go() -> None:
+        recommender._answer = hang  # type: ignore[assignment]
+        async with asyncio.timeout(0.02):  # as the gate has it, for the time one HTTP request may take
+            await recommender.recommend(RecommendationRequest(user_id=user_id), REQUEST_ID)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(go())
+    (row,) = town.answers
+    assert (row.failed, row.level, row.reason, row.shown) == (True, 4, "deadline_exceeded", 0)
+    assert (row.experiment, row.arm, row.user_id) == ("taste", "challenger", user_id)
+
+
 def test_a_kept_answer_leaves_a_row_that_says_so(town: Town, settings: Settings) -> None:
     town.cache = AnswerCache(settings, town.clock, serving_metrics(), lambda: 0.5)
     recommender = town.recommender()
