@@ -14,14 +14,13 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 from pydantic_core import from_json
 
-from feature_repo.packed_copy import copy_out, record, scalar
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import attribute_vectors, profile_vectors
+from infra.array_columns import take_arrays
 from infra.horizon import HORIZON, LATEST, unseen
 from serving import stored_likes
 from serving.people_store import PROFILE_COLUMNS
@@ -38,7 +37,7 @@ _NOW = sql.SQL("""
     SELECT clock_timestamp(), {}, (SELECT jsonb_object_agg(name, slot) FROM duet.attribute_slots)
 """).format(HORIZON)
 _PROFILED_AT = b"SELECT max(created_timestamp) FROM features.user_profile"
-_VISIBLE = sql.SQL("SELECT user_id FROM duet.users WHERE visible ORDER BY user_id")
+_VISIBLE = sql.SQL("SELECT array_agg(user_id ORDER BY user_id) FROM duet.users WHERE visible")
 CHANGED: Final = sql.SQL("""
     SELECT user_id, updated_at FROM duet.users, {latest} WHERE updated_at > %(since)s AND {new_user}
     UNION ALL
@@ -46,12 +45,31 @@ CHANGED: Final = sql.SQL("""
     LIMIT %(limit)s
 """).format(latest=LATEST, new_user=unseen("users"), new_deletion=unseen("deletions"))
 """Who changed or was deleted after `since` and unseen by a look with `horizon`, and when; at most `limit` rows."""
-_ID = record(scalar("user_id", "int8"))
-_PEOPLE = b"""
-    SELECT user_id, birth_date, gender, seeking, age_min, age_max, latitude, longitude, max_distance_km, interests,
-           coalesce(length(bio), 0) AS bio_length, created_at, attributes
-    FROM duet.users WHERE user_id = ANY(%s) AND visible ORDER BY user_id
-"""
+_CHANGED_IDS = sql.SQL("SELECT array_agg(DISTINCT user_id) FROM ({changed}) AS changed").format(changed=CHANGED)
+_NAT: Final = int(np.iinfo(np.int64).min)
+# A column of everybody asked about comes as one JSON array: a row for each of them would cost four times as much here.
+_PEOPLE = sql.SQL("""
+    SELECT {columns} FROM (SELECT * FROM duet.users WHERE user_id = ANY(%s) AND visible ORDER BY user_id) AS shown
+""").format(
+    columns=sql.SQL(", ").join(
+        sql.SQL("json_agg({})").format(sql.SQL(value))
+        for value in (
+            "user_id",
+            f"coalesce(birth_date - date '1970-01-01', {_NAT})",
+            "gender",
+            "seeking",
+            "age_min",
+            "age_max",
+            "latitude::float8",
+            "longitude::float8",
+            "max_distance_km::float8",
+            "interests",
+            "coalesce(length(bio), 0)",
+            "(extract(epoch FROM created_at) * 1000000)::bigint",
+            "attributes",
+        )
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -135,7 +153,7 @@ def with_people(
     chunk: int = _CHUNK,
 ) -> Population:
     """Return the population with these people as their rows are now; those hidden or deleted are not in it."""
-    shown = [_people(rows, slots, population) for rows in _rows(connection, user_ids, chunk)]
+    shown = [_people(columns, slots, population) for columns in _columns(connection, user_ids, chunk)]
     people = People.concat(shown)
     gone = np.setdiff1d(user_ids, people.user_ids)
     if len(gone):
@@ -143,17 +161,21 @@ def with_people(
     return population.upsert(people)
 
 
-def _rows(connection: psycopg.Connection[Any], user_ids: Int64, chunk: int) -> Iterator[list[dict[str, Any]]]:
-    with connection.cursor(binary=True, row_factory=dict_row) as cursor:
+def _columns(connection: psycopg.Connection[Any], user_ids: Int64, chunk: int) -> Iterator[dict[str, Any]]:
+    """Yield the columns of a part of these people, as `profile_vectors` and `attribute_vectors` take them."""
+    with take_arrays(connection.cursor(binary=True)) as cursor:
         set_json_loads(from_json, cursor)
         for start in range(0, len(user_ids), chunk):
-            rows = cursor.execute(_PEOPLE, (user_ids[start : start + chunk].tolist(),)).fetchall()
-            if rows:
-                yield rows
+            found = cursor.execute(_PEOPLE, (user_ids[start : start + chunk],)).fetchone()
+            if found is None or found[0] is None:
+                continue
+            columns = dict(zip((*PROFILE_COLUMNS, "attributes"), found, strict=True))
+            columns["birth_date"] = np.array(columns["birth_date"], dtype=np.int64).view("datetime64[D]")
+            columns["created_at"] = np.array(columns["created_at"], dtype=np.int64).view("datetime64[us]")
+            yield columns
 
 
-def _people(rows: list[dict[str, Any]], slots: dict[str, int], population: Population) -> People:
-    columns = {name: [row[name] for row in rows] for name in (*PROFILE_COLUMNS, "attributes")}
+def _people(columns: dict[str, Any], slots: dict[str, int], population: Population) -> People:
     ids = np.array(columns["user_id"], dtype=np.int64)
     fresh = People.build(ids, profile=profile_vectors(columns), attributes=attribute_vectors(columns, slots))
     positions = population.positions(fresh.user_ids)
@@ -173,12 +195,11 @@ def _likes_since(connection: psycopg.Connection[Any], snapshot: Snapshot, since:
 
 
 def _changed_since(connection: psycopg.Connection[Any], since: datetime, horizon: int) -> Int64:
-    with connection.cursor(binary=True) as cursor:
-        rows = cursor.execute(CHANGED, {"since": since, "horizon": horizon, "limit": None})
-        return np.unique(np.fromiter((user_id for user_id, _ in rows), dtype=np.int64))
+    return _ids(connection, _CHANGED_IDS, {"since": since, "horizon": horizon, "limit": None})
 
 
-def _ids(connection: psycopg.Connection[Any], query: sql.SQL) -> Int64:
-    with connection.cursor() as cursor:
-        blocks = [block["user_id"].astype(np.int64) for block in copy_out(cursor, sql.Composed([query]), _ID)]
-    return np.concatenate([np.empty(0, np.int64), *blocks])
+def _ids(connection: psycopg.Connection[Any], query: sql.Composable, parameters: dict[str, Any] | None = None) -> Int64:
+    """Return the array that a query gives, ascending; nobody where it gives null."""
+    with take_arrays(connection.cursor(binary=True)) as cursor:
+        row = cursor.execute(sql.Composed([query]), parameters).fetchone()
+    return np.empty(0, np.int64) if row is None or row[0] is None else np.asarray(row[0])

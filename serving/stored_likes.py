@@ -1,6 +1,7 @@
 """Reads each person's latest likes from Postgres: of everybody in one stream, or of those who liked somebody since.
 
-The stream is sorted and cut in blocks, so memory is bounded by the people and not by the likes.
+The table is read in ranges of its pages, and what was read is sorted and cut in blocks: memory is bounded by the people
+and not by the likes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,25 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from feature_repo.packed_copy import copy_out, micros_of, record, scalar
+from infra.array_columns import take_arrays
 from infra.horizon import LATEST, unseen
 from serving.recent_likes import KEPT, RecentLikes
 
 Int64 = NDArray[np.int64]
 BLOCK_LIKES: Final = 4_000_000
 
+_PAGES: Final = 1024
+
 # The kinds are written out, so that the partial indexes on new likes and on answers can be used.
-_ALL = sql.SQL("SELECT actor_id, target_id, occurred_at FROM duet.interactions WHERE kind IN ('like', 'superlike')")
-_RECORD = record(scalar("actor_id", "int8"), scalar("target_id", "int8"), scalar("occurred_at", "timestamptz"))
+_ALL = sql.SQL("""
+    SELECT block.* FROM generate_series(
+        0, pg_relation_size('duet.interactions') / current_setting('block_size')::bigint, %(pages)s
+    ) AS page, LATERAL (
+        SELECT array_agg(actor_id) AS actors, array_agg(target_id), array_agg(occurred_at) FROM duet.interactions
+        WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + %(pages)s || ',0)')::tid
+          AND kind IN ('like', 'superlike')
+    ) AS block WHERE actors IS NOT NULL
+""")
 ACTORS: Final = sql.SQL("""
     SELECT actor_id, max(recorded_at) FROM duet.interactions, {latest}
     WHERE recorded_at > %(since)s AND {new} AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %(limit)s
@@ -35,11 +45,13 @@ _LATEST = b"""
 """
 
 
-def everybody(connection: psycopg.Connection[Any], *, block_likes: int = BLOCK_LIKES) -> RecentLikes:
-    """Read the latest likes of everybody who ever liked somebody, in one pass over the table."""
+def everybody(
+    connection: psycopg.Connection[Any], *, block_likes: int = BLOCK_LIKES, pages: int = _PAGES
+) -> RecentLikes:
+    """Read the latest likes of everybody who ever liked somebody, in one pass over the table, `pages` at a time."""
     kept = (np.empty(0, np.int64),) * 3
-    with connection.cursor() as cursor:
-        for block in _blocks(cursor, block_likes):
+    with take_arrays(connection.cursor(binary=True)) as cursor:
+        for block in _blocks(cursor, block_likes, pages):
             kept = _latest(*(np.concatenate(pair) for pair in zip(kept, block, strict=True)))
     actors, targets, _ = kept
     user_ids, first = np.unique(actors, return_index=True)
@@ -66,18 +78,12 @@ def of(connection: psycopg.Connection[Any], user_ids: Sequence[int], step: int =
     return RecentLikes.build(sorted(found))
 
 
-def _blocks(cursor: psycopg.Cursor[Any], block_likes: int) -> Iterator[tuple[Int64, Int64, Int64]]:
+def _blocks(cursor: psycopg.Cursor[Any], block_likes: int, pages: int) -> Iterator[tuple[Int64, Int64, Int64]]:
     parts: list[tuple[Int64, Int64, Int64]] = []
     n = 0
-    for records in copy_out(cursor, sql.Composed([_ALL]), _RECORD):
-        parts.append(
-            (
-                records["actor_id"].astype(np.int64),
-                records["target_id"].astype(np.int64),
-                micros_of(records, "occurred_at"),
-            )
-        )
-        n += len(records)
+    for part in cursor.stream(_ALL, {"pages": pages}):
+        parts.append(part)
+        n += len(part[0])
         if n >= block_likes:
             yield tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
             parts, n = [], 0

@@ -5,7 +5,7 @@ Which attribute owns which slot stands in `duet.attribute_slots`; a value that i
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from feature_repo.layout import ATTRIBUTES, N_ATTRIBUTES
 from feature_repo.transforms.profile import Columns
 
 _MOST = 1e30
+_PLAIN = frozenset({float, int, bool, type(None)})
 
 
 def attribute_vectors(users: Columns, slots: Mapping[str, int]) -> NDArray[np.float32]:
@@ -31,13 +32,23 @@ def attribute_vectors(users: Columns, slots: Mapping[str, int]) -> NDArray[np.fl
     rows = [row for row, person in enumerate(people) if isinstance(person, Mapping)]
     known = [people[row] for row in rows]
     for name, slot in slots.items():
-        packed[rows, slot] = [numeric(person.get(name)) for person in known]
+        packed[rows, slot] = _numbers([person.get(name) for person in known])
     return packed
+
+
+def _numbers(values: list[Any]) -> Sequence[float] | NDArray[np.float64]:
+    """Return what `numeric` says of each value, for all of them at once where they are nothing but JSON's numbers."""
+    if not _PLAIN.issuperset(map(type, values)):
+        return [numeric(value) for value in values]
+    try:
+        numbers = np.array(values, dtype=np.float64)  # None becomes NaN
+    except OverflowError:  # an integer beyond all floats
+        return [numeric(value) for value in values]
+    return np.where((numbers > -_MOST) & (numbers < _MOST), numbers, math.nan)
 
 
 def numeric(value: Any) -> float:
     """Return the number an attribute stands for, NaN when it stands for none."""
     if value is None or not isinstance(value, (float, int, np.number)):  # a bool is an int
         return math.nan
-    number = float(value)
-    return number if -_MOST < number < _MOST else math.nan
+    return float(value) if -_MOST < value < _MOST else math.nan  # before float(): an integer may be beyond all of them

@@ -5,9 +5,11 @@ import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
+from psycopg.rows import dict_row
 
 from feature_repo.layout import ACTIVITY, PROFILE
 from feature_repo.people import People
+from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from serving.errors import TooManyChanges
@@ -59,6 +61,35 @@ def test_everybody_visible_is_loaded_even_without_an_online_store(
     assert len(snapshot.population) == 9
     assert not len(of(snapshot, 4))
     assert of(snapshot, 2).profile[0, PROFILE.index("latitude")] == pytest.approx(GHENT[0], abs=0.5)
+
+
+def test_whatever_stands_in_a_row_is_read_as_its_column_would_be_by_itself(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
+) -> None:
+    connection.execute("""
+        update duet.users set birth_date = null, gender = null, seeking = '{}', age_min = null, latitude = null,
+            longitude = null, max_distance_km = null, interests = '{}', bio = null, attributes = '{}' where user_id = 1
+    """)
+    connection.execute(
+        """
+        update duet.users set birth_date = '1899-12-31', gender = 'a "quoted" \\ name', seeking = '{woman,"a, b"}',
+            age_max = 77, latitude = 0.1::real, longitude = -179.99, max_distance_km = 'NaN', bio = 'née',
+            interests = '{chess,"Chess ","a {brace}",é}', created_at = '2026-01-02 03:04:05.678901+02',
+            attributes = '{"fun": 0.1, "far": 1e400, "smokes": true, "job": "baker", "none": null}' where user_id = 2
+        """
+    )
+    slots = {"fun": 0, "far": 1, "smokes": 2, "job": 3, "none": 4}
+    connection.execute("delete from duet.attribute_slots")
+    for slot in slots.items():
+        connection.execute("insert into duet.attribute_slots (name, slot) values (%s, %s)", slot)
+    connection.commit()
+    with background.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute("select *, coalesce(length(bio), 0) as bio_length from duet.users order by 1").fetchall()
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    people = load(background, None).population.base
+    assert people.user_ids.tolist() == columns["user_id"]
+    np.testing.assert_array_equal(people.profile, profile_vectors(columns))
+    np.testing.assert_array_equal(people.attributes, attribute_vectors(columns, slots))
 
 
 def test_activity_comes_from_the_online_store_and_a_changed_profile_from_postgres(
@@ -219,8 +250,8 @@ def test_likes_read_in_blocks_are_those_read_at_once(
 ) -> None:
     rng = np.random.default_rng(4)
     for actor in range(1, 6):
-        interact(connection, actor, [int(target) for target in rng.choice(np.arange(6, 11), 40)], "like")
-    whole, blocks = everybody(background), everybody(background, block_likes=3)
+        interact(connection, actor, [int(target) for target in rng.choice(np.arange(6, 11), 80)], "like")
+    whole, blocks = everybody(background), everybody(background, block_likes=3, pages=1)
     assert whole.user_ids.tolist() == [1, 2, 3, 4, 5]
     assert (whole.liked >= 0).all()
     assert np.array_equal(whole.liked, blocks.liked)

@@ -83,6 +83,12 @@ def test_attributes_go_to_their_slots_and_what_is_no_number_stays_out() -> None:
     assert np.count_nonzero(~np.isnan(rows)) == 3
 
 
+def test_an_attribute_beyond_all_floats_stays_out_and_takes_nobody_along() -> None:
+    rows = attribute_vectors({"attributes": [{"fun": 10**400}, {"fun": 7}]}, {"fun": 0})
+    assert np.isnan(rows[0, 0])
+    assert rows[1, 0] == 7.0
+
+
 def test_a_slot_out_of_bounds_is_refused() -> None:
     with pytest.raises(MalformedFeatures, match="slot 24"):
         attribute_vectors({"attributes": []}, {"fun": 24})
