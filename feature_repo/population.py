@@ -175,16 +175,15 @@ class Population:
     ) -> tuple[Int64, float]:
         """Return the positions of at least `n` people who may be shown, if such a look as is usual finds so many.
 
-        Where it finds fewer than `at_least`, everybody in reach is looked at, until there are so many. The second value
-        is the chance that each had of being looked at.
+        Where it finds fewer, a wider one is as good as it gets; where that finds fewer than `at_least`, everybody in
+        reach is looked at, until there are so many. The second value is the chance that each had of being looked at.
         """
-        for most, wanted in ((max_pool, 0), (_WIDE, 8 * MAX_POOL), (_WIDE, 64 * MAX_POOL)):
+        looks = ((max_pool, 0, n), (_WIDE, 8 * MAX_POOL, at_least), (_WIDE, 64 * MAX_POOL, at_least))
+        for most, wanted, enough in looks:
             pool = self.nearby(requester, rng, most, at_least=wanted)
             found = pool.positions[self.showable(terms, pool.positions)]
-            if len(found) >= n or pool.exhausted:
+            if len(found) >= enough or pool.exhausted:
                 return found, pool.inclusion
-        if len(found) >= at_least:
-            return found, pool.inclusion
         area = self._area(requester, math.inf)
         stride = _stride(area, _WIDE)
         late = self._late(rng, len(self.tail) or 1)

@@ -73,7 +73,8 @@ class FullLevel:
             places = places_of_others(n, len(found))
             others = from_population(run, population, requester, terms, places, rng=self.rng, at_least=missing)
             lists = {Source.RETRIEVAL.value: found, **others}
-            pool = pooled(population, topped_up(run, population, requester, terms, lists, n=n, rng=self.rng), n)
+            merged = topped_up(run, population, requester, terms, lists, n=n, places=places, rng=self.rng)
+            pool = pooled(population, merged, n)
             await breathe()
         async with run.timely(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
             ranked = await rank(

@@ -96,12 +96,15 @@ def topped_up(
     lists: dict[str, CandidateList],
     *,
     n: int,
+    places: int,
     rng: np.random.Generator,
 ) -> MergedCandidates:
-    """Merge the sources, with more people drawn at random where all of them together name fewer than `n`."""
+    """Merge the sources, with more people drawn at random where all of them together name fewer than `n`.
+
+    `places` is how many the draw was asked for: where it found fewer, another look would find few too.
+    """
     merged, drawn = merge_candidates(lists), lists[Source.RANDOM.value]
-    everybody = not len(drawn) or (drawn.propensity is not None and bool((drawn.propensity == 1.0).all()))
-    if everybody or len(merged) >= n:
+    if len(merged) >= n or len(drawn) < places:
         return merged
     others = terms.excluding(merged.ids)
     more = population.sources(requester.person, n - len(merged), rng, run.at, terms=others, max_pool=MAX_POOL)
