@@ -124,6 +124,40 @@ def test_the_statement_that_may_not_know_of_waiting_likes_does_not_read_them() -
     assert untold.count("WHERE target_id = asked.user_id") == untold.count("AND kind IN ('block', 'report')") == 1
 
 
+def test_those_who_are_read_together_get_what_they_get_alone(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 12)
+    for actor in (1, 2, 3, 4):
+        interact(connection, actor, [actor + 4, actor + 6], "like")
+    interact(connection, 5, 2, "block")
+    everybody = np.arange(1, 13)
+    asked = [(user_id, everybody[: user_id % 4]) for user_id in (1, 2, 3, 4, 99, 2)]
+
+    async def together(people: PostgresPeople) -> tuple[list[Any], list[Any]]:
+        rows = asyncio.gather(*(people.requester(user_id, 5.0) for user_id, _ in asked))
+        standings = asyncio.gather(
+            *(people.standing(user_id, ids, since=START, interests=None, timeout_s=5.0) for user_id, ids in asked)
+        )
+        return await rows, await standings
+
+    rows, standings = on_store(endpoints, small, together)
+    for (user_id, ids), row, standing in zip(asked, rows, standings, strict=True):
+        alone = on_store(endpoints, small, lambda people, user_id=user_id: people.requester(user_id, 5.0))
+        assert str(row) == str(alone)
+        assert (row is None) == (user_id == 99)
+        stands = on_store(
+            endpoints,
+            small,
+            lambda people, user_id=user_id, ids=ids: people.standing(
+                user_id, ids, since=START, interests=None, timeout_s=5.0
+            ),
+        )
+        assert str(standing) == str(stands)
+        assert set(standing.allowed.tolist()) <= set(ids.tolist())
+    assert str(rows[0]) != str(rows[1])
+
+
 def test_nobody_has_an_unknown_id(connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings) -> None:
     assert on_store(endpoints, small, lambda people: people.requester(5, 5.0)) is None
 
