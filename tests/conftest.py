@@ -97,18 +97,9 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     base = tmp_path_factory.getbasetemp()
     settings = make_settings((base.parent if worker else base) / "servers")
     with open_endpoints(settings) as shared:
-        database = f"duet_{worker or 'main'}"
-        with connect(shared.database_url, autocommit=True) as connection:
-            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(database)))
-            connection.execute(sql.SQL("create database {}").format(sql.Identifier(database)))
+        mine = with_own_database(shared, f"duet_{worker or 'main'}")
         number = int(worker.removeprefix("gw") or 0) % 60 + 1
-        mine = replace(
-            shared,
-            database_url=urlunsplit(urlsplit(shared.database_url)._replace(path=f"/{database}")),
-            redis_url=urlunsplit(urlsplit(shared.redis_url)._replace(path=f"/{number}")),
-        )
-        upgrade(mine.database_url)
-        yield mine
+        yield replace(mine, redis_url=urlunsplit(urlsplit(mine.redis_url)._replace(path=f"/{number}")))
     remove_kept_aside(settings)
 
 
@@ -175,6 +166,16 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
         "serving": {"port": 0},
     }
     return Settings(**{**groups, **overrides})
+
+
+def with_own_database(endpoints: Endpoints, name: str) -> Endpoints:
+    """Return the same servers with a new, migrated database of this name; a former one of the name is dropped."""
+    with connect(endpoints.database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    mine = replace(endpoints, database_url=urlunsplit(urlsplit(endpoints.database_url)._replace(path=f"/{name}")))
+    upgrade(mine.database_url)
+    return mine
 
 
 def empty_tables(connection: psycopg.Connection[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The serving app as BentoML runs it, in a process of its own, on this worker's Postgres and Redis."""
+"""The serving app as BentoML runs it, in a process and a database of its own."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psycopg
@@ -17,7 +18,7 @@ import pytest
 
 from feature_repo.store import apply_catalogue, open_feature_store
 from infra.endpoints import Endpoints
-from tests.conftest import make_settings
+from tests.conftest import make_settings, with_own_database
 from tests.serving_world import insert_people, remember_town
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,12 @@ class Served:
         while self.client.get("/health").json()["population"]["people"] != people:
             assert time.monotonic() < until, "the snapshot did not follow"
             time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def endpoints(endpoints: Endpoints) -> Endpoints:
+    """A database of its own, because the app runs on while other folders are tested and says in it that it serves."""
+    return with_own_database(endpoints, f"{urlsplit(endpoints.database_url).path.lstrip('/')}_api")
 
 
 @pytest.fixture(scope="session")
