@@ -41,6 +41,7 @@ _INDEX: Final = "index.faiss"
 _USER_IDS: Final = "user_ids.npy"
 _CANARY: Final = "canary.npz"
 _FINGERPRINTS: Final = "fingerprints.npy"
+_REFRESHED: Final = "refreshed_factors"
 _CANARY_QUERIES: Final = 16
 _CANARY_DEPTH: Final = 10
 _MORE_PROBES: Final = 8
@@ -59,6 +60,7 @@ class ItemIndex:
 
     `canary_queries` float32[m, 2d] and `canary_ids` int64[m, depth] were answered when it was built. `fingerprints`
     uint64[n] say of which profile a vector was made, 0 of those that were fitted; None where nobody noted it.
+    `refreshed_factors` counts the factors, P and Q, that were solved anew since the embedding was fitted.
     """
 
     index: Any
@@ -68,6 +70,7 @@ class ItemIndex:
     canary_ids: Ids
     threads: int = 1
     fingerprints: NDArray[np.uint64] | None = None
+    refreshed_factors: int = 0
 
     @property
     def width(self) -> int:
@@ -84,6 +87,19 @@ class ItemIndex:
         order, ascending = self._by_id
         found = np.minimum(np.searchsorted(ascending, user_ids), len(ascending) - 1)
         return np.where(ascending[found] == user_ids, order[found], -1).astype(np.int64, copy=False)
+
+    def vectors(self, positions: Ids) -> Floats:
+        """Return what the index holds of the people at `positions`, float32[m, 2d], as exactly as it is kept.
+
+        Not while others search: an index in lists notes where everybody is first, and forgets it afterwards.
+        """
+        if self.kind is IndexKind.FLAT:
+            return np.asarray(self.index.reconstruct_batch(positions), dtype=np.float32)
+        self.index.make_direct_map()
+        try:
+            return np.asarray(self.index.reconstruct_batch(positions), dtype=np.float32)
+        finally:
+            self.index.set_direct_map_type(faiss.DirectMap.NoMap)  # type: ignore[attr-defined]
 
     @cached_property
     def _by_id(self) -> tuple[Ids, Ids]:
@@ -245,6 +261,7 @@ class ItemIndex:
             },
             parameters={
                 **(parameters or {}),
+                _REFRESHED: self.refreshed_factors,
                 "index_kind": self.kind.value,
                 "people": len(self),
                 "width": self.width,
@@ -288,7 +305,10 @@ class ItemIndex:
                 raise CorruptArtifact(
                     f"`{directory}` holds {len(fingerprints)} fingerprints of {len(user_ids)} people."
                 )
-        return cls(index, user_ids, kind, canary["queries"], canary["ids"], threads, fingerprints)
+        # Indexes of before this parameter told it among their metrics.
+        told = manifest.parameters.get(_REFRESHED, manifest.metrics.get(f"index_{_REFRESHED}", 0))
+        refreshed = int(told) if isinstance(told, int | float) else 0
+        return cls(index, user_ids, kind, canary["queries"], canary["ids"], threads, fingerprints, refreshed)
 
 
 def _read_index(path: Path) -> Any:

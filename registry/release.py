@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
+from registry.agreement import foreign_factors
 from registry.artifacts import verify_artifact
 from registry.contracts import (
     TAG_EMBEDDING_DIGEST,
@@ -20,14 +19,11 @@ from registry.contracts import (
     Manifest,
     ReleaseVersions,
 )
-from registry.embedding import Embedding, item_vectors
+from registry.embedding import Embedding
 from registry.errors import IncoherentRelease
 from registry.item_index import ItemIndex
-from registry.pairs import row_dot
 from registry.ranker import Ranker
 
-# Quantisation and fold-ins move scores by a few per cent; another embedding moves them by all of it.
-_MAX_DISAGREEMENT: Final = 0.5
 DEFAULT_LAST_LIKES: Final = 20
 
 
@@ -124,27 +120,10 @@ def self_check(release: Release) -> None:
     for name, problem in problems:
         if problem is not None:
             raise IncoherentRelease(f"The {name} does not work here: {problem}.")
-    _check_scores_agree(embedding, index)
+    foreign = foreign_factors(embedding, index)
+    if foreign is not None:
+        raise IncoherentRelease(f"The index was built from other factors than its embedding's: {foreign}.")
     release.embedding.warm()
-
-
-def _check_scores_agree(embedding: Embedding, index: ItemIndex) -> None:
-    if not index.canary_ids.size:
-        return
-    ids, scores = index.search_many(index.canary_queries, index.canary_ids.shape[1])
-    queries = np.repeat(index.canary_queries, ids.shape[1], axis=0)
-    flat_ids, flat_scores = ids.reshape(-1), scores.reshape(-1)
-    known = embedding.known(flat_ids)
-    if not known.any():
-        return
-    expected = row_dot(queries[known], item_vectors(*embedding.vectors(flat_ids[known])))
-    size = float(np.median(np.abs(flat_scores[known])))
-    gap = float(np.median(np.abs(flat_scores[known] - expected)))
-    if gap > _MAX_DISAGREEMENT * size:
-        raise IncoherentRelease(
-            f"The index scores its canary queries {gap / max(size, 1e-12):.0%} away from the embedding: "
-            "it was built from other factors."
-        )
 
 
 def _short(digest: str | None) -> str:

@@ -5,7 +5,7 @@ people it does not know enter by their profile. So scores stay those that the ra
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,4 +57,5 @@ def rebuilt(
         fingerprints=profile_fingerprints(visible),
         tell=tell,
     )
+    index = replace(index, refreshed_factors=recomputed)
     return Rebuilt(index, report, recomputed, int(embedding.known(visible.user_ids).sum()))

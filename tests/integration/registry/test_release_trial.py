@@ -157,7 +157,7 @@ DAMAGES: tuple[tuple[Callable[[Paths], None], str], ...] = (
     (poisoned("chooser.npy", 1e30), "absurdly large"),
     (nothing_but_zeros, "nothing but zeros"),
     (other_dimension, "The factors do not align"),
-    (other_family, "away from the embedding"),
+    (other_family, "50% of its factors are not the embedding's"),
     (other_schema, "feature schema"),
     (renamed_feature, "names inside the model"),
     (unknown_feature, "`charisma`"),

@@ -1,6 +1,7 @@
 """A release is loaded whole and proven, or refused with the reason."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from registry.artifacts import read_manifest
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, IncoherentRelease, UnsupportedArtifact
 from registry.release import Release, load_release
+from tests.crafted import reseal
 from tests.releases import FEATURES, SCHEMA, digest_of, make_embedding, make_index, write_release
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
@@ -72,13 +74,35 @@ def test_any_damaged_file_refuses_the_whole_release(
             load({**written[0], kind: damaged})
 
 
-def test_an_index_that_lies_about_its_embedding_is_caught_by_its_scores(
+def test_an_index_that_lies_about_its_embedding_is_caught_by_its_factors(
     written: tuple[dict[ArtifactKind, Path], ...], tmp_path: Path
 ) -> None:
     claimed = digest_of(written[0][EMBEDDING])
     make_index(make_embedding(7)).save(tmp_path / "liar", {"embedding_digest": claimed})
     with pytest.raises(IncoherentRelease, match="built from other factors"):
         load({**written[0], INDEX: tmp_path / "liar"})
+
+
+def test_an_index_with_factors_brought_up_to_date_is_welcome_if_it_says_so(
+    written: tuple[dict[ArtifactKind, Path], ...], tmp_path: Path
+) -> None:
+    lineage = {"embedding_digest": digest_of(written[0][EMBEDDING])}
+    fresh = make_embedding(0)
+    fresh.chosen[:20] *= 3.0
+    make_index(fresh).save(tmp_path / "silent", lineage)
+    with pytest.raises(IncoherentRelease, match="17% of its factors are not the embedding's, and 0% were refreshed"):
+        load({**written[0], INDEX: tmp_path / "silent"})
+    replace(make_index(fresh), refreshed_factors=20).save(tmp_path / "frank", lineage)
+    assert load({**written[0], INDEX: tmp_path / "frank"}).index.refreshed_factors == 20
+
+
+def test_an_index_of_before_tells_among_its_metrics_how_many_factors_were_refreshed(
+    written: tuple[dict[ArtifactKind, Path], ...], tmp_path: Path
+) -> None:
+    lineage = {"embedding_digest": digest_of(written[0][EMBEDDING])}
+    manifest = make_index(make_embedding(0)).save(tmp_path / "i", lineage, metrics={"index_refreshed_factors": 20.0})
+    reseal(tmp_path / "i", parameters={k: v for k, v in manifest.parameters.items() if k != "refreshed_factors"})
+    assert load({**written[0], INDEX: tmp_path / "i"}).index.refreshed_factors == 20
 
 
 def test_an_index_that_forgot_its_answers_is_refused(
