@@ -1,4 +1,7 @@
-"""`duet releases`: what stands where, who serves what, who moved what when, and what stood there at an instant."""
+"""`duet releases`: what stands where, who serves what, who moved what when, and what stood there at an instant.
+
+Of that, `duet status` is told where a stage holds more than it should.
+"""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -7,7 +10,8 @@ import typer
 
 from infra.cli.console import out, print_note, print_success, table
 from infra.cli.context import current_settings
-from registry.opened import Reached, reached
+from infra.settings import Settings
+from registry.opened import HURRIED_S, Reached, reached
 
 if TYPE_CHECKING:
     import psycopg
@@ -38,6 +42,22 @@ def releases(
             _show_all(servers, limit)
 
 
+def crowding(settings: Settings) -> list[str]:
+    """Say of the stages in MLflow that hold several versions which one counts; nothing while MLflow does not answer."""
+    from infra.endpoints import running_mlflow
+    from registry.errors import RegistryUnavailable
+    from registry.mlflow_rest import MlflowRest
+
+    url = running_mlflow(settings)
+    if url is None:
+        return []
+    with MlflowRest(url, timeout_s=min(HURRIED_S, settings.mlflow.request_timeout_s)) as rest:
+        try:
+            return rest.crowding()
+        except RegistryUnavailable:
+            return []
+
+
 def _show_instant(servers: Reached, instant: datetime, stage: str) -> None:
     from registry.history import release_at
 
@@ -60,6 +80,8 @@ def _show_all(servers: Reached, limit: int) -> None:
     else:
         try:
             out().print(_stages_table(servers.rest))
+            for sentence in servers.rest.crowding():
+                print_note(sentence)
         except RegistryUnavailable as error:
             print_note(f"what stands in the stages is not known: {error}")
     pin = servers.log.open_pin()

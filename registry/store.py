@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from registry.contracts import (
+    MODEL_NAMES,
     PRODUCTION,
+    STAGE_ALIASES,
     TAG_DIGEST,
     TAG_EMBEDDING_DIGEST,
     TAG_FEATURE_SCHEMA_DIGEST,
@@ -88,6 +90,20 @@ class ModelRegistry(ABC):
             )
         check_tags(standing, feature_schema_digest)
         return ReleaseVersions.of({kind: version.version for kind, version in standing.items()})
+
+    def crowding(self) -> list[str]:
+        """Say of each stage that holds several versions of a model which one counts and what to do."""
+        found: list[str] = []
+        for kind in ArtifactKind:
+            versions = self.versions(kind)
+            for stage in STAGE_ALIASES:
+                numbers = [str(version.version) for version in versions if version.stage == stage]
+                if len(numbers) > 1:
+                    found.append(
+                        f"{MODEL_NAMES[kind]} has versions {', '.join(numbers[:-1])} and {numbers[-1]} in {stage}, "
+                        f"and the newest, {numbers[0]}, counts: move what is not meant there to Archived in MLflow."
+                    )
+        return found
 
     def release_candidate(self, name: str = "latest") -> ReleaseVersions:
         """Return the versions that share the tag `release_candidate`; `latest` is the newest complete coherent one."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,9 +12,11 @@ from rich.table import Table
 
 from infra.cli.console import err, one_line, out, print_note, print_success
 from infra.cli.context import current_settings
+from infra.settings import Settings
 from infra.supervisor.errors import PlatformNotRunning
 from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState
 
+STATUS_GROUP: Final = "duet.status"
 HEALTH_S: Final = 2.0
 MARKS = {
     ServicePhase.WAITING: "·",
@@ -75,11 +78,13 @@ def status(
     """Show each process with its health, address, pid and log, and what serves; exit code 1 unless all is healthy."""
     from infra.supervisor.state import read_state, running_state
 
-    data_dir = current_settings(ctx).data_dir
+    settings = current_settings(ctx)
+    data_dir = settings.data_dir
     state = running_state(data_dir)
     serving = None if state is None else asked(state.urls().get("serving"))
+    notes = [] if state is None else noted(settings)
     if as_json:
-        typer.echo(json.dumps({**_as_json(state, str(data_dir.resolve())), "serving": serving}))
+        typer.echo(json.dumps({**_as_json(state, str(data_dir.resolve())), "serving": serving, "notes": notes}))
     elif state is None:
         killed = read_state(data_dir)
         if killed is not None and killed.phase is not Phase.FAILED:
@@ -89,6 +94,8 @@ def status(
         out().print(draw(state))
         for line in told(serving):
             out().print(line)
+        for note in notes:
+            out().print(f"[yellow]note[/] {escape(note)}")
     if state is None or state.phase is not Phase.RUNNING:
         raise typer.Exit(1)
 
@@ -119,6 +126,15 @@ def told(serving: Mapping[str, Any] | None) -> list[str]:
     if experiment.get("refused"):
         lines.append(f"[red]challenger refused[/] {escape(one_line(str(experiment['refused'])))}")
     return lines + [f"[red]{escape(serving['status'])}[/] {escape(one_line(str(why)))}" for why in serving["reasons"]]
+
+
+def noted(settings: Settings) -> list[str]:
+    """Return what the packages of ours have to say about what runs; infra imports none of them."""
+    return [
+        sentence
+        for entry in sorted(entry_points(group=STATUS_GROUP), key=lambda entry: entry.name)
+        for sentence in entry.load()(settings)
+    ]
 
 
 def report(service: ServiceState) -> None:

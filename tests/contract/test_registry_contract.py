@@ -66,6 +66,27 @@ def test_a_registry_without_models_is_empty_not_broken(subject: Subject) -> None
         subject.registry.release_candidate()
 
 
+def test_of_several_versions_in_one_stage_it_says_which_one_counts(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    for paths in releases:
+        subject.register_release(paths)
+    subject.registry.transition_stage(RANKER, 3, PRODUCTION)
+    subject.registry.transition_stage(INDEX, 2, STAGING)
+    assert subject.registry.crowding() == []
+    subject.registry.transition_stage(RANKER, 1, PRODUCTION, archive_existing=False)
+    (told,) = subject.registry.crowding()
+    assert told.startswith("duet-ranker has versions 3 and 1 in Production, and the newest, 3, counts")
+    assert subject.registry.in_stage(PRODUCTION)[RANKER].version == 3
+    subject.registry.transition_stage(RANKER, 2, PRODUCTION, archive_existing=False)
+    subject.registry.transition_stage(INDEX, 3, STAGING, archive_existing=False)
+    assert [told.partition(",")[0] for told in subject.registry.crowding()] == [
+        "duet-index has versions 3 and 2 in Staging",
+        "duet-ranker has versions 3",
+    ]
+    assert "versions 3, 2 and 1 in Production" in subject.registry.crowding()[1]
+
+
 def test_a_registered_version_can_be_read_back(
     subject: Subject, releases: list[dict[ArtifactKind, Path]], tmp_path: Path
 ) -> None:

@@ -121,12 +121,14 @@ def test_a_challenger_is_staged_and_both_arms_answer(duet: Duet) -> None:
 def test_a_stage_moved_in_mlflow_puts_the_challenger_into_production(duet: Duet, moments: dict[str, datetime]) -> None:
     moved = httpx.post(
         f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
-        json={"name": "duet-ranker", "version": "2", "stage": "Production", "archive_existing_versions": True},
+        json={"name": "duet-ranker", "version": "2", "stage": "Production", "archive_existing_versions": False},
         timeout=30,
     )
     assert moved.status_code == 200, moved.text
     until(lambda: served_release(duet) == SECOND, FOLLOWED_S)
     assert recommended(duet, 42)["release"] == SECOND
+    # MLflow's dialog, too, leaves what stood there where it is unless a box is ticked.
+    assert "duet-ranker has versions 2 and 1 in Production, and the newest, 2, counts" in unwrapped(duet("status"))
     until(lambda: (SECOND, "Production", "ui") in audit(duet))
     moments[SECOND] = datetime.now(UTC)
 
@@ -211,6 +213,11 @@ def ask_many(duet: Duet, liked: tuple[str, ...]) -> list[dict[str, Any]]:
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(visit, range(1, ASKED + 1)))
+
+
+def unwrapped(printed: str) -> str:
+    """What was printed, without the breaks that fit it to a terminal."""
+    return " ".join(printed.split())
 
 
 def audit(duet: Duet) -> list[tuple[str, str, str]]:
