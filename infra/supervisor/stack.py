@@ -28,6 +28,9 @@ from infra.urls import without_password
 
 LOCATION = "duet"
 CODE_MODULE = "pipelines.definitions"
+# After so long without its proxy's heartbeat the process with our code ends itself, and nobody starts it again: with
+# Dagster's 30 s a machine that slept or stood still lost every schedule, sensor and guard. `duet down` ends it, too.
+CODE_UNHEARD_S = 7 * 86_400
 SERVING_TARGET = "serving.service:Duet"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
@@ -135,7 +138,8 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         Service(
             "dagster-code",
             (*_python("dagster"), "code-server", "start", "--host", LOOPBACK, "--port", str(addresses.code_server),
-             "--module-name", CODE_MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point"),
+             "--module-name", CODE_MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point",
+             "--heartbeat-ttl", str(CODE_UNHEARD_S)),
             shared,
             probe=TcpProbe(LOOPBACK, addresses.code_server),
             after=("dagster-storage",),

@@ -49,6 +49,13 @@ def answering(payload: object) -> Iterator[str]:
             thread.join()
 
 
+def test_the_process_with_our_code_outlives_a_machine_that_stood_still(tmp_path: Path) -> None:
+    settings = make(tmp_path)
+    stack = {spec.name: spec for spec in build_stack(settings, ENDPOINTS, choose_addresses(settings), tmp_path)}
+    command = stack["dagster-code"].command
+    assert int(command[command.index("--heartbeat-ttl") + 1]) >= 86_400
+
+
 def test_orphans_are_closed_between_the_code_server_and_the_daemon(tmp_path: Path) -> None:
     settings = make(tmp_path)
     addresses = choose_addresses(settings)
