@@ -159,7 +159,7 @@ def _history_table(title: str, history: "list[Promotion]") -> object:
             next(filter(None, promotion.from_stages.values()), "") if promotion.is_departure else promotion.stage,
             promotion.actor,
             promotion.way,
-            _what(promotion),
+            what_happened(promotion),
             promotion.reason,
         )
         for promotion in history
@@ -167,7 +167,8 @@ def _history_table(title: str, history: "list[Promotion]") -> object:
     return table(title, ("when", "release", "stage", "who", "way", "what", "why"), rows)
 
 
-def _what(promotion: "Promotion") -> str:
+def what_happened(promotion: "Promotion") -> str:
+    """Say in a word or two what a row of the audit tells of."""
     if promotion.is_departure:
         return "emptied"
     if promotion.rolled_back_from is not None:

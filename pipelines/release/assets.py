@@ -1,7 +1,7 @@
 """The release candidate: one coherent triple, judged by its gates, that a person can promote."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import dagster as dg
 
@@ -9,7 +9,7 @@ from pipelines.comparison import compared
 from pipelines.presentation import frame, link, plots, table
 from pipelines.progress import telling
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
-from pipelines.release.policy import Gate, Policy
+from pipelines.release.policy import Gate, Policy, asked
 from pipelines.resources import Platform
 from pipelines.state import Current, combined_digest
 from registry.contracts import ArtifactKind
@@ -17,6 +17,8 @@ from registry.contracts import ArtifactKind
 if TYPE_CHECKING:
     from pipelines.release.candidate import Candidate
     from registry.gates import GateReport, GateResult
+
+_DIGITS: Final = 6
 
 
 def check_specs(policy: Policy) -> list[dg.AssetCheckSpec]:
@@ -96,7 +98,7 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
 def check_result(result: "GateResult") -> dg.AssetCheckResult:
     """Show one gate as an asset check."""
     numbers = {"value": result.value, "production": result.production}
-    words = {"metric": result.metric, "verdict": result.verdict, "why": result.why}
+    words = {"metric": result.metric, "verdict": result.verdict}
     from pipelines.release.presentation import threshold_text
 
     bounds = {"threshold": threshold_text(result), "tolerance": str(result.tolerance or "")}
@@ -107,7 +109,7 @@ def check_result(result: "GateResult") -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR,
         description=result.why,
         metadata={
-            **{name: value for name, value in numbers.items() if value is not None},
+            **{name: round(value, _DIGITS) for name, value in numbers.items() if value is not None},
             **{name: value for name, value in {**bounds, **words}.items() if value},
         },
     )
@@ -135,9 +137,7 @@ def promote_with(report: "GateReport") -> str:
 
 
 def _described(gate: Gate) -> str:
-    bound = "" if gate.threshold is None else f" Threshold {gate.threshold}."
-    room = "" if gate.tolerance is None else f" Tolerance against Production {gate.tolerance}."
-    return f"{gate.meaning} `{gate.metric}`, {gate.direction}.{bound}{room}"
+    return f"{gate.meaning} `{gate.metric}` must be {asked(gate)}."
 
 
 def _evaluation(platform: Platform, candidate: "Candidate") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.resources import Platform
@@ -11,6 +12,7 @@ from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
 from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.observer import observe
 from registry.promotion import verify_release
+from registry.release_views import what_happened
 from registry.workers import Worker, live_workers
 
 if TYPE_CHECKING:
@@ -57,23 +59,23 @@ def look(platform: Platform) -> Standing:
 
 
 def rows_of(history: list[Promotion]) -> list[dict[str, Any]]:
-    """Return one row per promotion, the newest first; `until` is when the next one to the same stage came."""
+    """Return one row per promotion, the newest first, in few columns: a page of Dagster is not wide.
+
+    Times are UTC; `until` is when the next one to the same stage came.
+    """
     rows: list[dict[str, Any]] = []
     until: dict[str, str] = {}
     for entry in sorted(history, key=lambda entry: (entry.at is not None, entry.at), reverse=True):
         stage = next(filter(None, entry.from_stages.values()), "") if entry.is_departure else entry.stage
-        since = entry.at.isoformat() if entry.at else ""
+        why = f": {entry.reason}" if entry.reason else ""
+        since = entry.at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if entry.at else ""
         rows.append(
             {
-                "release": "" if entry.is_departure else entry.versions.release_id,
-                "stage": stage,
                 "since": since,
                 "until": until.get(stage, ""),
-                "who": entry.actor,
-                "way": entry.way,
-                "why": entry.reason,
-                "rolled back from": entry.rolled_back_from or "",
-                "gates": str(entry.gates.get("honoured") or entry.gates.get("verdict") or ""),
+                "release": "" if entry.is_departure else entry.versions.release_id,
+                "stage": stage,
+                "how": f"{what_happened(entry)} by {entry.actor} ({entry.way}){why}",
             }
         )
         until[stage] = since

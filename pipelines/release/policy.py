@@ -227,6 +227,15 @@ def _held(gate: Gate, found: Measurement) -> tuple[bool, str]:
     return True, f"{subject}, {' and '.join(told)}"
 
 
+def asked(gate: Gate) -> str:
+    """Say what a value must be, such as `at least 0.55 and at most 0.03 below Production's`."""
+    wanted = [] if gate.threshold is None else [_range(bounds(gate.direction, gate.threshold, None, None)[0])]
+    if gate.tolerance is not None:
+        side = {"higher": "at most {} below", "lower": "at most {} above", "within": "within {} of"}[gate.direction]
+        wanted.append(f"{side.format(gate.tolerance)} Production's")
+    return " and ".join(wanted)
+
+
 def _whose(gate: Gate, production: float | None) -> str:
     sign = {"higher": "less", "lower": "plus", "within": "give or take"}[gate.direction]
     return f" (Production's {_number(production or 0.0)} {sign} {gate.tolerance})"

@@ -11,18 +11,18 @@ _LONG = 10_000
 
 
 def rows(report: GateReport) -> list[dict[str, str | float | None]]:
-    """Return one row per gate, failures first."""
+    """Return one row per gate, failures first; the sentence stands near the front, where no page cuts it off."""
     ordered = sorted(report.results, key=lambda result: result.passed)
     return [
         {
             "gate": result.name,
             "verdict": result.verdict,
+            "why": result.why,
             "metric": result.metric,
             "value": result.value,
             "threshold": threshold_text(result),
             "production": result.production,
             "tolerance": str(result.tolerance or ""),
-            "why": result.why,
         }
         for result in ordered
     ]

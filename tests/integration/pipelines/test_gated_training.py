@@ -93,9 +93,9 @@ def test_every_gate_is_a_check_of_the_candidate_and_a_first_release_passes(
     assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.ERROR}
     finds = {name: value.value for name, value in checks["finds"].metadata.items()}
     assert (finds["value"], finds["threshold"], finds["tolerance"]) == (1.0, ">= 0.9", "0")
-    assert finds["why"] == "`index_recall` is 1, at least 0.9."
-    assert checks["fair"].metadata["why"].value == "Not applicable: 149 people, needs 1000."
-    assert "nothing stands in Production" in str(checks["stable"].metadata["why"].value)
+    assert checks["finds"].description == "`index_recall` is 1, at least 0.9."
+    assert checks["fair"].description == "Not applicable: 149 people, needs 1000."
+    assert "nothing stands in Production" in str(checks["stable"].description)
     assert report_of(platform).policy == load_policy(platform.settings.gates.file).digest
 
 

@@ -95,10 +95,12 @@ def test_moves_by_hand_are_recorded_once_and_shown_as_a_table(
     materialized, check = result.asset_events
     assert materialized.asset_key == HISTORY
     rows = [record.data for record in materialized.metadata["history"].records]
-    assert {(row["release"], row["stage"], row["way"], row["until"]) for row in rows} == {
-        ("e1-i1-r1", PRODUCTION, "ui", ""),
-        ("e2-i2-r2", STAGING, "ui", ""),
+    assert {(row["release"], row["stage"], row["until"]) for row in rows} == {
+        ("e1-i1-r1", PRODUCTION, ""),
+        ("e2-i2-r2", STAGING, ""),
     }
+    assert all(row["how"].endswith(" by mlflow (ui): stage moved in MLflow") for row in rows)
+    assert {row["since"] for row in rows} == {"2026-06-01 00:00:03", "2026-06-01 00:00:06"}
     assert check.passed
     again, _ = tick(platform, cursor)
     assert not again.asset_events

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipelines.release.errors import InvalidGates
-from pipelines.release.policy import METRICS, Gate, Measured, Measurement, Policy, judge, judge_gate, load_policy
+from pipelines.release.policy import METRICS, Gate, Measured, Measurement, Policy, asked, judge, judge_gate, load_policy
 from registry.gates import GateReport
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -34,11 +34,29 @@ def refused(tmp_path: Path, *gates: Any) -> str:
 
 def test_the_gates_that_come_with_duet_cover_every_metric_once_for_all_releases() -> None:
     policy = load_policy()
-    asked = {gate.metric for gate in policy.gates}
-    assert set(METRICS) - asked == {"latency_p50_ms"}, "the median is for gates of one's own"
+    judged = {gate.metric for gate in policy.gates}
+    assert set(METRICS) - judged == {"latency_p50_ms"}, "the median is for gates of one's own"
     assert load_policy().digest == policy.digest
     changed = policy.model_copy(update={"gates": policy.gates[1:]})
     assert changed.digest != policy.digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"threshold": 0.9}, "at least 0.9"),
+        ({"threshold": 0.9, "direction": "lower"}, "at most 0.9"),
+        ({"threshold": [1, 20_000], "direction": "within"}, "between 1 and 20,000"),
+        ({"tolerance": {"relative": 0.1}}, "at most 10% below Production's"),
+        ({"tolerance": {"relative": 0.1}, "direction": "within"}, "within 10% of Production's"),
+        (
+            {"threshold": 0.15, "tolerance": {"absolute": 0.05}, "direction": "lower"},
+            "at most 0.15 and at most 0.05 above Production's",
+        ),
+    ],
+)
+def test_what_a_gate_asks_is_said_in_words(fields: dict[str, Any], sentence: str) -> None:
+    assert asked(gate(**fields)) == sentence
 
 
 @pytest.mark.parametrize(
