@@ -75,9 +75,9 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
 
 
 def _told(settings: Settings, endpoints: Endpoints) -> bytes:
-    """Render settings as one line of JSON: secrets are masked in it, but for the two URLs that the child needs."""
-    told = settings.model_dump(mode="json")
-    told["postgres"]["read_replica_url"] = None
+    """Render settings as one line of JSON, without secrets but for the two URLs that the child needs."""
+    # A secret would be masked in it, and a mask is no URL.
+    told = settings.model_dump(mode="json", exclude={"alerts": {"webhook_url"}, "postgres": {"read_replica_url"}})
     told |= {
         "data_dir": str(settings.data_dir.resolve()),
         "database_url": endpoints.database_url,

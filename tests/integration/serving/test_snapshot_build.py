@@ -12,6 +12,7 @@ import numpy as np
 import psycopg
 import pytest
 import redis
+from pydantic import SecretStr
 
 from feature_repo.layout import ACTIVITY, PROFILE, VIEWS
 from feature_repo.store import apply_catalogue, materialize, open_feature_store
@@ -124,6 +125,21 @@ def test_generations_follow_postgres_and_the_online_store(
 
     fill(connection, settings, endpoints, likes_sent=11)
     assert one(built(builds, generations).snapshot, 2).activity[0, LIKES_SENT] == 11
+
+
+def test_secrets_that_the_builder_has_no_use_for_do_not_stop_it(
+    connection: psycopg.Connection[Any], settings: Settings, endpoints: Endpoints, generations: Generations
+) -> None:
+    insert_people(connection, 6)
+    away = SecretStr("https://alerts.example.org/hooks/planted")
+    replica = SecretStr("postgresql://duet:planted@replica.example.org/duet")
+    groups = {
+        "alerts": settings.alerts.model_copy(update={"webhook_url": away}),
+        "postgres": settings.postgres.model_copy(update={"read_replica_url": replica}),
+    }
+    builds = BuildProcess(settings.model_copy(update=groups), endpoints, generations)
+    assert b"planted" not in builds._told
+    assert len(built(builds, generations).snapshot.population) == 6
 
 
 def test_a_builder_that_is_killed_or_left_alone_frees_its_right_and_leaves_nothing_to_read(
