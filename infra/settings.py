@@ -169,7 +169,7 @@ class ServingSettings(_Group):
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait until the service is ready, s.")
     max_concurrency: int = Field(16, ge=1, le=1000, description="Calls that one worker works on at once.")
     max_queued: int = Field(32, ge=0, le=10000, description="Calls that may wait for a place in one worker.")
-    queue_timeout_ms: int = Field(50, ge=0, le=10000, description="Longest wait for a place, ms; then 503.")
+    queue_timeout_ms: int = Field(75, ge=0, le=10000, description="Longest wait for a place, ms; then 503.")
     experiment_poll_s: Seconds = Field(1.0, le=3600, description="Time between looks at the experiments, s.")
     cors_origins: tuple[str, ...] = Field(
         (),

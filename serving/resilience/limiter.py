@@ -30,6 +30,8 @@ _OF_THE_LOOP = 0.05
 """An answer takes twenty turns of the event loop or so: from this share of its time in one turn, it is the loop that
 it waits for."""
 _PERIOD_S = 0.1
+_SURE = 0.75
+"""Of the longest wait, what a call may expect to wait: most that hoped for more would be refused after waiting."""
 _OUTCOMES = ("admitted", "queued", "refused")
 
 
@@ -78,7 +80,7 @@ class Limiter:
             return
         # Places come free every `held / max` seconds: the last in the queue waits once for each before it.
         expected_s = self._held_s / self.places * (len(self._waiting) + 1)
-        if len(self._waiting) >= self._max_queued or expected_s > self._queue_timeout_s:
+        if len(self._waiting) >= self._max_queued or expected_s > _SURE * self._queue_timeout_s:
             raise self._refusal(expected_s)
 
     @asynccontextmanager
