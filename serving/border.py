@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import structlog
 from starlette.responses import Response
@@ -17,7 +18,7 @@ from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from serving import context, responses
 from serving.context import RequestContext
-from serving.errors import ApiError, InternalError, InvalidRequest, UnknownPath, WrongMethod
+from serving.errors import ApiError, InternalError, InvalidRequest, Overloaded, UnknownPath, WrongMethod
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -39,7 +40,7 @@ class Border:
 
     `logged_share` of the requests without an error are logged, and one refusal (503) a second, with how many there were
     since the last; `closing`, asked once for each request, tells whether
-    its connection should end with the answer.
+    its connection should end with the answer. `overloaded` says of a call why it cannot be taken just now.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Border:
         metrics: ServingMetrics,
         logged_share: float = 1.0,
         closing: Callable[[], bool] = lambda: False,
+        overloaded: Callable[[], Overloaded | None] | None = None,
     ) -> None:
         self._app = app
+        self._overloaded = overloaded
         self._clock = clock
         # A series is looked up once: that costs more than counting. The labels are closed sets.
         self._requests = lru_cache(maxsize=None)(metrics.requests.labels)
@@ -67,9 +70,15 @@ class Border:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        started_s = self._clock.monotonic()
         headers = {name.lower(): value for name, value in scope["headers"]}
         request_id = context.accept_request_id(headers.get(b"x-request-id"))
-        request = RequestContext(request_id, self._clock.monotonic(), headers)
+        if self._overloaded is not None and scope["path"] in CALLS and scope["method"] == "POST":
+            refusal = self._overloaded()
+            if refusal is not None:
+                await self._refuse_at_once(refusal, scope, send, request_id, started_s)
+                return
+        request = RequestContext(request_id, started_s, headers)
         context.enter(request)
         # Never unbound: each request runs in a task of its own, whose context ends with it.
         structlog.contextvars.bind_contextvars(request_id=str(request_id))
@@ -78,29 +87,38 @@ class Border:
             await self._app(scope, receive, outlet.send)
         except Exception as error:  # noqa: BLE001 nothing leaves without the envelope; defect() logs it
             await outlet.refuse(responses.defect(error))
-        self._account(scope, outlet, request)
+        answer = {} if request.answer_id is None else {"answer_id": str(request.answer_id)}
+        self._account(scope, outlet.status or 0, started_s, **answer)
 
-    def _account(self, scope: Scope, outlet: "_Outlet", request: RequestContext) -> None:
-        path, status, ms = scope["path"], outlet.status or 0, outlet.elapsed_ms()
+    async def _refuse_at_once(
+        self, refusal: Overloaded, scope: Scope, send: Send, request_id: UUID, started_s: float
+    ) -> None:
+        """Send what the gate would have led to, at a fraction of the cost: an overload refuses more than it answers."""
+        response = responses.refusal_at_once(refusal, request_id)
+        response.headers += _own_headers(request_id, self._clock.monotonic() - started_s, closing=self._closing())
+        await send({"type": "http.response.start", "status": refusal.status, "headers": response.headers})
+        await send({"type": "http.response.body", "body": response.body})
+        self._account(scope, refusal.status, started_s, request_id=request_id)
+
+    def _account(self, scope: Scope, status: int, started_s: float, **more: object) -> None:
+        path, seconds = scope["path"], self._clock.monotonic() - started_s
         route = path if path in CALLS or path in PAGES else "other"
         self._requests(route, str(status)).inc()
-        self._request_seconds(route).observe(ms / 1000)
-        more: dict[str, str | int] = {}
-        if request.answer_id is not None:
-            more["answer_id"] = str(request.answer_id)
+        self._request_seconds(route).observe(seconds)
         if status == 503:
             # Writing a line costs more than the refusal: in an overload the time would be missing in answers.
             self._refused += 1
-            if request.started_s - self._refusal_logged_s < _REFUSALS_EVERY_S:
+            if started_s - self._refusal_logged_s < _REFUSALS_EVERY_S:
                 return
             more["refused"] = self._refused
-            self._refused, self._refusal_logged_s = 0, request.started_s
+            self._refused, self._refusal_logged_s = 0, started_s
         elif status < 400:
             self._unlogged += self._logged_share
             if self._unlogged < 1:
                 return
             self._unlogged -= 1
-        _log.info("request", method=scope["method"], route=route, status=status, ms=ms, **more)
+        told = {name: str(value) if isinstance(value, UUID) else value for name, value in more.items()}
+        _log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 3), **told)
 
 
 class _Outlet:
@@ -115,9 +133,6 @@ class _Outlet:
         self._closing = closing
         self._replaced = False
         self.status: int | None = None
-
-    def elapsed_ms(self) -> float:
-        return round((self._clock.monotonic() - self._request.started_s) * 1000, 3)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -146,11 +161,12 @@ class _Outlet:
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         seconds = self._clock.monotonic() - self._request.started_s
-        ours = [
-            (b"x-request-id", str(self._request.request_id).encode()),
-            (b"x-process-time", f"{seconds:.6f}".encode()),
-        ]
-        return [*ours, (b"connection", b"close")] if self._closing else ours
+        return _own_headers(self._request.request_id, seconds, closing=self._closing)
+
+
+def _own_headers(request_id: UUID, seconds: float, *, closing: bool) -> list[tuple[bytes, bytes]]:
+    ours = [(b"x-request-id", str(request_id).encode()), (b"x-process-time", f"{seconds:.6f}".encode())]
+    return [*ours, (b"connection", b"close")] if closing else ours
 
 
 def _foreign_error(status: int, scope: Mapping[str, Any]) -> ApiError | None:

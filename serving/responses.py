@@ -1,6 +1,8 @@
 """Turns answers and errors into HTTP responses; the only place that knows the error envelope."""
 
 from collections.abc import Awaitable
+from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 import structlog
@@ -10,7 +12,7 @@ from starlette.responses import Response
 
 from infra.errors import DuetError
 from serving import context
-from serving.errors import ApiError, InternalError, InvalidRequest
+from serving.errors import ApiError, InternalError, InvalidRequest, Overloaded
 
 JSON = "application/json"
 MAX_DETAILS = 20
@@ -24,15 +26,42 @@ def ok(answer: object, status: int = 200) -> Response:
 
 def refusal(error: ApiError, request_id: UUID) -> Response:
     """Render an error in the envelope, `api_models.ErrorEnvelope`."""
-    # Not by way of the model: an overload refuses far more calls than it answers.
-    envelope = {
-        "error": {"code": error.code, "message": error.message, "details": error.details},
-        "request_id": str(request_id),
-    }
+    envelope = _envelope(error.code, error.message, error.details, str(request_id))
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     return _own(Response(to_json(envelope), status_code=error.status, media_type=JSON, headers=headers))
+
+
+@dataclass
+class Raw:
+    """A response as ASGI sends it."""
+
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def refusal_at_once(error: Overloaded, request_id: UUID) -> Raw:
+    """Render what `refusal` renders of an overload, without looking at what is the same in each."""
+    start, end = _frame(error.code, error.message)
+    body = start + str(request_id).encode() + end
+    headers = [
+        (b"content-length", str(len(body)).encode()),
+        (b"content-type", JSON.encode()),
+        (b"retry-after", str(error.retry_after_s).encode()),
+    ]
+    return Raw(headers, body)
+
+
+@lru_cache(maxsize=16)
+def _frame(code: str, message: str) -> tuple[bytes, bytes]:
+    nobody = str(UUID(int=0))
+    start, _, end = to_json(_envelope(code, message, [], nobody)).partition(nobody.encode())
+    return start, end
+
+
+def _envelope(code: str, message: str, details: list[dict[str, str]], request_id: str) -> dict[str, object]:
+    return {"error": {"code": code, "message": message, "details": details}, "request_id": request_id}
 
 
 async def answered(answer: Awaitable[Response]) -> Response:

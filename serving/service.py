@@ -74,6 +74,8 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
             metrics=_runtime.metrics,
             logged_share=_settings.logging.request_share,
             closing=_drain.note_request,
+            # A page may read a refusal only with the headers of CORS: there, the gate behind it refuses.
+            overloaded=None if _settings.serving.cors_origins else _runtime.limiter.in_vain,
         )
 
 

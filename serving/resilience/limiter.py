@@ -76,12 +76,19 @@ class Limiter:
 
     def refuse_in_vain(self) -> None:
         """Raise Overloaded when a call that came now would not get a place in time."""
+        refusal = self.in_vain()
+        if refusal is not None:
+            raise refusal
+
+    def in_vain(self) -> Overloaded | None:
+        """Return, counted, the refusal of a call that came now when it would not get a place in time."""
         if self.in_flight < self.places:
-            return
+            return None
         # Places come free every `held / max` seconds: the last in the queue waits once for each before it.
         expected_s = self._held_s / self.places * (len(self._waiting) + 1)
         if len(self._waiting) >= self._max_queued or expected_s > _SURE * self._queue_timeout_s:
-            raise self._refusal(expected_s)
+            return self._refusal(expected_s)
+        return None
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -145,6 +145,29 @@ def test_of_many_refusals_one_a_second_is_logged_with_how_many_there_were(clock:
     assert [line["refused"] for line in logs if line["event"] == "request"] == [1, 5, 5]
 
 
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_call_that_is_refused_at_the_border_gets_what_the_gate_would_have_led_to(*, closing: bool) -> None:
+    metrics, mine = serving_metrics(), str(uuid4())
+    limiter = Limiter(max_concurrency=1, max_queued=0, queue_timeout_s=0.05, clock=SystemClock(), metrics=metrics)
+    limiter.in_flight = 1
+
+    async def gate(scope: Any, receive: Any, sent: Any) -> None:
+        try:
+            limiter.refuse_in_vain()
+        except Overloaded as error:
+            await responses.refusal(error, context.current().request_id)(scope, receive, sent)
+
+    def refused(**door: Any) -> httpx.Response:
+        border = Border(gate, clock=SystemClock(), metrics=metrics, closing=lambda: closing, **door)
+        response = send("POST", "/v1/recommendations", border, json={}, headers={"X-Request-ID": mine})
+        assert (response.status_code, code_of(response), response.headers["X-Request-ID"]) == (503, "overloaded", mine)
+        return response
+
+    at_border, at_gate = refused(overloaded=limiter.in_vain), refused()
+    assert at_border.content == at_gate.content
+    assert {**at_border.headers, "x-process-time": ""} == {**at_gate.headers, "x-process-time": ""}
+
+
 def test_a_request_id_of_the_client_is_kept_when_it_is_a_uuid() -> None:
     mine = str(uuid4())
     assert send("GET", "/crash", headers={"X-Request-ID": mine}).headers["X-Request-ID"] == mine
