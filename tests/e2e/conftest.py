@@ -25,6 +25,20 @@ ANY_FREE_PORT = {
     "DUET_SERVING__SNAPSHOT_REFRESH_S": "5",
 }
 
+LOCATION = {"repositoryLocationName": "duet", "repositoryName": "__repository__"}
+SCHEDULES = """
+query($repository: RepositorySelector!) {
+  schedulesOrError(repositorySelector: $repository) {
+    ... on Schedules { results { id scheduleState { status } } }
+  }
+}
+"""
+STOP = """
+mutation($id: String!) {
+  stopRunningSchedule(id: $id) { ... on ScheduleStateResult { scheduleState { status } } }
+}
+"""
+
 
 def clean_environment(**more: str) -> dict[str, str]:
     """The environment of a person's shell: nothing of this test run leaks into the platform."""
@@ -63,6 +77,23 @@ class Duet:
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return httpx.post(f"{self.urls['serving']}{path}", json=body, timeout=10)
 
+    def ask_dagster(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = httpx.post(
+            f"{self.urls['dagster']}/graphql", json={"query": query, "variables": variables}, timeout=60
+        ).json()
+        assert "errors" not in answer, answer
+        found: dict[str, Any] = answer["data"]
+        return found
+
+
+def stop_schedules(platform: Duet) -> None:
+    """Let no test meet the night: what the clock starts would promote an index in the midst of one at 03:30."""
+    listed = platform.ask_dagster(SCHEDULES, repository=LOCATION)["schedulesOrError"]["results"]
+    assert {schedule["scheduleState"]["status"] for schedule in listed} == {"RUNNING"}
+    for schedule in listed:
+        stopped = platform.ask_dagster(STOP, id=schedule["id"])["stopRunningSchedule"]
+        assert stopped["scheduleState"]["status"] == "STOPPED", stopped
+
 
 def processes_of(data_dir: Path) -> list[str]:
     """Command lines of every process that works on this data directory."""
@@ -82,6 +113,7 @@ def running(platform: Duet) -> Iterator[Duet]:
     """Have a platform up for the length of the block, and no process of it afterwards."""
     try:
         platform("up", "--detach")
+        stop_schedules(platform)
         yield platform
     finally:
         platform("down")

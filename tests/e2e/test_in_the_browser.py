@@ -74,10 +74,7 @@ def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
 
     run_id = page.url.rpartition("/runs/")[2].partition("?")[0]
     query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status runConfigYaml } } }"
-    answer = httpx.post(
-        f"{duet.urls['dagster']}/graphql", json={"query": query, "variables": {"id": run_id}}, timeout=30
-    )
-    run = answer.json()["data"]["runOrError"]
+    run = duet.ask_dagster(query, id=run_id)["runOrError"]
     assert run["status"] == "SUCCESS"
     assert yaml.safe_load(run["runConfigYaml"])["ops"]["ranker"]["config"]["max_depth"] == DEPTH
     assert version(duet, "duet-ranker")["tags"]["dagster_run_id"] == run_id

@@ -16,7 +16,7 @@ import yaml
 
 from pipelines.experiments.guardrails import GUARDRAILS
 from pipelines.release.policy import DEFAULT_FILE
-from tests.e2e.conftest import Duet, running
+from tests.e2e.conftest import LOCATION, Duet, running
 from tests.e2e.test_first_evening import recommended, served_release, until
 from tests.webhook import Webhook, listening
 
@@ -44,7 +44,6 @@ mutation($params: ExecutionParams!) {
   }
 }
 """
-LOCATION = {"repositoryLocationName": "duet", "repositoryName": "__repository__"}
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 CHECKS = """
 query($path: [String!]!) {
@@ -109,7 +108,7 @@ def test_a_model_is_trained_through_graphql_judged_and_promoted_by_the_run(
 
 
 def test_a_value_out_of_bounds_is_refused_at_launch(duet: Duet) -> None:
-    answer = ask(duet, LAUNCH, params=parameters("train_ranker", {"ranker": {"max_depth": 99}}))["launchRun"]
+    answer = duet.ask_dagster(LAUNCH, params=parameters("train_ranker", {"ranker": {"max_depth": 99}}))["launchRun"]
     assert answer["__typename"] == "PythonError"
     assert "`max_depth` = 99: Input should be less than or equal to 16" in answer["message"]
 
@@ -193,15 +192,6 @@ def test_the_audit_tells_who_moved_what_and_what_was_active_when(duet: Duet, mom
         assert release in duet("releases", "--at", at.strftime("%Y-%m-%d %H:%M:%S"))
 
 
-def ask(duet: Duet, query: str, **variables: Any) -> dict[str, Any]:
-    answer = httpx.post(
-        f"{duet.urls['dagster']}/graphql", json={"query": query, "variables": variables}, timeout=60
-    ).json()
-    assert "errors" not in answer, answer
-    found: dict[str, Any] = answer["data"]
-    return found
-
-
 def parameters(job: str, config: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "selector": {"jobName": job, **LOCATION},
@@ -211,18 +201,18 @@ def parameters(job: str, config: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def launch(duet: Duet, job: str, config: dict[str, dict[str, Any]]) -> str:
     """Launch a run as the Launchpad does, and return its id when it has succeeded."""
-    answer = ask(duet, LAUNCH, params=parameters(job, config))["launchRun"]
+    answer = duet.ask_dagster(LAUNCH, params=parameters(job, config))["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
     run_id: str = answer["run"]["runId"]
     ended = ("SUCCESS", "FAILURE", "CANCELED")
-    until(lambda: ask(duet, STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_S)
-    assert ask(duet, STATUS, id=run_id)["runOrError"]["status"] == "SUCCESS"
+    until(lambda: duet.ask_dagster(STATUS, id=run_id)["runOrError"]["status"] in ended, RUN_S)
+    assert duet.ask_dagster(STATUS, id=run_id)["runOrError"]["status"] == "SUCCESS"
     return run_id
 
 
 def verdicts(duet: Duet, run_id: str) -> dict[str, str]:
     """What the gates, as asset checks of the release candidate, say of the one that this run made."""
-    found = ask(duet, CHECKS, path=["release_candidate"])["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    found = duet.ask_dagster(CHECKS, path=["release_candidate"])["assetNodeOrError"]["assetChecksOrError"]["checks"]
     executed = {check["name"]: check["executionForLatestMaterialization"] for check in found}
     return {name: check["status"] for name, check in executed.items() if check and check["runId"] == run_id}
 
