@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import httpx
 import psutil
 
 from feature_repo.store import apply_catalogue, open_feature_store
+from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from tests.conftest import make_settings
 from tests.serving_world import remember_town
@@ -101,10 +101,3 @@ def serving_process(
                 process.kill()
                 process.wait()
                 raise
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -5,13 +5,19 @@ bookmarks and open clients survive, and replaced when somebody else has taken it
 """
 
 import contextlib
+import secrets
 import socket
 from pathlib import Path
+from typing import Final
 
 import psutil
 
 from infra.embedded.files import write_text
 from infra.errors import PortTaken
+
+_FOR_SERVERS: Final = range(20_000, 32_000)
+"""Below what Linux (from 32,768 on) and others (from 49,152 on) give to outgoing connections."""
+_TRIES: Final = 50
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -27,7 +33,13 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that is free now."""
+    """Return a port that is free now, and not one of those that outgoing connections are given.
+
+    Until a server listens on it, any process that connects to anything might take it.
+    """
+    for port in secrets.SystemRandom().sample(_FOR_SERVERS, _TRIES):
+        if is_free(port, host):
+            return port
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

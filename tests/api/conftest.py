@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 
 from feature_repo.store import apply_catalogue, open_feature_store
+from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from tests.conftest import make_settings, with_own_database
 from tests.serving_world import insert_people, remember_town
@@ -96,13 +96,6 @@ def town(served: Served, connection: psycopg.Connection[Any]) -> Served:
     insert_people(connection, PEOPLE)
     served.wait_for(PEOPLE)
     return served
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
