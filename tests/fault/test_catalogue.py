@@ -28,7 +28,7 @@ PROVED_BY = {
     ],
     "4 embedding and index of different versions": [
         "unit/registry/test_release_loading.py::test_an_index_of_another_embedding_is_refused",
-        "unit/registry/test_release_loading.py::test_an_index_that_lies_about_its_embedding_is_caught_by_its_scores",
+        "unit/registry/test_release_loading.py::test_an_index_that_lies_about_its_embedding_is_caught_by_its_factors",
     ],
     "5 truncated or flipped model, index, id map, manifest": [
         "unit/registry/test_ranker_model.py::test_a_truncated_model_is_refused_before_xgboost_sees_it",
