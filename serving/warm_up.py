@@ -53,6 +53,7 @@ def _warm_up_models(user_ids: NDArray[np.int64]) -> None:
     embedding = Embedding(user_ids, factors, factors, *content_map)
     embedding.scores_with(factors[0], factors[0], embedding.positions(user_ids), np.empty((0, 1), np.float32))
     embedding.nearest_liked(np.zeros((1, 1), np.int64), factors[0], 1, 0)
+    embedding.fold_in_chooser(user_ids)
     similarity_to_liked(factors, factors)
     row_dot(factors, factors)
     every = CandidateList(user_ids, factors[:, 0])
