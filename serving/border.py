@@ -39,8 +39,8 @@ class Border:
     """Give each request of `app` its id, its times and its envelope.
 
     `logged_share` of the requests without an error are logged, and one refusal (503) a second, with how many there were
-    since the last; `closing`, asked once for each request, tells whether
-    its connection should end with the answer. `overloaded` says of a call why it cannot be taken just now.
+    since the last; `closing`, asked once for each request, tells whether its connection should end with the answer.
+    `overloaded` says of a call why it cannot be taken just now.
     """
 
     def __init__(
