@@ -4,13 +4,11 @@ Every failure ends as one line on standard error: exit code 1 for a failed comma
 A traceback is shown only with `--debug`. A package whose commands cannot be loaded is reported, never fatal.
 """
 
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -21,6 +19,7 @@ from typer.exceptions import TyperException
 from infra.cli import demo, doctor, migrate, platform
 from infra.cli.console import err, one_line, print_error, print_note
 from infra.cli.context import Invocation, current_invocation
+from infra.cli.endings import end_in_order
 from infra.errors import DuetError
 
 COMMANDS_GROUP = "duet.commands"
@@ -96,13 +95,8 @@ def run(arguments: Sequence[str] | None = None, *, entries: Sequence[EntryPoint]
 
 def main() -> None:
     """Run the `duet` command of this process."""
-    signal.signal(signal.SIGTERM, _unwind)
+    end_in_order()
     sys.exit(run())
-
-
-def _unwind(_number: int, _frame: FrameType | None) -> None:
-    """End in order when told to: the servers that only this command keeps alive must not outlive it."""
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _print_version(asked: bool) -> None:  # noqa: FBT001 - Typer passes the value of the switch
