@@ -21,10 +21,10 @@ PEOPLE = 400
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
 
 
-def until(claim: Callable[[], bool], within_s: float = 60) -> None:
+def until(claim: Callable[[], bool], within_s: float = 60, instead: Callable[[], str] = lambda: "") -> None:
     deadline = time.monotonic() + within_s
     while not claim():
-        assert time.monotonic() < deadline, f"not within {within_s} s"
+        assert time.monotonic() < deadline, f"not within {within_s} s {instead()}"
         time.sleep(0.2)
 
 
