@@ -5,7 +5,7 @@ their canary queries as they did when they were built. A release never changes a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -29,13 +29,14 @@ DEFAULT_LAST_LIKES: Final = 20
 
 @dataclass(frozen=True)
 class Release:
-    """The matched set that serves, with the manifest of each part."""
+    """The matched set that serves, with the manifest of each part, and where what it maps lies."""
 
     versions: ReleaseVersions
     embedding: Embedding
     index: ItemIndex
     ranker: Ranker
     manifests: Mapping[ArtifactKind, Manifest]
+    directories: Mapping[ArtifactKind, Path] = field(default_factory=dict)
 
     @property
     def release_id(self) -> str:
@@ -81,6 +82,7 @@ def load_release(
             threads=threads,
         ),
         manifests=manifests,
+        directories=directories,
     )
     self_check(release)
     return release

@@ -18,6 +18,7 @@ import structlog
 from infra.clock import Clock
 from infra.errors import DuetError
 from infra.faults import failpoint
+from infra.mapped import forget_pages
 from infra.metrics import ServingMetrics
 from registry.audit import Pin
 from registry.cache import LocalRelease, ReleaseCache
@@ -252,7 +253,7 @@ class ReleaseWatcher:
             failpoint("swap.after_remember")
             return release
 
-        release = await self._aside(ready)
+        release, before = await self._aside(ready), slot.release
         slot.fill(release, self._clock.now())
         failpoint("swap.after_fill")
         if slot is self._champion:
@@ -261,8 +262,12 @@ class ReleaseWatcher:
                 self._metrics.index_built_at.set(datetime.fromisoformat(knows_until).timestamp())
             for kind in ArtifactKind:
                 self._metrics.release_version.labels(kind.value).set(local.versions[kind])
-        kept = [held.release.versions for held in (self._champion, self._challenger) if held.release is not None]
-        await self._aside(lambda: self._cache.prune(kept))
+        held = [one.release for one in (self._champion, self._challenger) if one.release is not None]
+        await self._aside(lambda: self._cache.prune([one.versions for one in held]))
+        if before is not None:
+            # Or else it would all be unmapped at once, by whichever request has it last, while others wait.
+            used = {path for one in held for path in one.directories.values()}
+            await self._aside(lambda: forget_pages(set(before.directories.values()) - used))
 
     def _already(self, local: LocalRelease) -> Release | None:
         """Return this release if it serves in the other slot: then all that is left is to swap."""
