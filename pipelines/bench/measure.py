@@ -41,6 +41,7 @@ _OVERLOADED: Final = ("status 503", "status 429", "level ")
 _SWAP_AT_S: Final = 5.0
 _SWAP_WITHIN_S: Final = 60.0
 _LAST_ENDS_S: Final = 60.0
+_SETTLE_S: Final = 4.0
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,11 @@ class Measurement:
             first, second = prepare_releases(self.world, endpoints, Steps(self.clock))
             put_into_production(self.world, endpoints, first)
             with self._service({**UNCACHED, **_POLLING}, "start for a swap", endpoints) as service:
+                # A swap meets a service that runs: one that has just started is slow for other reasons.
+                some = self._next_askers()
+                self._load(service, Job(
+                    HOST, service.port, some, seconds=_SETTLE_S, concurrency=4, limit=self.options.limit
+                ))  # fmt: skip
                 per_second = max(10.0, SWAP_RATE * self.best_rate)
                 self._say(f"release swap at {per_second:.0f}/s")
                 lasts = min(_SWAP_WITHIN_S, _SWAP_AT_S + max(10.0, 2 * service.full_s))
