@@ -21,7 +21,8 @@ _SECRET_NAMES = re.compile(
     r"(?:^|[_\-.])(?:password|passwd|pwd|pw|secret|token|authorization|cookie|credentials?|dsn|api_?key|private_?key)$",
     re.IGNORECASE,
 )
-_URL_PASSWORD = re.compile(r"(?P<start>[a-z][a-z0-9+.\-]*://[^\s:/@]*:)[^\s@]+(?=@)", re.IGNORECASE)
+# Each part has a longest length: without one, a long text takes time by the square of its length.
+_URL_PASSWORD = re.compile(r"(?P<start>[a-z][a-z0-9+.\-]{0,30}://[^\s:/@]{0,256}:)[^\s@]{1,1024}+(?=@)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(
     r"(?P<start>\b(?:\w+_)?(?:password|passwd|secret|token|api_?key)[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s,;&\"']+)",
     re.IGNORECASE,

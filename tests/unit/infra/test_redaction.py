@@ -98,3 +98,11 @@ def test_levels_below_the_setting_are_not_written() -> None:
 def test_several_secrets_in_one_text_are_all_masked() -> None:
     text = redact_text(f"a://u:{PLANTED}@h and b://u:{PLANTED}@h, password: {PLANTED}")
     assert PLANTED not in text
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("text", ["x", "a://", "token", "Bearer x ", "duet_", "password ", "-", "user@host "])
+def test_a_long_text_is_masked_in_time_that_grows_with_its_length(text: str) -> None:
+    long = text * (1_000_000 // len(text))
+    masked = redact_text(f"{long} postgresql://duet:{PLANTED}@db/duet")
+    assert masked == f"{long} postgresql://duet:***@db/duet"
