@@ -6,7 +6,7 @@ meanwhile. When its pages are forgotten first, a few at a time and without the i
 
 import ctypes
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,15 +14,16 @@ _MAPS: Final = Path("/proc/self/maps")
 _AT_ONCE: Final = 2**22
 
 
-def forget_pages(folders: Iterable[Path]) -> int:
-    """Forget the pages that this process has mapped, read-only, of files in `folders`; return how many bytes they span.
+def forget_pages(addresses: Iterable[int]) -> int:
+    """Forget the pages of the files, mapped read-only, in which `addresses` lie; return how many bytes those span.
 
-    Whoever still reads them finds them again. Does nothing where the system cannot tell what is mapped.
+    Whoever reads them finds them again. The caller keeps what lies there from being unmapped meanwhile: the place could
+    become somebody else's memory. Does nothing where the system cannot tell what is mapped.
     """
     if not _MAPS.exists():
         return 0
     libc = ctypes.CDLL(None, use_errno=True)  # its calls leave the interpreter's lock
-    spans = list(_mapped({str(folder.resolve()) for folder in folders}))
+    spans = list(_mapped(list(addresses)))
     for start, end in spans:
         for address in range(start, end, _AT_ONCE):
             length = min(_AT_ONCE, end - address)
@@ -30,10 +31,10 @@ def forget_pages(folders: Iterable[Path]) -> int:
     return sum(end - start for start, end in spans)
 
 
-def _mapped(folders: set[str]) -> Iterator[tuple[int, int]]:
+def _mapped(addresses: Sequence[int]) -> Iterator[tuple[int, int]]:
     for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
         span, rights, _, _, _, *path = line.split(maxsplit=5)
-        # Of a page that may be written to, what was written would be lost.
-        if path and "w" not in rights and str(Path(path[0]).parent) in folders:
-            start, end = span.split("-")
-            yield int(start, 16), int(end, 16)
+        start, end = (int(edge, 16) for edge in span.split("-"))
+        # Of memory without a file, and of a page that may be written to, what was written would be lost.
+        if path and path[0].startswith("/") and "w" not in rights and any(start <= one < end for one in addresses):
+            yield start, end

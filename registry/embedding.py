@@ -188,6 +188,11 @@ class Embedding:
     def _chooser_gram(self) -> NDArray[np.float64]:
         return _gram(self.chooser)
 
+    @property
+    def addresses(self) -> list[int]:
+        """Return where the factors lie in memory."""
+        return [self.chooser.ctypes.data, self.chosen.ctypes.data]
+
     def warm(self) -> None:
         """Compute what the first request would otherwise wait for."""
         _ = self._chosen_gram, self._chooser_gram, self.known([1])

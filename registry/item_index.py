@@ -80,6 +80,16 @@ class ItemIndex:
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    @property
+    def addresses(self) -> list[int]:
+        """Return where ids and lists lie in memory; a flat index is too small to matter."""
+        arrays = [array.ctypes.data for array in (self.user_ids, self.fingerprints) if array is not None]
+        lists = getattr(self.index, "invlists", None)
+        if lists is None:
+            return arrays
+        first = next((at for at in range(lists.nlist) if lists.list_size(at)), None)
+        return arrays if first is None else [*arrays, int(lists.get_codes(first))]
+
     def positions(self, user_ids: Ids) -> Ids:
         """Return where each person stands in `user_ids`, int64[m], -1 for people who are not in the index."""
         if not len(self):

@@ -5,7 +5,7 @@ their canary queries as they did when they were built. A release never changes a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -29,19 +29,23 @@ DEFAULT_LAST_LIKES: Final = 20
 
 @dataclass(frozen=True)
 class Release:
-    """The matched set that serves, with the manifest of each part, and where what it maps lies."""
+    """The matched set that serves, with the manifest of each part."""
 
     versions: ReleaseVersions
     embedding: Embedding
     index: ItemIndex
     ranker: Ranker
     manifests: Mapping[ArtifactKind, Manifest]
-    directories: Mapping[ArtifactKind, Path] = field(default_factory=dict)
 
     @property
     def release_id(self) -> str:
         """Return the short name, such as `e3-i5-r2`."""
         return self.versions.release_id
+
+    @property
+    def addresses(self) -> list[int]:
+        """Return where the large arrays lie in memory, mapped or not, for as long as this release is kept."""
+        return [*self.embedding.addresses, *self.index.addresses]
 
     @cached_property
     def last_likes(self) -> int:
@@ -82,7 +86,6 @@ def load_release(
             threads=threads,
         ),
         manifests=manifests,
-        directories=directories,
     )
     self_check(release)
     return release

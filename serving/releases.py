@@ -264,10 +264,9 @@ class ReleaseWatcher:
                 self._metrics.release_version.labels(kind.value).set(local.versions[kind])
         held = [one.release for one in (self._champion, self._challenger) if one.release is not None]
         await self._aside(lambda: self._cache.prune([one.versions for one in held]))
-        if before is not None:
+        if before is not None and not any(before is one for one in held):
             # Or else it would all be unmapped at once, by whichever request has it last, while others wait.
-            used = {path for one in held for path in one.directories.values()}
-            await self._aside(lambda: forget_pages(set(before.directories.values()) - used))
+            await self._aside(lambda: forget_pages(before.addresses))
 
     def _already(self, local: LocalRelease) -> Release | None:
         """Return this release if it serves in the other slot: then all that is left is to swap."""

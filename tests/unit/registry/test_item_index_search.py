@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from infra.mapped import forget_pages
 from registry.errors import CorruptArtifact, InvalidQuery, InvalidVectors
 from registry.item_index import IndexConfig, IndexKind, ItemIndex
 from tests.releases import make_embedding, make_index
+from tests.resident import only_where_told, resident_kb
 
 N, WIDTH = 3_000, 16
 
@@ -88,6 +90,18 @@ def test_a_loaded_index_answers_the_same(built: ItemIndex, tmp_path: Path) -> No
     assert loaded.kind is built.kind
     assert loaded.check_canary() is None
     assert isinstance(loaded.user_ids.base, np.memmap)  # its pages are shared by all processes
+
+
+@only_where_told
+def test_a_loaded_index_whose_pages_are_forgotten_answers_the_same(built: ItemIndex, tmp_path: Path) -> None:
+    loaded = ItemIndex.load(tmp_path / "i", built.save(tmp_path / "i", {"embedding_digest": "e"}).digest)
+    queries = built.canary_queries
+    before = loaded.search_many(queries, 20)[0]
+    left_kb = 0 if built.kind is not IndexKind.FLAT else (tmp_path / "i" / "index.faiss").stat().st_size // 1024 + 4
+    assert (resident_kb(tmp_path / "i") or 0) > left_kb
+    forget_pages(loaded.addresses)
+    assert (resident_kb(tmp_path / "i") or 0) <= left_kb
+    assert np.array_equal(loaded.search_many(queries, 20)[0], before)
 
 
 def test_asking_for_more_than_there_is_gives_everybody_once(built: ItemIndex) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from feature_repo.layout import RANKING_FEATURES
@@ -23,6 +24,7 @@ from serving.releases import ReleaseWatcher
 from serving.stage_view import unguarded
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import register_release
+from tests.resident import only_where_told, resident_kb
 from tests.serving_world import ranker, write_artifacts
 
 PEOPLE = range(1, 21)
@@ -112,6 +114,20 @@ def test_what_stands_in_production_serves_and_is_tried_first(shop: Shop) -> None
     assert shop.trials == ["e1-i1-r1"]
     assert shop.look() is release
     assert shop.registry.downloads == 3
+
+
+@only_where_told
+def test_the_pages_of_a_release_that_leaves_are_forgotten_before_its_last_request_ends(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    old = shop.look()
+    assert old is not None
+    (mapped,) = (shop.root / "cache" / "embedding").glob("1-*")
+    assert resident_kb(mapped)
+    shop.produce(shop.write("b", range(1, 31)))
+    new = shop.look()
+    assert new is not old
+    assert resident_kb(mapped) == 0
+    assert np.isfinite(old.embedding.chosen).all()
 
 
 def test_copies_of_long_gone_releases_do_not_fill_the_disk(shop: Shop) -> None:
