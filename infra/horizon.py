@@ -14,6 +14,9 @@ LATEST = sql.SQL("(SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint 
 """What `unseen` needs among the tables of its query."""
 HORIZON = sql.SQL("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 """The horizon of this instant."""
+# Not the snapshot's own `xmax`: that is the first after all that have *ended*.
+NEXT = HORIZON + sql.SQL(" + age(pg_snapshot_xmin(pg_current_snapshot())::xid)")
+"""The number of the next transaction to begin at this instant."""
 
 
 def unseen(table: LiteralString) -> sql.Composed:

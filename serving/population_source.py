@@ -21,7 +21,7 @@ from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.array_columns import take_arrays
-from infra.horizon import HORIZON, LATEST, unseen
+from infra.horizon import HORIZON, LATEST, NEXT, unseen
 from serving import stored_likes
 from serving.people_store import PROFILE_COLUMNS
 from serving.recent_likes import RecentLikes
@@ -33,9 +33,10 @@ OVERLAP: Final = timedelta(minutes=10)
 MANY_LIKES: Final = 100_000
 """From so many people whose likes changed, reading the likes of everybody costs less."""
 _CHUNK: Final = 20_000
+# `now()` stands for a moment before the horizon is read, so whoever begins to write after it does so later.
 _NOW = sql.SQL("""
-    SELECT clock_timestamp(), {}, (SELECT jsonb_object_agg(name, slot) FROM duet.attribute_slots)
-""").format(HORIZON)
+    SELECT now(), {}, {}, (SELECT jsonb_object_agg(name, slot) FROM duet.attribute_slots)
+""").format(HORIZON, NEXT)
 _PROFILED_AT = b"SELECT max(created_timestamp) FROM features.user_profile"
 _VISIBLE = sql.SQL("SELECT array_agg(user_id ORDER BY user_id) FROM duet.users WHERE visible")
 CHANGED: Final = sql.SQL("""
@@ -77,7 +78,8 @@ class Snapshot:
     """The population and what belongs to it.
 
     `read_at` and `horizon` are the database's time of the last read and the oldest transaction that ran then,
-    `filled_at` is until when the online store was filled.
+    `filled_at` is until when the online store was filled. `settled_at` is a moment before which no row was written
+    that this does not know; None until `serving.fresh_changes` has found one.
     """
 
     population: Population
@@ -86,6 +88,24 @@ class Snapshot:
     read_at: datetime | None
     filled_at: datetime | None
     horizon: int = 0
+    settled_at: datetime | None = None
+
+    @property
+    def since(self) -> datetime | None:
+        """Return from when on a row may have changed since it was read; None when that is not known."""
+        if self.settled_at is not None or self.read_at is None:
+            return self.settled_at
+        return self.read_at - OVERLAP
+
+
+@dataclass(frozen=True)
+class Instant:
+    """The database's time, the oldest transaction that ran then and the next to begin, and its slots of attributes."""
+
+    at: datetime
+    horizon: int
+    next: int
+    slots: dict[str, int]
 
 
 class StoredFeatures(Protocol):
@@ -105,7 +125,7 @@ def load(connection: psycopg.Connection[Any], stored: StoredFeatures | None) -> 
 
     Raises FeaturesUnavailable.
     """
-    read_at, horizon, slots = instant(connection)
+    now = instant(connection)
     filled_at = None if stored is None else stored.filled_at()  # before its rows: a filling that runs is seen later
     ids = _ids(connection, _VISIBLE)
     known = People.empty() if stored is None else stored.many(ids)
@@ -115,10 +135,10 @@ def load(connection: psycopg.Connection[Any], stored: StoredFeatures | None) -> 
         late = np.union1d(late, _changed_since(connection, row[0] - OVERLAP, 0))
     elif len(known):
         late = ids
-    population = with_people(connection, Population.build(known), late, slots).compacted()
+    population = with_people(connection, Population.build(known), late, now.slots).compacted()
     del known  # a quarter of a gigabyte per million people, and the likes are about to need as much
     likes = stored_likes.everybody(connection).aligned(population.base.user_ids)
-    return Snapshot(population, likes, slots, read_at, filled_at, horizon)
+    return Snapshot(population, likes, now.slots, now.at, filled_at, now.horizon)
 
 
 def advanced(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
@@ -126,23 +146,24 @@ def advanced(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapsho
     if snapshot.read_at is None:
         return load(connection, None)
     since = snapshot.read_at - OVERLAP
-    read_at, horizon, slots = instant(connection)
+    now = instant(connection)
     visible = _ids(connection, _VISIBLE)
     population = snapshot.population
     gone = np.setdiff1d(population.base.user_ids, visible, assume_unique=True)
     came = visible[population.positions(visible) < 0]
     late = np.union1d(_changed_since(connection, since, snapshot.horizon), came)
-    population = with_people(connection, population.remove(gone), late, slots).compacted()
+    population = with_people(connection, population.remove(gone), late, now.slots).compacted()
     likes = _likes_since(connection, snapshot, since, came).aligned(population.base.user_ids)
-    return Snapshot(population, likes, slots, read_at, snapshot.filled_at, horizon)
+    return Snapshot(population, likes, now.slots, now.at, snapshot.filled_at, now.horizon)
 
 
-def instant(connection: psycopg.Connection[Any]) -> tuple[datetime, int, dict[str, int]]:
-    """Return the database's time, its horizon, and its slots of attributes."""
+def instant(connection: psycopg.Connection[Any]) -> Instant:
+    """Return what the database says of this instant; the connection must not be in a transaction."""
     row = connection.execute(_NOW).fetchone()
     if row is None:
         raise psycopg.DataError("The database did not tell the time.")
-    return row[0], row[1], row[2] or {}
+    at, horizon, following, slots = row
+    return Instant(at, horizon, following, slots or {})
 
 
 def with_people(

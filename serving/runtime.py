@@ -39,7 +39,7 @@ from serving.levels import FullLevel, ladder
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
-from serving.population_source import OVERLAP, Snapshot
+from serving.population_source import Snapshot
 from serving.pulse import Pulse, pulse_of
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
@@ -252,7 +252,7 @@ class Runtime:
             population=snapshot.population if snapshot else None,
             recent_likes=snapshot.recent_likes if snapshot else RecentLikes.nobody(),
             slots=snapshot.slots if snapshot else {},
-            since=snapshot.read_at - OVERLAP if snapshot and snapshot.read_at else None,
+            since=snapshot.since if snapshot else None,
             challenger=self.releases.challenger,
             no_challenger=self.releases.challenger_absence(),
             newcomers=self.newcomers.current,

@@ -1,3 +1,5 @@
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +15,7 @@ from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from serving.errors import TooManyChanges
-from serving.fresh_changes import FreshChanges
+from serving.fresh_changes import CLOCK_STEP, MAX_OVERLAP, FreshChanges
 from serving.population_source import Snapshot, advanced, load
 from serving.stored_likes import everybody
 from tests.serving_world import GHENT, insert_people, insert_person, interact
@@ -50,6 +52,15 @@ def of(snapshot: Snapshot, user_id: int) -> People:
 
 def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
     return FreshChanges().applied(connection, snapshot, thorough=False)
+
+
+def until_all_have_ended(connection: psycopg.Connection[Any]) -> None:
+    """Wait until all who began to write before the people were written have ended, in other tests' databases too."""
+    query = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(xmin::text::bigint) from duet.users"
+    until = time.monotonic() + 20
+    while connection.execute(query).fetchone() != (True,):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_everybody_visible_is_loaded_even_without_an_online_store(
@@ -185,6 +196,7 @@ def test_more_changes_than_a_refresh_may_read_are_left_to_the_one_who_writes_ane
 def test_what_was_seen_when_everybody_was_read_is_not_a_change_however_fresh_it_is(
     background: psycopg.Connection[Any],
 ) -> None:
+    until_all_have_ended(background)
     snapshot = load(background, None)
     assert FreshChanges(max_changes=0).applied(background, snapshot, thorough=True).population is snapshot.population
 
@@ -255,3 +267,53 @@ def test_likes_read_in_blocks_are_those_read_at_once(
     assert whole.user_ids.tolist() == [1, 2, 3, 4, 5]
     assert (whole.liked >= 0).all()
     assert np.array_equal(whole.liked, blocks.liked)
+
+
+def look(
+    changes: FreshChanges,
+    connection: psycopg.Connection[Any],
+    snapshot: Snapshot,
+    *,
+    after: timedelta = timedelta(0),
+    thorough: bool = False,
+) -> Snapshot:
+    """Look as if the last look had been made `after` it really was."""
+    assert snapshot.read_at is not None
+    return changes.applied(connection, replace(snapshot, read_at=snapshot.read_at + after), thorough=thorough)
+
+
+@pytest.mark.parametrize("minutes", [0, 2, 30])
+def test_a_change_is_in_doubt_for_as_long_as_it_takes_to_commit_and_then_it_is_known(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any], minutes: int
+) -> None:
+    changes, later = FreshChanges(), timedelta(minutes=minutes)
+    seen = changes.applied(background, load(background, None), thorough=True)
+    row = connection.execute("update duet.users set age_min = 44 where user_id = 3 returning updated_at").fetchone()
+    assert row is not None
+    seen = look(changes, background, look(changes, background, seen), after=later)
+    assert seen.since is not None
+    assert seen.since < row[0]
+    connection.commit()
+    seen = look(changes, background, seen, after=later)
+    known = of(seen, 3).profile[0, AGE_MIN] == 44
+    assert known == (timedelta(minutes=minutes) < MAX_OVERLAP)
+    assert known or (seen.since is not None and seen.since < row[0])
+    seen = look(changes, background, seen, after=later, thorough=True)
+    assert of(seen, 3).profile[0, AGE_MIN] == 44
+
+
+def test_once_nobody_writes_any_more_the_last_look_but_one_settles_what_came_before(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
+) -> None:
+    changes = FreshChanges()
+    seen = changes.applied(background, load(background, None), thorough=True)
+    row = connection.execute("update duet.users set age_min = 44 where user_id = 3 returning updated_at").fetchone()
+    assert row is not None
+    connection.commit()
+    until = time.monotonic() + 20
+    while seen.since is None or seen.since < row[0]:  # other tests write to the same server
+        assert time.monotonic() < until, seen
+        time.sleep(0.1)
+        seen = look(changes, background, seen)
+    assert seen.read_at is not None
+    assert seen.since <= seen.read_at - CLOCK_STEP
