@@ -52,6 +52,9 @@ _PROFILE = sql.SQL("""
 """)
 # Kinds are closed enumerations and part of the statements, so that every call has few parameters to send.
 # Each asks about several people at once: what a request costs the server and psycopg is little beside what a call does.
+# Of people who did not change, all that is asked stands in the index `users_standing`: their rows are spread over more
+# memory than the server has. So no other column of `users` may be named where it is not needed; `OFFSET 0` keeps the
+# planner from reading a row before it has found out that nobody wants it.
 _REQUESTERS_TEXT = """
 SELECT asked.place, found.* FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (user_id, place), LATERAL (
 WITH mine AS MATERIALIZED (
@@ -64,16 +67,17 @@ WITH mine AS MATERIALIZED (
 ), apart AS MATERIALIZED (
     SELECT actor_id FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ('block', 'report')
 ){waiting}
-SELECT own.*, u.updated_at,
+SELECT own.*, known.updated_at,
     (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart),
     ARRAY(SELECT target_id FROM mine WHERE kind IN ({ending})),
     ARRAY(SELECT actor_id FROM apart),
     ARRAY(SELECT target_id FROM recent WHERE kind IN ({likes}) ORDER BY occurred_at DESC),
     ARRAY(SELECT target_id FROM recent WHERE kind = 'pass'){pending}
-FROM duet.users u LEFT JOIN LATERAL (
-    SELECT {profile}, u.attributes WHERE $2::timestamptz IS NULL OR u.updated_at > $2::timestamptz
+FROM duet.users known LEFT JOIN LATERAL (
+    SELECT {profile}, u.attributes FROM duet.users u
+    WHERE u.user_id = known.user_id AND ($2::timestamptz IS NULL OR known.updated_at > $2::timestamptz) OFFSET 0
 ) AS own ON true
-WHERE u.user_id = asked.user_id
+WHERE known.user_id = asked.user_id
 ) AS found
 """
 # Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
@@ -97,7 +101,7 @@ WITH allowed AS MATERIALIZED (
     SELECT u.user_id, $5::timestamptz IS NULL OR u.updated_at > $5::timestamptz AS changed
     FROM duet.users u
     WHERE u.user_id = ANY(($4::bigint[])[asked.low:asked.high])
-      AND u.visible AND ($6::text[] IS NULL OR u.interests && $6::text[])
+      AND u.visible{interested}
       AND u.user_id NOT IN (SELECT target_id FROM duet.interactions
                             WHERE actor_id = asked.user_id AND kind IN ({ending}))
       AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
@@ -151,7 +155,10 @@ _REQUESTERS: Final = {
     ),
     False: _rendered(_REQUESTERS_TEXT, waiting=_NOTHING, pending=_NOTHING),
 }
-_STANDINGS: Final = _rendered(_STANDINGS_TEXT)
+_STANDINGS: Final = {
+    True: _rendered(_STANDINGS_TEXT, interested=sql.SQL(" AND u.interests && $6::text[]")),
+    False: _rendered(_STANDINGS_TEXT, interested=_NOTHING),
+}
 _PROFILES: Final = _rendered(_PROFILES_TEXT)
 _SOME_VISIBLE: Final = _rendered(_SOME_VISIBLE_TEXT)
 _N_PROFILE: Final = len(PROFILE_COLUMNS)
@@ -329,9 +336,10 @@ class PostgresPeople:
             high,
             np.concatenate([candidate_ids for _, candidate_ids in asked]),
             since,
-            None if interests is None else list(interests),
+            *([] if interests is None else [list(interests)]),
         ]
-        rows = {place: tuple(row) for place, *row in await fetch_all(self._pool, _STANDINGS, parameters)}
+        statement = _STANDINGS[interests is not None]
+        rows = {place: tuple(row) for place, *row in await fetch_all(self._pool, statement, parameters)}
         return [rows[place] for place in range(1, len(asked) + 1)]
 
     async def _fetch(self, statement: bytes, parameters: list[Any], timeout_s: float) -> list[tuple[Any, ...]]:

@@ -93,6 +93,36 @@ def test_a_profile_that_did_not_change_since_is_left_out(
     assert known.updated_at == changed.updated_at == updated[0]
 
 
+def test_of_people_who_did_not_change_only_the_index_is_read(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "insert into duet.users (user_id) select id from generate_series(1, 20000) as id order by random()"
+    )
+    connection.commit()
+    connection.autocommit = True
+    connection.execute("vacuum (analyze) duet.users")
+    now, asked = connection.execute("select clock_timestamp(), array[2, 5, 9]::bigint[]").fetchone() or (None, None)
+    standing = [[1], [1], [3], asked]
+    index = {"Index Only Scan"}
+    assert _scans_of_people(connection, people_store._REQUESTERS[False], [[1], now]) == index
+    assert _scans_of_people(connection, people_store._STANDINGS[False], [*standing, now]) == index
+    assert _scans_of_people(connection, people_store._REQUESTERS[False], [[1], None]) > index
+    assert _scans_of_people(connection, people_store._STANDINGS[True], [*standing, now, ["jazz"]]) > index
+
+
+def _scans_of_people(connection: psycopg.Connection[Any], statement: bytes, parameters: list[Any]) -> set[str]:
+    """Name the kinds of scans of `users` that were made for a statement."""
+    with psycopg.RawCursor(connection) as cursor:
+        row = cursor.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters).fetchone()
+    assert row is not None
+    nodes, found = [row[0][0]["Plan"]], set()
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if node.get("Relation Name") == "users" and node["Actual Loops"]:
+            found.add(node["Node Type"])
+    return found
+
+
 def test_likes_that_wait_for_an_answer_come_latest_first_and_only_where_they_may(
     connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
 ) -> None:
