@@ -163,14 +163,20 @@ class Crowd:
         return self.since(began)
 
     def until_whole(self, within_s: float = PATIENCE_S, in_a_row: int = 15) -> float:
-        """Wait until answers are whole again, so many in a row; return how long it took until the first of them."""
-        began = time.monotonic()
+        """Wait until answers are whole again, so many in a row, and writes are acknowledged.
+
+        Return how long it took until the first whole answer.
+        """
+        began, n_written = time.monotonic(), len(self.written)
 
         def whole() -> bool:
             last = self.since(began)[-in_a_row:]
             return len(last) == in_a_row and all(answer.whole for answer in last)
 
-        self.wait(whole, "whole answers", within_s)
+        def acknowledged() -> bool:
+            return not self._writes or any(written.status == 201 for written in self.written[n_written:])
+
+        self.wait(lambda: whole() and acknowledged(), "whole answers and a write", within_s)
         broken = [answer.asked_s for answer in self.since(began) if not answer.whole]
         return max(broken, default=began) - began
 
