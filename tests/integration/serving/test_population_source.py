@@ -1,6 +1,9 @@
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -317,3 +320,46 @@ def test_once_nobody_writes_any_more_the_last_look_but_one_settles_what_came_bef
         seen = look(changes, background, seen)
     assert seen.read_at is not None
     assert seen.since <= seen.read_at - CLOCK_STEP
+
+
+def test_while_others_write_and_commit_late_all_that_is_not_in_doubt_is_known_as_it_is(
+    connection: psycopg.Connection[Any],
+    background: psycopg.Connection[Any],
+    endpoints: Endpoints,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.fresh_changes.SHORT_OVERLAP", timedelta(0))
+    monkeypatch.setattr("serving.fresh_changes.CLOCK_STEP", timedelta(0))
+    ended = Event()
+
+    def write(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        with connect(endpoints.database_url) as own:
+            while not ended.is_set():
+                for user_id in sorted(rng.choice(10, 2, replace=False).tolist()):
+                    own.execute(
+                        "update duet.users set age_min = %s, visible = %s where user_id = %s",
+                        (int(rng.integers(18, 90)), bool(rng.random() < 0.9), user_id + 1),
+                    )
+                time.sleep(rng.random() ** 2)
+                own.commit()
+
+    changes, n_known = FreshChanges(), 0
+    seen = changes.applied(background, load(background, None), thorough=True)
+    with ThreadPoolExecutor(4) as writers, ExitStack() as at_last:
+        at_last.callback(ended.set)
+        written = [writers.submit(write, seed) for seed in range(4)]
+        began = time.monotonic()
+        while (lasted_s := time.monotonic() - began) < 4 or (n_known < 20 and lasted_s < 30):
+            seen = look(changes, background, seen)
+            rows = background.execute(
+                "select user_id, visible, age_min from duet.users where updated_at <= %s", (seen.since,)
+            ).fetchall()
+            for user_id, visible, age_min in rows:
+                people = of(seen, user_id)
+                assert bool(len(people)) == visible
+                assert not visible or age_min is None or people.profile[0, AGE_MIN] == age_min
+                n_known += age_min is not None
+            time.sleep(0.05)
+    assert [each.result() for each in written] == [None] * 4
+    assert n_known >= 20
