@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 Kind = TypeVar("Kind", bound=Hashable)
@@ -16,11 +17,13 @@ Value = TypeVar("Value")
 
 
 @dataclass(eq=False)
-class _Party(Generic[Key, Value]):
-    """Those who ask for the same kind of thing in one turn of the loop."""
+class _Party(Generic[Kind, Key, Value]):
+    """Those who ask for the same kind of thing in one turn of the loop; `waiting` counts who has not left."""
 
+    kind: Kind
     keys: list[Key] = field(default_factory=list)
     answers: "list[asyncio.Future[Value]]" = field(default_factory=list)
+    waiting: int = 0
 
 
 class Together(Generic[Kind, Key, Value]):
@@ -32,44 +35,43 @@ class Together(Generic[Kind, Key, Value]):
     def __init__(self, fetch: Callable[[Kind, Sequence[Key]], Awaitable[Sequence[Value]]], most: int = 64) -> None:
         self._fetch = fetch
         self._most = most
-        self._gathering: dict[Kind, _Party[Key, Value]] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._gathering: dict[Kind, _Party[Kind, Key, Value]] = {}
+        self._under_way: dict[_Party[Kind, Key, Value], asyncio.Task[None]] = {}
 
     async def ask(self, kind: Kind, key: Key) -> Value:
         """Return the value of a key; only keys of the same kind are fetched together."""
         loop = asyncio.get_running_loop()
         party = self._gathering.get(kind)
         if party is None:
-            party = self._gathering[kind] = _Party()
-            # In no context: what is bound to one request would be said of all of them.
-            loop.call_soon(self._set_out, kind, party, context=contextvars.Context())
+            party = self._gathering[kind] = _Party(kind)
+            # It takes its first step in the next turn. In no context: what is bound to one request would be said of all
+            # of them.
+            task = loop.create_task(self._answer(party), context=contextvars.Context())
+            self._under_way[party] = task
+            task.add_done_callback(lambda _: self._under_way.pop(party))
         answer: asyncio.Future[Value] = loop.create_future()
+        answer.add_done_callback(partial(self._left, party))
+        party.waiting += 1
         party.keys.append(key)
         party.answers.append(answer)
         if len(party.keys) == self._most:
-            del self._gathering[kind]
+            self._close(party)
         return await answer
 
-    def _set_out(self, kind: Kind, party: _Party[Key, Value]) -> None:
-        if self._gathering.get(kind) is party:
-            del self._gathering[kind]
-        task = asyncio.get_running_loop().create_task(self._answer(kind, party))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        waiting = len(party.answers)
+    def _left(self, party: _Party[Kind, Key, Value], answer: "asyncio.Future[Value]") -> None:
+        party.waiting -= 1
+        if not party.waiting and answer.cancelled():
+            self._close(party)
+            self._under_way[party].cancel()
 
-        def one_less(answer: "asyncio.Future[Value]") -> None:
-            nonlocal waiting
-            waiting -= 1
-            if not waiting and answer.cancelled():
-                task.cancel()
+    def _close(self, party: _Party[Kind, Key, Value]) -> None:
+        if self._gathering.get(party.kind) is party:
+            del self._gathering[party.kind]
 
-        for answer in party.answers:
-            answer.add_done_callback(one_less)
-
-    async def _answer(self, kind: Kind, party: _Party[Key, Value]) -> None:
+    async def _answer(self, party: _Party[Kind, Key, Value]) -> None:
+        self._close(party)
         try:
-            values = await self._fetch(kind, party.keys)
+            values = await self._fetch(party.kind, party.keys)
         except Exception as error:  # noqa: BLE001 - those who asked decide what it means
             for answer in party.answers:
                 if not answer.done():

@@ -1,8 +1,8 @@
 """Stage 0: who asks, and whom they must never see. Postgres must answer; features may be missing.
 
 The profile comes from Postgres, so a person imported a second ago has one. Activity comes fresh from Feast's online
-store, read at the same time; when that fails, from the snapshot; when it is not there either, it takes the declared
-defaults.
+store, asked for as soon as Postgres has its question; when that fails, from the snapshot; when it is not there either,
+it takes the declared defaults.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people_store import PeopleStore, RequesterRow, Standing
 from serving.pool import Requester
 from serving.reasons import Reason, Stage
-from serving.run import Run
+from serving.run import Run, breathe
 
 
 class FeatureReader(Protocol):
@@ -99,6 +99,7 @@ def with_profile(row: RequesterRow, known: People, stored: People, slots: Mappin
 
 
 async def _activity(run: Run, features: FeatureReader, user_id: int, known: People) -> People:
+    await breathe()  # Postgres, which takes longer, is asked first
     with run.stage(Stage.FEATURES):
         try:
             stored = await features.read(user_id, run.share_s(Stage.FEATURES))
