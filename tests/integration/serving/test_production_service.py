@@ -90,8 +90,9 @@ def test_a_call_needs_a_key_and_a_refusal_says_so_in_the_envelope(closed: Closed
 
 def test_probes_are_open_and_pages_are_for_this_machine_or_a_key(closed: Closed) -> None:
     outside = {"x-forwarded-for": "192.0.2.7"}
-    for path in ("/health/live", "/health/ready"):
-        assert closed.client.get(path, headers=outside).status_code == 200
+    assert closed.client.get("/health/live", headers=outside).status_code == 200
+    # One of the workers may still be loading, or the machine too busy for Postgres' pulse: that is told, too.
+    assert closed.client.get("/health/ready", headers=outside).status_code in {200, 503}
     for path in ("/health", "/metrics", "/docs.json", "/", "/schema.json"):
         assert closed.client.get(path, headers=outside).status_code == 401
         assert closed.client.get(path, headers={**outside, "x-api-key": closed.key}).status_code == 200
@@ -184,6 +185,7 @@ def test_every_line_of_the_log_is_json_with_the_id_of_its_request_and_without_se
     mine = "0b6f3c52-14ce-4a0c-8d5a-5a0f2b3f4a10"
     closed.ask(closed.key, **{"x-request-id": mine})
     closed.ask(closed.key + "0", **{"x-request-id": mine})
+    wait_until(lambda: closed.service.log.read_text().count(mine) == 2)  # a line is written after its answer is sent
     text = closed.service.log.read_text()
     ours = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     foreign = [line for line in text.splitlines() if not line.startswith("{")]
