@@ -7,6 +7,7 @@ from datetime import datetime
 import structlog
 
 from infra.metrics import ServingMetrics
+from registry.cache import LocalRelease
 from registry.contracts import ReleaseVersions
 from registry.release import Release
 from serving.reasons import Reason
@@ -30,6 +31,7 @@ class Slot:
     loaded_at: datetime | None = None
     refusal: str | None = None
     _tried: tuple[ReleaseVersions, float] | None = field(default=None, repr=False)
+    _shunned: tuple[LocalRelease, float] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._refused = self.metrics.release_refused.labels(self.stage.lower())
@@ -56,6 +58,14 @@ class Slot:
     def forget_trial(self) -> None:
         """Let whatever was tried be tried again: nothing was found wrong with it."""
         self._tried = None
+
+    def shuns(self, copy: LocalRelease, at_s: float) -> bool:
+        """Say whether this copy failed so short a time ago that it is not loaded again yet."""
+        return self._shunned is not None and self._shunned[0] == copy and at_s < self._shunned[1]
+
+    def shun(self, copy: LocalRelease, at_s: float) -> None:
+        """Note that a copy failed at monotonic `at_s`: to load it at each look would be all that a worker does."""
+        self._shunned = (copy, at_s + RETRY_REFUSED_S)
 
     def fill(self, release: Release, at: datetime) -> None:
         """Serve a release: one assignment; requests that captured the old one keep it to their end."""

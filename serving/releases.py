@@ -226,11 +226,14 @@ class ReleaseWatcher:
         """Start from the last good copy where nothing serves yet; return whether something does, or why not is said."""
         if slot.release is not None:
             return True
+        local = None
         try:
             local = await self._aside(lambda: self._cache.last_good(slot.stage))
-            if local is not None:
+            if local is not None and not slot.shuns(local, self._clock.monotonic()):
                 await self._serve(slot, local, is_new=False)
         except Exception as broken:  # noqa: BLE001 as above
+            if local is not None:
+                slot.shun(local, self._clock.monotonic())
             slot.refuse(f"The last good release cannot be loaded: {broken}", broken)
             return True
         return local is not None

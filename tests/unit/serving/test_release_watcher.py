@@ -20,6 +20,7 @@ from registry.observer import observe
 from registry.release import Release, load_release
 from serving.errors import BreakerOpen
 from serving.reasons import Reason
+from serving.release_slot import RETRY_REFUSED_S
 from serving.releases import ReleaseWatcher
 from serving.stage_view import unguarded
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
@@ -203,6 +204,22 @@ def test_without_the_registry_the_last_good_copy_serves(shop: Shop) -> None:
     assert release is not None
     assert release.release_id == "e1-i1-r1"
     assert restarted.refusal is None
+
+
+def test_a_last_good_copy_that_fails_is_not_loaded_again_at_each_look(shop: Shop) -> None:
+    shop.produce(shop.write("a"))
+    shop.look()
+    shop.registry.down = True
+    shop.fails = "e1-i1-r1"
+    shop.watcher = shop.new_watcher()
+    shop.trials.clear()
+    for _ in range(3):
+        assert shop.look() is None
+        assert "NaN everywhere" in str(shop.watcher.absence())
+    assert shop.trials == ["e1-i1-r1"]
+    shop.fails = None
+    shop.clock.advance(RETRY_REFUSED_S)
+    assert shop.look() is not None
 
 
 def test_without_the_registry_and_without_a_copy_the_reason_is_told(shop: Shop) -> None:
