@@ -1,8 +1,10 @@
 """One place for a release that serves: what is in it, what was refused, and when that is tried again."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -12,15 +14,37 @@ from registry.contracts import ReleaseVersions
 from registry.release import Release
 from serving.reasons import Reason
 
+What = TypeVar("What")
 RETRY_REFUSED_S = 60.0
 _log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Attempt(Generic[What]):
+    """What was tried last, and until which monotonic second it rests if it failed."""
+
+    what: What | None = None
+    until_s: float = -math.inf
+
+    def rests(self, what: What, at_s: float) -> bool:
+        """Say whether this failed so short a time ago that it is not tried again yet."""
+        return what == self.what and at_s < self.until_s
+
+    def note(self, what: What, at_s: float) -> None:
+        """Note that this was tried at monotonic `at_s`."""
+        self.what, self.until_s = what, at_s + RETRY_REFUSED_S
+
+    def forget(self) -> None:
+        """Let whatever was tried be tried again."""
+        self.what = None
 
 
 @dataclass
 class Slot:
     """The release of one stage, and why the newest of that stage is not it, if it is not.
 
-    `changed` is called whenever any of that becomes something else.
+    `changed` is called whenever any of that becomes something else. `newest` is the attempt at what the stage holds,
+    `copy` that at the last good copy: to load it at each look would be all that a worker does.
     """
 
     stage: str
@@ -30,8 +54,8 @@ class Slot:
     release: Release | None = None
     loaded_at: datetime | None = None
     refusal: str | None = None
-    _tried: tuple[ReleaseVersions, float] | None = field(default=None, repr=False)
-    _shunned: tuple[LocalRelease, float] | None = field(default=None, repr=False)
+    newest: Attempt[ReleaseVersions] = field(default_factory=Attempt, repr=False)
+    copy: Attempt[LocalRelease] = field(default_factory=Attempt, repr=False)
 
     def __post_init__(self) -> None:
         self._refused = self.metrics.release_refused.labels(self.stage.lower())
@@ -47,26 +71,6 @@ class Slot:
         """Say whether these versions serve already."""
         return self.release is not None and self.release.versions == versions
 
-    def waits(self, versions: ReleaseVersions, at_s: float) -> bool:
-        """Say whether these versions failed so short a time ago that they are not tried again yet."""
-        return self._tried is not None and self._tried[0] == versions and at_s < self._tried[1]
-
-    def begin(self, versions: ReleaseVersions, at_s: float) -> None:
-        """Note that these versions are being tried at monotonic `at_s`."""
-        self._tried = (versions, at_s + RETRY_REFUSED_S)
-
-    def forget_trial(self) -> None:
-        """Let whatever was tried be tried again: nothing was found wrong with it."""
-        self._tried = None
-
-    def shuns(self, copy: LocalRelease, at_s: float) -> bool:
-        """Say whether this copy failed so short a time ago that it is not loaded again yet."""
-        return self._shunned is not None and self._shunned[0] == copy and at_s < self._shunned[1]
-
-    def shun(self, copy: LocalRelease, at_s: float) -> None:
-        """Note that a copy failed at monotonic `at_s`: to load it at each look would be all that a worker does."""
-        self._shunned = (copy, at_s + RETRY_REFUSED_S)
-
     def fill(self, release: Release, at: datetime) -> None:
         """Serve a release: one assignment; requests that captured the old one keep it to their end."""
         self.release = release
@@ -78,7 +82,7 @@ class Slot:
 
     def accept(self) -> None:
         """Note that what serves is what the stage holds."""
-        self._tried = None
+        self.newest.forget()
         self._say(None)
 
     def clear(self) -> None:

@@ -166,7 +166,7 @@ class ReleaseWatcher:
         try:
             await (self._follow(slot) if pin is None else self._obey(slot, pin))
         except (RegistryUnavailable, BreakerOpen, TimeoutError) as error:
-            slot.forget_trial()  # it may have gone away in the middle of a download: nothing was found wrong
+            slot.newest.forget()  # it may have gone away in the middle of a download: nothing was found wrong
             restored = await self._restore(slot)
             if pin is not None:
                 slot.refuse(f"The pinned release {pin.versions.release_id} has no copy here: {error}", error)
@@ -184,9 +184,9 @@ class ReleaseWatcher:
         if slot.holds(pin.versions):
             slot.accept()
             return
-        if slot.waits(pin.versions, self._clock.monotonic()):
+        if slot.newest.rests(pin.versions, self._clock.monotonic()):
             return
-        slot.begin(pin.versions, self._clock.monotonic())
+        slot.newest.note(pin.versions, self._clock.monotonic())
         local = await self._aside(lambda: self._cache.copy_of(pin.versions, pin.digests))
         if local is not None:
             try:
@@ -215,9 +215,9 @@ class ReleaseWatcher:
         if slot.holds(versions):
             slot.accept()
             return
-        if slot.waits(versions, self._clock.monotonic()):
+        if slot.newest.rests(versions, self._clock.monotonic()):
             return
-        slot.begin(versions, self._clock.monotonic())
+        slot.newest.note(versions, self._clock.monotonic())
         local = await self._view.fetched(versions, self._cache)
         failpoint("swap.after_fetch")
         await self._serve(slot, local, is_new=not self._cache.is_good(local))
@@ -229,11 +229,11 @@ class ReleaseWatcher:
         local = None
         try:
             local = await self._aside(lambda: self._cache.last_good(slot.stage))
-            if local is not None and not slot.shuns(local, self._clock.monotonic()):
+            if local is not None and not slot.copy.rests(local, self._clock.monotonic()):
                 await self._serve(slot, local, is_new=False)
         except Exception as broken:  # noqa: BLE001 as above
             if local is not None:
-                slot.shun(local, self._clock.monotonic())
+                slot.copy.note(local, self._clock.monotonic())
             slot.refuse(f"The last good release cannot be loaded: {broken}", broken)
             return True
         return local is not None
