@@ -54,11 +54,11 @@ class FreshChanges:
             self._began.clear()
         if snapshot.read_at is None or snapshot.since is None:
             raise TooManyChanges("It is not known when the people in memory were read: they are read anew.")
-        since, horizon = min(snapshot.since, snapshot.read_at - SHORT_OVERLAP), snapshot.horizon
         if thorough:
             since, horizon = min(snapshot.since, snapshot.read_at - OVERLAP), self._thorough_horizon
         else:
-            since = max(since, snapshot.read_at - MAX_OVERLAP)
+            since = max(min(snapshot.since, snapshot.read_at - SHORT_OVERLAP), snapshot.read_at - MAX_OVERLAP)
+            horizon = snapshot.horizon
         now = instant(connection)
         changed = self._bounded(self._people.look(connection, since, horizon))
         actors = self._bounded(self._likes.look(connection, since, horizon))

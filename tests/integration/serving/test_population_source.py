@@ -10,12 +10,14 @@ import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from feature_repo.layout import ACTIVITY, PROFILE
 from feature_repo.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.endpoints import Endpoints
+from infra.horizon import HORIZON
 from infra.postgres import connect
 from serving.errors import TooManyChanges
 from serving.fresh_changes import CLOCK_STEP, MAX_OVERLAP, FreshChanges
@@ -59,7 +61,7 @@ def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot
 
 def until_all_have_ended(connection: psycopg.Connection[Any]) -> None:
     """Wait until all who began to write before the people were written have ended, in other tests' databases too."""
-    query = "select pg_snapshot_xmin(pg_current_snapshot())::text::bigint > max(xmin::text::bigint) from duet.users"
+    query = sql.SQL("select {} > max(xmin::text::bigint) from duet.users").format(HORIZON)
     until = time.monotonic() + 20
     while connection.execute(query).fetchone() != (True,):
         assert time.monotonic() < until
