@@ -54,7 +54,7 @@ format: $(STAMP) ## Format the code
 
 lock: $(STAMP) ## Resolve pyproject.toml again into requirements.lock, with hashes
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --upgrade --output-file requirements.lock
+		--generate-hashes --no-header --upgrade --output-file requirements.lock
 
 install: $(STAMP) ## Create the environment in .venv
 
