@@ -9,7 +9,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -104,6 +104,22 @@ class TcpProxy:
         """Let everything pass again."""
         self.set(Mode.PASS)
 
+    @contextlib.contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Keep the proxy's thread waiting, so that it finds all that happens meanwhile at once."""
+        waits, may_go_on = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            waits.set()
+            may_go_on.wait(15)
+
+        self._loop.call_soon_threadsafe(wait)
+        waits.wait(15)
+        try:
+            yield
+        finally:
+            may_go_on.set()
+
     def _do(self, step: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result(15)
 
@@ -113,9 +129,11 @@ class TcpProxy:
 
     async def _stop_listening(self) -> None:
         if self._server is not None:
+            # A server that is closed between an accept and its transport leaves the connection open, and nobody's.
+            self._loop.remove_reader(self._server.sockets[0])
+            await asyncio.sleep(0)
             self._server.close()
             self._server = None
-            await asyncio.sleep(0)
 
     async def _close(self) -> None:
         await self._stop_listening()

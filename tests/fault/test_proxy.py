@@ -1,6 +1,7 @@
 """The proxy does to connections what its modes say, to those that are open and to new ones, and lets them heal."""
 
 import contextlib
+import gc
 import socket
 import socketserver
 import threading
@@ -158,6 +159,24 @@ def test_connections_that_end_are_let_go_of(proxy: TcpProxy) -> None:
         assert time.monotonic() < until, f"{proxy.links} connections are still open"
         time.sleep(0.01)
     assert proxy.accepted == 5
+
+
+@pytest.mark.parametrize("mode", [Mode.DOWN, Mode.REFUSE])
+def test_a_connection_that_comes_together_with_a_fault_is_ended_and_not_left_behind(
+    proxy: TcpProxy, mode: Mode
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with proxy.held_up():
+            connections = [stack.enter_context(client(proxy)) for _ in range(3)]
+            switching = threading.Thread(target=proxy.set, args=(mode,))
+            switching.start()
+            time.sleep(0.1)
+        switching.join()
+        for connection in connections:
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+    gc.collect()  # a transport that was left behind warns when it is collected
+    assert proxy.links == 0
 
 
 def test_a_fault_names_itself() -> None:
