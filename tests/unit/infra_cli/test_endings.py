@@ -17,6 +17,7 @@ class Finalized:
         for _ in range(1000):
             pass
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 end_in_order()
 kept = Finalized()
 try:
