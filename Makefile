@@ -20,10 +20,11 @@ PACKAGES := infra feature_repo registry pipelines serving
 # Faults are judged by the clock under load, so they have the machine to themselves. PYTEST_ARGS may choose none of one
 # kind, which pytest calls 5.
 OR_NONE := || [ $$? -eq 5 ]
-# What holds for a person's shell must not leak into the tests.
-CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH
+# What holds for a person's shell must not leak into the tests. Hundreds of processes are started, so each must find the
+# bytecode that the first has left.
+CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test check lock clean install format
+.PHONY: help demo up down test test-long check lock clean install format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,9 +38,12 @@ up: $(STAMP) ## Start the whole platform on this machine and stay in the foregro
 down: $(STAMP) ## Stop the platform
 	@$(BIN)/duet down
 
-test: $(STAMP) ## Run all tests against real servers (PYTEST_ARGS='-k name' to choose)
-	$(CLEAN_ENV) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/fault $(PYTEST_ARGS) $(OR_NONE)
-	$(CLEAN_ENV) $(BIN)/python -m pytest tests/fault $(PYTEST_ARGS) $(OR_NONE)
+test: $(STAMP) ## Run the tests against real servers (PYTEST_ARGS='-k name' to choose)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -m 'not long' -n auto --dist loadfile --no-loadscope-reorder --ignore tests/fault $(PYTEST_ARGS) $(OR_NONE)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -m 'not long' tests/fault $(PYTEST_ARGS) $(OR_NONE)
+
+test-long: $(STAMP) ## Run the long variants that `make test` leaves out (PYTEST_ARGS='-k name' to choose)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -m long $(PYTEST_ARGS) $(OR_NONE)
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock
 	$(BIN)/ruff check

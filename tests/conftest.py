@@ -31,6 +31,7 @@ from infra.endpoints import Endpoints, open_endpoints  # noqa: E402
 from infra.migrate import upgrade  # noqa: E402
 from infra.postgres import connect  # noqa: E402
 from infra.settings import Settings  # noqa: E402
+from tests.durations import Durations  # noqa: E402
 
 # Warnings are errors (pyproject.toml). Only these are let through, each for a reason:
 IGNORED_WARNINGS = (
@@ -54,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
+    config.pluginmanager.register(Durations(), "durations")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
