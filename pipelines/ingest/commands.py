@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
     from pipelines.ingest.report import Counts, ImportReport
 
 QUARANTINED_EXIT = 3
+
+
+class WorldKind(StrEnum):
+    """The kinds of worlds of `pipelines.ingest.synthetic`, named here so that `--help` loads nothing heavy."""
+
+    random_exposure = "random-exposure"
+    self_selected = "self-selected"
+
+
 _EXIT_CODES = (
     "Exit code: 0 when every row landed, 3 when some were quarantined (the good ones landed), "
     "1 when the import was refused and nothing was written."
@@ -101,6 +111,10 @@ def synthetic(  # noqa: PLR0917 - Typer reads options from the signature
     until: Annotated[
         datetime | None, typer.Option(help="End of the window (UTC). Default: last midnight.", show_default=False)
     ] = None,
+    world: Annotated[
+        WorldKind,
+        typer.Option(help="Who comes to look at whom: drawn for them, or chosen by themselves (with drifting tastes)."),
+    ] = WorldKind.random_exposure,
 ) -> None:
     """Generate and import a world whose truth is known; the same world twice is a no-op."""
     from infra.clock import SystemClock
@@ -115,6 +129,7 @@ def synthetic(  # noqa: PLR0917 - Typer reads options from the signature
             interactions_per_person=interactions_per_person,
             days=days,
             until=None if until is None else until.replace(tzinfo=until.tzinfo or UTC),
+            world=world.value,
             data_dir=settings.data_dir,
             clock=SystemClock(),
             progress=progress,

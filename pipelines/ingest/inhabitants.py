@@ -8,7 +8,7 @@ generator passed in decides everything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,30 @@ class Inhabitants:
     def __len__(self) -> int:
         """Return the number of people."""
         return len(self.gender)
+
+
+@dataclass(frozen=True)
+class Untold:
+    """What people keep to themselves; None = they tell everything."""
+
+    attributes: NDArray[np.bool_] | None = None  # [n, len(ATTRIBUTES)]
+    interests: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def draw(cls, people: Inhabitants, rng: np.random.Generator) -> Self:
+        """Draw gaps: one person in four tells no interests, and whoever is less popular tells fewer attributes."""
+        share = 0.2 + 0.2 / people.popularity.clip(0.5)
+        attributes = rng.random((len(people), len(ATTRIBUTES)), dtype=np.float32) < share[:, None]
+        return cls(attributes, rng.random(len(people)) < 0.25)
+
+    def interests_told(self, people: Inhabitants, part: slice) -> NDArray[np.uint64]:
+        """Return the bits of the interests that a profile shows."""
+        bits = people.interests[part]
+        return bits if self.interests is None else np.where(self.interests[part], np.uint64(0), bits)
+
+    def attribute_told(self, part: slice, position: int) -> NDArray[np.bool_] | None:
+        """Return whether each profile shows the attribute at this place of ATTRIBUTES; None = all do."""
+        return None if self.attributes is None else ~self.attributes[part, position]
 
 
 def settle(n_people: int, rng: np.random.Generator, *, start_s: int, until_s: int) -> Inhabitants:

@@ -21,7 +21,7 @@ from pipelines.ingest.copying import copy_table
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.inhabitants import ATTRIBUTES
 from pipelines.ingest.report import ImportReport
-from pipelines.ingest.synthetic import WORLD_VERSION, World, midnight
+from pipelines.ingest.synthetic import RANDOM_EXPOSURE, WORLD_VERSION, World, midnight
 from pipelines.ingest.transaction import Progress, importing, no_progress
 
 _PEOPLE_CHUNK = 100_000
@@ -38,6 +38,7 @@ def import_synthetic(
     interactions_per_person: float = 50,
     days: int = 120,
     until: datetime | None = None,
+    world: str = RANDOM_EXPOSURE,
     progress: Progress = no_progress,
 ) -> ImportReport:
     """Generate a world and load it in one transaction.
@@ -51,6 +52,7 @@ def import_synthetic(
         interactions_per_person: about how many on average.
         days: length of the recorded window.
         until: end of the window; by default the midnight before now, or that of the same world imported earlier.
+        world: which kind, see `World.generate`.
         progress: told of people and interactions.
 
     Raises:
@@ -71,24 +73,29 @@ def import_synthetic(
     if until is not None:
         wanted["until"] = until.astimezone(UTC).isoformat()
     with connection.transaction():
-        earlier = _earlier(connection, wanted)
+        earlier = _earlier(connection, wanted, world)
         if earlier is not None:
             return earlier
         _refuse_other_people(connection, people)
-    world = World.generate(
-        people, seed, interactions_per_person=interactions_per_person, days=days, until=until or midnight(now)
+    generated = World.generate(
+        people,
+        seed,
+        interactions_per_person=interactions_per_person,
+        days=days,
+        until=until or midnight(now),
+        world=world,
     )
     with importing(
         connection,
         kind="synthetic",
         source=f"seed {seed}",
-        parameters=world.parameters,
+        parameters=generated.parameters,
         data_dir=data_dir,
         clock=clock,
     ) as report:
         # Again, now that the import's lock is held.
         _refuse_other_people(connection, people)
-        _load(connection, world, report, progress)
+        _load(connection, generated, report, progress)
     return report
 
 
@@ -114,13 +121,15 @@ def _load(connection: psycopg.Connection[Any], world: World, report: ImportRepor
     progress("indexes", 1, 1)
 
 
-def _earlier(connection: psycopg.Connection[Any], wanted: dict[str, Any]) -> ImportReport | None:
+def _earlier(connection: psycopg.Connection[Any], wanted: dict[str, Any], world: str) -> ImportReport | None:
     """Return the report of a finished import of the same world whose people are still there."""
     row = connection.execute(
         "SELECT import_id, people_rows, interaction_rows, parameters ->> 'until' FROM duet.imports "
         "WHERE kind = 'synthetic' AND parameters @> %s::jsonb AND finished_at IS NOT NULL "
+        # Records from before there were two kinds of worlds do not name theirs.
+        "AND coalesce(parameters ->> 'world', %s) = %s "
         "AND EXISTS (SELECT FROM duet.users WHERE user_id = %s) ORDER BY started_at DESC LIMIT 1",
-        (Jsonb(wanted), wanted["people"]),
+        (Jsonb(wanted), RANDOM_EXPOSURE, world, wanted["people"]),
     ).fetchone()
     if row is None:
         return None

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from infra.clock import FixedClock
+from pipelines.evaluation.truth import truth_of_last_import
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.report import ImportReport
 from pipelines.ingest.synthetic import World
@@ -140,3 +141,28 @@ def test_event_ids_are_distinct_and_depend_on_the_seed() -> None:
     assert len(np.unique(ids.view("V16"))) == 100_000
     assert np.array_equal(_event_ids(10, 1, 50), ids[50:60])
     assert not np.array_equal(_event_ids(10, 2, 0), ids[:10])
+
+
+def test_the_truth_of_either_kind_of_world_is_rebuilt_from_its_record(
+    connection: psycopg.Connection[Any], clock: FixedClock, tmp_path: Path
+) -> None:
+    load(connection, clock, tmp_path, world="self-selected")
+    ids = np.arange(1, 301)
+    truth = truth_of_last_import(connection, ids)
+    [(parameters,)] = connection.execute("select parameters from duet.imports").fetchall()
+    connection.commit()
+    expected = World.generate(**parameters)
+    assert parameters["world"] == "self-selected"
+    assert truth is not None
+    assert np.array_equal(truth(ids[:-1], ids[1:]), expected.like_probability(ids[:-1], ids[1:]))
+    with pytest.raises(RefusedWorld, match="other people have some"):
+        load(connection, clock, tmp_path, world="random-exposure")
+
+
+def test_a_world_recorded_before_kinds_had_names_is_known_again(
+    connection: psycopg.Connection[Any], clock: FixedClock, tmp_path: Path
+) -> None:
+    first = load(connection, clock, tmp_path)
+    connection.execute("update duet.imports set parameters = parameters - 'world'")
+    connection.commit()
+    assert load(connection, clock, tmp_path).import_id == first.import_id
