@@ -1,6 +1,7 @@
-"""`duet up`, `down` and `status`: the whole platform on one machine, seen from the command line."""
+"""`duet up`, `down`, `status` and `restart`: the whole platform on one machine, seen from the command line."""
 
 import json
+import time
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Final
@@ -18,6 +19,8 @@ from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceSt
 
 STATUS_GROUP: Final = "duet.status"
 HEALTH_S: Final = 2.0
+# The supervisor looks every five seconds; one that is silent for so long hangs, or is stopped.
+SILENT_S: Final = 60.0
 MARKS = {
     ServicePhase.WAITING: "·",
     ServicePhase.STARTING: "…",
@@ -33,6 +36,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("up", epilog="Example: duet up --detach && duet status")(up)
     app.command("down", epilog="Example: duet --data-dir /srv/duet down")(down)
+    app.command("restart", epilog="Example: duet restart serving")(restart)
     app.command("status", epilog="Example: curl $(duet status --json | jq -r .urls.serving)/health")(status)
 
 
@@ -42,7 +46,8 @@ def up(
 ) -> None:
     """Start Postgres, Redis, MLflow, Dagster and the serving app, and wait until each is healthy.
 
-    Ctrl-C stops all of them. A process that dies is reported and not restarted.
+    Ctrl-C stops all of them. A process that dies later, or answers nothing for a minute, is reported and started
+    again, after a wait that grows from a second to a minute while it keeps failing.
     """
     from infra.supervisor.platform import run_platform, start_in_background
 
@@ -71,6 +76,17 @@ def down(ctx: typer.Context) -> None:
         print_note(f"nothing runs on {settings.data_dir}")
 
 
+def restart(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The process, as `duet status` names it.", show_default=False)],
+) -> None:
+    """End one process of the running platform, start it anew and wait until it is healthy."""
+    from infra.supervisor.requests import restart as restart_process
+
+    service = restart_process(current_settings(ctx).data_dir, name, report=report)
+    print_success(f"{name} is healthy again{f' (pid {service.pid})' if service.pid else ''}")
+
+
 def status(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")] = False,
@@ -83,6 +99,10 @@ def status(
     state = running_state(data_dir)
     serving = None if state is None else asked(state.urls().get("serving"))
     notes = [] if state is None else noted(settings)
+    silent_s = 0.0 if state is None or state.watched_at is None else time.time() - state.watched_at
+    is_blind = silent_s > SILENT_S and state is not None and state.phase is not Phase.STARTING
+    if is_blind:
+        notes.insert(0, f"nobody has looked at these processes for {silent_s:.0f} s: {_unwatched(state)}")
     if as_json:
         typer.echo(json.dumps({**_as_json(state, str(data_dir.resolve())), "serving": serving, "notes": notes}))
     elif state is None:
@@ -96,7 +116,7 @@ def status(
             out().print(line)
         for note in notes:
             out().print(f"[yellow]note[/] {escape(note)}")
-    if state is None or state.phase is not Phase.RUNNING:
+    if state is None or state.phase is not Phase.RUNNING or is_blind:
         raise typer.Exit(1)
 
 
@@ -174,6 +194,11 @@ def draw(state: PlatformState) -> Group:
         if service.detail:
             troubles.append(f"[red]{service.name}[/] {escape(one_line(service.detail))}")
     return Group(rows, *troubles)
+
+
+def _unwatched(state: PlatformState | None) -> str:
+    pid = "" if state is None else f" (pid {state.pid})"
+    return f"the supervisor{pid} is stopped or hangs; `duet down` and `duet up` start everything anew"
 
 
 def _as_json(state: PlatformState | None, data_dir: str) -> dict[str, object]:

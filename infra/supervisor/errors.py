@@ -8,6 +8,8 @@ DuetError
     ├── StartInterrupted      a stop was asked for before everything was healthy
     ├── PlatformRunning       a platform already runs on this data directory
     ├── PlatformNotRunning    the command needs a running platform
+    ├── UnknownProcess        the platform has no process of that name that it could start
+    ├── RestartFailed         a process that was to be started anew did not become healthy
     └── PlatformNotStopped    the platform did not end in time, or processes are left over
 """
 
@@ -40,6 +42,14 @@ class PlatformRunning(SupervisorError):
 
 class PlatformNotRunning(SupervisorError):
     """The command needs a running platform."""
+
+
+class UnknownProcess(SupervisorError):
+    """The platform has no process of that name that it could start."""
+
+
+class RestartFailed(SupervisorError):
+    """A process that was to be started anew did not become healthy."""
 
 
 class PlatformNotStopped(SupervisorError):

@@ -51,6 +51,26 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> None:
     process.wait()
 
 
+def clear(process: subprocess.Popen[bytes], mark: str, outlives: str | None) -> None:
+    """Kill `process` and what is left of its group, so that its ports are free for the next one; reaps it.
+
+    Members whose command line holds the word `outlives`, and everything that those started, are spared.
+    """
+    if outlives is None:
+        end(process, 0.0)
+        return
+    found = [member for member in marked(mark) if _group(member) == process.pid and member.pid != process.pid]
+    spared = {
+        pid
+        for member in found
+        if outlives in _words(member)
+        for pid in (member.pid, *(child.pid for child in _children(member)))
+    }
+    process.kill()
+    _signal_all((member for member in found if member.pid not in spared), signal.SIGKILL)
+    process.wait()
+
+
 def marked(mark: str) -> list[psutil.Process]:
     """Return the living processes that carry `mark`, this one and its ancestors excepted."""
     me = psutil.Process()
@@ -103,6 +123,27 @@ def _carries(process: psutil.Process, mark: str) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark
     except (psutil.Error, OSError):  # gone meanwhile, or of another user
         return False
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except OSError:
+        return None
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

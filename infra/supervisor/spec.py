@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import httpx
 
@@ -17,9 +17,18 @@ class Probe(Protocol):
         ...
 
 
+@runtime_checkable
+class StartedProbe(Probe, Protocol):
+    """A probe that must know when the process was started, because what it reads outlives a process."""
+
+    def started(self, at: float) -> Probe:
+        """Return the probe for a process that was started at `at`, seconds since 1970."""
+        ...
+
+
 @dataclass(frozen=True)
 class HttpProbe:
-    """Healthy when `url` answers 200."""
+    """Healthy when `url` answers 200; a service of ours says in its answer why it is not."""
 
     url: str
     timeout_s: float = 2.0
@@ -32,7 +41,7 @@ class HttpProbe:
             return f"{self.url} does not answer ({type(failure).__name__})"
         if response.status_code == httpx.codes.OK:
             return None
-        return f"{self.url} answers {response.status_code}"
+        return f"{self.url} answers {response.status_code}{_reasons(response)}"
 
 
 @dataclass(frozen=True)
@@ -61,9 +70,13 @@ class Service:
         command: program and arguments.
         environment: variables on top of the inherited ones.
         probe: how health is seen; None counts a started process as healthy.
+        alive: how a process that hangs is seen, which is ended and started again; None when only its end counts.
         url: the address for a person; None when there is none.
         after: names that must be healthy (a step: done) before this one starts.
-        start_timeout_s: from start to the first healthy answer.
+        again: names of steps that are done again after each restart of this process.
+        outlives: a word in the command lines of those processes of its group that a restart must not end.
+        start_timeout_s: longest time without progress until the first healthy answer.
+        limit_setting: the variable that sets `start_timeout_s`.
         stop_grace_s: from SIGTERM to SIGKILL.
     """
 
@@ -71,9 +84,13 @@ class Service:
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
     probe: Probe | None = None
+    alive: Probe | None = None
     url: str | None = None
     after: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    outlives: str | None = None
     start_timeout_s: float = 120.0
+    limit_setting: str | None = None
     stop_grace_s: float = 10.0
 
 
@@ -86,6 +103,7 @@ class Step:
     environment: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     start_timeout_s: float = 120.0
+    limit_setting: str | None = None
     stop_grace_s: float = 5.0
 
 
@@ -99,6 +117,7 @@ class External:
         url: the address for a person, without a password.
         log: its log file; None when it is not on this machine.
         revive: starts it again after it died; None when that is not our business. Raises DuetError.
+        stop: ends it, so that `revive` starts it anew; None when that is not our business. Raises DuetError.
     """
 
     name: str
@@ -106,6 +125,15 @@ class External:
     url: str
     log: Path | None = None
     revive: Callable[[], None] | None = None
+    stop: Callable[[], None] | None = None
 
 
 Spec = Service | Step
+
+
+def _reasons(response: httpx.Response) -> str:
+    try:
+        reasons = response.json()["reasons"]
+        return f": {'; '.join(map(str, reasons))}"[:300] if reasons else ""
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -6,22 +6,23 @@ The order is not taste: orphaned runs are closed after the code server answers a
 
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-import httpx
 import yaml
 
+from infra.embedded.lease import Server, stop
+from infra.embedded.mlflow import EmbeddedMlflow
 from infra.embedded.ports import free_port, refuse_taken
+from infra.embedded.postgres import EmbeddedPostgres
+from infra.embedded.redis import EmbeddedRedis
 from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ConfigurationError
 from infra.settings import Settings
-from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Step, TcpProbe
+from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
+from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Step
 from infra.supervisor.state import logs_dir
 from infra.telemetry import TELEMETRY_OFF
 from infra.urls import without_password
@@ -31,6 +32,7 @@ CODE_MODULE = "pipelines.definitions"
 # After so long without its proxy's heartbeat the process with our code ends itself, and nobody starts it again: with
 # Dagster's 30 s a machine that slept or stood still lost every schedule, sensor and guard. `duet down` ends it, too.
 CODE_UNHEARD_S = 7 * 86_400
+DAGSTER_LIMIT = "DUET_DAGSTER__START_TIMEOUT_S"
 SERVING_TARGET = "serving.service:Duet"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
@@ -86,34 +88,6 @@ def choose_addresses(settings: Settings) -> Addresses:
     )
 
 
-@dataclass(frozen=True)
-class GraphqlProbe:
-    """Healthy when Dagster's web server has loaded our code location or, with `daemons`, when its daemons beat.
-
-    Heartbeats of an earlier daemon, from before `since` (seconds since 1970), do not count.
-    """
-
-    url: str
-    daemons: bool = False
-    since: float = field(default_factory=time.time)
-    timeout_s: float = 5.0
-
-    def check(self) -> str | None:
-        """Return None when healthy, else the reason."""
-        query = (
-            "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy lastHeartbeatTime}}}}"
-            if self.daemons
-            else "{workspaceOrError{__typename ... on Workspace{locationEntries{name loadStatus "
-            "locationOrLoadError{__typename ... on PythonError{message}}}} ... on PythonError{message}}}"
-        )
-        try:
-            answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=self.timeout_s, trust_env=False)
-            data = answer.raise_for_status().json()["data"]
-            return _sick_daemons(data, self.since) if self.daemons else _broken_location(data)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
-            return f"{self.url}/graphql gives no answer ({type(failure).__name__})"
-
-
 def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, home: Path) -> list[Spec]:
     """List the processes to start, in an order in which each comes after what it needs.
 
@@ -133,6 +107,9 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         "PYTHONUNBUFFERED": "1",
     }
     workspace = str(home / "workspace.yaml")
+    code = CodeServerProbe(LOOPBACK, addresses.code_server)
+    dagster = _local(addresses.dagster_host, addresses.dagster_port)
+    serving = _local(addresses.serving_host, addresses.serving_port)
     return [
         Step("dagster-storage", (*_python("dagster"), "instance", "migrate"), shared),
         Service(
@@ -141,37 +118,47 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
              "--module-name", CODE_MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point",
              "--heartbeat-ttl", str(CODE_UNHEARD_S)),
             shared,
-            probe=TcpProbe(LOOPBACK, addresses.code_server),
+            probe=code,
+            alive=code,
             after=("dagster-storage",),
+            # Runs that the code server launched go on without it; those that did not survive are closed.
+            again=("dagster-orphans",),
+            outlives="multiprocessing",
             start_timeout_s=settings.dagster.start_timeout_s,
+            limit_setting=DAGSTER_LIMIT,
         ),
         Service(
             "dagster",
             (*_python("dagster_webserver"), "--host", addresses.dagster_host, "--port", str(addresses.dagster_port),
              "--workspace", workspace),
             shared,
-            probe=GraphqlProbe(_local(addresses.dagster_host, addresses.dagster_port)),
+            probe=GraphqlProbe(dagster),
+            alive=HttpProbe(f"{dagster}/server_info", timeout_s=10.0),
             url=addresses.dagster_url,
             after=("dagster-code",),
             start_timeout_s=settings.dagster.start_timeout_s,
+            limit_setting=DAGSTER_LIMIT,
         ),
         Step("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster-code",)),
         Service(
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace),
             shared,
-            probe=GraphqlProbe(_local(addresses.dagster_host, addresses.dagster_port), daemons=True),
+            probe=GraphqlProbe(dagster, daemons=True),
             after=("dagster-orphans", "dagster"),
             start_timeout_s=settings.dagster.start_timeout_s,
+            limit_setting=DAGSTER_LIMIT,
         ),
         Service(
             "serving",
             (*_python("bentoml"), "serve", SERVING_TARGET, "--host", addresses.serving_host, "--port",
              str(addresses.serving_port)),
             {**shared, "BENTOML_HOME": str(settings.data_dir.resolve() / "bentoml")},
-            probe=HttpProbe(_local(addresses.serving_host, addresses.serving_port) + "/health/ready"),
+            probe=HttpProbe(f"{serving}/health/ready"),
+            alive=HttpProbe(f"{serving}/health/live", timeout_s=10.0),
             url=addresses.serving_url,
             start_timeout_s=settings.serving.start_timeout_s,
+            limit_setting="DUET_SERVING__START_TIMEOUT_S",
             stop_grace_s=15.0 + settings.serving.drain_s,
         ),
     ]  # fmt: skip
@@ -185,19 +172,20 @@ def list_externals(settings: Settings, endpoints: Endpoints) -> list[External]:
         with open_endpoints(settings, mlflow=True):
             pass
 
-    def watch(name: str, probe: Probe, url: str, configured: object) -> External:
+    def watch(name: str, probe: Probe, url: str, configured: object, server: Server) -> External:
         if configured:
             return External(name, probe, without_password(url))
-        return External(name, probe, without_password(url), logs_dir(settings.data_dir) / f"{name}.log", revive)
+        log = logs_dir(settings.data_dir) / f"{name}.log"
+        return External(name, probe, without_password(url), log, revive, lambda: stop(server))
 
     database, cache, mlflow = endpoints.database_url, endpoints.redis_url, endpoints.mlflow_url
     found = [
-        watch("postgres", _tcp(database, 5432), database, settings.database_url),
-        watch("redis", _tcp(cache, 6379), cache, settings.redis_url),
+        watch("postgres", PostgresProbe(database), database, settings.database_url, EmbeddedPostgres(settings)),
+        watch("redis", RedisProbe(cache), cache, settings.redis_url, EmbeddedRedis(settings)),
     ]
     if mlflow is not None:
         health = HttpProbe(f"{mlflow.rstrip('/')}/health", timeout_s=5.0)
-        found.append(watch("mlflow", health, mlflow, settings.mlflow.url))
+        found.append(watch("mlflow", health, mlflow, settings.mlflow.url, EmbeddedMlflow(settings)))
     return found
 
 
@@ -240,32 +228,3 @@ def _url(host: str, port: int) -> str:
 def _local(host: str, port: int) -> str:
     """The address under which this machine reaches a server that listens on `host`."""
     return _url(LOOPBACK if host in ANY_ADDRESS else host, port)
-
-
-def _tcp(url: str, default_port: int) -> TcpProbe:
-    parts = urlsplit(url)
-    return TcpProbe(parts.hostname or LOOPBACK, parts.port or default_port)
-
-
-def _broken_location(data: dict[str, dict[str, object]]) -> str | None:
-    workspace = data["workspaceOrError"]
-    entries = workspace.get("locationEntries")
-    if not isinstance(entries, list) or not entries:
-        return "no code location is loaded"
-    for entry in entries:
-        if entry["loadStatus"] != "LOADED":
-            return f"the code location {entry['name']} is loading"
-        result = entry["locationOrLoadError"]
-        if result["__typename"] != "RepositoryLocation":
-            return f"the code location {entry['name']} cannot be loaded: {str(result.get('message', ''))[:300]}"
-    return None
-
-
-def _sick_daemons(data: dict[str, dict[str, dict[str, list[dict[str, Any]]]]], since: float) -> str | None:
-    statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
-    sick = [
-        str(s["daemonType"])
-        for s in statuses
-        if s["required"] and not (s["healthy"] and (s["lastHeartbeatTime"] or 0) >= since)
-    ]
-    return f"no heartbeat from {', '.join(sick)}" if sick else None

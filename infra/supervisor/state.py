@@ -52,10 +52,15 @@ class ServiceState(BaseModel):
     log: Path | None = None
     detail: str | None = None
     ready_after_s: float | None = None
+    is_ours: bool = True
+    restarts_asked: int = 0
 
 
 class PlatformState(BaseModel):
-    """What is known of one platform; `identity` tells the supervisor from any other process with its pid."""
+    """What is known of one platform.
+
+    `identity` tells the supervisor from any other process with its pid; `watched_at` is when it last looked.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -64,6 +69,7 @@ class PlatformState(BaseModel):
     identity: str
     phase: Phase = Phase.STARTING
     reason: str | None = None
+    watched_at: float | None = None
     services: dict[str, ServiceState] = {}
 
     def urls(self) -> dict[str, str]:
@@ -146,7 +152,10 @@ def refuse_running(data_dir: Path) -> None:
 def _running(data_dir: Path) -> PlatformRunning:
     state = read_state(data_dir)
     who = f" (pid {state.pid})" if state is not None else ""
-    return PlatformRunning(f"a platform already runs on {data_dir}{who}; see `duet status`, stop it with `duet down`")
+    return PlatformRunning(
+        f"a platform already runs on {data_dir}{who}; see `duet status`, "
+        "start one of its processes anew with `duet restart NAME`, stop it with `duet down`"
+    )
 
 
 def _try_lock(lock: IO[bytes]) -> bool:

@@ -1,7 +1,10 @@
 import http.server
 import json
+import socket
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.errors import PortTaken
 from infra.settings import Settings
-from infra.supervisor.spec import HttpProbe, Service, Step
-from infra.supervisor.stack import GraphqlProbe, build_stack, choose_addresses, list_externals, prepare_dagster_home
+from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
+from infra.supervisor.processes import end, marked, spawn, sweep, tail
+from infra.supervisor.spec import HttpProbe, Service, Step, TcpProbe
+from infra.supervisor.stack import build_stack, choose_addresses, list_externals, prepare_dagster_home
 
 ENDPOINTS = Endpoints(
     "postgresql://duet:planted@127.0.0.1:5/duet", "redis://:planted@127.0.0.1:6/0", "http://127.0.0.1:7"
@@ -27,17 +32,19 @@ def make(tmp_path: Path, **groups: Any) -> Settings:
 
 
 @contextmanager
-def answering(payload: object) -> Iterator[str]:
+def answering(payload: object, status: int = 200) -> Iterator[str]:
     """A web server that answers every question with the same JSON."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(payload).encode())
+
+        do_GET = do_POST  # noqa: N815 - the name that the library calls
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -91,7 +98,7 @@ def test_only_databases_of_our_own_are_started_again(tmp_path: Path) -> None:
         redis_url=SecretStr(ENDPOINTS.redis_url),
         mlflow={"url": "http://127.0.0.1:7"},
     )
-    assert all(external.revive is None for external in list_externals(others, ENDPOINTS))
+    assert all(external.revive is None and external.stop is None for external in list_externals(others, ENDPOINTS))
 
 
 def test_the_workspace_points_at_our_code_server(tmp_path: Path) -> None:
@@ -145,14 +152,79 @@ def daemons(at: float | None, *, healthy: bool = True) -> dict[str, Any]:
     return {"data": {"instance": {"daemonHealth": {"allDaemonStatuses": [one, unused]}}}}
 
 
-def test_heartbeats_of_an_earlier_daemon_do_not_count() -> None:
-    with answering(daemons(at=100.0)) as url:
-        assert GraphqlProbe(url, daemons=True, since=99.0).check() is None
-        assert GraphqlProbe(url, daemons=True, since=101.0).check() == "no heartbeat from SENSOR"
+def test_heartbeats_of_an_earlier_or_a_silent_daemon_do_not_count() -> None:
+    now = time.time()
+    with answering(daemons(at=now - 100.0)) as url:
+        assert GraphqlProbe(url, daemons=True, since=now - 101.0).check() is None
+        assert GraphqlProbe(url, daemons=True, since=now - 99.0).check() == "no heartbeat from SENSOR"
+        assert GraphqlProbe(url, daemons=True, since=0.0).started(now).check() == "no heartbeat from SENSOR"
+    with answering(daemons(at=now - 1000.0)) as url:
+        assert GraphqlProbe(url, daemons=True, since=now - 5000.0).check() == "no heartbeat from SENSOR"
     with answering(daemons(at=None)) as url:
         assert GraphqlProbe(url, daemons=True, since=99.0).check() == "no heartbeat from SENSOR"
-    with answering(daemons(at=100.0, healthy=False)) as url:
+    with answering(daemons(at=now, healthy=False)) as url:
         assert GraphqlProbe(url, daemons=True, since=99.0).check() == "no heartbeat from SENSOR"
+
+
+@pytest.fixture
+def mute() -> Iterator[int]:
+    """The port of a server that hangs: the kernel accepts its connections, and nobody ever reads from them."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def test_a_server_that_hangs_is_not_healthy_because_its_port_is_open(mute: int) -> None:
+    assert TcpProbe("127.0.0.1", mute).check() is None
+    code = CodeServerProbe("127.0.0.1", mute, timeout_s=0.3).check()
+    assert code == f"the code server at 127.0.0.1:{mute} does not answer (DEADLINE_EXCEEDED)"
+    redis = RedisProbe(f"redis://:planted@127.0.0.1:{mute}/0", timeout_s=0.3).check()
+    assert redis is not None
+    assert redis.startswith(f"127.0.0.1:{mute} answers no PING (")
+    postgres = PostgresProbe(f"postgresql://duet:planted@127.0.0.1:{mute}/duet", timeout_s=2.0).check()
+    assert postgres is not None
+    assert postgres.startswith(f"127.0.0.1:{mute} answers no query (")
+    assert "planted" not in redis + postgres
+
+
+def test_databases_that_answer_are_healthy(endpoints: Endpoints) -> None:
+    assert PostgresProbe(endpoints.database_url).check() is None
+    assert RedisProbe(endpoints.redis_url).check() is None
+
+
+def test_a_code_server_is_asked_through_to_the_process_that_holds_the_code(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text("import dagster as dg\n\n@dg.asset\ndef one() -> None: ...\n")
+    port = free_port()
+    command = (
+        *(sys.executable, "-m", "dagster", "code-server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        *("--python-file", str(tmp_path / "tiny.py"), "--location-name", "tiny"),
+    )
+    log, mark = tmp_path / "log", str(tmp_path)
+    home = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+    process = spawn(command, mark=mark, environment=home, log_path=log)
+    probe = CodeServerProbe("127.0.0.1", port)
+    try:
+        wait_for(lambda: probe.check() is None, tail_of=log)
+        inner = next(p for p in marked(mark) if p.pid != process.pid and " grpc " in f" {' '.join(p.cmdline())} ")
+        inner.kill()
+        wait_for(lambda: probe.check() is not None, tail_of=log)
+        assert TcpProbe("127.0.0.1", port).check() is None
+    finally:
+        end(process, 5.0)
+        sweep(mark)
+
+
+def wait_for(claim: Callable[[], object], *, tail_of: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not claim():
+        assert time.monotonic() < deadline, tail(tail_of)
+        time.sleep(0.1)
+
+
+def test_a_service_that_is_not_ready_is_shown_with_its_reasons() -> None:
+    with answering({"reasons": ["Postgres does not answer", "no people"]}, status=503) as url:
+        assert HttpProbe(url).check() == f"{url} answers 503: Postgres does not answer; no people"
+    with answering("nothing", status=500) as url:
+        assert HttpProbe(url).check() == f"{url} answers 500"
 
 
 def test_a_silent_dagster_is_a_reason_and_not_a_crash() -> None:

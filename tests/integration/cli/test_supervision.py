@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from pydantic import SecretStr
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from infra.supervisor.errors import PlatformRunning
+from infra.supervisor.errors import PlatformNotRunning, PlatformRunning, RestartFailed, UnknownProcess
 from infra.supervisor.platform import serving_url, stop_platform
 from infra.supervisor.processes import marked
-from infra.supervisor.state import Phase, ServicePhase, mark_of, platform_lock, read_state, running_state
+from infra.supervisor.requests import restart
+from infra.supervisor.state import Phase, mark_of, platform_lock, read_state, running_state
 
 DUMMY = Path(__file__).with_name("dummy_platform.py")
 # Ignores SIGTERM and has a child in a session of its own: only a sweep finds that one.
@@ -111,7 +113,7 @@ def test_services_start_in_order_and_stop_in_reverse(start: Start, data_dir: Pat
     assert read_state(data_dir) is None
 
 
-def test_a_process_that_dies_is_reported_with_its_last_words_and_not_restarted(start: Start, data_dir: Path) -> None:
+def test_a_process_that_dies_is_reported_with_its_last_words_and_started_again(start: Start, data_dir: Path) -> None:
     platform = start(web("lasting"), web("fragile"))
     read_until(platform, "ready running")
     state = running_state(data_dir)
@@ -121,12 +123,49 @@ def test_a_process_that_dies_is_reported_with_its_last_words_and_not_restarted(s
     os.kill(pid, signal.SIGKILL)
     obituary = read_until(platform, "fragile died")[-1]
     assert "ended with signal SIGKILL" in obituary
-    assert obituary.endswith(f"and ends: serving on {specs_port(state.urls()['fragile'])}")
-    wait_for(lambda: (now := running_state(data_dir)) is not None and now.phase is Phase.DEGRADED)
+    port = specs_port(state.urls()["fragile"])
+    assert obituary.endswith(f"and ends: serving on {port}; it is started again in 1 s")
+    assert "started again, because it ended with signal SIGKILL" in read_until(platform, "fragile starting")[-1]
+    read_until(platform, "fragile healthy")
+    wait_for(lambda: (now := running_state(data_dir)) is not None and now.phase is Phase.RUNNING)
+    assert httpx.get(state.urls()["fragile"], trust_env=False).text == "well"
     after = running_state(data_dir)
     assert after is not None
-    assert after.services["fragile"].phase is ServicePhase.DIED
-    assert after.services["lasting"].phase is ServicePhase.HEALTHY
+    assert after.services["fragile"].pid not in {None, pid}
+    assert after.services["lasting"].pid == state.services["lasting"].pid
+
+
+def test_one_process_is_started_anew_when_somebody_asks_for_it(start: Start, data_dir: Path) -> None:
+    platform = start(web("one"), web("two"))
+    read_until(platform, "ready running")
+    before = running_state(data_dir)
+    assert before is not None
+    anew = restart(data_dir, "one")
+    assert anew.pid not in {None, before.services["one"].pid}
+    assert httpx.get(before.urls()["one"], trust_env=False).text == "well"
+    after = running_state(data_dir)
+    assert after is not None
+    assert after.services["two"].pid == before.services["two"].pid
+    with pytest.raises(UnknownProcess, match="`three` is no process of this platform: choose one of one, two"):
+        restart(data_dir, "three")
+
+
+def test_a_process_that_cannot_be_started_anew_is_told_with_its_last_words(
+    start: Start, data_dir: Path, tmp_path: Path
+) -> None:
+    code = f"import os, time; os.mkdir({str(tmp_path / 'once')!r}); time.sleep(300)"
+    platform = start({"name": "once", "code": code})
+    read_until(platform, "ready running")
+    wait_for((tmp_path / "once").exists)
+    with pytest.raises(
+        RestartFailed, match=r"^once ended with exit code 1; .*FileExistsError.*; it is started again in"
+    ):
+        restart(data_dir, "once")
+
+
+def test_nothing_is_started_anew_where_no_platform_runs(data_dir: Path) -> None:
+    with pytest.raises(PlatformNotRunning, match="start one with `duet up`"):
+        restart(data_dir, "one")
 
 
 def specs_port(url: str) -> str:
@@ -157,7 +196,7 @@ def test_a_process_that_never_answers_is_given_up(start: Start, data_dir: Path) 
         {"name": "mute", "port": free_port(), "code": "import time; time.sleep(300)", "start_timeout_s": 1}
     )
     output, _ = platform.communicate(timeout=20)
-    assert "error: mute is not healthy after 1 s: http://127.0.0.1:" in output
+    assert re.search(r"error: mute is not healthy after \d+ s, .* without progress: http://127.0.0.1:", output)
     assert marked(mark_of(data_dir)) == []
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from infra.cli import build_app, current_settings, run
 from infra.errors import ConfigurationError, DuetError
 
-COMMANDS = {"up", "down", "status", "doctor", "migrate", "demo"}
+COMMANDS = {"up", "down", "status", "restart", "doctor", "migrate", "demo"}
 
 
 class Planted(EntryPoint):

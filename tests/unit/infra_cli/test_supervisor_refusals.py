@@ -1,15 +1,21 @@
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 
 from infra.cli import build_app, run
 from infra.cli.demo import _refusal, _release_in, _Steps
 from infra.cli.errors import DemoFailed
+from infra.errors import ServerUnavailable
 from infra.settings import Settings
 from infra.supervisor import platform
+from infra.supervisor.backoff import Backoff
 from infra.supervisor.errors import (
     PlatformNotRunning,
     PlatformNotStopped,
@@ -18,10 +24,10 @@ from infra.supervisor.errors import (
     StartInterrupted,
     StepFailed,
 )
-from infra.supervisor.processes import describe_exit, tail
+from infra.supervisor.processes import clear, describe_exit, spawn, sweep, tail
 from infra.supervisor.spec import External, Service, Spec, Step, TcpProbe
 from infra.supervisor.state import Phase, PlatformState, ServicePhase, platform_lock
-from infra.supervisor.supervisor import REVIVALS, Supervisor
+from infra.supervisor.supervisor import Supervisor
 
 
 class Sick:
@@ -54,9 +60,17 @@ def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
         supervise(tmp_path, Service("web", ("/no/such/program",)))
 
 
-def test_a_service_that_stays_sick_is_given_up_with_the_reason(tmp_path: Path) -> None:
-    sleepy = Service("web", python("import time; time.sleep(60)"), probe=Sick(), start_timeout_s=0.3, stop_grace_s=1)
-    with pytest.raises(ServiceNotHealthy, match=r"web is not healthy after 0.3 s: it coughs; its log is "):
+def test_a_service_that_stays_sick_is_given_up_with_the_reason_and_the_setting(tmp_path: Path) -> None:
+    sleepy = Service(
+        "web",
+        python("import time; time.sleep(60)"),
+        probe=Sick(),
+        start_timeout_s=0.3,
+        limit_setting="DUET_WEB",
+        stop_grace_s=1,
+    )
+    expected = r"web is not healthy after \d+ s, .* without progress: it coughs; its log is .*; DUET_WEB \(0.3 s\) sets"
+    with pytest.raises(ServiceNotHealthy, match=expected):
         supervise(tmp_path, sleepy)
 
 
@@ -75,21 +89,187 @@ def test_an_order_that_cannot_be_is_a_mistake_of_the_programmer(tmp_path: Path) 
         supervise(tmp_path, Service("web", python("pass"), after=("database",)))
 
 
-def test_a_database_that_dies_is_started_again_visibly_and_not_for_ever(
+def watch_until(supervisor: Supervisor, claim: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not claim():
+        assert time.monotonic() < deadline, "it never became true"
+        supervisor.watch()
+        time.sleep(0.005)
+
+
+def test_a_database_that_keeps_dying_is_started_again_visibly_and_without_a_last_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.supervisor.supervisor.PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("infra.supervisor.backoff.FIRST_S", 0.001)
     revived: list[str] = []
     seen: list[str] = []
     state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
     supervisor = Supervisor(state, report=lambda s: seen.append(s.detail or s.phase.value))
     supervisor.start([], [External("postgres", Sick(), "postgresql://here", revive=lambda: revived.append("again"))])
-    for _ in range(20):
-        supervisor.watch()
-    assert len(revived) == REVIVALS
-    assert f"it did not answer and was started again (1 of {REVIVALS} times)" in seen
+    watch_until(supervisor, lambda: len(revived) >= 5)
+    watch_until(supervisor, lambda: state.services["postgres"].phase is ServicePhase.UNHEALTHY)
+    supervisor.stop()
+    assert "it did not answer and was started again" in seen
     assert state.phase is Phase.DEGRADED
-    assert state.services["postgres"].phase is ServicePhase.UNHEALTHY
+    assert state.services["postgres"].detail == "it coughs"
+
+
+def test_a_database_that_cannot_be_started_is_tried_again_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.supervisor.supervisor.PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("infra.supervisor.backoff.FIRST_S", 0.001)
+    tries: list[str] = []
+
+    def revive() -> None:
+        tries.append("again")
+        if len(tries) < 3:
+            raise ServerUnavailable("the disk is full.")
+
+    seen: list[str] = []
+    state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
+    supervisor = Supervisor(state, report=lambda s: seen.append(s.detail or s.phase.value))
+    supervisor.start([], [External("redis", Sick(), "redis://here", revive=revive)])
+    watch_until(supervisor, lambda: len(tries) >= 4)
+    supervisor.stop()
+    assert seen.count("cannot be started again: the disk is full. The next try is in 0 s.") == 2
+
+
+class Cough:
+    """A probe that is well until it is told to cough."""
+
+    def __init__(self) -> None:
+        self.coughs = False
+
+    def check(self) -> str | None:
+        return "it coughs" if self.coughs else None
+
+
+def test_a_process_that_hangs_is_ended_and_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.supervisor.supervisor.PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("infra.supervisor.supervisor.HUNG_AFTER_S", 0.2)
+    probe = Cough()
+    state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
+    supervisor = Supervisor(state)
+    web = Service("web", python("import time; time.sleep(300)"), probe=probe, alive=probe)
+    try:
+        supervisor.start([web])
+        first = state.services["web"].pid
+        probe.coughs = True
+        watch_until(supervisor, lambda: state.services["web"].phase is ServicePhase.DIED)
+        detail = state.services["web"].detail or ""
+        assert detail.endswith("and was ended: it coughs; it is started again in 1 s")
+        probe.coughs = False
+        watch_until(supervisor, lambda: state.services["web"].phase is ServicePhase.HEALTHY)
+        assert state.services["web"].pid not in {None, first}
+    finally:
+        supervisor.stop()
+
+
+def test_a_process_that_is_not_ready_but_lives_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.supervisor.supervisor.PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("infra.supervisor.supervisor.HUNG_AFTER_S", 0.0)
+    ready = Cough()
+    state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
+    supervisor = Supervisor(state)
+    try:
+        supervisor.start([Service("web", python("import time; time.sleep(300)"), probe=ready, alive=Cough())])
+        first = state.services["web"].pid
+        ready.coughs = True
+        watch_until(supervisor, lambda: state.services["web"].phase is ServicePhase.UNHEALTHY)
+        for _ in range(50):
+            supervisor.watch()
+        ready.coughs = False
+        watch_until(supervisor, lambda: state.services["web"].phase is ServicePhase.HEALTHY)
+        assert state.services["web"].pid == first
+    finally:
+        supervisor.stop()
+
+
+def test_a_start_that_takes_longer_than_its_limit_is_waited_for_while_it_makes_progress(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    code = (
+        "import pathlib, sys, time\n"
+        "for n in range(12):\n print('loaded', n, flush=True); time.sleep(0.1)\n"
+        f"pathlib.Path({str(done)!r}).touch(); time.sleep(300)"
+    )
+    seen: list[str] = []
+    state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
+    supervisor = Supervisor(state, report=lambda s: seen.append(s.detail or s.phase.value))
+    try:
+        slow = Service("web", python(code), probe=Exists(done), start_timeout_s=0.5, limit_setting="DUET_SLOW")
+        supervisor.start([slow])
+    finally:
+        supervisor.stop()
+    assert "takes longer than 0.5 s (DUET_SLOW), but makes progress: it is not there" in seen
+    assert "healthy" in seen
+
+
+class Exists:
+    """A probe that is well once a file is there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def check(self) -> str | None:
+        return None if self.path.exists() else "it is not there"
+
+
+def test_a_step_is_done_again_after_the_restart_of_the_process_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.supervisor.backoff.FIRST_S", 0.001)
+    done = tmp_path / "done"
+    note = f"open({str(done)!r}, 'a').write('x')"
+    state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
+    supervisor = Supervisor(state)
+    try:
+        web = Service("web", python("import time; time.sleep(300)"), again=("tidy",))
+        supervisor.start([web, Step("tidy", python(note), after=("web",))])
+        pid = state.services["web"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        watch_until(supervisor, lambda: done.read_text() == "xx")
+        watch_until(supervisor, lambda: state.phase is Phase.RUNNING)
+    finally:
+        supervisor.stop()
+
+
+def test_what_a_dead_process_left_of_its_group_is_killed_unless_it_must_outlive_it(tmp_path: Path) -> None:
+    born = tmp_path / "born"
+    code = (
+        "import pathlib, subprocess, sys, time\n"
+        "words = ['worker', 'helper']\n"
+        "pids = [subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)', w]).pid for w in words]\n"
+        f"pathlib.Path({str(born)!r} + '.tmp').write_text(' '.join(map(str, pids)))\n"
+        f"pathlib.Path({str(born)!r} + '.tmp').rename({str(born)!r}); time.sleep(300)"
+    )
+    process = spawn(python(code), mark=str(tmp_path), environment={}, log_path=tmp_path / "log")
+    try:
+        deadline = time.monotonic() + 60
+        while not born.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        worker, helper = (psutil.Process(int(pid)) for pid in born.read_text().split())
+        clear(process, str(tmp_path), "worker")
+        assert process.returncode is not None
+        psutil.wait_procs([helper], timeout=30)
+        assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
+        assert worker.is_running()
+        assert worker.status() != psutil.STATUS_ZOMBIE
+    finally:
+        sweep(str(tmp_path))
+
+
+def test_the_wait_before_a_restart_grows_and_is_short_again_after_a_healthy_time() -> None:
+    backoff = Backoff()
+    assert [backoff.failed(float(now)) for now in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    backoff.healthy(100.0)
+    assert backoff.failed(110.0) == 60
+    backoff.healthy(200.0)
+    backoff.healthy(499.0)
+    assert backoff.failed(500.0) == 1
 
 
 def test_status_without_a_platform_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,154 @@
+"""Real questions to the servers of a platform, asked the way requests ask them.
+
+An open port proves nothing: the kernel accepts connections for a server that hangs, and Dagster's code server for an
+inner process that is gone.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+DAEMON_SILENT_S = 300.0
+
+
+@dataclass(frozen=True)
+class PostgresProbe:
+    """Healthy when the database answers `select 1`."""
+
+    url: str = field(repr=False)
+    timeout_s: float = 5.0
+
+    def check(self) -> str | None:
+        """Return None when it answers, else the reason."""
+        import psycopg
+
+        from infra.errors import ServerUnavailable
+        from infra.postgres import connect
+
+        place = urlsplit(self.url)
+        try:
+            with connect(
+                self.url,
+                connect_timeout_s=self.timeout_s,
+                statement_timeout_s=self.timeout_s,
+                application_name="duet-supervisor",
+                autocommit=True,
+            ) as connection:
+                connection.execute("select 1").fetchone()
+        except (ServerUnavailable, psycopg.Error) as failure:
+            return f"{place.hostname}:{place.port or 5432} answers no query ({_first_line(failure)})"
+        return None
+
+
+@dataclass(frozen=True)
+class RedisProbe:
+    """Healthy when Redis answers PING."""
+
+    url: str = field(repr=False)
+    timeout_s: float = 5.0
+
+    def check(self) -> str | None:
+        """Return None when it answers, else the reason."""
+        import redis
+
+        from infra.redis import connect
+        from infra.settings import RedisSettings
+
+        place = urlsplit(self.url)
+        try:
+            with connect(self.url, RedisSettings(), socket_timeout_s=self.timeout_s) as client:
+                client.ping()
+        except redis.RedisError as failure:
+            return f"{place.hostname}:{place.port or 6379} answers no PING ({_first_line(failure)})"
+        return None
+
+
+@dataclass(frozen=True)
+class CodeServerProbe:
+    """Healthy when the process that holds our code answers through the code server, also with an error of our code.
+
+    The request is Dagster's `ListRepositories`; an empty message is all it needs, so nothing of Dagster is imported.
+    """
+
+    host: str
+    port: int
+    timeout_s: float = 10.0
+
+    def check(self) -> str | None:
+        """Return None when it answers, else the reason."""
+        import grpc
+
+        try:
+            with grpc.insecure_channel(f"{self.host}:{self.port}") as channel:
+                channel.unary_unary("/api.DagsterApi/ListRepositories")(b"", timeout=self.timeout_s)
+        except grpc.RpcError as failure:
+            code = failure.code().name if isinstance(failure, grpc.Call) else type(failure).__name__
+            return f"the code server at {self.host}:{self.port} does not answer ({code})"
+        return None
+
+
+@dataclass(frozen=True)
+class GraphqlProbe:
+    """Healthy when Dagster's web server has loaded our code location or, with `daemons`, when its daemons beat.
+
+    Heartbeats of an earlier daemon, from before `since` (seconds since 1970), do not count, nor do those older than
+    five minutes: Dagster itself believes in a silent daemon for half an hour.
+    """
+
+    url: str
+    daemons: bool = False
+    since: float = field(default_factory=time.time)
+    timeout_s: float = 5.0
+
+    def check(self) -> str | None:
+        """Return None when healthy, else the reason."""
+        query = (
+            "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy lastHeartbeatTime}}}}"
+            if self.daemons
+            else "{workspaceOrError{__typename ... on Workspace{locationEntries{name loadStatus "
+            "locationOrLoadError{__typename ... on PythonError{message}}}} ... on PythonError{message}}}"
+        )
+        try:
+            answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=self.timeout_s, trust_env=False)
+            data = answer.raise_for_status().json()["data"]
+            oldest = max(self.since, time.time() - DAEMON_SILENT_S)
+            return _sick_daemons(data, oldest) if self.daemons else _broken_location(data)
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
+            return f"{self.url}/graphql gives no answer ({type(failure).__name__})"
+
+    def started(self, at: float) -> "GraphqlProbe":
+        """Return the probe for a process that was started at the time `at`."""
+        return replace(self, since=at)
+
+
+def _first_line(failure: Exception) -> str:
+    lines = str(failure).strip().splitlines()
+    return lines[0][:200] if lines else type(failure).__name__
+
+
+def _broken_location(data: Mapping[str, Mapping[str, object]]) -> str | None:
+    workspace = data["workspaceOrError"]
+    entries = workspace.get("locationEntries")
+    if not isinstance(entries, list) or not entries:
+        return "no code location is loaded"
+    for entry in entries:
+        if entry["loadStatus"] != "LOADED":
+            return f"the code location {entry['name']} is loading"
+        result = entry["locationOrLoadError"]
+        if result["__typename"] != "RepositoryLocation":
+            return f"the code location {entry['name']} cannot be loaded: {str(result.get('message', ''))[:300]}"
+    return None
+
+
+def _sick_daemons(data: Mapping[str, Mapping[str, Mapping[str, list[dict[str, Any]]]]], since: float) -> str | None:
+    statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+    sick = [
+        str(s["daemonType"])
+        for s in statuses
+        if s["required"] and not (s["healthy"] and (s["lastHeartbeatTime"] or 0) >= since)
+    ]
+    return f"no heartbeat from {', '.join(sick)}" if sick else None
