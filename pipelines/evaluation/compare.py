@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.transforms import PairContext
-from pipelines.evaluation import methods, metrics, oracle, plots, protocols
+from pipelines import metrics
+from pipelines.evaluation import methods, oracle, plots, protocols
 from pipelines.evaluation.scene import Scene
 from pipelines.features.events import Events
 from pipelines.features.history import PeopleHistory

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.transforms import content_score
-from pipelines.evaluation.metrics import Numbers
 from pipelines.evaluation.scene import Positions, Scene
+from pipelines.metrics import Numbers
 from registry.embedding import pair_scores
 from registry.ranker import combine
 

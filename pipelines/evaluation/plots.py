@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas
-from pipelines.evaluation.metrics import CalibrationBins, Numbers
+from pipelines.metrics import CalibrationBins, Numbers
 
 
 def comparison(table: pd.DataFrame, protocol: str) -> bytes:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from feature_repo.transforms import mutually_eligible
 from pipelines.evaluation.errors import NobodyToAsk
 from pipelines.evaluation.methods import METHODS, Method
-from pipelines.evaluation.metrics import Numbers
 from pipelines.evaluation.scene import Positions, Scene
+from pipelines.metrics import Numbers
 
 DEPTH = 500
 """Places of a list that are kept: the deepest measure is Recall@500."""

@@ -12,7 +12,7 @@ import numpy as np
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from pipelines.evaluation.metrics import gini
+from pipelines.metrics import gini
 
 _DECISIONS: Final = """
     select count(distinct actor_id), count(*) filter (where kind in ('like', 'superlike')),

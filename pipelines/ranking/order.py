@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.metrics import Interval, Numbers, bootstrap_interval, grouped_auc
+from pipelines.metrics import Interval, Numbers, bootstrap_interval, grouped_auc
 from pipelines.ranking.config import RankerConfig
 from registry.ranker import combine
 

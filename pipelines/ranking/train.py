@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.layout import RANKING_FEATURES
-from pipelines.evaluation.metrics import CalibrationBins, Numbers, auc, calibration_bins, log_loss
+from pipelines.metrics import CalibrationBins, Numbers, auc, calibration_bins, log_loss
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import BadFeatures, OneClass
 from pipelines.ranking.order import OrderEvidence, decide_order

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipelines.evaluation import methods, metrics, protocols
+from pipelines import metrics
+from pipelines.evaluation import methods, protocols
 from pipelines.evaluation.compare import PairFeatures, choose_protocol, judge_rows, met_scores
 from pipelines.evaluation.errors import NobodyToAsk
 from pipelines.evaluation.scene import Scene

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from feature_repo.transforms import content_inputs, mutually_eligible
 from infra.clock import Clock
 from pipelines.evaluation.methods import best_first
-from pipelines.evaluation.metrics import gini
 from pipelines.evaluation.scene import Positions, Scene
 from pipelines.features.events import Events
+from pipelines.metrics import gini
 from pipelines.ranking.context import Factors
 from registry.ranker import Order, combine
 from registry.release import Release

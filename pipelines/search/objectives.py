@@ -28,7 +28,7 @@ def embedding_objective(
     snapshot: "Snapshot", before_us: int | None, t0_us: int, t1_us: int, config: "SearchConfig"
 ) -> "Objective":
     """Return an objective that fits up to T0 and judges on the first decisions of the ranker's window, (T0, T1]."""
-    from pipelines.evaluation.metrics import auc, grouped_auc
+    from pipelines.metrics import auc, grouped_auc
     from pipelines.ranking.context import Factors
     from pipelines.ranking.dataset import labelled_pairs, labels
     from pipelines.retrieval.config import EmbeddingConfig

@@ -48,6 +48,18 @@ def test_mlflow_bentoml_faiss_and_feast_stay_behind_their_modules() -> None:
     assert all(name.startswith("feature_repo/") for name in importers("feast"))
 
 
+def test_measures_lie_below_every_other_folder_of_the_pipelines() -> None:
+    ours = ("infra", "feature_repo", "registry", "pipelines", "serving")
+    above = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in modules("pipelines")
+        if name_of(path).startswith("pipelines/metrics/")
+        for module, line in imports(path)
+        if module.partition(".")[0] in ours and not module.startswith("pipelines.metrics")
+    ]
+    assert not above
+
+
 def test_nothing_that_executes_when_it_is_read_is_imported() -> None:
     assert not importers(*UNSAFE)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation import metrics
+from pipelines import metrics
 
 
 def hits(*rows: str) -> np.ndarray:
