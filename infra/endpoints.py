@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from infra.migrate import upgrade
 from infra.settings import Settings
 from infra.urls import checked_redis_url, libpq_url, sqlalchemy_url, without_password
+from infra.web.token import mlflow_token
 
 
 @dataclass(frozen=True, repr=False)
@@ -20,6 +21,7 @@ class Endpoints:
     database_url: str
     redis_url: str
     mlflow_url: str | None = None
+    mlflow_token: str | None = None
 
     def sqlalchemy_url(self, schema: str) -> str:
         """Return the database's URL for SQLAlchemy (psycopg2), with `schema` as search path."""
@@ -30,6 +32,9 @@ class Endpoints:
         variables = {"DUET_DATABASE_URL": self.database_url, "DUET_REDIS_URL": self.redis_url}
         if self.mlflow_url:
             variables["DUET_MLFLOW__URL"] = self.mlflow_url
+        if self.mlflow_token:
+            # The second is what MLflow's own client reads.
+            variables["DUET_MLFLOW__TOKEN"] = variables["MLFLOW_TRACKING_TOKEN"] = self.mlflow_token
         return variables
 
     def __repr__(self) -> str:
@@ -73,7 +78,7 @@ def open_endpoints(settings: Settings, *, mlflow: bool = False) -> Iterator[Endp
                 mlflow_url = server.url(running)
             else:
                 stack.callback(retire, server)  # one whose user was killed must not outlive its database
-        yield Endpoints(database_url, redis_url, mlflow_url)
+        yield Endpoints(database_url, redis_url, mlflow_url, None if mlflow_url is None else mlflow_token(settings))
 
 
 def running_mlflow(settings: Settings) -> str | None:

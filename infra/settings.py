@@ -75,6 +75,9 @@ class MlflowSettings(_Group):
     url: str | None = Field(
         None, pattern=r"^https?://", max_length=2000, description="URL of an MLflow server; unset starts one."
     )
+    token: SecretStr | None = Field(
+        None, description="Token that the server at `url` asks for; a started server has one of its own."
+    )
     host: Host = Field("127.0.0.1", description="Address the started server listens on.")
     port: Port = Field(5000, description="Port of the started server; 0 picks a free one once and remembers it.")
     experiment: str = Field("duet", min_length=1, max_length=200, description="Experiment that runs are logged to.")
@@ -88,6 +91,21 @@ class DagsterSettings(_Group):
     host: Host = Field("127.0.0.1", description="Address the web server listens on.")
     port: Port = Field(3000, description="Port of the web server; 0 picks a free one.")
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait for the web server, s.")
+
+
+class WebSettings(_Group):
+    """Who may open the pages of MLflow and Dagster."""
+
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="Whether both ask for a token; `auto`: in production, and where more than one person has an "
+        "account on this machine.",
+    )
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$", max_length=253)], ...] = Field(
+        (),
+        max_length=100,
+        description="Other names under which people reach both, with commas between them: `mlflow.example.com`.",
+    )
 
 
 class CacheSettings(_Group):
@@ -299,6 +317,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     mlflow: MlflowSettings = Field(default_factory=MlflowSettings)
     dagster: DagsterSettings = Field(default_factory=DagsterSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     features: FeaturesSettings = Field(default_factory=FeaturesSettings)
     ranking: RankingSettings = Field(default_factory=RankingSettings)

@@ -69,14 +69,14 @@ class Platform:
         """Return the tracking server and model registry."""
         from registry.mlflow_store import MlflowStore
 
-        return MlflowStore(self._mlflow_url, self.settings.mlflow.experiment)
+        return MlflowStore(self._mlflow_url, self.settings.mlflow.experiment, self.endpoints.mlflow_token)
 
     @cached_property
     def registry(self) -> "MlflowRest":
         """Return the model registry for reading: stages, versions, downloads."""
         from registry.mlflow_rest import MlflowRest
 
-        return self._leases.enter_context(closing(MlflowRest(self._mlflow_url)))
+        return self._leases.enter_context(closing(MlflowRest(self._mlflow_url, token=self.endpoints.mlflow_token)))
 
     @property
     def _mlflow_url(self) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import JsonValue, ValidationError
 
+from infra.web.token import bearer
 from registry.artifacts import publish, sha256_of, staging_directory, verify_artifact
 from registry.contracts import (
     MANIFEST_NAME,
@@ -37,12 +38,23 @@ _ABSENT: Final = frozenset({"RESOURCE_DOES_NOT_EXIST"})
 
 
 class MlflowRest(ModelRegistry):
-    """A registry on the MLflow server at `url`; close it, or use it as a context manager."""
+    """A registry on the MLflow server at `url`; close it, or use it as a context manager.
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0, transport: httpx.BaseTransport | None = None) -> None:
+    `token` is sent with every request, as MLflow's own client does with MLFLOW_TRACKING_TOKEN.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._client = httpx.Client(
             base_url=self.url,
+            headers=bearer(token),
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 2.0)),
             transport=transport,
             follow_redirects=False,
@@ -214,6 +226,8 @@ class MlflowRest(ModelRegistry):
         absent_is_empty: bool = False,
     ) -> dict[str, Any]:
         answer = self._send(method, f"{_API}/{path}", params=params, json=json)
+        if answer.status_code == httpx.codes.UNAUTHORIZED:
+            raise RegistryUnavailable(f"MLflow at {self.url} asks for another token: set `DUET_MLFLOW__TOKEN`.")
         try:
             content = answer.json()
         except ValueError as error:

@@ -20,6 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_
 from pydantic import JsonValue
 
 from infra.faults import failpoint
+from infra.web.token import give_to_mlflow
 from registry.artifacts import verify_artifact
 from registry.contracts import (
     MANIFEST_NAME,
@@ -46,7 +47,8 @@ _log = logging.getLogger(__name__)
 class MlflowStore:
     """Writes runs and versions to the MLflow server at `tracking_url`, into one experiment."""
 
-    def __init__(self, tracking_url: str, experiment: str = "duet") -> None:
+    def __init__(self, tracking_url: str, experiment: str = "duet", token: str | None = None) -> None:
+        give_to_mlflow(token)
         self._experiment = experiment
         self._url = tracking_url
         self._client = mlflow.MlflowClient(tracking_uri=tracking_url, registry_uri=tracking_url)

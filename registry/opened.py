@@ -49,7 +49,9 @@ def opened(settings: Settings) -> Iterator[Opened]:
         if endpoints.mlflow_url is None:
             raise RegistryUnavailable("There is no MLflow server: set `DUET_MLFLOW__URL` or run `duet up`.")
         with (
-            MlflowRest(endpoints.mlflow_url, timeout_s=settings.mlflow.request_timeout_s) as rest,
+            MlflowRest(
+                endpoints.mlflow_url, token=endpoints.mlflow_token, timeout_s=settings.mlflow.request_timeout_s
+            ) as rest,
             _reached(settings, endpoints.database_url, rest) as found,
         ):
             yield Opened(rest, found.log, found.cache, found.connection)
@@ -59,6 +61,7 @@ def opened(settings: Settings) -> Iterator[Opened]:
 def reached(settings: Settings) -> Iterator[Reached]:
     """Have MLflow where it runs and answers fast, and do without it where not."""
     from infra.endpoints import open_endpoints, running_mlflow
+    from infra.web.token import mlflow_token
     from registry.errors import RegistryUnavailable
     from registry.mlflow_rest import MlflowRest
 
@@ -67,7 +70,8 @@ def reached(settings: Settings) -> Iterator[Reached]:
         url = running_mlflow(settings)
         rest = None
         if url is not None:
-            rest = stack.enter_context(MlflowRest(url, timeout_s=min(HURRIED_S, settings.mlflow.request_timeout_s)))
+            hurried_s = min(HURRIED_S, settings.mlflow.request_timeout_s)
+            rest = stack.enter_context(MlflowRest(url, token=mlflow_token(settings), timeout_s=hurried_s))
             try:
                 rest.check()
             except RegistryUnavailable:

@@ -45,13 +45,15 @@ def releases(
 def crowding(settings: Settings) -> list[str]:
     """Say of the stages in MLflow that hold several versions which one counts; nothing while MLflow does not answer."""
     from infra.endpoints import running_mlflow
+    from infra.web.token import mlflow_token
     from registry.errors import RegistryUnavailable
     from registry.mlflow_rest import MlflowRest
 
     url = running_mlflow(settings)
     if url is None:
         return []
-    with MlflowRest(url, timeout_s=min(HURRIED_S, settings.mlflow.request_timeout_s)) as rest:
+    hurried_s = min(HURRIED_S, settings.mlflow.request_timeout_s)
+    with MlflowRest(url, token=mlflow_token(settings), timeout_s=hurried_s) as rest:
         try:
             return rest.crowding()
         except RegistryUnavailable:

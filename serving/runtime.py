@@ -19,6 +19,7 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from infra.urls import libpq_url
+from infra.web.token import mlflow_token
 from registry.experiments import State
 from registry.mlflow_rest import MlflowRest
 from serving import process
@@ -280,11 +281,15 @@ class Runtime:
             libpq_url(settings.database_url.get_secret_value()),
             settings.redis_url.get_secret_value(),
             settings.mlflow.url,
+            mlflow_token(settings),
         )
 
     def _registry(self) -> MlflowRest | None:
         url = self.endpoints.mlflow_url
-        return None if url is None else MlflowRest(url, timeout_s=self.settings.mlflow.request_timeout_s)
+        if url is None:
+            return None
+        timeout_s = self.settings.mlflow.request_timeout_s
+        return MlflowRest(url, token=self.endpoints.mlflow_token, timeout_s=timeout_s)
 
     def _refresh_people(self, snapshot: Snapshot, *, thorough: bool) -> Snapshot:
         with self._offline_connection() as connection:

@@ -166,6 +166,7 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
         "mlflow": {"port": 0},
         "dagster": {"port": 0},
         "serving": {"port": 0},
+        "web": {"auth": "off"},  # `auto` depends on the accounts of the machine
     }
     return Settings(**{**groups, **overrides})
 

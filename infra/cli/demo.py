@@ -25,6 +25,7 @@ from infra.cli.console import err, one_line, out, print_note
 from infra.cli.context import current_invocation
 from infra.cli.errors import DemoFailed
 from infra.settings import Settings, load_settings
+from infra.web.token import links
 
 DATA_DIR = Path(".duet/demo")
 SEED = 7
@@ -61,7 +62,8 @@ def demo(
         answers = [steps.run(f"recommend for person {p}", "recommend", str(p)) for p in (1, people // 2, people)]
         for answer in (trained, *answers):
             sys.stdout.write(answer.rstrip() + "\n\n")
-        for name, url in _urls(settings).items():
+        urls = _urls(settings)
+        for name, url in {**urls, **links(settings, urls)}.items():
             out().print(f"[bold]{name}[/] {escape(url)}")
         out().print(f"[green]✓[/] the demo took {time.monotonic() - began:.0f} s, {steps.longest()}")
         if not leave:

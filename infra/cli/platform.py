@@ -1,6 +1,7 @@
 """`duet up`, `down`, `status` and `restart`: the whole platform on one machine, seen from the command line."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -53,12 +54,16 @@ def up(
 
     settings = current_settings(ctx)
     if detach:
-        out().print(draw(start_in_background(settings, report=report)))
+        state = start_in_background(settings, report=report)
+        out().print(draw(state))
+        print_links(settings, state)
         print_success("running in the background; `duet status` looks at it, `duet down` stops it")
         return
 
     def ready(state: PlatformState) -> None:
         out().print(draw(state))
+        if sys.stdout.isatty():  # a log is no place for a token
+            print_links(settings, state)
         print_success("running; Ctrl-C stops everything")
 
     run_platform(settings, report=report, on_ready=ready)
@@ -112,12 +117,21 @@ def status(
         raise PlatformNotRunning(f"no platform runs on {data_dir}; start one with `duet up`")
     else:
         out().print(draw(state))
+        print_links(settings, state)
         for line in told(serving):
             out().print(line)
         for note in notes:
             out().print(f"[yellow]note[/] {escape(note)}")
     if state is None or state.phase is not Phase.RUNNING or is_blind:
         raise typer.Exit(1)
+
+
+def print_links(settings: Settings, state: PlatformState) -> None:
+    """Print the links that let a browser into what asks for a token, each on a line of its own to be copied whole."""
+    from infra.web.token import links
+
+    for name, link in links(settings, state.urls()).items():
+        typer.echo(f"{name} {link}")
 
 
 def asked(url: str | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from infra.embedded.processes import end, identity, is_alive, working_in
 from infra.errors import ServerUnavailable
 from infra.settings import Settings
 from infra.telemetry import TELEMETRY_OFF
+from infra.web.token import guard_environment
 
 PATIENCE_S = 15.0
 """How long a live server may take to answer before it counts as hung."""
@@ -50,6 +51,7 @@ class EmbeddedMlflow:
         self.log = root / "logs" / "mlflow.log"
         self._state = self.folder / "state.json"
         self._backend_url = backend_url
+        self._all = settings
         self._settings = settings.mlflow
 
     def url(self, running: Running) -> str:
@@ -82,18 +84,27 @@ class EmbeddedMlflow:
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", host, "--port", str(port), "--workers", "1"),
             *("--serve-artifacts", "--artifacts-destination", str(self.data)),
+            # Inside our checks of Host, Origin and token. Its log of every request would say nothing but our own
+            # polls; h11 bounds the bytes of headers, which httptools does not.
+            *("--app-name", "duet", "--uvicorn-opts", "--no-access-log --http h11"),
         ]
         environment = {
             **os.environ,
             **TELEMETRY_OFF,
+            **guard_environment(self._all),
+            "DUET_MLFLOW__HOST": host,
+            # Ours are stricter, and know every name of the server.
+            "MLFLOW_SERVER_ALLOWED_HOSTS": "*",
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "*",
             "MLFLOW_BACKEND_STORE_URI": self._backend_url,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        environment.pop("MLFLOW_TRACKING_URI", None)  # the server must not become a client of itself
+        for name in ("MLFLOW_TRACKING_URI", "DUET_MLFLOW__URL", "DUET_MLFLOW__TOKEN"):
+            environment.pop(name, None)  # the server must not become a client of itself
         # A shell between us: the server is nobody's child, so neither Ctrl-C nor our end reaches it.
         started = subprocess.run(  # noqa: S603 - our own command
-            ["/bin/sh", "-c", '"$@" >>"$DUET_LOG" 2>&1 </dev/null & echo $!', "sh", *command],
-            env={**environment, "DUET_LOG": str(self.log)},
+            ["/bin/sh", "-c", '"$@" >>"$SERVER_LOG" 2>&1 </dev/null & echo $!', "sh", *command],
+            env={**environment, "SERVER_LOG": str(self.log)},
             capture_output=True,
             text=True,
             check=True,

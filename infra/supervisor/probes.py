@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from infra.web.token import bearer
+
 DAEMON_SILENT_S = 300.0
 
 
@@ -100,6 +102,7 @@ class GraphqlProbe:
     """
 
     url: str
+    token: str | None = field(default=None, repr=False)
     daemons: bool = False
     since: float = field(default_factory=time.time)
     timeout_s: float = 5.0
@@ -113,7 +116,13 @@ class GraphqlProbe:
             "locationOrLoadError{__typename ... on PythonError{message}}}} ... on PythonError{message}}}"
         )
         try:
-            answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=self.timeout_s, trust_env=False)
+            answer = httpx.post(
+                f"{self.url}/graphql",
+                json={"query": query},
+                headers=bearer(self.token),
+                timeout=self.timeout_s,
+                trust_env=False,
+            )
             data = answer.raise_for_status().json()["data"]
             oldest = max(self.since, time.time() - DAEMON_SILENT_S)
             return _sick_daemons(data, oldest) if self.daemons else _broken_location(data)

@@ -26,6 +26,7 @@ from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Ste
 from infra.supervisor.state import logs_dir
 from infra.telemetry import TELEMETRY_OFF
 from infra.urls import without_password
+from infra.web.token import guard_environment, web_token
 
 LOCATION = "duet"
 CODE_MODULE = "pipelines.definitions"
@@ -97,10 +98,12 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         addresses: from `choose_addresses`.
         home: Dagster's folder, from `prepare_dagster_home`.
     """
+    token = web_token(settings)
     shared = {
         **TELEMETRY_OFF,
+        **guard_environment(settings),
         **endpoints.environment(),
-        "DUET_DATA_DIR": str(settings.data_dir.resolve()),
+        "DUET_DAGSTER__HOST": addresses.dagster_host,
         "DUET_DAGSTER__PORT": str(addresses.dagster_port),
         "DUET_SERVING__PORT": str(addresses.serving_port),
         "DAGSTER_HOME": str(home),
@@ -129,10 +132,10 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         ),
         Service(
             "dagster",
-            (*_python("dagster_webserver"), "--host", addresses.dagster_host, "--port", str(addresses.dagster_port),
+            (*_python("pipelines.webserver"), "--host", addresses.dagster_host, "--port", str(addresses.dagster_port),
              "--workspace", workspace),
             shared,
-            probe=GraphqlProbe(dagster),
+            probe=GraphqlProbe(dagster, token),
             alive=HttpProbe(f"{dagster}/server_info", timeout_s=10.0),
             url=addresses.dagster_url,
             after=("dagster-code",),
@@ -144,7 +147,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace),
             shared,
-            probe=GraphqlProbe(dagster, daemons=True),
+            probe=GraphqlProbe(dagster, token, daemons=True),
             after=("dagster-orphans", "dagster"),
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,

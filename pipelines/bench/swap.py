@@ -58,7 +58,10 @@ def prepare_releases(world: BenchWorld, endpoints: Endpoints, steps: Steps) -> l
 
 def put_into_production(world: BenchWorld, endpoints: Endpoints, versions: ReleaseVersions) -> None:
     """Promote a release, as `duet promote --force` does: it is made up, so its gates have nothing to judge."""
-    with MlflowRest(_mlflow(endpoints)) as registry, connect(endpoints.database_url) as connection:
+    with (
+        MlflowRest(_mlflow(endpoints), token=endpoints.mlflow_token) as registry,
+        connect(endpoints.database_url) as connection,
+    ):
         promote(
             registry,
             PostgresPromotionLog(connection),
@@ -120,7 +123,7 @@ def _register(settings: Settings, endpoints: Endpoints, world: BenchWorld, numbe
     from registry.mlflow_store import MlflowStore
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each version it waits for
-    store = MlflowStore(_mlflow(endpoints), settings.mlflow.experiment)
+    store = MlflowStore(_mlflow(endpoints), settings.mlflow.experiment, endpoints.mlflow_token)
     versions = {
         kind: store.log_version(kind, _directory(world, kind, number), release_candidate=f"bench-{number}")
         for kind in ArtifactKind

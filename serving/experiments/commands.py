@@ -111,6 +111,7 @@ def _opened(settings: Settings) -> "Iterator[tuple[Endpoints, psycopg.Connection
 
 def _nothing_to_compare(settings: Settings, endpoints: "Endpoints") -> str | None:
     """Say why no challenger can answer now, or None; an experiment may be started before its release is there."""
+    from infra.web.token import mlflow_token
     from registry.contracts import STAGING
     from registry.errors import RegistryError
     from registry.mlflow_rest import MlflowRest
@@ -119,7 +120,7 @@ def _nothing_to_compare(settings: Settings, endpoints: "Endpoints") -> str | Non
     if url is None:
         return "No MLflow server is known here, so nobody checked that a release is in Staging."
     try:
-        with MlflowRest(url, timeout_s=settings.mlflow.request_timeout_s) as rest:
+        with MlflowRest(url, token=mlflow_token(settings), timeout_s=settings.mlflow.request_timeout_s) as rest:
             if not rest.in_stage(STAGING):
                 return (
                     "No release is in Staging, so everybody gets the champion: run `duet promote --staging` to have a "

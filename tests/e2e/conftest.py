@@ -19,6 +19,7 @@ ANY_FREE_PORT = {
     "DUET_MLFLOW__PORT": "0",
     "DUET_DAGSTER__PORT": "0",
     "DUET_SERVING__PORT": "0",
+    "DUET_WEB__AUTH": "required",  # as where other people have accounts: every client of ours has to send the token
     "DUET_SERVING__RELEASE_POLL_S": "1",
     "DUET_SERVING__DEADLINE_MS": "5000",  # these tests are about what is answered, not how fast on a busy machine
     "DUET_SERVING__TIMEOUT_S": "20",
@@ -74,12 +75,25 @@ class Duet:
         found: dict[str, str] = json.loads(self("status", "--json"))["urls"]
         return found
 
+    @property
+    def token(self) -> str:
+        """What MLflow and Dagster ask for."""
+        return (self.data_dir / "secrets" / "web_token").read_text().strip()
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        """The headers with which a program is let in."""
+        return {"Authorization": f"Bearer {self.token}"}
+
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         return httpx.post(f"{self.urls['serving']}{path}", json=body, timeout=10)
 
     def ask_dagster(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = httpx.post(
-            f"{self.urls['dagster']}/graphql", json={"query": query, "variables": variables}, timeout=60
+            f"{self.urls['dagster']}/graphql",
+            json={"query": query, "variables": variables},
+            headers=self.bearer,
+            timeout=60,
         ).json()
         assert "errors" not in answer, answer
         found: dict[str, Any] = answer["data"]

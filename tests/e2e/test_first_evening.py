@@ -141,6 +141,7 @@ def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> 
     newest = httpx.get(
         f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search",
         params={"filter": "name='duet-ranker'"},
+        headers=duet.bearer,
         timeout=10,
     ).json()["model_versions"]
     version = max(int(found["version"]) for found in newest)
@@ -152,6 +153,7 @@ def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> 
             "stage": "Production",
             "archive_existing_versions": True,
         },
+        headers=duet.bearer,
         timeout=10,
     )
     assert moved.status_code == 200, moved.text

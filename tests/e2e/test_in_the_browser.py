@@ -58,6 +58,7 @@ def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
     duet: Duet, page: Page, shots: Path
 ) -> None:
     duet("import", "synthetic", "--people", "200", "--seed", "7")
+    page.goto(next(line for line in duet("status").splitlines() if line.startswith("dagster http")).split()[1])
     page.goto(f"{duet.urls['dagster']}/locations/__repository__@duet/jobs/train_all/playground")
     line = page.locator(".CodeMirror-line", has_text="max_depth")
     line.locator(".cm-number").dblclick()  # selects the number, and what is typed replaces it
@@ -85,6 +86,7 @@ def test_a_release_whose_stages_are_moved_in_mlflows_pages_is_served_and_audited
     duet: Duet, page: Page, shots: Path
 ) -> None:
     models = ("duet-embedding", "duet-ranker", "duet-index")
+    page.goto(f"{duet.urls['mlflow']}/?token={duet.token}")
     for model in models:
         page.goto(f"{duet.urls['mlflow']}/#/models/{model}/versions/1")
         page.get_by_role("link", name=model, exact=True).wait_for()
@@ -110,6 +112,9 @@ def test_a_release_whose_stages_are_moved_in_mlflows_pages_is_served_and_audited
 def version(duet: Duet, model: str) -> dict[str, dict[str, str]]:
     """The only version of a model as MLflow's API tells it, its tags as a mapping."""
     found = httpx.get(
-        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/get", params={"name": model, "version": "1"}, timeout=30
+        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/get",
+        params={"name": model, "version": "1"},
+        headers=duet.bearer,
+        timeout=30,
     ).json()["model_version"]
     return {**found, "tags": {tag["key"]: tag["value"] for tag in found["tags"]}}

@@ -133,6 +133,7 @@ def test_a_stage_moved_in_mlflow_puts_the_challenger_into_production(duet: Duet,
     moved = httpx.post(
         f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
         json={"name": "duet-ranker", "version": "2", "stage": "Production", "archive_existing_versions": False},
+        headers=duet.bearer,
         timeout=30,
     )
     assert moved.status_code == 200, moved.text
@@ -244,7 +245,8 @@ def releases_shown(duet: Duet) -> set[Any]:
 def in_production(duet: Duet) -> set[str]:
     """Versions of the ranker that MLflow has in Production."""
     params = {"filter": "name='duet-ranker'", "max_results": 100}
-    found = httpx.get(f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search", params=params, timeout=30).json()
+    url = f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search"
+    found = httpx.get(url, params=params, headers=duet.bearer, timeout=30).json()
     return {row["version"] for row in found["model_versions"] if row["current_stage"] == "Production"}
 
 

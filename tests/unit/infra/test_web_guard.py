@@ -1,0 +1,173 @@
+"""Who gets to MLflow and Dagster: hosts, pages of others, tokens."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from infra.errors import ConfigurationError
+from infra.settings import Settings
+from infra.web import token as tokens
+from infra.web.guard import Guard, GuardOptions
+from infra.web.origins import host_refusal, origin_refusal
+from infra.web.token import cookie, needs_token, web_token, with_token
+
+TOKEN = "t0ken-of-a-test"
+HERE = "http://127.0.0.1:5000"
+
+
+class Browser:
+    """Asks a guarded page, as a browser that keeps cookies."""
+
+    def __init__(self, token: str | None) -> None:
+        page = Route("/{path:path}", lambda request: PlainTextResponse(request.url.query), methods=["GET", "POST"])
+        self._options = GuardOptions("127.0.0.1", ("mlflow.example.com",), token)
+        self.app = Guard(Starlette(routes=[page]), self._options)  # type: ignore[arg-type]
+        self.cookies = httpx.Cookies()
+
+    def __call__(self, method: str, path: str, headers: Any = None) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url=HERE, cookies=self.cookies) as client:
+                answer = await client.request(method, path, headers=headers)
+                self.cookies = client.cookies
+                return answer
+
+        return asyncio.run(ask())
+
+    def shakes_hands(self, *headers: tuple[bytes, bytes]) -> bool:
+        """Tell whether a WebSocket gets through to the page behind."""
+        reached = []
+
+        async def behind(scope: Any, receive: Any, send: Any) -> None:
+            reached.append(scope["path"])
+
+        async def unused(*_: Any) -> Any: ...
+
+        scope = {"type": "websocket", "path": "/ws", "headers": [(b"host", b"127.0.0.1:5000"), *headers]}
+        asyncio.run(Guard(behind, self._options)(scope, unused, unused))
+        return bool(reached)
+
+
+@pytest.mark.parametrize(
+    ("host", "listens_on", "is_good"),
+    [
+        ("127.0.0.1:5000", "127.0.0.1", True),
+        ("localhost", "127.0.0.1", True),
+        ("[::1]:5000", "127.0.0.1", True),
+        ("evil.example:5000", "127.0.0.1", False),
+        ("127.0.0.1.evil.example", "127.0.0.1", False),
+        ("mlflow.example.com", "127.0.0.1", True),
+        ("10.0.0.7:5000", "127.0.0.1", False),
+        ("10.0.0.7:5000", "10.0.0.7", True),
+        ("10.0.0.7:5000", "0.0.0.0", True),  # noqa: S104
+        ("evil.example", "0.0.0.0", False),  # noqa: S104
+        ("[::1", "127.0.0.1", False),
+        ("", "127.0.0.1", False),
+        (None, "127.0.0.1", False),
+    ],
+)
+def test_a_host_that_is_no_name_of_the_server_is_refused(host: str | None, listens_on: str, is_good: bool) -> None:  # noqa: FBT001
+    assert (host_refusal(host, listens_on, ("mlflow.example.com",)) is None) is is_good
+
+
+@pytest.mark.parametrize(
+    ("headers", "method", "is_good"),
+    [
+        ({}, "POST", True),  # a program, not a browser
+        ({"origin": HERE}, "POST", True),
+        ({"origin": "https://mlflow.example.com"}, "POST", True),
+        ({"origin": "http://evil.example"}, "GET", False),
+        ({"origin": "http://127.0.0.1:8080"}, "POST", False),  # somebody else's server on this machine
+        ({"origin": "null"}, "POST", False),
+        ({"origin": "http://evil.example"}, "WEBSOCKET", False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, "GET", False),
+        ({"sec-fetch-site": "same-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "script"}, "GET", False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, "GET", True),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, "GET", False),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, "POST", False),
+        ({"sec-fetch-site": "same-origin"}, "GET", True),
+    ],
+)
+def test_a_request_that_a_page_of_others_made_is_refused(headers: dict[str, str], method: str, is_good: bool) -> None:  # noqa: FBT001
+    refusal = origin_refusal({"host": "127.0.0.1:5000", **headers}, method, ("mlflow.example.com",))
+    assert (refusal is None) is is_good
+
+
+def test_whoever_has_no_token_gets_nothing_but_health() -> None:
+    ask = Browser(TOKEN)
+    assert ask("GET", "/").status_code == 401
+    assert ask("GET", "/", {"Authorization": "Bearer wrong"}).status_code == 401
+    assert ask("GET", "/?token=wrong").status_code == 401
+    assert ask("POST", f"/?token={TOKEN}").status_code == 401
+    assert ask("GET", "/health").status_code == 200
+    assert ask("GET", "/", {"Authorization": f"Bearer {TOKEN}"}).status_code == 200
+    assert not ask.shakes_hands()
+    assert Browser(None).shakes_hands()
+    assert not Browser(None).shakes_hands((b"origin", b"http://evil.example"))
+
+
+def test_a_link_with_the_token_becomes_a_cookie_that_no_script_reads() -> None:
+    ask = Browser(TOKEN)
+    answer = ask("GET", f"/runs?a=1&token={TOKEN}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/runs?a=1")
+    assert "httponly" in answer.headers["set-cookie"].lower()
+    assert TOKEN not in answer.headers["set-cookie"]
+    assert ask("GET", "/runs?a=1").text == "a=1"
+    held = "=".join(cookie(TOKEN)).encode()
+    assert ask.shakes_hands((b"cookie", b"other=1"), (b"cookie", held))
+    assert not Browser("another").shakes_hands((b"cookie", held))
+
+
+def test_the_link_with_the_token_leads_to_no_other_server() -> None:
+    answer = Browser(TOKEN)("GET", f"{HERE}//evil.example/x?token={TOKEN}")
+    assert answer.headers["location"] == "/evil.example/x"
+
+
+def test_a_header_that_stands_twice_is_refused() -> None:
+    assert Browser(None)("POST", "/", [("Origin", HERE), ("Origin", "http://evil.example")]).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("environment", "auth", "people", "is_needed"),
+    [
+        ("development", "auto", [1000], False),
+        ("development", "auto", [1000, 1001], True),
+        ("development", "off", [1000, 1001], False),
+        ("development", "required", [], True),
+        ("production", "auto", [], True),
+    ],
+)
+def test_a_token_is_asked_for_in_production_and_where_others_have_accounts(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: str,
+    auth: str,
+    people: list[int],
+    is_needed: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(tokens, "_people", lambda: iter(people))
+    web = settings.web.model_copy(update={"auth": auth})
+    asked = settings.model_copy(update={"environment": environment, "web": web})
+    assert needs_token(asked) is is_needed
+    assert (web_token(asked) is not None) is is_needed
+
+
+def test_the_token_cannot_be_switched_off_in_production(settings: Settings) -> None:
+    web = settings.web.model_copy(update={"auth": "off"})
+    with pytest.raises(ConfigurationError, match="DUET_WEB__AUTH"):
+        needs_token(settings.model_copy(update={"environment": "production", "web": web}))
+
+
+def test_the_token_is_kept_where_only_its_owner_reads_it(settings: Settings) -> None:
+    asked = settings.model_copy(update={"web": settings.web.model_copy(update={"auth": "required"})})
+    token = web_token(asked)
+    assert token == web_token(asked)
+    kept: Path = settings.data_dir / "secrets" / "web_token"
+    assert kept.stat().st_mode & 0o077 == 0
+    assert with_token("http://127.0.0.1:3000", token) == f"http://127.0.0.1:3000/?token={token}"
