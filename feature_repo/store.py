@@ -100,12 +100,14 @@ def user_views(store: "FeatureStore") -> "list[FeatureView]":
         views = [store.get_feature_view(layout.name) for layout in VIEWS]
     except FeatureViewNotFoundException as error:
         raise CatalogueNotApplied(
-            "The feature catalogue is not in the registry: run `duet train`, or call `apply_catalogue`."
+            "The feature catalogue is not in the registry: run `duet train --job materialize_features`, which puts"
+            " it there."
         ) from error
     for layout, view in zip(VIEWS, views, strict=True):
         if view.features[0].tags.get("columns") != ",".join(layout.columns):
             raise CatalogueNotApplied(
-                f"The registry holds other columns for {layout.name} than this version: apply the catalogue again."
+                f"The registry holds other columns for {layout.name} than this version: run "
+                "`duet train --job materialize_features`, which applies the catalogue and writes all features anew."
             )
     return views
 

@@ -76,7 +76,7 @@ def run(arguments: Sequence[str] | None = None, *, entries: Sequence[EntryPoint]
     invocation = Invocation()
     try:
         command = typer.main.get_command(build_app(entries))
-        words = sys.argv[1:] if arguments is None else list(arguments)
+        words = global_options_first(sys.argv[1:] if arguments is None else arguments)
         code = command.main(args=words, prog_name="duet", standalone_mode=False, obj=invocation)
     except TyperException as refused:
         return _usage_error(refused)
@@ -91,6 +91,24 @@ def run(arguments: Sequence[str] | None = None, *, entries: Sequence[EntryPoint]
         reason = f"{type(surprise).__name__}: {surprise}" if str(surprise) else type(surprise).__name__
         return _failed(f"unexpected {one_line(reason)}; run again with `duet --debug …` to see where", invocation)
     return code if isinstance(code, int) else 0
+
+
+def global_options_first(words: Sequence[str]) -> list[str]:
+    """Return the words with `--data-dir` and `--debug` in front, where the root of the command reads them.
+
+    People write them behind the command as well. Nothing behind `--` is moved, nor is a last `--data-dir` without
+    its value.
+    """
+    end = list(words).index("--") if "--" in words else len(words)
+    first: list[str] = []
+    rest: list[str] = []
+    at = 0
+    while at < end:
+        width = 2 if words[at] == "--data-dir" and at + 1 < end else 1
+        is_global = width == 2 or words[at] == "--debug" or words[at].startswith("--data-dir=")
+        (first if is_global else rest).extend(words[at : at + width])
+        at += width
+    return [*first, *rest, *words[end:]]
 
 
 def main() -> None:
@@ -109,9 +127,14 @@ def _global_options(
     ctx: typer.Context,
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Where everything is kept. Default: DUET_DATA_DIR, or .duet here.", show_default=False),
+        typer.Option(
+            help="Where everything is kept; before or behind the command. Default: DUET_DATA_DIR, or .duet here.",
+            show_default=False,
+        ),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of a failure; before or behind the command.")
+    ] = False,
     _version: Annotated[
         bool,
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),

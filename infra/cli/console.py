@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 # In a file or a pipe nothing ends at a screen's edge: an address that is cut in two cannot be copied.
 WIDTH_OF_NO_SCREEN = 200
+_WIDER_THAN_ANY_SCREEN = 10_000
 
 
 def out() -> Console:
@@ -52,6 +55,30 @@ def print_success(message: str) -> None:
     out().print(f"[green]✓[/] {escape(one_line(message))}")
 
 
+class FittingTable(Table):
+    """A table that becomes a list of `heading: value` lines where its columns would cut words in two."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table, or below its least width one block of lines for each row."""
+        needed = Measurement.get(console, options.update(max_width=_WIDER_THAN_ANY_SCREEN), self).minimum
+        if needed <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        if self.title:
+            yield Text.from_markup(str(self.title), style="bold")
+        rows = zip(*(list(column.cells) for column in self.columns), strict=True)
+        for number, row in enumerate(rows):
+            block = Table.grid(padding=(0, 2, 0, 0))
+            block.add_column(style="bold")
+            block.add_column(overflow="fold")
+            for column, value in zip(self.columns, row, strict=True):
+                if value:
+                    block.add_row(column.header, value)
+            if number:
+                yield Text("")
+            yield block
+
+
 def table(
     title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()
 ) -> Table:
@@ -64,7 +91,7 @@ def table(
         right: positions of the columns aligned to the right.
     """
     right_columns = set(right)
-    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    drawn = FittingTable(title=title, title_justify="left", title_style="bold", header_style="bold")
     for position, column in enumerate(columns):
         drawn.add_column(escape(column), justify="right" if position in right_columns else "left", overflow="fold")
     for row in rows:

@@ -187,13 +187,15 @@ def report(service: ServiceState) -> None:
 
 
 def draw(state: PlatformState) -> Group:
-    """Draw the platform: one row per process, the reason of a bad one below."""
-    rows = Table(
-        title=f"Duet on {escape(str(state.data_dir))}: {state.phase}", title_justify="left", title_style="bold"
-    )
-    for column in ("", "what", "state", "address", "pid", "log"):
-        rows.add_column(column, overflow="fold")
+    """Draw the platform: one row per process, the reason of a bad one and the place of the logs below."""
+    title = f"Duet on {escape(str(state.data_dir))}: {state.phase}"
+    rows = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("", "what", "state", "pid"):
+        rows.add_column(column, no_wrap=True)
+    # Last, and never folded: an address that is cut in two cannot be copied.
+    rows.add_column("address", no_wrap=True, overflow="ignore")
     troubles = []
+    logs = {service.log.parent for service in state.services.values() if service.log is not None}
     for service in state.services.values():
         if service.phase is ServicePhase.DONE:
             continue  # a preparation step that went well is of no interest any more
@@ -201,13 +203,13 @@ def draw(state: PlatformState) -> Group:
             MARKS[service.phase],
             service.name,
             service.phase.value,
-            escape(service.url or ""),
             str(service.pid or ""),
-            escape(str(service.log or "")),
+            escape(service.url or ""),
         )
         if service.detail:
             troubles.append(f"[red]{service.name}[/] {escape(one_line(service.detail))}")
-    return Group(rows, *troubles)
+    places = [f"logs: {escape(str(folder))}/NAME.log" for folder in sorted(logs)]
+    return Group(rows, *places, *troubles)
 
 
 def _unwatched(state: PlatformState | None) -> str:

@@ -17,6 +17,7 @@ from types import FrameType
 from infra.embedded.processes import identity, is_alive
 from infra.endpoints import open_endpoints
 from infra.errors import DuetError
+from infra.safe_settings import refuse_unsafe
 from infra.settings import Settings
 from infra.supervisor.errors import PlatformNotStopped, ServiceDied, StartInterrupted
 from infra.supervisor.processes import describe_exit, end, spawn, sweep, tail
@@ -62,8 +63,10 @@ def run_platform(
 
     Raises:
         PlatformRunning: one already runs on this data directory.
+        ConfigurationError: production refuses these settings; nothing was started.
         DuetError: a port is taken, or something did not start; everything is stopped again.
     """
+    refuse_unsafe(settings)
     with platform_lock(settings.data_dir), _stop_on_signals() as stop:
         sweep(mark_of(settings.data_dir))
         pid = os.getpid()
@@ -97,8 +100,10 @@ def start_in_background(settings: Settings, *, report: Report = lambda _: None) 
 
     Raises:
         PlatformRunning: one already runs on this data directory.
+        ConfigurationError: production refuses these settings; nothing was started.
         ServiceDied: the supervisor ended before that; the sentence gives its reason.
     """
+    refuse_unsafe(settings)
     data_dir = settings.data_dir.resolve()
     refuse_running(data_dir)
     log = logs_dir(data_dir) / "platform.log"

@@ -69,7 +69,8 @@ def serving(  # noqa: PLR0917 - Typer reads options from the signature
     Builds a world of each size with a database, a Redis and a release of its own (nothing of yours is touched), or
     uses the one that is there. Starts the service as `duet up` does and drives it over HTTP from another process: a
     closed loop says what it can do, an open loop at a constant rate what its users would feel, counted from the
-    instant each request was due. Every answer is checked; wrong ones end the command with exit code 1.
+    instant each request was due. Every answer is checked; wrong ones end the command with exit code 1. Being refused
+    or late is not wrong where the load seeks the limit (several at once, constant rate, overload); it is counted.
 
     The client, Postgres and Redis share this machine with the service: leave it alone while it measures.
     """

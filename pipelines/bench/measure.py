@@ -23,6 +23,7 @@ from pipelines.bench.naive import NaiveJob
 from pipelines.bench.service import HOST, ServiceProcess, run_service
 from pipelines.bench.steps import Steps
 from pipelines.bench.swap import prepare_releases, put_into_production, swap_figures
+from pipelines.bench.verdicts import split
 from pipelines.bench.world import BenchWorld
 from registry.contracts import ReleaseVersions
 
@@ -37,7 +38,6 @@ CALM_S: Final = 6.0
 CALM_P99_MS: Final = 100.0
 WARMUP_S: Final = 1.5
 N_CACHED: Final = 100
-_OVERLOADED: Final = ("status 503", "status 429", "level ")
 _SWAP_AT_S: Final = 5.0
 _SWAP_WITHIN_S: Final = 60.0
 _LAST_ENDS_S: Final = 60.0
@@ -112,7 +112,7 @@ class Measurement:
             HOST, service.port, self._next_askers(), phases=[(per_second, options.seconds)], limit=options.limit,
             warmup_s=WARMUP_S,
         ))  # fmt: skip
-        self._keep_wrong(seen)
+        self._keep_wrong(seen, seeks_the_limit=True, what=f"the open loop at {per_second:.0f}/s")
         self.figures["open_loop"] = {"rate": round(per_second, 1), **asdict(spread(seen.latency_ms)), **figures}
         if options.overload:
             self.figures["overload"] = self._overload(service)
@@ -137,7 +137,7 @@ class Measurement:
                 concurrency=concurrency, limit=options.limit, warmup_s=WARMUP_S,
             )  # fmt: skip
             seen, figures = self._load(service, job)
-            self._keep_wrong(seen)
+            self._keep_wrong(seen, seeks_the_limit=concurrency > 1, what=f"{concurrency} at once")
             n_cached += seen.cached
             for stage, values in seen.stages_ms.items():
                 stages.setdefault(stage, []).extend(values)
@@ -168,9 +168,8 @@ class Measurement:
         loaded = np.asarray(seen.due_s) < over_s
         within = float(service.settings.serving.deadline_ms)
         good = goodput(np.asarray(seen.latency_ms)[loaded], np.asarray(seen.good)[loaded].tolist(), seconds, within)
-        # Being refused or late is what an overload is about; anything else that is wrong is wrong here too.
-        for problem in [name for name in seen.problems if not name.startswith(_OVERLOADED)]:
-            self.wrong[problem] = self.wrong.get(problem, 0) + seen.problems[problem]
+        for problem, n in split(seen.problems, seeks_the_limit=True)[0].items():
+            self.wrong[problem] = self.wrong.get(problem, 0) + n
         recovered_s = recovery_s(seen.due_s, seen.latency_ms, seen.good, over_s, CALM_P99_MS)
         fast = np.asarray(seen.latency_ms)[loaded & np.asarray(seen.good, dtype=np.bool_)]
         return {
@@ -268,10 +267,16 @@ class Measurement:
         self._asked = (self._asked + 10_007) % len(self._askers)
         return (self._askers[self._asked :] + self._askers[: self._asked])[:200_000]
 
-    def _keep_wrong(self, seen: Seen) -> None:
+    def _keep_wrong(self, seen: Seen, *, seeks_the_limit: bool = False, what: str = "") -> None:
         self.short += seen.short
-        for problem, n in seen.problems.items():
+        wrong, explained = split(seen.problems, seeks_the_limit=seeks_the_limit)
+        for problem, n in wrong.items():
             self.wrong[problem] = self.wrong.get(problem, 0) + n
+        if explained:
+            refused = self.figures.setdefault("refused", {})
+            refused[what] = refused.get(what, 0) + sum(explained.values())
+            listed = ", ".join(f"{n} x {problem}" for problem, n in sorted(explained.items()))
+            print_note(f"more than the service could do here, {what}: {listed}")
 
     def _check_short(self) -> None:
         different = len(set(self.short))

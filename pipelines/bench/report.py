@@ -93,6 +93,8 @@ def tables(document: dict[str, Any]) -> list[Table]:
         of = [size["cached"][number] for size in sizes]
         row(f"cached, concurrency {run['concurrency']}: p50 / p95 / p99 ms", [_triple(one) for one in of])
         row(f"cached, concurrency {run['concurrency']}: answers/s", [f"{one['per_s']:,.0f}" for one in of])
+    if any(size.get("refused") for size in sizes):
+        row("refused or late at its limit, answers", [f"{sum(size.get('refused', {}).values()):,}" for size in sizes])
     row("ready / full answers, cold start, s", [_start(size["cold_start"]) for size in sizes])
     row("ready / full answers, warm start, s", [_start(size["warm_start"]) for size in sizes])
     row("private + shared MB per worker", [

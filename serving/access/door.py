@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
+from infra.safe_settings import needs_key
 from infra.settings import Settings
 from serving.access.keys import Key
 from serving.access.limits import RateLimits
-from serving.access.policy import needs_key
 from serving.access.store import ACTIVE, active_keys
 from serving.access.table import KeyTable
 from serving.errors import ApiError, KeysUnavailable, RateLimited, Unauthorized

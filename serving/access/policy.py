@@ -1,4 +1,4 @@
-"""Whether calls need a key, and what a start is refused for."""
+"""What a start of the service is refused for."""
 
 import ipaddress
 
@@ -7,31 +7,12 @@ import structlog
 
 from infra import postgres
 from infra.errors import ConfigurationError, ServerUnavailable
+from infra.safe_settings import needs_key, refuse_unsafe
 from infra.settings import Settings
 from infra.urls import libpq_url
 from serving.access.store import ACTIVE
 
 _log = structlog.get_logger(__name__)
-
-
-def needs_key(settings: Settings) -> bool:
-    """Tell whether calls need an API key."""
-    mode = settings.serving.auth.mode
-    return mode == "required" or (mode == "auto" and settings.environment == "production")
-
-
-def refuse_unsafe(settings: Settings) -> None:
-    """Refuse settings that would leave a production service open; raises ConfigurationError."""
-    if settings.environment != "production":
-        return
-    if not needs_key(settings):
-        raise ConfigurationError(
-            "`DUET_SERVING__AUTH__MODE` is `off`, which is refused in production: set it to `required`."
-        )
-    if "*" in settings.serving.cors_origins and settings.serving.cors_credentials:
-        raise ConfigurationError(
-            "`DUET_SERVING__CORS_ORIGINS` is `*` with credentials, which is refused in production: name the origins."
-        )
 
 
 def guard_start(settings: Settings) -> None:

@@ -137,7 +137,7 @@ def test_reading_without_a_catalogue_says_what_to_do(
 ) -> None:
     features = connected_settings.features.model_copy(update={"project": "another"})
     empty = open_feature_store(connected_settings.model_copy(update={"features": features}), endpoints)
-    with pytest.raises(CatalogueNotApplied, match="apply_catalogue"):
+    with pytest.raises(CatalogueNotApplied, match="run `duet train --job materialize_features`"):
         PersonReader(empty)
 
 
@@ -146,7 +146,9 @@ def test_a_catalogue_of_other_columns_is_not_read(store: Any, monkeypatch: pytes
     view.features[0].tags["columns"] = "likes_sent_1d"
     monkeypatch.setattr(store, "get_feature_view", lambda name: view if name == ACTIVITY.name else real(name))
     real = type(store).get_feature_view.__get__(store)
-    with pytest.raises(CatalogueNotApplied, match="other columns for user_activity"):
+    with pytest.raises(
+        CatalogueNotApplied, match=r"columns for user_activity .* run `duet train --job materialize_features`"
+    ):
         PersonReader(store)
 
 

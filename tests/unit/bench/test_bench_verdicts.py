@@ -9,6 +9,7 @@ from pipelines.bench.errors import ProcessFailed, WrongAnswers
 from pipelines.bench.load import Seen
 from pipelines.bench.report import growth, ratios
 from pipelines.bench.swap import swap_figures
+from pipelines.bench.verdicts import split
 
 MS = {"p50": 4.0, "p95": 8.0, "p99": 12.0}
 
@@ -76,3 +77,16 @@ def test_a_swap_is_judged_by_the_second_around_it() -> None:
 def test_a_release_that_never_answered_was_not_swapped() -> None:
     with pytest.raises(ProcessFailed, match="never came to answer"):
         swap_figures(Seen(due_s=[1.0], latency_ms=[5.0]), promoted_s=0.5, first_s=None)
+
+
+def test_being_refused_or_late_is_wrong_only_where_the_load_does_not_seek_the_limit() -> None:
+    problems = {"status 503": 3, "status 429": 1, "level 4: deadline_exceeded": 2, "status 500": 1, "somebody twice": 4}
+    wrong, explained = split(problems, seeks_the_limit=True)
+    assert wrong == {"status 500": 1, "somebody twice": 4}
+    assert explained == {"status 503": 3, "status 429": 1, "level 4: deadline_exceeded": 2}
+    assert split(problems, seeks_the_limit=False) == (problems, {})
+
+
+def test_refused_answers_are_shown_and_end_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    _finish(document(only={**size(100, 4.0), "refused": {"16 at once": 1_528}}), None)
+    assert "1,528" in next(line for line in capsys.readouterr().out.splitlines() if "refused or late" in line)

@@ -6,6 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from infra.cli import build_app, current_settings, run
+from infra.cli.app import global_options_first
 from infra.errors import ConfigurationError, DuetError
 
 COMMANDS = {"up", "down", "status", "restart", "doctor", "migrate", "demo"}
@@ -87,6 +88,32 @@ def test_the_data_directory_of_the_command_line_wins(
     assert capsys.readouterr().out.strip() == str(tmp_path / "environment")
     assert fail("--data-dir", str(tmp_path / "option"), "fail", "no") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "option")
+
+
+@pytest.mark.parametrize("words", ["fail no --data-dir {}", "fail --data-dir={} no", "fail --debug no --data-dir {}"])
+def test_global_options_are_understood_behind_the_command_too(
+    words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail(*words.format(tmp_path).split()) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path)
+
+
+def test_global_options_behind_a_double_dash_or_without_a_value_stay_where_they_are() -> None:
+    assert global_options_first(["a", "--", "--debug"]) == ["a", "--", "--debug"]
+    assert global_options_first(["a", "--data-dir"]) == ["a", "--data-dir"]
+    assert fail("fail", "no", "--data-dir") == 2
+
+
+@pytest.mark.parametrize("words", [["up"], ["up", "--detach"]])
+def test_unsafe_production_settings_are_refused_before_anything_is_started(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUET_ENVIRONMENT", "production")
+    monkeypatch.setenv("DUET_SERVING__AUTH__MODE", "off")
+    folder = tmp_path / "data"
+    assert run(["--data-dir", str(folder), *words], entries=[]) == 1
+    assert "`DUET_SERVING__AUTH__MODE` is `off`, which is refused in production" in capsys.readouterr().err
+    assert not folder.exists()
 
 
 def test_a_broken_setting_is_named_when_it_is_needed_and_never_hides_the_help(

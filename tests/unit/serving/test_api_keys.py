@@ -11,11 +11,12 @@ from pydantic import SecretStr
 from infra.clock import FixedClock, SystemClock
 from infra.errors import ConfigurationError
 from infra.metrics import serving_metrics
+from infra.safe_settings import needs_key, refuse_unsafe
 from infra.settings import Settings
 from serving.access.door import Caller, Door
 from serving.access.keys import Key, digest, new_key, split
 from serving.access.limits import RateLimits
-from serving.access.policy import guard_start, needs_key, refuse_unsafe
+from serving.access.policy import guard_start
 from serving.access.table import KeyTable
 from serving.errors import KeysUnavailable, RateLimited, Unauthorized
 
