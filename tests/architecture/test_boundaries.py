@@ -50,7 +50,7 @@ def test_mlflow_bentoml_faiss_and_feast_stay_behind_their_modules() -> None:
 
 
 def test_measures_lie_below_every_other_folder_of_the_pipelines() -> None:
-    ours = ("infra", "feature_repo", "registry", "pipelines", "serving")
+    ours = ("feature_repo", "registry", "pipelines", "serving")
     above = [
         f"{name_of(path)}:{line} imports {module}"
         for path in modules("pipelines")
