@@ -108,7 +108,7 @@ ACTIVITY = Layout(
 RECIPROCITY = Layout(
     "user_reciprocity",
     (
-        "matches_7d",
+        "matches_7d",  # made in the last 7 days, and neither passed on nor separated since
         "matches_30d",
         "matches",
         "match_rate",  # smoothed_rate(matches, likes sent)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
+from feature_repo.kinds import KINDS
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
 from registry.artifacts import sha256_of
 
@@ -29,17 +30,17 @@ INTERACTIONS_FILE = "interactions.parquet"
 SLOTS_FILE = "attribute_slots.json"
 ROWS_PER_CHUNK = 200_000
 PEOPLE_PER_PART = 50_000
-KINDS = ("like", "pass", "superlike", "message", "block", "report")
 
 _PEOPLE = sql.SQL("""
     SELECT user_id, birth_date, gender, seeking, age_min, age_max, latitude, longitude, max_distance_km, interests,
            coalesce(char_length(bio), 0) AS bio_length, created_at, last_active_at, visible, attributes::text
     FROM duet.users {whom} ORDER BY user_id
 """)
+# Of two decisions in the same microsecond the pass comes last, because it counts.
 _INTERACTIONS = sql.SQL("""
     COPY (SELECT actor_id, target_id, kind, (extract(epoch FROM occurred_at) * 1000000)::bigint
           FROM {rows} WHERE occurred_at <= {as_of}
-          ORDER BY occurred_at, actor_id, target_id, kind) TO STDOUT (FORMAT csv)
+          ORDER BY occurred_at, actor_id, target_id, kind = 'pass', kind) TO STDOUT (FORMAT csv)
 """)
 _EVERY_INTERACTION = sql.SQL("duet.interactions")
 # Each half by its own index: a condition with `or` would read the whole table.

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from feature_repo.kinds import Kind
 from serving.experiments.assignment import Variant
-from serving.reasons import Kind, Reason, Source
+from serving.reasons import Reason, Source
 
 MAX_USER_ID = 2**63 - 1
 MAX_LIMIT = 100
@@ -154,7 +155,11 @@ class InteractionRequest(_Request):
     actor_id: UserId
     target_id: UserId
     kind: Kind
-    occurred_at: AwareDatetime | None = Field(None, description="When it happened, with a zone; now when absent.")
+    occurred_at: AwareDatetime | None = Field(
+        None,
+        description="When it happened, with a zone; now when absent. What lies more than five seconds ahead of the "
+        "database's clock is refused, and what lies less ahead counts as now.",
+    )
     request_id: UUID | None = Field(
         None, description="`request_id` from the body of the recommendations that led to it."
     )
@@ -173,7 +178,10 @@ class StoredInteraction(_Answer):
 
     event_id: UUID
     status: Literal["stored", "known"] = Field(description="`known` when this event id had been stored before.")
-    matched: bool = Field(description="Whether both people now like each other.")
+    matched: bool = Field(
+        description="Whether the two are a match now, after a like: the latest decision of each about the other is a "
+        "like, and neither has blocked or reported the other."
+    )
     request_id: UUID = Field(description="The id of this request, as in the header.")
 
 

@@ -17,9 +17,10 @@ from psycopg import sql
 from psycopg.types.numeric import Int8
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
+from feature_repo.kinds import DECISIONS, LIKES, SEPARATIONS, Kind, listed
 from infra.pooled import PooledConnection, fetch_all
 from serving.errors import BreakerOpen, EligibilityUnknown
-from serving.reasons import DECISIONS, LIKES, SEPARATIONS, Kind, Reason
+from serving.reasons import Reason
 from serving.resilience.breaker import Breaker
 from serving.together import Together
 
@@ -61,18 +62,18 @@ WITH mine AS MATERIALIZED (
     SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = asked.user_id
 ), latest AS (
     SELECT DISTINCT ON (target_id) target_id, kind, occurred_at FROM mine
-    WHERE kind IN ({decisions}) ORDER BY target_id, occurred_at DESC
+    WHERE kind IN ({decisions}) ORDER BY target_id, occurred_at DESC, kind IN ({passes}) DESC
 ), recent AS (
     SELECT * FROM latest ORDER BY occurred_at DESC LIMIT {fold_in}
 ), apart AS MATERIALIZED (
-    SELECT actor_id FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ('block', 'report')
+    SELECT actor_id FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ({separations})
 ){waiting}
 SELECT own.*, known.updated_at,
     (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart),
     ARRAY(SELECT target_id FROM mine WHERE kind IN ({ending})),
     ARRAY(SELECT actor_id FROM apart),
     ARRAY(SELECT target_id FROM recent WHERE kind IN ({likes}) ORDER BY occurred_at DESC),
-    ARRAY(SELECT target_id FROM recent WHERE kind = 'pass'){pending}
+    ARRAY(SELECT target_id FROM recent WHERE kind IN ({passes})){pending}
 FROM duet.users known LEFT JOIN LATERAL (
     SELECT {profile}, u.attributes FROM duet.users u
     WHERE u.user_id = known.user_id AND ($2::timestamptz IS NULL OR known.updated_at > $2::timestamptz) OFFSET 0
@@ -83,7 +84,7 @@ WHERE known.user_id = asked.user_id
 # Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
 _WAITING = """, waiting AS (
     SELECT actor_id, max(occurred_at) FILTER (WHERE kind IN ({likes})) AS liked_at,
-        (array_agg(kind ORDER BY occurred_at DESC))[1] IN ({likes}) AS waits
+        (array_agg(kind ORDER BY occurred_at DESC, kind IN ({passes}) DESC))[1] IN ({likes}) AS waits
     FROM duet.interactions
     WHERE target_id = asked.user_id AND kind IN ({decisions})
       AND actor_id NOT IN (SELECT target_id FROM mine WHERE kind IN ({ending}))
@@ -105,12 +106,12 @@ WITH allowed AS MATERIALIZED (
       AND u.user_id NOT IN (SELECT target_id FROM duet.interactions
                             WHERE actor_id = asked.user_id AND kind IN ({ending}))
       AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
-                            WHERE target_id = asked.user_id AND kind IN ('block', 'report'))
+                            WHERE target_id = asked.user_id AND kind IN ({separations}))
 )
 SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id),
     ARRAY(SELECT user_id FROM allowed WHERE changed),
     (SELECT count(*) FROM duet.interactions WHERE actor_id = asked.user_id)
-        + (SELECT count(*) FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ('block', 'report')),
+        + (SELECT count(*) FROM duet.interactions WHERE target_id = asked.user_id AND kind IN ({separations})),
     (SELECT updated_at FROM duet.users WHERE user_id = asked.user_id)
 ) AS found
 """
@@ -126,18 +127,16 @@ LIMIT $2
 """
 
 
-def _literals(kinds: Sequence[Kind]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Literal(kind.value) for kind in kinds)
-
-
 def _rendered(text: LiteralString, **parts: sql.Composable) -> bytes:
     return (
         sql.SQL(text)
         .format(
             profile=_PROFILE,
-            decisions=_literals(DECISIONS),
-            ending=_literals((*DECISIONS, *SEPARATIONS)),
-            likes=_literals(LIKES),
+            decisions=listed(DECISIONS),
+            ending=listed((*DECISIONS, *SEPARATIONS)),
+            likes=listed(LIKES),
+            passes=listed([Kind.PASS]),
+            separations=listed(SEPARATIONS),
             fold_in=sql.Literal(MAX_FOLD_IN),
             most=sql.Literal(MAX_PENDING),
             **parts,

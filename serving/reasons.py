@@ -57,20 +57,3 @@ class Stage(StrEnum):
     SAFETY = "safety"
     CACHE = "cache"
     EXPERIMENT = "experiment"
-
-
-class Kind(StrEnum):
-    """What one person did about another."""
-
-    LIKE = "like"
-    PASS = "pass"  # noqa: S105 no password: they passed on somebody
-    SUPERLIKE = "superlike"
-    MESSAGE = "message"
-    BLOCK = "block"
-    REPORT = "report"
-
-
-LIKES = (Kind.LIKE, Kind.SUPERLIKE)
-DECISIONS = (Kind.LIKE, Kind.SUPERLIKE, Kind.PASS)
-SEPARATIONS = (Kind.BLOCK, Kind.REPORT)
-"""After one of these, in either direction, two people never see each other again."""

@@ -150,7 +150,6 @@ class Runtime:
         self.interactions = Interactions(
             self.pool,
             self.breakers[Dependency.POSTGRES_WRITES],
-            clock=clock,
             metrics=metrics,
             timeout_s=settings.serving.timeout_s / 2,
             changed=self.cache.forget if self.cache is not None else None,

@@ -13,6 +13,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from feature_repo.kinds import LIKES, listed
 from infra.array_columns import take_arrays
 from infra.horizon import LATEST, unseen
 from serving.recent_likes import KEPT, RecentLikes
@@ -29,20 +30,20 @@ _ALL = sql.SQL("""
     ) AS page, LATERAL (
         SELECT array_agg(actor_id) AS actors, array_agg(target_id), array_agg(occurred_at) FROM duet.interactions
         WHERE ctid >= ('(' || page || ',0)')::tid AND ctid < ('(' || page + %(pages)s || ',0)')::tid
-          AND kind IN ('like', 'superlike')
+          AND kind IN ({likes})
     ) AS block WHERE actors IS NOT NULL
-""")
+""").format(likes=listed(LIKES))
 ACTORS: Final = sql.SQL("""
     SELECT actor_id, max(recorded_at) FROM duet.interactions, {latest}
-    WHERE recorded_at > %(since)s AND {new} AND kind IN ('like', 'superlike') GROUP BY actor_id LIMIT %(limit)s
-""").format(latest=LATEST, new=unseen("interactions"))
+    WHERE recorded_at > %(since)s AND {new} AND kind IN ({likes}) GROUP BY actor_id LIMIT %(limit)s
+""").format(latest=LATEST, new=unseen("interactions"), likes=listed(LIKES))
 """Who liked somebody after `since` and unseen by a look with `horizon`, and when last; at most `limit` people."""
-_LATEST = b"""
+_LATEST = sql.SQL("""
     SELECT actor_id, ARRAY(
-        SELECT target_id FROM duet.interactions i WHERE i.actor_id = asked.actor_id AND kind IN ('like', 'superlike')
+        SELECT target_id FROM duet.interactions i WHERE i.actor_id = asked.actor_id AND kind IN ({likes})
         ORDER BY occurred_at DESC, target_id LIMIT %s
     ) FROM unnest(%s::bigint[]) AS asked (actor_id) ORDER BY actor_id
-"""
+""").format(likes=listed(LIKES))
 
 
 def everybody(

@@ -12,7 +12,9 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
+from psycopg import sql
 
+from feature_repo.kinds import LIKES, listed
 from infra.clock import Clock
 from infra.settings import Settings
 from registry.release import Release
@@ -31,15 +33,15 @@ PEOPLE: Final = 8
 PAUSE_S: Final = 0.03
 """Before each person. A request of others that meets one of the trial's gets the interpreter dozens of times after it:
 eight of these in a row made a tenth of a second in which answers took 50 ms longer."""
-RECORDED: Final = """
+RECORDED: Final = sql.SQL("""
     select user_id, array(
                select target_id from duet.interactions
-                where actor_id = latest.user_id and kind in ('like', 'superlike')
+                where actor_id = latest.user_id and kind in ({likes})
                 order by occurred_at desc limit 20)
       from (select user_id, max(shown_at) as shown_at
               from (select user_id, shown_at from duet.impressions order by shown_at desc limit 500) as shown
              group by user_id order by max(shown_at) desc limit %s) as latest
-"""
+""").format(likes=listed(LIKES))
 _NOBODY = np.empty(0, dtype=np.int64)
 
 

@@ -23,6 +23,8 @@ class Diary:
     answers: list[Answered] = field(default_factory=list)
     impressions: list[Impression] = field(default_factory=list)
     likes: list[tuple[int, int, datetime]] = field(default_factory=list)
+    ended: list[tuple[int, int, datetime, str]] = field(default_factory=list)
+    """Passes, blocks and reports: actor, target, when, kind."""
 
     def answer(
         self,
@@ -77,8 +79,9 @@ class Diary:
             with cursor.copy(
                 "copy duet.interactions (event_id, actor_id, target_id, kind, occurred_at) from stdin"
             ) as copy:
-                for number, (actor, target, at) in enumerate(self.likes, 1):
-                    copy.write_row((UUID(int=number), actor, target, "like", at))
+                did = [*((*like, "like") for like in self.likes), *self.ended]
+                for number, (actor, target, at, kind) in enumerate(did, 1):
+                    copy.write_row((UUID(int=number), actor, target, kind, at))
         self.connection.commit()
 
 

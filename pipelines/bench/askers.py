@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from psycopg import sql
 
+from feature_repo.kinds import DECISIONS, SEPARATIONS, listed
 from feature_repo.transforms import mutually_eligible
 from infra.clock import Clock
 from infra.endpoints import Endpoints
@@ -12,10 +14,10 @@ from infra.postgres import connect
 from pipelines.bench.world import BenchWorld
 
 _MOST_CHECKED: Final = 200
-_EXCLUDED: Final = b"""
-    SELECT target_id FROM duet.interactions WHERE actor_id = %(id)s AND kind <> 'message'
-    UNION SELECT actor_id FROM duet.interactions WHERE target_id = %(id)s AND kind IN ('block', 'report')
-"""
+_EXCLUDED: Final = sql.SQL("""
+    SELECT target_id FROM duet.interactions WHERE actor_id = %(id)s AND kind IN ({ending})
+    UNION SELECT actor_id FROM duet.interactions WHERE target_id = %(id)s AND kind IN ({separations})
+""").format(ending=listed((*DECISIONS, *SEPARATIONS)), separations=listed(SEPARATIONS))
 
 
 def shuffled_askers(world: BenchWorld, seed: int) -> list[int]:

@@ -22,19 +22,16 @@ from infra.endpoints import Endpoints
 from infra.postgres import connect
 from infra.settings import Settings
 from pipelines.bench.steps import Advance, Steps
-from pipelines.features import events as feature_events
 from pipelines.features.aggregates import snapshots
 from pipelines.features.events import Events
 from pipelines.features.profiles import ProfileRows
 from pipelines.features.write import append_changes, write_snapshot
-from pipelines.ingest.frames import KINDS
 from pipelines.ingest.synthetic import World
 from pipelines.ingest.world_import import import_synthetic
 
 PEOPLE = "people"
 """The folder of everybody's features within that of a world."""
 _CHUNK = 50_000
-_KIND_CODES = np.array([feature_events.KINDS.index(kind) for kind in KINDS], dtype=np.int8)
 _TABLES = (
     ("duet", "users"),
     ("duet", "interactions"),
@@ -127,7 +124,7 @@ def _events(world: World, advance: Advance) -> Events:
     for number, chunk in enumerate(world.event_chunks(), start=1):
         actors.append(chunk.actor.astype(np.int32))
         targets.append(chunk.target.astype(np.int32))
-        kinds.append(_KIND_CODES[chunk.kind])
+        kinds.append(chunk.kind.astype(np.int8))
         times.append(chunk.at_s)
         advance(number, world.n_chunks())
     at_us = np.concatenate(times) * 1_000_000

@@ -14,7 +14,7 @@ from feature_repo.people import People
 from feature_repo.transforms import PairContext, ranking_features_both
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.windows import Windows
-from pipelines.features.events import BLOCK, Events
+from pipelines.features.events import Events
 from pipelines.ranking.context import Factors, LikeHistory, pair_context
 from registry.ranker import Ranker
 
@@ -62,13 +62,13 @@ class Scene:
 
     @cached_property
     def closed(self) -> "Lookup":
-        """Return whom each person may not be shown any more at T1: decided people, and blocks in either direction."""
+        """Return whom each person may not be shown any more at T1: decided, or separated in either direction."""
         before = self.before
-        blocks = before.take(before.kind == BLOCK)
+        apart = before.take(before.is_separation)
         decided = before.take(before.is_decision)
         return Lookup.of(
-            np.concatenate([decided.actor, blocks.actor, blocks.target]),
-            np.concatenate([decided.target, blocks.target, blocks.actor]),
+            np.concatenate([decided.actor, apart.actor, apart.target]),
+            np.concatenate([decided.target, apart.target, apart.actor]),
             before.n_people,
         )
 
@@ -81,11 +81,11 @@ class Scene:
 
     @cached_property
     def held_out_matched(self) -> npt.NDArray[np.bool_]:
-        """Say which held-out decisions are likes that the other side returned by the end, bool[len(held_out)]."""
+        """Say which held-out decisions are likes of people who are a match at the end, bool[len(held_out)]."""
         held_out = self.held_out
-        end = np.full(len(held_out), self.windows.end_us + 1, dtype=np.int64)
-        returned = self.likes.liked_before(held_out.target.astype(np.int64), held_out.actor.astype(np.int64), end)
-        return held_out.is_like & returned
+        end = np.full(len(held_out), self.windows.end_us, dtype=np.int64)
+        low, high = np.minimum(held_out.actor, held_out.target), np.maximum(held_out.actor, held_out.target)
+        return held_out.is_like & self.events.matches.hold(low, high, end)
 
     def probabilities(self, requester: int, candidates: Positions) -> tuple[Floats, Floats]:
         """Return the ranker's (p(u likes v), p(v likes u)) as of T1, float32[n] each."""

@@ -5,8 +5,8 @@ rates and the sample ratio are all read within the last one. Whoever was neverth
 workers learnt of a change) is left out and counted.
 
 A pair of people counts once, from its first showing, and only when its attribution window is over: otherwise an arm
-that grew lately would look worse. A match is the requester's like within the window, and the other's like before its
-end.
+that grew lately would look worse. What stands at the end of the window counts: a like that was not taken back by a
+pass, and a match with somebody whom the requester liked within the window.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
+from feature_repo.kinds import LIKES, listed
 from pipelines.experiments.clustered import Floats
 from pipelines.experiments.errors import NothingToReport
 from registry.contracts import PRODUCTION, STAGE_ALIASES, STAGING
@@ -67,25 +68,23 @@ _OUTCOMES = sql.SQL("""
     ), judged as (
         select pairs.*, exists (
                    select from duet.interactions as mine
-                    where mine.actor_id = user_id and mine.target_id = pairs.target_id
-                      and mine.kind in ('like', 'superlike')
+                    where mine.actor_id = user_id and mine.target_id = pairs.target_id and mine.kind in ({likes})
                       and mine.occurred_at >= first_at and mine.occurred_at <= first_at + %(window)s
-               ) as liked
+               ) as chose
           from pairs
+    ), states as materialized (
+        select user_id, target_id, pair.*
+          from judged, duet.pair_state(user_id, target_id, first_at + %(window)s) as pair where chose
     ), followed as (
-        select *, liked and exists (
-                   select from duet.interactions as theirs
-                    where theirs.actor_id = judged.target_id and theirs.target_id = judged.user_id
-                      and theirs.kind in ('like', 'superlike') and theirs.occurred_at <= first_at + %(window)s
-               ) as matched
-          from judged
+        select judged.*, liked_at is not null as liked, matched_at is not null as matched
+          from judged left join states using (user_id, target_id)
     )
     select user_id, arm = 'challenger',
            least(floor(%(looks)s * extract(epoch from first_at + %(window)s - %(since)s)
                        / extract(epoch from %(until)s - %(since)s)), %(looks)s - 1)::int,
            count(*), count(*) filter (where liked), count(*) filter (where matched)
       from followed group by 1, 2, 3
-""")
+""").format(likes=listed(LIKES))
 
 
 @dataclass(frozen=True)

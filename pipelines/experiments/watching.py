@@ -7,6 +7,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
+from feature_repo.kinds import LIKES, listed
 from pipelines.experiments.clustered import Sums
 from pipelines.experiments.guardrails import Finding, Guardrails, judge
 from pipelines.experiments.reading import ERRORS
@@ -53,13 +54,16 @@ _LIKES = sql.SQL("""
         select subject, user_id, target_id, min(shown_at) as first_at
           from sampled join duet.impressions using (request_id, user_id) group by subject, user_id, target_id
     ), judged as (
-        select subject, user_id, exists (
+        select subject, user_id, chose and exists (
+                   select from duet.pair_state(user_id, target_id, first_at + %(attribution)s) as pair
+                    where pair.liked_at is not null
+               ) as liked
+          from pairs, lateral (select exists (
                    select from duet.interactions as mine
                     where mine.actor_id = pairs.user_id and mine.target_id = pairs.target_id
-                      and mine.kind in ('like', 'superlike')
+                      and mine.kind in ({likes})
                       and mine.occurred_at >= first_at and mine.occurred_at <= first_at + %(attribution)s
-               ) as liked
-          from pairs
+               ) as chose) as theirs
     ), person as (
         select subject, count(*)::float8 as n, count(*) filter (where liked)::float8 as won
           from judged group by subject, user_id
@@ -116,7 +120,10 @@ def _read(connection: psycopg.Connection[Any], watched: Watched, rails: Guardrai
     }
     if rails.of("like_rate") is not None:
         given = {**watched.parameters, "attribution": timedelta(seconds=rails.attribution_s), "most": MAX_SAMPLED}
-        sides = {row[0]: row[1:] for row in connection.execute(_LIKES.format(mine=watched.mine), given).fetchall()}
+        sides = {
+            row[0]: row[1:]
+            for row in connection.execute(_LIKES.format(mine=watched.mine, likes=listed(LIKES)), given).fetchall()
+        }
         found["like_rate"] = _both(sides, lambda r: Sums(r[0], r[1], r[3], r[2], r[4], r[5]))
     return found
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.layout import ACTIVITY, RECIPROCITY, Layout
+from feature_repo.transforms.pairs import Intervals
 from feature_repo.transforms.rates import smoothed_rate
 from pipelines.features.errors import FeatureError, NoSnapshots
 from pipelines.features.events import MESSAGE, Events
@@ -102,6 +103,31 @@ class _Stream:
         return np.bincount(self._person[first:last], minlength=self._total.size).astype(np.int32)
 
 
+class _Standing:
+    """What holds of pairs for a while: how many intervals hold for each person that began in the last days."""
+
+    def __init__(self, intervals: Intervals, n_people: int, days: int | None = None) -> None:
+        began, ended = intervals.began_us, intervals.ended_us
+        if days is not None:
+            ended = np.minimum(ended, began + days * DAY_US)
+        at_us = np.concatenate([began, began, ended, ended])
+        person = np.concatenate([intervals.actor, intervals.target] * 2)
+        step = np.repeat([1, -1], 2 * began.size)
+        order = np.argsort(at_us, kind="stable")
+        self._person, self._at_us, self._step = person[order], at_us[order], step[order]
+        self._total = np.zeros(n_people, dtype=np.int32)
+        self._entered = 0
+
+    def before(self, at_us: int) -> npt.NDArray[np.int32]:
+        """Count what held just before the instant, int32[n]; instants must come in ascending order."""
+        upto = int(np.searchsorted(self._at_us, at_us, side="left"))
+        part = slice(self._entered, upto)
+        change = np.bincount(self._person[part], weights=self._step[part], minlength=self._total.size)
+        self._total = self._total + change.astype(np.int32)
+        self._entered = upto
+        return self._total
+
+
 class _Totals:
     """The rolling totals behind every column of the two layouts."""
 
@@ -115,7 +141,9 @@ class _Totals:
         self._passes_received = _Stream(events.target[passed], events.at_us[passed], n)
         self._messages_sent = _Stream(events.actor[message], events.at_us[message], n)
         self._messages_received = _Stream(events.target[message], events.at_us[message], n)
-        self._matches = _Stream(*matches(events), n)
+        self._matches, self._matches_7d, self._matches_30d = (
+            _Standing(events.matches, n, days) for days in (None, 7, 30)
+        )
         self._events, self._seen = events, 0
         self._last_active_us = np.full(n, np.iinfo(np.int64).min)
 
@@ -137,8 +165,8 @@ class _Totals:
             "like_rate_given": smoothed_rate(sent, decisions_sent),
             "like_rate_received": smoothed_rate(received, decisions_received),
             "last_active_day": self._last_active_day(at_us),
-            "matches_7d": self._matches.within(7, at_us),
-            "matches_30d": self._matches.within(30, at_us),
+            "matches_7d": self._matches_7d.before(at_us),
+            "matches_30d": self._matches_30d.before(at_us),
             "matches": matched,
             "match_rate": smoothed_rate(matched, sent),
             "like_back_rate": smoothed_rate(matched, received),
@@ -155,21 +183,6 @@ class _Totals:
         day = np.full(active.size, np.nan, dtype=np.float32)
         day[active] = self._last_active_us[active] / DAY_US
         return day
-
-
-def matches(events: Events) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return who gained a match and when, ascending in time: both people of a pair at its second first like."""
-    liked = events.take(events.is_like)
-    pairs, first = np.unique(liked.pair, return_index=True)
-    if not pairs.size:
-        return np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int64)
-    opposite = liked.reversed_pair[first]
-    found = np.minimum(np.searchsorted(pairs, opposite), pairs.size - 1)
-    mutual = pairs[found] == opposite
-    at_us = np.maximum(liked.at_us[first], liked.at_us[first[found]])[mutual]
-    person = liked.actor[first][mutual]
-    order = np.argsort(at_us, kind="stable")
-    return person[order], at_us[order]
 
 
 def _stacked(layout: Layout, columns: dict[str, npt.NDArray[np.generic]]) -> Floats:

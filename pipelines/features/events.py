@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from feature_repo.kinds import DECISIONS, KINDS, LIKES, SEPARATIONS, codes
+from feature_repo.transforms.pairs import Intervals, matches, standing_likes
 from pipelines.features.errors import MalformedEvents
 
-KINDS = ("like", "superlike", "pass", "message", "block", "report")
-LIKE, SUPERLIKE, PASS, MESSAGE, BLOCK, REPORT = range(len(KINDS))
+LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT = range(len(KINDS))
 COLUMNS = ("actor_id", "target_id", "kind", "occurred_at")
 
 
@@ -75,12 +76,27 @@ class Events:
     @cached_property
     def is_like(self) -> npt.NDArray[np.bool_]:
         """Return which rows are likes or superlikes, bool[m]."""
-        return np.isin(self.kind, (LIKE, SUPERLIKE))
+        return np.isin(self.kind, codes(LIKES))
 
     @cached_property
     def is_decision(self) -> npt.NDArray[np.bool_]:
         """Return which rows are likes, superlikes or passes, bool[m]."""
-        return np.isin(self.kind, (LIKE, SUPERLIKE, PASS))
+        return np.isin(self.kind, codes(DECISIONS))
+
+    @cached_property
+    def is_separation(self) -> npt.NDArray[np.bool_]:
+        """Return which rows are blocks or reports, bool[m]."""
+        return np.isin(self.kind, codes(SEPARATIONS))
+
+    @cached_property
+    def standing_likes(self) -> Intervals:
+        """Return when whose like of whom stands, by position."""
+        return standing_likes(self.actor, self.target, self.kind, self.at_us)
+
+    @cached_property
+    def matches(self) -> Intervals:
+        """Return when which two people are a match, by position."""
+        return matches(self.actor, self.target, self.kind, self.at_us)
 
     @property
     def pair(self) -> npt.NDArray[np.int64]:

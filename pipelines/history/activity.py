@@ -9,31 +9,31 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 import numpy as np
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import class_row
 
+from feature_repo.kinds import LIKES, Kind, listed
 from pipelines.metrics import gini
 
-_DECISIONS: Final = """
-    select count(distinct actor_id), count(*) filter (where kind in ('like', 'superlike')),
-           count(*) filter (where kind = 'pass'), count(*) filter (where kind = 'message')
+_DECISIONS: Final = sql.SQL("""
+    select count(distinct actor_id), count(*) filter (where kind in ({likes})),
+           count(*) filter (where kind in ({passes})), count(*) filter (where kind in ({messages}))
       from duet.interactions where occurred_at >= %(since)s and occurred_at < %(until)s
-"""
-# Liked in both directions by the end of the day, and not before it: each pair matches once.
-_MATCHES: Final = """
-    select count(*) from (
-        select distinct least(actor_id, target_id), greatest(actor_id, target_id) from duet.interactions l
-         where kind in ('like', 'superlike') and occurred_at >= %(since)s and occurred_at < %(until)s
-           and exists (select from duet.interactions b
-                        where b.actor_id = l.target_id and b.target_id = l.actor_id
-                          and b.kind in ('like', 'superlike') and b.occurred_at < %(until)s)
-           and not (exists (select from duet.interactions a
-                             where a.actor_id = l.actor_id and a.target_id = l.target_id
-                               and a.kind in ('like', 'superlike') and a.occurred_at < %(since)s)
-                and exists (select from duet.interactions b
-                             where b.actor_id = l.target_id and b.target_id = l.actor_id
-                               and b.kind in ('like', 'superlike') and b.occurred_at < %(since)s))) pairs
-"""
+""").format(likes=listed(LIKES), passes=listed([Kind.PASS]), messages=listed([Kind.MESSAGE]))
+# Who are a match at the end of the day and were none before it: a like of this day made it, and the other's likes of
+# any time are looked up first, because most are not returned.
+_MATCHES: Final = sql.SQL("""
+    with likes as materialized (
+        select distinct least(actor_id, target_id) as one, greatest(actor_id, target_id) as other
+          from duet.interactions as mine
+         where kind in ({likes}) and occurred_at >= %(since)s and occurred_at < %(until)s
+           and exists (select from duet.interactions as theirs
+                        where theirs.actor_id = mine.target_id and theirs.target_id = mine.actor_id
+                          and theirs.kind in ({likes}) and theirs.occurred_at < %(until)s)
+    )
+    select count(*) from likes, duet.pair_state(one, other, %(until)s - interval '1 microsecond') as pair
+     where pair.matched_at >= %(since)s
+""").format(likes=listed(LIKES))
 _EXPOSURE: Final = """
     select count(*) from duet.impressions where shown_at >= %(since)s and shown_at < %(until)s group by target_id
 """

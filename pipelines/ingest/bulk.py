@@ -16,7 +16,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from pipelines.ingest.frames import KINDS
+from feature_repo.kinds import KINDS
 from pipelines.ingest.meetings import Events, mix
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.kinds import KINDS
 from pipelines.ingest import columns as read
 from pipelines.ingest import faults as why
 from pipelines.ingest.attributes import NumericColumns, json_objects
 from pipelines.ingest.columns import mask_of, present, without
 from pipelines.ingest.faults import Faults
-from pipelines.ingest.frames import INTERACTIONS, KINDS, PEOPLE, event_ids, hashed_event_ids, hashed_id
+from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids, hashed_event_ids, hashed_id
 from pipelines.ingest.mapping import Rating, Source
 
 LARGEST_ID = 2**63 - 1

@@ -48,8 +48,6 @@ INTERACTIONS = pa.schema(
     ]
 )
 
-KINDS = ("like", "pass", "superlike", "message", "block", "report")
-
 _EVENT_NAMESPACE = uuid.UUID("6f1d6a53-5c0e-5d0a-9d8a-64756574e001")
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from feature_repo.kinds import KINDS
 from pipelines.ingest.exposure import Exposure
-from pipelines.ingest.frames import KINDS
 from pipelines.ingest.inhabitants import DAY_S, Inhabitants
 from pipelines.ingest.liking import Liking
 from pipelines.ingest.town import Indexes, Mask, Town

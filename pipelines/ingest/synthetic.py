@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
+from feature_repo.kinds import KINDS
 from pipelines.ingest import inhabitants as town_hall
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.exposure import Exposure, RandomExposure, SelfSelectedExposure
-from pipelines.ingest.frames import KINDS
 from pipelines.ingest.inhabitants import DAY_S, Inhabitants, Untold, settle
 from pipelines.ingest.liking import Drift, Liking
 from pipelines.ingest.meetings import Events, Meetings

@@ -48,14 +48,12 @@ class LikeHistory:
 
     def __init__(self, events: Events) -> None:
         likes = events.take(events.is_like)
-        self._n = events.n_people
+        self._events = events
         self._times = np.unique(likes.at_us)
         rank = np.searchsorted(self._times, likes.at_us)
         key = likes.actor.astype(np.int64) * (self._times.size + 1) + rank
         order = np.argsort(key, kind="stable")
         self._key, self._liked = key[order], likes.target[order]
-        self._pairs, first = np.unique(likes.pair, return_index=True)
-        self._first_us = likes.at_us[first]
 
     def last_before(self, actors: Positions, at_us: Positions, k: int) -> npt.NDArray[np.int64]:
         """Return the positions of each actor's last k likes strictly before an instant, int64[n, k], -1 for none."""
@@ -70,12 +68,8 @@ class LikeHistory:
         return liked
 
     def liked_before(self, actors: Positions, targets: Positions, at_us: Positions) -> npt.NDArray[np.bool_]:
-        """Say which actors liked which targets strictly before an instant, bool[n]."""
-        if not self._pairs.size:
-            return np.zeros(actors.size, dtype=np.bool_)
-        wanted = actors * self._n + targets
-        found = np.minimum(np.searchsorted(self._pairs, wanted), self._pairs.size - 1)
-        return np.asarray((self._pairs[found] == wanted) & (self._first_us[found] < at_us))
+        """Say whose like of whom stood strictly before an instant, bool[n]: their latest decision was a like."""
+        return self._events.standing_likes.hold(actors, targets, at_us - 1)
 
 
 def pair_context(

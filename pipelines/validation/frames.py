@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from feature_repo.kinds import DECISIONS, LIKES
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -57,8 +59,7 @@ def people_facts(people: "pd.DataFrame") -> dict[str, Any]:
 def interaction_facts(interactions: "pd.DataFrame", as_of: datetime) -> dict[str, Any]:
     """Count the interactions: what the next run is compared with, and how long they have been silent."""
     kinds = interactions["kind"].value_counts()
-    likes = int(kinds.get("like", 0)) + int(kinds.get("superlike", 0))
-    decisions = likes + int(kinds.get("pass", 0))
+    likes, decisions = (sum(int(kinds.get(kind, 0)) for kind in some) for some in (LIKES, DECISIONS))
     newest_at = interactions["occurred_at"].max()
     return {
         "rows": len(interactions),

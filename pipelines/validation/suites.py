@@ -6,7 +6,7 @@ Every rule allows what the data contract allows: a missing value means "no restr
 from datetime import datetime
 from typing import Any
 
-from pipelines.snapshots import KINDS
+from feature_repo.kinds import KINDS
 from pipelines.validation.config import ValidationConfig
 from pipelines.validation.frames import Facts
 

@@ -90,6 +90,9 @@ def test_the_figures_of_a_day_are_those_of_a_tiny_world(connection: Db) -> None:
     assert measure_day(connection, DAY.date() + timedelta(days=1)).matches == 1
     did(connection, 2, "like", 1, DAY + timedelta(days=1, hours=3))  # once more: they match already
     assert measure_day(connection, DAY.date() + timedelta(days=1)).matches == 1
+    did(connection, 4, "block", 3, noon + timedelta(hours=2))  # before the day was over
+    did(connection, 2, "pass", 1, DAY + timedelta(days=1, hours=4))
+    assert [measure_day(connection, DAY.date() + timedelta(days=days)).matches for days in (0, 1)] == [1, 1]
 
 
 def test_a_day_computed_again_replaces_its_row(connection: Db) -> None:

@@ -51,6 +51,21 @@ def test_rates_count_pairs_of_people_once_and_only_likes_within_the_window(diary
     assert challenger.figures["match_rate"].value == pytest.approx(1 / 2)
 
 
+def test_what_was_taken_back_or_separated_within_the_window_does_not_count(diary: Diary) -> None:
+    passed, blocked, kept, later = range(TARGETS, TARGETS + 4)
+    at, window = START + HOUR, ExperimentSettings().attribution_s
+    diary.answer(1, at, shown=[passed, blocked, kept, later], liked=[passed, blocked, kept, later])
+    diary.likes += [(target, 1, at) for target in (passed, blocked, kept, later)]
+    diary.ended += [
+        (1, passed, at + timedelta(seconds=window / 2), "pass"),
+        (blocked, 1, at + timedelta(seconds=window / 2), "block"),
+        (later, 1, at + timedelta(seconds=window * 2), "report"),
+    ]
+    champion, _ = report(diary).arms
+    assert champion.figures["like_rate"].value == pytest.approx(3 / 4)
+    assert champion.figures["match_rate"].value == pytest.approx(2 / 4)
+
+
 def test_answers_tell_levels_errors_and_the_time_of_those_that_were_made(diary: Diary) -> None:
     at = START + HOUR
     for user_id in range(1, 11):

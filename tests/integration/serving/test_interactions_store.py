@@ -1,13 +1,14 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
+from feature_repo.kinds import Kind
 from infra import postgres
 from infra.clock import FixedClock
 from infra.endpoints import Endpoints
@@ -16,7 +17,6 @@ from infra.settings import Settings
 from serving.api_models import InteractionRequest, StoredInteraction
 from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.interactions import Interactions
-from serving.reasons import Kind
 from tests.serving_fakes import closed_breaker
 from tests.serving_world import insert_people
 
@@ -49,7 +49,7 @@ class Desk:
         request = InteractionRequest(**{"actor_id": 1, "target_id": 2, "kind": Kind.LIKE, **fields})
 
         async def use(pool: Any) -> StoredInteraction:
-            desk = Interactions(pool, closed_breaker(), clock=self.clock, metrics=serving_metrics(), timeout_s=2.0)
+            desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=2.0)
             return await desk.store(request, REQUEST_ID)
 
         return on_pool(database_url or self.database_url, self.settings, use, wait=database_url is None)
@@ -66,10 +66,21 @@ def stored(connection: psycopg.Connection[Any]) -> list[Any]:
     return connection.execute("select actor_id, target_id, kind, occurred_at from duet.interactions").fetchall()
 
 
-def test_what_is_acknowledged_is_committed(desk: Desk, connection: psycopg.Connection[Any], clock: FixedClock) -> None:
+def now(connection: psycopg.Connection[Any]) -> datetime:
+    """Return what the clock of the database says."""
+    connection.rollback()
+    ((at,),) = connection.execute("select clock_timestamp()").fetchall()
+    assert isinstance(at, datetime)
+    return at
+
+
+def test_what_is_acknowledged_is_committed(desk: Desk, connection: psycopg.Connection[Any]) -> None:
+    before = now(connection)
     answer = desk.store()
     assert (answer.status, answer.matched, answer.request_id) == ("stored", False, REQUEST_ID)
-    assert stored(connection) == [(1, 2, "like", clock.now())]
+    ((*what, at),) = stored(connection)
+    assert what == [1, 2, "like"]
+    assert before <= at <= now(connection)
 
 
 def test_the_same_event_is_stored_once(desk: Desk, connection: psycopg.Connection[Any]) -> None:
@@ -99,10 +110,71 @@ def test_unknown_people_are_named(desk: Desk, connection: psycopg.Connection[Any
     assert stored(connection) == []
 
 
-def test_the_future_is_refused_and_a_slightly_fast_clock_is_not(desk: Desk, clock: FixedClock) -> None:
-    with pytest.raises(InvalidRequest):
-        desk.store(occurred_at=clock.now() + timedelta(minutes=1))
-    assert desk.store(occurred_at=clock.now() + timedelta(seconds=3)).status == "stored"
+@pytest.mark.parametrize("ended", [Kind.PASS, Kind.BLOCK, Kind.REPORT])
+def test_a_like_after_the_other_side_ended_it_matches_nobody(desk: Desk, ended: Kind) -> None:
+    desk.store(actor_id=2, target_id=1)
+    desk.store(actor_id=2, target_id=1, kind=ended)
+    assert not desk.store().matched
+
+
+def test_a_match_comes_back_after_a_pass_and_never_after_a_block(desk: Desk) -> None:
+    event_id = uuid4()
+    desk.store(actor_id=2, target_id=1)
+    assert desk.store(event_id=event_id).matched
+    assert desk.store(event_id=event_id).matched  # the first answer was lost on its way
+    desk.store(actor_id=2, target_id=1, kind=Kind.PASS)
+    assert not desk.store(event_id=event_id).matched
+    assert desk.store(actor_id=2, target_id=1).matched
+    desk.store(kind=Kind.BLOCK)
+    assert not desk.store(actor_id=2, target_id=1).matched
+
+
+def test_a_like_that_comes_late_stands_behind_the_pass_that_came_after_it(
+    desk: Desk, connection: psycopg.Connection[Any]
+) -> None:
+    desk.store(actor_id=2, target_id=1)
+    desk.store(kind=Kind.PASS)
+    assert not desk.store(occurred_at=now(connection) - timedelta(hours=1)).matched
+    assert desk.store().matched
+
+
+def test_of_two_who_like_each_other_at_the_same_instant_one_hears_of_the_match(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings
+) -> None:
+    tries = 400
+    connection.execute("insert into duet.users (user_id) select generate_series(1, %s)", (2 * tries,))
+    connection.commit()
+
+    async def use(pool: Any) -> list[int]:
+        desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=5.0)
+
+        async def like(actor: int, target: int) -> bool:
+            request = InteractionRequest(actor_id=actor, target_id=target, kind=Kind.LIKE)
+            return (await desk.store(request, REQUEST_ID)).matched
+
+        pairs = [(one, one + 1) for one in range(1, 2 * tries, 2)]
+        return [sum(await asyncio.gather(like(one, other), like(other, one))) for one, other in pairs]
+
+    assert on_pool(endpoints.database_url, settings, use) == [1] * tries
+
+
+def test_the_clock_of_the_database_bounds_what_a_client_says(desk: Desk, connection: psycopg.Connection[Any]) -> None:
+    with pytest.raises(InvalidRequest, match="future"):
+        desk.store(occurred_at=now(connection) + timedelta(minutes=1))
+    assert stored(connection) == []
+    slightly_fast = now(connection) + timedelta(seconds=4)
+    assert desk.store(occurred_at=slightly_fast).status == "stored"
+    ((*_, at),) = stored(connection)
+    assert at <= now(connection)
+
+
+def test_what_is_known_stays_known_whatever_time_it_is_sent_with_again(
+    desk: Desk, connection: psycopg.Connection[Any]
+) -> None:
+    event_id = uuid4()
+    desk.store(event_id=event_id)
+    assert desk.store(event_id=event_id, occurred_at=now(connection) + timedelta(days=2)).status == "known"
+    assert len(stored(connection)) == 1
 
 
 def test_without_a_database_nothing_is_acknowledged(desk: Desk) -> None:
@@ -123,7 +195,7 @@ def test_an_open_breaker_refuses_at_once_and_says_when_to_come_back(
         for _ in range(20):
             with contextlib.suppress(OSError, BreakerOpen):
                 await breaker.call(fails, 1.0)
-        desk = Interactions(pool, breaker, clock=clock, metrics=serving_metrics(), timeout_s=2.0)
+        desk = Interactions(pool, breaker, metrics=serving_metrics(), timeout_s=2.0)
         with pytest.raises(StorageUnavailable) as refused:
             await desk.store(interaction, REQUEST_ID)
         return refused.value
@@ -138,7 +210,7 @@ def test_one_event_sent_many_times_at_once_is_stored_once(
     interaction = InteractionRequest(actor_id=1, target_id=2, kind=Kind.LIKE, event_id=uuid4())
 
     async def use(pool: Any) -> list[str]:
-        desk = Interactions(pool, closed_breaker(), clock=clock, metrics=serving_metrics(), timeout_s=5.0)
+        desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=5.0)
         answers = await asyncio.gather(*(desk.store(interaction, REQUEST_ID) for _ in range(12)))
         return sorted(answer.status for answer in answers)
 

@@ -15,7 +15,7 @@ from pipelines.evaluation.errors import NobodyToAsk, UnknownPerson
 from pipelines.evaluation.protocols import catalogue, met
 from pipelines.evaluation.scene import Scene
 from pipelines.evaluation.windows import Windows
-from pipelines.features.events import BLOCK, LIKE, PASS, Events
+from pipelines.features.events import BLOCK, LIKE, PASS, REPORT, Events
 from pipelines.ranking.context import Factors
 
 MEN = (2, 3, 4, 5)
@@ -87,6 +87,12 @@ def test_the_withheld_partner_is_first_and_reciprocity_breaks_the_tie() -> None:
 def test_a_match_needs_both_likes_and_may_start_before_the_window() -> None:
     world = scene((4, 0, LIKE, -9), (0, 4, LIKE, 5), (0, 5, LIKE, 6), (5, 0, PASS, 7), (0, 3, LIKE, 8))
     assert world.held_out_matched[world.held_out.actor == 0].tolist() == [True, False, False]
+
+
+def test_a_like_that_was_taken_back_or_blocked_by_the_end_is_no_match() -> None:
+    likes = ((3, 0, LIKE, -9), (4, 0, LIKE, -9), (5, 0, LIKE, -9), (0, 3, LIKE, 5), (0, 4, LIKE, 6), (0, 5, LIKE, 7))
+    world = scene(*likes, (3, 0, PASS, 8), (4, 0, REPORT, 8))
+    assert world.held_out_matched[world.held_out.actor == 0].tolist() == [False, False, True]
 
 
 def test_what_happens_after_t1_does_not_move_any_order() -> None:

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from feature_repo.layout import ACTIVITY, RATE_PRIOR, RATE_STRENGTH, RECIPROCITY
-from pipelines.features.aggregates import matches, snapshot_instants, snapshots, vectors_at
+from pipelines.features.aggregates import snapshot_instants, snapshots, vectors_at
 from pipelines.features.errors import FeatureError, MalformedEvents, NoSnapshots
-from pipelines.features.events import Events, instant, microseconds
+from pipelines.features.events import Events, instant
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
 
@@ -92,11 +92,20 @@ def test_rolling_totals_equal_counting_from_scratch() -> None:
         np.testing.assert_array_equal(seen_reciprocity, reciprocity)
 
 
-def test_a_match_happens_once_at_the_later_first_like() -> None:
-    events = Events.from_frame(frame((1, 2, "like", 0), (2, 1, "like", 3), (1, 2, "like", 5), (1, 3, "like", 6)))
-    person, at_us = matches(events)
-    assert sorted(person.tolist()) == [0, 1]
-    assert set(at_us.tolist()) == {microseconds(day(3))}
+def test_a_match_counts_from_the_second_like_until_a_pass_or_a_block() -> None:
+    events = Events.from_frame(
+        frame((1, 2, "like", 0), (2, 1, "like", 3), (1, 2, "like", 5), (1, 3, "like", 6), (2, 1, "pass", 20))
+    )
+    counted = {
+        at: [
+            cell(vectors_at(events, day(at))[1], RECIPROCITY, name, 0)
+            for name in ("matches_7d", "matches_30d", "matches")
+        ]
+        for at in (3, 4, 11, 20, 21)
+    }
+    assert counted == {3: [0, 0, 0], 4: [1, 1, 1], 11: [0, 1, 1], 20: [0, 1, 1], 21: [0, 0, 0]}
+    blocked = Events.from_frame(frame((1, 2, "like", 0), (2, 1, "like", 3), (2, 1, "block", 4)))
+    assert cell(vectors_at(blocked, day(5))[1], RECIPROCITY, "matches", 0) == 0
 
 
 def test_instants_end_at_the_end_and_keep_to_the_bound() -> None:
