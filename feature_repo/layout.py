@@ -158,3 +158,59 @@ RANKING_FEATURES = (
     *PAIR_COLUMNS,
 )
 """The full ranking vector of a directed pair, in order."""
+
+_OWN_DISCLOSED = (
+    "likes_sent_7d",
+    "likes_sent_30d",
+    "passes_sent_30d",
+    "decisions_sent",
+    "like_rate_given",
+    "matches_7d",
+    "matches_30d",
+    "matches",
+    "match_rate",
+    "messages_sent_30d",
+    "messages_received_30d",
+    "tenure_days",
+    "idle_days",
+    *ATTRIBUTE_COLUMNS,
+)
+_PAIR_DISCLOSED = (
+    "age_requester",
+    "age_candidate",
+    "age_gap",
+    "abs_age_gap",
+    "candidate_age_position",
+    "distance_km",
+    "log_distance_km",
+    "distance_to_requester_limit",
+    "shared_interests",
+    "interest_jaccard",
+    "candidate_n_interests",
+    "candidate_bio_length",
+    "score_forward",
+    "score_backward",
+    "similarity_to_liked",
+    "score_product",
+    "score_min",
+)
+DISCLOSED = frozenset((*(f"requester_{column}" for column in _OWN_DISCLOSED), *_PAIR_DISCLOSED))
+"""The features that an explanation may name to the requester: what they did and said themselves, and what they see of
+the other. Nothing else is ever named: what others did, whom they wish for, who liked or passed on whom without a match.
+A new feature stays unnamed until it stands here."""
+_OTHER_NAMES = {
+    "age_requester": "age_candidate",
+    "score_forward": "score_backward",
+    "distance_to_requester_limit": "distance_to_candidate_limit",
+    "similarity_to_liked": "similarity_to_liked_backward",
+    "liked_requester": "liked_candidate",
+}
+_OTHER_NAMES |= {other: name for name, other in _OTHER_NAMES.items()}
+
+
+def other_way_round(name: str) -> str:
+    """Return what a ranking feature of the reversed pair is called from the side of the requester."""
+    for side, opposite in (("requester_", "candidate_"), ("candidate_", "requester_")):
+        if name.startswith(side):
+            return opposite + name.removeprefix(side)
+    return _OTHER_NAMES.get(name, name)

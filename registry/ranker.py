@@ -5,7 +5,7 @@ that the caller will offer; a name that is not offered refuses the model instead
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -128,8 +128,13 @@ class Ranker:
             raise InvalidFeatures("The ranker answered with something that is not one probability per row.")
         return answer
 
-    def explain(self, features: Floats, n_top: int = 5) -> list[list[tuple[str, float]]]:
-        """Return, for each row, the features that moved its score the most, with their signed log-odds."""
+    def explain(
+        self, features: Floats, n_top: int = 5, *, named: Collection[str] | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """Return, for each row, the features that moved its score the most, with their signed log-odds.
+
+        Of the features outside `named` nothing is said; without it, of all something.
+        """
         import xgboost
 
         self._check_width(features)
@@ -139,9 +144,11 @@ class Ranker:
         contributions = self.booster.predict(
             xgboost.DMatrix(matrix, feature_names=self.booster.feature_names), pred_contribs=True
         )[:, :-1]
+        told = [column for column, name in enumerate(self.feature_names) if named is None or name in named]
+        contributions, names = contributions[:, told], [self.feature_names[column] for column in told]
         top = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :n_top]
         return [
-            [(self.feature_names[column], float(row[column])) for column in columns]
+            [(names[column], float(row[column])) for column in columns]
             for row, columns in zip(contributions, top, strict=True)
         ]
 

@@ -76,12 +76,15 @@ class RecommendationRequest(_Request):
 class Influence(_Answer):
     """How much one feature moved a probability."""
 
-    feature: str = Field(description="Name of the ranking feature.", examples=["candidate_like_rate_received"])
+    feature: str = Field(description="Name of the ranking feature.", examples=["shared_interests"])
     contribution: float = Field(description="Change of the log-odds that the feature caused.")
 
 
 class Explanation(_Answer):
-    """The strongest features behind both directed probabilities."""
+    """The strongest features behind both directed probabilities, among those that the requester may know of.
+
+    Names are from the side of who asks in both: `requester_` is always them.
+    """
 
     p_like: list[Influence] = Field(description="Behind `p_like`, strongest first.")
     p_liked_back: list[Influence] = Field(description="Behind `p_liked_back`, strongest first.")

@@ -7,6 +7,7 @@ answer of those who wait is known: they said yes.
 
 import numpy as np
 
+from feature_repo.layout import DISCLOSED, RANKING_FEATURES, other_way_round
 from feature_repo.people import People
 from feature_repo.transforms import CONTENT_WIDTH, PairContext, content_inputs, ranking_matrix
 from infra.metrics import serving_metrics
@@ -20,6 +21,8 @@ from serving.recent_likes import RecentLikes
 from serving.run import breathe
 
 _STRONGEST = 5
+# Both probabilities are explained from the side of the requester: what they may know of the reversed pair.
+_DISCLOSED_BACKWARD = frozenset(name for name in RANKING_FEATURES if other_way_round(name) in DISCLOSED)
 _ROWS = 1024
 _CERTAIN = np.float32(1.0)
 
@@ -49,9 +52,12 @@ async def rank(
     order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)
 
     def explain(rows: Int64) -> list[Explanation]:
-        like = release.ranker.explain(features[rows], _STRONGEST)
-        back = release.ranker.explain(features[n + rows], _STRONGEST)
-        return [Explanation(p_like=_named(a), p_liked_back=_named(b)) for a, b in zip(like, back, strict=True)]
+        like = release.ranker.explain(features[rows], _STRONGEST, named=DISCLOSED)
+        back = release.ranker.explain(features[n + rows], _STRONGEST, named=_DISCLOSED_BACKWARD)
+        return [
+            Explanation(p_like=_named(a), p_liked_back=_named([(other_way_round(name), value) for name, value in b]))
+            for a, b in zip(like, back, strict=True)
+        ]
 
     return Ranked(pool, order, score, np.ones(n, dtype=np.float32), p_like, p_liked_back, explain)
 
