@@ -20,6 +20,7 @@ from feast.protos.feast.types.Value_pb2 import FloatList, Value
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from feature_repo import filling
 from feature_repo.errors import FeatureStoreUnavailable, MalformedFeatures
 from infra.redis import connect, connect_async
 from infra.settings import RedisSettings
@@ -86,6 +87,30 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
     def _client_for(self, config: RepoConfig, n_keys: int) -> redis.Redis:
         pick = self._get_client if n_keys > BULK_KEYS else self._get_fast_client
         return pick(config.online_store)
+
+    def begin_filling(self, config: RepoConfig) -> bool:
+        """Note that everybody is about to be written; return whether the store still holds what it was filled with."""
+        client = self._get_client(config.online_store)
+        try:
+            marked = filling.is_marked(client, config.project)
+            filling.begin(client, config.project)
+        except redis.RedisError as error:
+            raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
+        return marked
+
+    def end_filling(self, config: RepoConfig) -> bool:
+        """Mark the store as filled; False, and no mark, where it was emptied meanwhile."""
+        try:
+            return filling.end(self._get_client(config.online_store), config.project)
+        except redis.RedisError as error:
+            raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
+
+    def was_emptied(self, config: RepoConfig) -> bool:
+        """Tell whether the mark of a filling is gone; False while the store does not answer."""
+        try:
+            return not filling.is_marked(self._get_fast_client(config.online_store), config.project)
+        except redis.RedisError:
+            return False
 
     def read_packed(
         self, config: RepoConfig, views: Sequence[tuple[FeatureView, int, bool]], user_ids: Int64

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureStore, FeatureView
 
+    from feature_repo.online_store import FailFastRedisOnlineStore
     from infra.endpoints import Endpoints
     from infra.settings import Settings
 
@@ -175,8 +176,12 @@ def materialize(
     """Bring every view's latest rows up to `until` online; only what came since the last time is read.
 
     The last materialised instant of each view is Feast's own record of it, written after its rows are. `since` goes
-    further back, for rows that were written late: an import of old data. A row that is already newer online stays.
+    further back, for rows that were written late: an import of old data. A row that is already newer online stays. A
+    store that was emptied is filled with everybody.
     """
+    online = _own_store(store)
+    if online is not None and not online.begin_filling(store.config):
+        since = EPOCH
     done = []
     for view, layout in zip(user_views(store), VIEWS, strict=True):
         began = time.monotonic()
@@ -192,6 +197,8 @@ def materialize(
                     progress(layout.name, people, total)
             store.registry.apply_materialization(view, store.project, start, until)
         done.append(ViewMaterialization(layout.name, people, rows, time.monotonic() - began))
+    if online is not None:
+        online.end_filling(store.config)
     store.refresh_registry()
     return MaterializationReport(until, tuple(done))
 
@@ -224,6 +231,14 @@ def online_until(store: "FeatureStore") -> datetime | None:
     """Return until when everybody was announced to be online, None before the first time."""
     ends = [view.most_recent_end_time for view in user_views(store)]
     return None if any(end is None for end in ends) else min(ends)
+
+
+def _own_store(store: "FeatureStore") -> "FailFastRedisOnlineStore | None":
+    """Return our online store, or None where another one is configured, which leaves no mark."""
+    from feature_repo.online_store import FailFastRedisOnlineStore
+
+    online = store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to its provider
+    return online if isinstance(online, FailFastRedisOnlineStore) else None
 
 
 def _latest(
@@ -278,6 +293,11 @@ class PersonReader:
         view = self._store.registry.get_feature_view(VIEWS[-1].name, self._store.project, allow_cache=False)
         until: datetime | None = view.most_recent_end_time
         return until
+
+    def was_emptied(self) -> bool:
+        """Tell whether the store has lost what it was filled with; False before the first time, or if it is away."""
+        online = _own_store(self._store)
+        return online is not None and self.filled_until() is not None and online.was_emptied(self._store.config)
 
     def read(self, user_id: int, at: float | None = None) -> People | None:
         """Return one person (a row of People), or None for somebody without any features online."""

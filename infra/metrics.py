@@ -67,6 +67,7 @@ class ServingMetrics:
     newcomers_left_out: Gauge
     newcomers_looked_at: Gauge
     features_filled_at: Gauge
+    features_lost: Gauge
     assignments: Counter
     shadow: Counter
     auth_refusals: Counter
@@ -180,6 +181,11 @@ def serving_metrics() -> ServingMetrics:
             "duet_features_filled_timestamp_seconds",
             "When the online features were last written.",
             multiprocess_mode="livemin",
+        ),
+        features_lost=Gauge(
+            "duet_features_lost",
+            "Whether the online feature store, or what was read from it, has lost what it was filled with.",
+            multiprocess_mode="livemax",
         ),
         assignments=Counter("duet_assignments_total", "Answers by arm of the experiment.", ["variant"]),
         shadow=Counter("duet_shadow_total", "Shadow computations by how they ended.", ["outcome"]),

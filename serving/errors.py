@@ -29,6 +29,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
         ├── FeaturesUnavailable         the online store did not answer: older features are used
+        │   └── FeaturesLost            it answers, but was emptied since it was filled
         ├── SnapshotError
         │   ├── UnusableGeneration      files of a snapshot that are damaged, or of another version or source
         │   ├── TooManyChanges          more changed than a refresh in place may read: it is written anew
@@ -208,6 +209,10 @@ class BreakerOpen(ServingError):
 
 class FeaturesUnavailable(ServingError):
     """The online store did not answer: older features are used."""
+
+
+class FeaturesLost(FeaturesUnavailable):
+    """The online store answers, but was emptied since it was filled."""
 
 
 class SnapshotError(ServingError):

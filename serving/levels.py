@@ -134,18 +134,20 @@ class RandomLevel:
         """Draw visible people, keep the eligible, shuffle them."""
         with run.stage(Stage.RETRIEVAL):
             share = float(self.rng.random())
-            rows = await self.people.some_visible(share, RANDOM_DRAW, run.safety_s() * LAST_SHARE)
+            chosen = await self.people.some_visible(share, RANDOM_DRAW, run.safety_s() * LAST_SHARE)
         with run.stage(Stage.FILTERING):
-            drawn = People.build(rows.columns["user_id"], profile=profile_vectors(rows.columns))
-            n = len(drawn)
+            columns = chosen.rows.columns
+            drawn = People.build(columns["user_id"], profile=profile_vectors(columns))
+            propensity = chosen.propensity[np.argsort(columns["user_id"], kind="stable")]  # people stand by id
             everybody = merge_candidates(
-                {Source.RANDOM.value: CandidateList(drawn.user_ids, np.zeros(n, np.float32), np.ones(n, np.float32))}
+                {Source.RANDOM.value: CandidateList(drawn.user_ids, np.zeros(len(drawn), np.float32), propensity)}
             )
             pool = filter_pool(requester, Pool(drawn, everybody), run.request.filters, run.at)
         with run.stage(Stage.RANKING):
             order = self.rng.permutation(len(pool)).astype(np.int64)
-            chance = min(run.request.limit / max(len(pool), 1), 1.0)
-            return Ranked(pool, order, np.zeros(len(pool), np.float32), np.full(len(pool), chance, np.float32))
+            # Two draws: to be among those who were read, and to get a place among those of them who may be shown.
+            chance = np.float32(min(run.request.limit / max(len(pool), 1), 1.0))
+            return Ranked(pool, order, np.zeros(len(pool), np.float32), chance * pool.found.propensity[:, 0])
 
 
 def ladder(settings: Settings, people: PeopleStore, rng: np.random.Generator) -> tuple[Strategy, ...]:

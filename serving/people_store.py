@@ -117,13 +117,25 @@ SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id),
 """
 _PROFILES_TEXT = "SELECT {profile} FROM duet.users u WHERE u.user_id = ANY($1::bigint[]) AND u.visible"
 # A random point of the id range and the visible people after it, wrapping around: no sequential scan at any size.
+# Somebody is drawn where the point falls behind whoever stands $2 visible people before them: `before` counts back from
+# the point as `drawn` counts on, so that the two that belong together are known without reading anybody else.
 _SOME_VISIBLE_TEXT = """
 WITH span AS (SELECT min(user_id) AS low, max(user_id) AS high FROM duet.users),
-start AS (SELECT low + floor($1::float8 * (high - low + 1))::bigint AS id FROM span)
-(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id >= start.id ORDER BY u.user_id LIMIT $2)
-UNION ALL
-(SELECT {profile} FROM duet.users u, start WHERE u.visible AND u.user_id < start.id ORDER BY u.user_id LIMIT $2)
-LIMIT $2
+start AS (SELECT low + floor($1::float8 * (high - low + 1))::bigint AS id, high - low + 1 AS width FROM span),
+drawn AS MATERIALIZED (SELECT user_id, row_number() OVER () AS place FROM (
+    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id >= start.id ORDER BY user_id LIMIT $2)
+    UNION ALL
+    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id < start.id ORDER BY user_id LIMIT $2)
+    LIMIT $2) AS after),
+before AS MATERIALIZED (SELECT user_id, row_number() OVER () AS place FROM (
+    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id < start.id ORDER BY user_id DESC LIMIT $2)
+    UNION ALL
+    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id >= start.id ORDER BY user_id DESC LIMIT $2)
+    LIMIT $2) AS earlier)
+SELECT {profile}, CASE WHEN (SELECT count(*) FROM before) < $2 OR u.user_id = before.user_id THEN 1.0::float8
+    ELSE mod(u.user_id - before.user_id + start.width, start.width)::float8 / start.width END
+FROM start, drawn JOIN duet.users u USING (user_id) LEFT JOIN before ON before.place = $2 + 1 - drawn.place
+ORDER BY drawn.place
 """
 
 
@@ -171,6 +183,17 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.columns["user_id"])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """People drawn at random, and float32[n]: how probable it was that each of them would be."""
+
+    rows: Rows
+    propensity: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -251,7 +274,7 @@ class PeopleStore(Protocol):
         """
         ...
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
+    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
         ...
 
@@ -311,9 +334,10 @@ class PostgresPeople:
             allowed = np.setdiff1d(allowed, gone)
         return Standing(allowed, columns_of(profiles), version, updated_at)
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
+    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
-        return columns_of(await self._fetch(_SOME_VISIBLE, [share, Int8(n)], timeout_s))
+        rows = await self._fetch(_SOME_VISIBLE, [share, Int8(n)], timeout_s)
+        return Drawn(columns_of(rows), np.array([row[_N_PROFILE] for row in rows], dtype=np.float32))
 
     async def _read_requesters(
         self, statement: bytes, since: datetime | None, user_ids: Sequence[int]

@@ -60,7 +60,7 @@ class World:
     """What a request captures once: releases (or why there is none), the population, and what goes with it.
 
     `since` is a moment of the database before which no row of the population was read; None when it is not known.
-    `newcomers` are those of each release, by its id.
+    `newcomers` are those of each release, by its id. `features_lost` says that people may lack their features.
     """
 
     release: Release | None
@@ -72,6 +72,7 @@ class World:
     challenger: Release | None = None
     no_challenger: str = "No release is in Staging."
     newcomers: Mapping[str, Newcomers] = field(default_factory=dict)
+    features_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,7 @@ class Recommender:
             slots=world.slots,
             since=world.since,
             newcomers=world.newcomers,
+            features_lost=world.features_lost,
             at=self._clock.now().timestamp(),
             started_s=self._clock.monotonic(),
             deadline=deadline or Deadline.after(self._settings.serving.deadline_ms / 1000, self._clock),

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from infra.urls import libpq_url
 from serving.errors import EligibilityUnknown
 from serving.health import ReplicaReport
-from serving.people_store import Int64, PeopleStore, PostgresPeople, RequesterRow, Rows, Standing
+from serving.people_store import Drawn, Int64, PeopleStore, PostgresPeople, RequesterRow, Standing
 from serving.pulse import OneConnection
 from serving.replica_lag import WITHIN_S, ReplicaLag, replayed_by, written_by
 from serving.resilience.breaker import Breaker, State
@@ -69,11 +69,11 @@ class ReplicatedPeople:
             user_id, candidate_ids, since=since, interests=interests, timeout_s=timeout_s
         )
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
+    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
         until_s = self._clock.monotonic() + timeout_s
-        rows = await self._tried(self._replica.some_visible, share, n, timeout_s=timeout_s)
-        return rows if rows is not None else await self._primary.some_visible(share, n, self._left_s(until_s))
+        drawn = await self._tried(self._replica.some_visible, share, n, timeout_s=timeout_s)
+        return drawn if drawn is not None else await self._primary.some_visible(share, n, self._left_s(until_s))
 
     async def _tried(self, read: Callable[..., Awaitable[T]], *what: object, timeout_s: float) -> T | None:
         if not self._usable():

@@ -70,6 +70,7 @@ class Run:
     variant: Variant = Variant.CHAMPION
     champion: Release | None = None
     newcomers: Mapping[str, Newcomers] = field(default_factory=dict)
+    features_lost: bool = False
 
     def __post_init__(self) -> None:
         self._reserve_s = self.deadline.remaining_s() * SAFETY_SHARE

@@ -256,6 +256,7 @@ class Runtime:
             challenger=self.releases.challenger,
             no_challenger=self.releases.challenger_absence(),
             newcomers=self.newcomers.current,
+            features_lost=self.snapshot.features_lost,
         )
 
     def problems(self) -> list[str]:

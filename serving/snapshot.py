@@ -18,7 +18,7 @@ import structlog
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import ServingSettings
-from serving.errors import FeaturesUnavailable, SnapshotError, UnusableGeneration
+from serving.errors import FeaturesLost, FeaturesUnavailable, SnapshotError, UnusableGeneration
 from serving.generations import Generation, Generations
 from serving.population_source import Snapshot
 
@@ -87,6 +87,7 @@ class SnapshotKeeper:
         self._looked_at = 0
         self._wanted = False
         self._failure: str | None = None
+        self._lost: str | None = None
         self._refreshed_s: float | None = None
         never = float("-inf")
         self._thorough_s = self._filled_s = self._built_s = never
@@ -98,12 +99,19 @@ class SnapshotKeeper:
         """Return what is wrong with the people in memory, as a sentence."""
         if self._failure is not None:
             return self._failure
+        if self._lost is not None:
+            return self._lost
         if self._generation is not None and self._generation.problem is not None:
             return self._generation.problem
         age_s = self.age_s()
         if age_s is not None and age_s > self._settings.snapshot_stale_s:
             return f"The people in memory are as they were {age_s:.0f} s ago."
         return None
+
+    @property
+    def features_lost(self) -> bool:
+        """Tell whether the features of people, in memory or online, are not what they were filled with."""
+        return self._lost is not None or (self._generation is not None and self._generation.problem is not None)
 
     def age_s(self) -> float | None:
         """Return how many seconds ago the people in memory were as they are there; None while nobody is."""
@@ -135,6 +143,7 @@ class SnapshotKeeper:
             await self._build_if_wanted()
         except Exception as error:  # noqa: BLE001 as above
             self._fail("written anew", error)
+        self._metrics.features_lost.set(float(self.features_lost))
 
     def _fail(self, what: str, error: Exception) -> None:
         said = str(error) if isinstance(error, SnapshotError) else f"{type(error).__name__}."
@@ -227,10 +236,17 @@ class SnapshotKeeper:
             return False
         self._filled_s = self._clock.monotonic()
         try:
-            return await self._in_thread(self._filled_at) != self.current.filled_at
+            filled_at = await self._in_thread(self._filled_at)
+        except FeaturesLost as error:
+            if self._lost is None:
+                _log.warning("online_store_emptied", why=str(error))
+            self._lost = str(error)
+            return False
         except FeaturesUnavailable as error:
             _log.warning("online_store_unknown", why=str(error))
             return False
+        self._lost = None
+        return filled_at != self.current.filled_at
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)

@@ -14,7 +14,7 @@ from feature_repo.people import People
 from infra.clock import Clock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from serving.errors import FeaturesUnavailable
+from serving.errors import FeaturesLost, FeaturesUnavailable
 from serving.together import Together
 
 if TYPE_CHECKING:
@@ -71,9 +71,18 @@ class StoredPeople:
             return self._opened().read_many(user_ids, self._at())
 
     def filled_at(self) -> datetime | None:
-        """Return until when the store was filled, None before the first time; raises FeaturesUnavailable."""
+        """Return until when the store was filled, None before the first time.
+
+        Raises FeaturesLost where it does not hold any more what it was filled with, and FeaturesUnavailable.
+        """
         with self._reading():
-            return self._opened().filled_until()
+            until, emptied = self._opened().filled_until(), self._opened().was_emptied()
+        if emptied:
+            raise FeaturesLost(
+                "The online feature store was emptied: people are as if they had never done anything until the next "
+                "run of `materialize_changes`."
+            )
+        return until
 
     @staticmethod
     @contextlib.contextmanager

@@ -22,7 +22,7 @@ from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Answered, Impression
 from serving.levels import Strategy, ladder
-from serving.people_store import PROFILE_COLUMNS, Int64, PendingLikes, RequesterRow, Rows, Standing
+from serving.people_store import PROFILE_COLUMNS, Drawn, Int64, PendingLikes, RequesterRow, Rows, Standing
 from serving.reasons import Reason
 from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World, champion_only
@@ -86,6 +86,7 @@ class MemoryPeople:
     down_for_safety: bool = False
     slow: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    drawn_with: float = 1.0
 
     def update(self, user_id: int, at: datetime, **changes: Any) -> None:
         """Change one person's row, as an UPDATE at `at` would."""
@@ -142,9 +143,10 @@ class MemoryPeople:
             self.updated_at.get(user_id, START) if user_id in self.rows else None,
         )
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Rows:
+    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
         await self._read("some_visible", timeout_s, down=self.down or self.down_for_safety)
-        return columns([row for user_id, row in self.rows.items() if user_id not in self.hidden][:n])
+        visible = [row for user_id, row in self.rows.items() if user_id not in self.hidden]
+        return Drawn(columns(visible[:n]), np.full(len(visible[:n]), self.drawn_with, dtype=np.float32))
 
     def _apart(self, user_id: int) -> set[int]:
         return {other for pair in self.separated if user_id in pair for other in pair}
@@ -188,6 +190,7 @@ class Town:
     challenger: Release | None = None
     newcomers: dict[str, Newcomers] = field(default_factory=dict)
     since: datetime | None = START
+    features_lost: bool = False
     assign: Callable[[int, Variant | None], Assignment] = champion_only
     cache: AnswerCache | None = None
     impressions: list[Impression] = field(default_factory=list)
@@ -212,6 +215,7 @@ class Town:
                 self.since,
                 self.challenger,
                 newcomers=self.newcomers,
+                features_lost=self.features_lost,
             ),
             ladder=self.ladder(),
             log_impressions=self.impressions.extend,

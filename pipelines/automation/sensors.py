@@ -10,7 +10,7 @@ from infra.alerts import send_alert
 from infra.logging import configure_logging
 from pipelines.automation.conditions import production_release, why_busy, why_not_retrain
 from pipelines.changes import changed_people
-from pipelines.features.changed import MANY_PEOPLE, last_look
+from pipelines.features.changed import MANY_PEOPLE, last_look, must_refill
 from pipelines.jobs import MATERIALIZE_CHANGES, MATERIALIZE_FEATURES, TRAIN_ALL, TRAINING, default_config
 from pipelines.reasons import innermost_reason
 from pipelines.resources import Platform
@@ -67,7 +67,8 @@ def alert_on_failure(context: dg.RunFailureSensorContext, platform: dg.ResourceP
     jobs=[MATERIALIZE_CHANGES, MATERIALIZE_FEATURES],
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=300,
-    description="Every five minutes: the features of whoever changed, or of everybody where very many did.",
+    description="Every five minutes: the features of whoever changed, or of everybody where very many did or the "
+    "online store was emptied.",
 )
 def frequent_materialize_features(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
@@ -81,7 +82,7 @@ def frequent_materialize_features(
         return dg.SkipReason(busy)
     with platform.connection() as connection:
         changed = len(changed_people(connection, last, limit=MANY_PEOPLE + 1))
-    if not changed:
+    if not changed and not must_refill(platform):
         return dg.SkipReason(f"nobody has changed since {last.at:%Y-%m-%d %H:%M} UTC")
     if changed > MANY_PEOPLE:
         everybody = default_config("snapshots", "features", features={"history": False})

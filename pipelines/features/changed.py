@@ -33,7 +33,8 @@ LIVE_WITHIN = timedelta(days=30)
     pool="features",
     output_required=False,
     config_schema=launch_checked(ChangesConfig),
-    description="The features of whoever was edited or took part in something since, in Postgres and in Redis.",
+    description="The features of whoever was edited or took part in something since, in Postgres and in Redis; of "
+    "everybody where the online store was emptied.",
 )
 def changed_features(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
@@ -42,7 +43,7 @@ def changed_features(
     import pandas as pd
     from psycopg import IsolationLevel
 
-    from feature_repo.store import materialize_people, online_until, open_feature_store
+    from feature_repo.store import materialize, materialize_people, online_until, open_feature_store
     from pipelines.snapshots import choose_instant
 
     config = read_config(context, ChangesConfig)
@@ -54,7 +55,8 @@ def changed_features(
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         seen = look(connection)
         people = sorted(changed_people(connection, last))
-        if not people:
+        refill = must_refill(platform)
+        if not people and not refill:
             context.log.info("nobody has changed since %s", last.at)
             return
         instant = choose_instant(connection, "", now, LIVE_WITHIN)
@@ -63,6 +65,10 @@ def changed_features(
             write_changed(connection, part, pd.Timestamp(instant.at), pd.Timestamp(now))
             context.log.info("%d of %d people written", start + len(part), len(people))
     store = open_feature_store(platform.settings, platform.endpoints)
+    refilled = 0
+    if refill:
+        context.log.warning("the online store was emptied: everybody is filled in again")
+        refilled = materialize(store, now).rows
     announced = online_until(store)
     due = announced is not None and (now - announced).total_seconds() >= config.announce_s
     announce = due and is_online(platform.state)
@@ -71,7 +77,8 @@ def changed_features(
     yield dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(people),
-            "online_rows": report.rows,
+            "online_rows": report.rows + refilled,
+            "refilled": refill,
             "announced": announce,
             "as_of": instant.at.isoformat(),
             "seen_until": seen.at.isoformat(),
@@ -90,6 +97,13 @@ def is_online(state: PipelineState) -> bool:
     """Tell whether the last full features have reached the online store."""
     features, online = state.find("features"), state.find("online_features")
     return features is not None and online is not None and features.digest == online.digest
+
+
+def must_refill(platform: Platform) -> bool:
+    """Tell whether the online store was filled once and has lost it: Redis came back without its data."""
+    from feature_repo.filling import was_emptied
+
+    return platform.state.find("online_features") is not None and was_emptied(platform.settings, platform.endpoints)
 
 
 def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Timestamp", now: "pd.Timestamp") -> None:

@@ -101,6 +101,8 @@ def with_profile(row: RequesterRow, known: People, stored: People, slots: Mappin
 async def _activity(run: Run, features: FeatureReader, user_id: int, known: People) -> People:
     await breathe()  # Postgres, which takes longer, is asked first
     with run.stage(Stage.FEATURES):
+        if run.features_lost:
+            run.degrade(Stage.FEATURES)
         try:
             stored = await features.read(user_id, run.share_s(Stage.FEATURES))
         except (DuetError, TimeoutError, OSError):

@@ -129,6 +129,22 @@ def test_only_those_who_changed_are_computed_and_to_the_bits_of_everybody(
         assert one.tobytes() == other.tobytes()
 
 
+def test_an_emptied_online_store_is_filled_with_everybody_by_the_next_look_at_changes(
+    platform: Platform, redis_client: redis.Redis
+) -> None:
+    run_job(platform, "materialize_features", {}, 1, Listener())
+    before = online(platform)
+    redis_client.flushdb()
+    assert len(online(platform)) == 0
+    asked = tick(platform)
+    assert isinstance(asked, dg.RunRequest)
+    assert asked.job_name == "materialize_changes"
+    run_job(platform, "materialize_changes", {}, 1, Listener())
+    for one, other in zip(before.views, online(platform).views, strict=True):
+        assert one.tobytes() == other.tobytes()
+    assert "nobody has changed since" in str(tick(platform))
+
+
 def test_a_run_that_broke_off_is_done_again_and_one_long_after_is_announced(
     platform: Platform, clock: FixedClock
 ) -> None:

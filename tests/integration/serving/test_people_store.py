@@ -1,4 +1,5 @@
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from serving import people_store
 from serving.errors import EligibilityUnknown
 from serving.people_store import PostgresPeople, Rows, Standing
 from tests.serving_fakes import closed_breaker
-from tests.serving_world import START, insert_people, interact
+from tests.serving_world import START, insert_people, insert_person, interact
 
 Result = TypeVar("Result")
 
@@ -285,8 +286,24 @@ def test_a_random_draw_wraps_around_and_knows_no_hidden_people(
     connection.execute("update duet.users set visible = false where user_id = 3")
     connection.commit()
     everybody = on_store(endpoints, small, lambda people: people.some_visible(share, 50, 5.0))
-    assert ids(everybody) == [1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert ids(everybody.rows) == [1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert set(everybody.propensity.tolist()) == {1.0}
     assert len(on_store(endpoints, small, lambda people: people.some_visible(share, 4, 5.0))) == 4
+
+
+def test_a_draw_says_how_probable_each_person_was_between_gaps_of_any_size(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    for user_id in (1, 2, 4, 8, 9, 16):
+        insert_person(connection, user_id, visible=user_id != 4)
+    connection.commit()
+    times, told = Counter[int](), {}
+    for point in range(16):
+        drawn = on_store(endpoints, small, lambda people, at=point: people.some_visible((at + 0.5) / 16, 2, 5.0))
+        times.update(ids(drawn.rows))
+        told |= dict(zip(ids(drawn.rows), drawn.propensity.tolist(), strict=True))
+    assert told == {user_id: times[user_id] / 16 for user_id in (1, 2, 8, 9, 16)}
+    assert sum(told.values()) == 2.0
 
 
 def test_nobody_at_all_gives_an_empty_draw(

@@ -11,11 +11,11 @@ import pytest
 import redis
 
 from feature_repo.layout import ACTIVITY, VIEWS
-from feature_repo.store import apply_catalogue, materialize, open_feature_store
+from feature_repo.store import apply_catalogue, materialize, materialize_people, open_feature_store
 from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from serving.errors import FeaturesUnavailable
+from serving.errors import FeaturesLost, FeaturesUnavailable
 from serving.stored_people import StoredPeople
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
@@ -96,6 +96,22 @@ def test_until_when_the_store_was_filled_is_known_as_soon_as_it_is(
     assert stored.filled_at() == filled + timedelta(hours=1)
     materialize(open_feature_store(settings, endpoints), filled + timedelta(hours=2))
     assert stored.filled_at() == filled + timedelta(hours=2)
+
+
+def test_a_store_that_was_emptied_is_told_from_one_that_was_never_filled(
+    filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock, redis_client: redis.Redis
+) -> None:
+    stored = StoredPeople(settings, endpoints, clock)
+    redis_client.flushdb()
+    with pytest.raises(FeaturesLost, match="was emptied"):
+        stored.filled_at()
+    store = open_feature_store(settings, endpoints)
+    materialize_people(store, [1], filled + timedelta(hours=2))  # one person more makes no full store
+    with pytest.raises(FeaturesLost):
+        stored.filled_at()
+    materialize(store, filled + timedelta(hours=3))
+    assert stored.filled_at() == filled + timedelta(hours=3)
+    assert stored.many(np.array([1, 2])).activity[:, LIKES_SENT].tolist() == [9, 9]
 
 
 def test_without_redis_the_reason_is_said(

@@ -85,7 +85,22 @@ def test_an_explanation_names_the_strongest_features(town: Town) -> None:
     explanation = ask(town, limit=1, explain=True).items[0].explanation
     assert explanation is not None
     assert explanation.p_like[0].feature == "score_forward"
+    assert explanation.p_liked_back[0].feature == "score_backward"  # the same feature, from the side of who asks
     assert ask(town, limit=1).items[0].explanation is None
+
+
+def test_at_level_three_the_propensity_knows_both_draws(town: Town) -> None:
+    town.release = town.population = None
+    town.people.drawn_with = 0.25
+    answer = ask(town, limit=5)
+    assert answer.level == 3
+    assert [shown.propensity for shown in town.impressions] == pytest.approx([0.25 * 5 / 20] * 5)  # of twenty men
+
+
+def test_an_answer_says_that_people_may_lack_their_features(town: Town) -> None:
+    assert ask(town).degraded == []
+    town.features_lost = True
+    assert ask(town).degraded == ["features"]
 
 
 def test_the_answer_has_no_more_than_limit_people(town: Town) -> None:

@@ -8,7 +8,7 @@ import pytest
 from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import ServingSettings
-from serving.errors import BuildFailed, FeaturesUnavailable, SnapshotError, TooManyChanges
+from serving.errors import BuildFailed, FeaturesLost, FeaturesUnavailable, SnapshotError, TooManyChanges
 from serving.generations import Generations
 from serving.population_source import Snapshot
 from serving.snapshot import BUILD_PAUSE_S, FILLED_EVERY_S, LARGE_TAIL, SnapshotKeeper
@@ -22,6 +22,7 @@ class Source:
     def __init__(self) -> None:
         self.refreshed: list[bool] = []
         self.filled: datetime | None = None
+        self.lost = False
         self.failure: Exception | None = None
         self.came: list[int] = []
 
@@ -32,6 +33,8 @@ class Source:
         return replace(snapshot, population=snapshot.population.upsert(people_of([person(i) for i in self.came])))
 
     def filled_at(self) -> datetime | None:
+        if self.lost:
+            raise FeaturesLost("The store was emptied.")
         if self.failure is not None:
             raise FeaturesUnavailable("No store.")
         return self.filled
@@ -251,3 +254,26 @@ def test_people_who_cannot_be_refreshed_for_long_are_called_stale(world: World) 
     assert world.keeper.problem == "The people in memory are as they were 120 s ago."
     world.keeper.close()
     assert world.builds.closed
+
+
+def test_a_store_that_was_emptied_is_told_until_it_is_filled_again_and_read_anew(world: World) -> None:
+    world.source.filled = world.clock.now()
+    world.step()
+    assert not world.keeper.features_lost
+    world.source.lost = True
+    world.step(60)
+    assert world.keeper.features_lost
+    assert world.keeper.problem == "The store was emptied."
+    assert world.people == [1, 2]
+    world.source.lost, world.source.filled = False, world.clock.now()
+    started = world.builds.started
+    world.step(60)
+    assert not world.keeper.features_lost
+    assert world.keeper.problem is None
+    assert world.builds.started == started + 1
+
+
+def test_people_who_were_read_without_their_features_are_told_as_such(world: World) -> None:
+    world.builds.problem = "The online feature store was emptied."
+    world.step()
+    assert world.keeper.features_lost
