@@ -5,6 +5,7 @@ DuetError
     ├── EmptyWindow     one of the three time windows holds no decision
     ├── EmptyReference  there is nothing to measure drift against
     ├── NobodyToAsk     nobody in the held-out window can be evaluated
+    ├── RefusedSplit    the files of a published split do not hold one
     └── UnknownPerson   the ground-truth world does not know a person of the evaluation
 """
 
@@ -25,6 +26,10 @@ class EmptyReference(EvaluationError):
 
 class NobodyToAsk(EvaluationError):
     """Nobody in the held-out window has a like to find."""
+
+
+class RefusedSplit(EvaluationError):
+    """The files of a published split do not hold one."""
 
 
 class UnknownPerson(EvaluationError):

@@ -1,0 +1,88 @@
+"""Published splits: what is held out, what may be ranked, and what counts as found."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.evaluation.errors import RefusedSplit
+from pipelines.evaluation.splits import given_split, hits_in, leave_last_out, ranked_lists, read_interactions
+from pipelines.features.events import Events
+
+
+def events(*rows: tuple[int, int, str, int]) -> Events:
+    frame = pd.DataFrame(rows, columns=["actor_id", "target_id", "kind", "minute"])
+    frame["occurred_at"] = pd.to_datetime(frame.pop("minute"), unit="m", utc=True)
+    return Events.from_frame(frame)
+
+
+def test_everybodys_last_like_is_held_out_unless_it_is_their_only_one() -> None:
+    found = events(
+        (1, 2, "like", 1), (1, 3, "like", 2), (1, 4, "pass", 3), (2, 1, "like", 4), (3, 1, "like", 5), (3, 2, "like", 6)
+    )
+    train, test = leave_last_out(found)
+    assert np.flatnonzero(test).tolist() == [1, 5]
+    assert np.flatnonzero(train).tolist() == [0, 2, 3, 4]
+
+
+def test_what_is_done_to_the_held_out_person_afterwards_is_in_neither_part() -> None:
+    found = events((1, 2, "like", 1), (1, 3, "like", 2), (1, 3, "message", 3), (1, 2, "message", 4))
+    train, test = leave_last_out(found)
+    assert np.flatnonzero(test).tolist() == [1]
+    assert np.flatnonzero(train).tolist() == [0, 3]
+
+
+TRAIN = pd.DataFrame({"user": [7, 7, 8, 8], "item": ["a", "b", "a", "c"], "rating": [5, 2, 4, 4]})
+TEST = pd.DataFrame({"user": [7, 7, 8, 9], "item": ["c", "a", "b", "d"], "rating": [5, 5, 1, 4]})
+
+
+def test_users_and_items_are_numbered_apart_and_ratings_above_the_threshold_are_likes() -> None:
+    split = given_split(TRAIN, TEST, one_sided=True, threshold=3)
+    assert split.actor_ids.tolist() == [7, 8, 9]
+    assert split.target_ids.tolist() == ["a", "b", "c", "d"]
+    assert split.train.toarray().tolist() == [[1, 0, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    assert split.closed.toarray().tolist() == [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    # 7 liked a in training already, and 8 did not like b.
+    assert split.test.toarray().tolist() == [[0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    assert split.n_left_out == 1
+
+
+def test_every_target_is_ranked_but_those_decided_on_in_training() -> None:
+    split = given_split(TRAIN, TEST, one_sided=True, threshold=3)
+    [(actors, shown)] = ranked_lists(split, lambda who: np.tile([4.0, 3.0, 2.0, 1.0], (len(who), 1)), 3)
+    assert actors.tolist() == [0, 2]
+    assert shown.tolist() == [[2, 3, -1], [0, 1, 2]]
+    hits, relevant = hits_in(split, actors, shown)
+    assert hits.tolist() == [[True, False, False], [False, False, False]]
+    assert relevant.tolist() == [1, 1]
+
+
+def test_between_people_nobody_is_shown_to_themselves_and_both_sides_are_numbered_alike() -> None:
+    train = pd.DataFrame({"actor": [1, 2], "target": [2, 1], "kind": ["like", "pass"]})
+    test = pd.DataFrame({"actor": [1, 3], "target": [3, 1]})
+    split = given_split(train, test, one_sided=False)
+    assert split.actor_ids.tolist() == split.target_ids.tolist() == [1, 2, 3]
+    [(actors, shown)] = ranked_lists(split, lambda who: np.zeros((len(who), 3)), 3)
+    assert actors.tolist() == [0, 2]
+    assert shown.tolist() == [[2, -1, -1], [0, 1, -1]]
+    assert hits_in(split, actors, shown)[0].sum() == 2
+
+
+def test_files_are_read_by_their_suffix(tmp_path: Path) -> None:
+    TRAIN.to_csv(tmp_path / "train.csv", index=False)
+    TEST.to_parquet(tmp_path / "test.parquet")
+    assert read_interactions(tmp_path / "train.csv").equals(TRAIN)
+    assert read_interactions(tmp_path / "test.parquet").equals(TEST)
+
+
+def test_what_is_no_split_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "train.xls").write_text("")
+    with pytest.raises(RefusedSplit, match="not from"):
+        read_interactions(tmp_path / "train.xls")
+    with pytest.raises(RefusedSplit, match="no file"):
+        read_interactions(tmp_path / "absent.csv")
+    with pytest.raises(RefusedSplit, match="test part has neither"):
+        given_split(TRAIN, TEST.drop(columns="item"), one_sided=True)
+    with pytest.raises(RefusedSplit, match="training part holds no like"):
+        given_split(TRAIN, TEST, one_sided=True, threshold=9)
