@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from tests.conftest import make_settings
 from tests.serving_world import remember_town
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 START_S = 120.0
@@ -43,16 +43,18 @@ class ServingProcess:
 
     def wait_until_ready(self, timeout_s: float = START_S) -> None:
         """Wait until every worker that a few probes meet is ready, degraded or not."""
-        until = time.monotonic() + timeout_s
         good = 0
-        while good < 5:
+
+        def are_ready() -> bool:
+            nonlocal good
             assert self.process.poll() is None, self.log.read_text()
             try:
                 good = good + 1 if httpx.get(f"{self.url}/health/ready", trust_env=False).status_code == 200 else 0
             except httpx.TransportError:
                 good = 0
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.02 if good else 0.2)
+            return good == 5
+
+        until(are_ready, timeout_s, self.log.read_text)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from tests.conftest import make_settings, with_own_database
 from tests.serving_world import insert_people, remember_town
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = 40
@@ -41,10 +41,7 @@ class Served:
 
     def wait_for(self, people: int) -> None:
         """Wait until the snapshot holds so many people."""
-        until = time.monotonic() + 30
-        while self.client.get("/health").json()["population"]["people"] != people:
-            assert time.monotonic() < until, "the snapshot did not follow"
-            time.sleep(0.05)
+        until(lambda: self.client.get("/health").json()["population"]["people"] == people)
 
 
 @pytest.fixture(scope="session")
@@ -100,13 +97,12 @@ def town(served: Served, connection: psycopg.Connection[Any]) -> Served:
 
 def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the app is ready, degraded or not."""
-    until = time.monotonic() + START_S
-    while True:
+
+    def is_ready() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            if client.get("/health/ready").status_code == 200:
-                return
+            return client.get("/health/ready").status_code == 200
         except httpx.TransportError:
-            pass
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.2)
+            return False
+
+    until(is_ready, START_S, log.read_text)

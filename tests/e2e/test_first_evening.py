@@ -2,8 +2,6 @@
 
 import csv
 import re
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -14,18 +12,12 @@ import pytest
 
 from tests.e2e.conftest import Duet
 from tests.killing import kill as kill_process
+from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PEOPLE = 400
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
-
-
-def until(claim: Callable[[], bool], within_s: float = 60, instead: Callable[[], str] = lambda: "") -> None:
-    deadline = time.monotonic() + within_s
-    while not claim():
-        assert time.monotonic() < deadline, f"not within {within_s} s {instead()}"
-        time.sleep(0.2)
 
 
 def served_release(duet: Duet) -> str | None:

@@ -11,7 +11,8 @@ import yaml
 from playwright.sync_api import Page, sync_playwright
 
 from tests.e2e.conftest import Duet
-from tests.e2e.test_first_evening import served_release, until
+from tests.e2e.test_first_evening import served_release
+from tests.waiting import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (

@@ -17,7 +17,8 @@ import yaml
 from pipelines.experiments.guardrails import GUARDRAILS
 from pipelines.release.policy import DEFAULT_FILE
 from tests.e2e.conftest import LOCATION, Duet, running
-from tests.e2e.test_first_evening import recommended, served_release, until
+from tests.e2e.test_first_evening import recommended, served_release
+from tests.waiting import until
 from tests.webhook import Webhook, listening
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

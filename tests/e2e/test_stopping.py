@@ -3,12 +3,12 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import ANY_FREE_PORT, clean_environment, processes_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -21,11 +21,7 @@ def test_a_terminated_import_leaves_no_server_behind(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
-    while not any("redis-server" in line for line in processes_of(tmp_path)):
-        assert time.monotonic() < deadline, "no server was started"
-        time.sleep(0.1)
-    time.sleep(1)
+    until(lambda: any("redis-server" in line for line in processes_of(tmp_path)))
     command.send_signal(signal.SIGTERM)
     assert command.wait(60) == 128 + signal.SIGTERM
     assert [line for line in processes_of(tmp_path) if "postgres" in line or "redis" in line] == []

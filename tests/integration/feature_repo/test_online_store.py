@@ -13,6 +13,7 @@ from feature_repo.layout import ACTIVITY, ATTRIBUTES, PROFILE, VIEWS
 from feature_repo.store import PersonReader, apply_catalogue, materialize, open_feature_store, read_people
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from tests.waiting import slowness
 
 T = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -101,7 +102,7 @@ def test_one_person_is_read_in_well_under_a_request(store: Any, put: Any) -> Non
         began = time.perf_counter()
         assert reader.read(3) is not None
         times.append(time.perf_counter() - began)
-    assert float(np.median(times)) < 0.005  # 0.2 ms on an idle machine
+    assert float(np.median(times)) < 0.005 * slowness()  # 0.2 ms on an idle machine
 
 
 def test_a_silent_redis_is_an_error_within_the_time_limit(
@@ -113,7 +114,7 @@ def test_a_silent_redis_is_an_error_within_the_time_limit(
         began = time.perf_counter()
         with pytest.raises(FeatureStoreUnavailable, match="does not answer"):
             reader.read(1)
-        assert time.perf_counter() - began < 2
+        assert time.perf_counter() - began < 2 * slowness()
 
 
 def test_a_reply_with_an_error_in_it_does_not_poison_the_connection(store: Any, put: Any, redis_client: Any) -> None:

@@ -12,6 +12,7 @@ from infra.endpoints import Endpoints
 from infra.errors import ServerUnavailable
 from infra.redis import connect, connect_async, ping
 from infra.settings import RedisSettings
+from tests.waiting import slowness
 
 SETTINGS = RedisSettings(socket_timeout_s=0.05, connect_timeout_s=0.05)
 # Well below the seconds that the library's hidden retries take, well above a loaded machine's hiccups.
@@ -29,7 +30,7 @@ def test_a_refused_connection_fails_at_once() -> None:
     begin = time.monotonic()
     with connect(f"redis://127.0.0.1:{free_port()}/0", SETTINGS) as client, pytest.raises(redis.ConnectionError):
         client.get("key")
-    assert time.monotonic() - begin < FAST_S
+    assert time.monotonic() - begin < FAST_S * slowness()
 
 
 def test_a_server_that_never_answers_fails_after_the_timeout() -> None:
@@ -38,7 +39,7 @@ def test_a_server_that_never_answers_fails_after_the_timeout() -> None:
         begin = time.monotonic()
         with connect(url, SETTINGS) as client, pytest.raises(redis.TimeoutError):
             client.get("key")
-        assert time.monotonic() - begin < FAST_S
+        assert time.monotonic() - begin < FAST_S * slowness()
 
 
 def test_an_asynchronous_client_fails_as_fast() -> None:
@@ -50,7 +51,7 @@ def test_an_asynchronous_client_fails_as_fast() -> None:
         begin = time.monotonic()
         with pytest.raises(redis.TimeoutError):
             asyncio.run(read(f"redis://127.0.0.1:{silent.getsockname()[1]}/0"))
-        assert time.monotonic() - begin < FAST_S
+        assert time.monotonic() - begin < FAST_S * slowness()
 
 
 def test_a_failed_ping_is_one_sentence_without_the_password() -> None:

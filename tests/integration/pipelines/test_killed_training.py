@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from pipelines.running import Listener, open_instance, run_job
 from registry.contracts import ArtifactKind
 from registry.mlflow_rest import MlflowRest
 from tests.conftest import empty_tables, make_settings
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.timeout(400),
@@ -44,8 +43,13 @@ def test_a_killed_run_registers_nothing_by_half_and_can_be_repeated(empty_mlflow
         stderr=subprocess.DEVNULL,
     )
     logs = settings.data_dir / "logs" / "runs"
+
     # Killed the moment the embeddings start: features are written, nothing is registered yet.
-    wait_for(lambda: "STEP_START embeddings" in "".join(path.read_text() for path in logs.glob("*.log")), worker)
+    def embeddings_start() -> bool:
+        assert worker.poll() is None
+        return "STEP_START embeddings" in "".join(path.read_text() for path in logs.glob("*.log"))
+
+    until(embeddings_start, 300)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
 
@@ -72,14 +76,6 @@ def test_a_killed_run_registers_nothing_by_half_and_can_be_repeated(empty_mlflow
         platform.close()
     with MlflowRest(empty_mlflow.mlflow_url or "") as rest:
         assert rest.release_candidate("latest").ranker == 1
-
-
-def wait_for(happened: Callable[[], bool], worker: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 200
-    while not happened():
-        assert worker.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_run_whose_worker_lives_is_left_alone(mlflow_endpoints: Endpoints, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from serving.access.store import create_key
 from tests.conftest import empty_tables
 from tests.serving_process import ROOT, ServingProcess, serving_process
 from tests.serving_world import insert_people
+from tests.waiting import until
 
 ORIGIN = "https://app.example.com"
 ASK = {"user_id": 987654, "limit": 3}
@@ -214,15 +214,13 @@ def secrets_in(text: str, closed: Closed, endpoints: Endpoints) -> list[str]:
 
 
 def wait_until(true: Any, timeout_s: float = 40.0) -> None:
-    until = time.monotonic() + timeout_s
-    while True:
+    def met() -> bool:
         try:
-            if true():
-                return
+            return bool(true())
         except httpx.TransportError:
-            pass  # the connection was the killed worker's
-        assert time.monotonic() < until
-        time.sleep(0.1)
+            return False  # the connection was the killed worker's
+
+    until(met, timeout_s)
 
 
 @pytest.mark.parametrize(

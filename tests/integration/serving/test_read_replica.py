@@ -1,8 +1,7 @@
 """A service with a real streaming standby: read while it is near, left alone when it lags, is silent or is dead."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.conftest import make_settings, remove_kept_aside
 from tests.serving_process import serving_process
 from tests.serving_world import insert_people
 from tests.standby import Standby, standby_of
+from tests.waiting import until
 
 DEADLINE_MS = 1000
 MAX_LAG_S = 2
@@ -65,13 +65,6 @@ class Replicated:
     def diagnosis(self) -> Finding:
         """What the doctor says of the replica."""
         return next(finding for finding in check_servers(self.settings) if "replica" in finding.name)
-
-
-def until(fact: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not fact():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +28,7 @@ from serving.population_source import Snapshot
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
 from tests.serving_world import insert_people, insert_person, interact
+from tests.waiting import until
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
 AGE_MIN = PROFILE.index("age_min")
@@ -52,13 +52,6 @@ def builds(settings: Settings, endpoints: Endpoints, generations: Generations) -
     process = BuildProcess(settings, endpoints, generations)
     yield process
     process.close()
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def built(builds: BuildProcess, generations: Generations) -> Generation:

@@ -23,6 +23,7 @@ from serving.resilience.deadline import Deadline, asked_ms
 from serving.run import SHARES, Run, breathe
 from tests.serving_fakes import MemoryFeatures, Town, make_town
 from tests.serving_world import START, load_town, write_artifacts
+from tests.waiting import slowness
 
 REQUEST_ID = UUID("00000000-0000-4000-8000-000000000001")
 BUDGET_S = 0.15
@@ -41,13 +42,17 @@ def town(settings: Settings, release: Release) -> Town:
     return town
 
 
-def ask(town: Town, budget_s: float = BUDGET_S) -> tuple[Answer, float]:
+def ask(town: Town, budget_s: float | None = None) -> tuple[Answer, float]:
+    """Return the answer and for how long after its deadline it came, both measured by what this machine can do now."""
+    slow = slowness()
+    budget_s = BUDGET_S * slow if budget_s is None else budget_s
+
     async def go() -> tuple[Answer, float]:
         recommender = town.recommender()
         began = time.monotonic()
         deadline = Deadline.after(budget_s, town.clock)
         answer = await recommender.recommend(RecommendationRequest(user_id=1), REQUEST_ID, deadline=deadline)
-        return answer, time.monotonic() - began
+        return answer, (time.monotonic() - began - budget_s) / max(slow, slowness())
 
     return asyncio.run(go())
 
@@ -97,32 +102,32 @@ class Deaf(MemoryFeatures):
 
 def test_postgres_too_slow_for_the_requester_is_an_empty_answer_within_the_deadline(town: Town) -> None:
     town.people.slow.add("requester")
-    answer, took_s = ask(town)
+    answer, late_s = ask(town)
     assert (answer.level, answer.items, answer.reason) == (4, [], Reason.ELIGIBILITY_UNAVAILABLE)
     assert answer.message
-    assert took_s < BUDGET_S + 0.1
+    assert late_s < 0.1
 
 
 def test_postgres_too_slow_for_the_safety_check_is_an_empty_answer_within_the_deadline(town: Town) -> None:
     ask(town, 60.0)  # loads compiled code, as the trial of a release does before it serves
     town.people.slow.add("standing")
-    answer, took_s = ask(town)
+    answer, late_s = ask(town)
     assert (answer.level, answer.items) == (4, [])
-    assert took_s < BUDGET_S + 0.1
+    assert late_s < 0.1
 
 
 def test_a_slow_online_store_costs_its_share_and_the_answer_stays_of_level_one(town: Town) -> None:
     town.features = SlowFeatures()
-    answer, took_s = ask(town)
+    answer, late_s = ask(town)
     assert (answer.level, answer.degraded) == (1, ["features"])
-    assert took_s < BUDGET_S
+    assert late_s < 0
 
 
 def test_a_dependency_that_knows_no_limits_cannot_hold_the_answer_up(town: Town) -> None:
     town.features = Deaf()
-    answer, took_s = ask(town)
+    answer, late_s = ask(town)
     assert (answer.level, answer.reason, answer.items) == (4, Reason.DEADLINE_EXCEEDED, [])
-    assert took_s < BUDGET_S + 0.1
+    assert late_s < 0.1
 
 
 def test_who_asks_and_their_features_are_read_at_the_same_time(town: Town) -> None:
@@ -153,11 +158,11 @@ def test_a_late_stage_means_the_next_level_and_not_a_late_answer(
 ) -> None:
     real = town.ladder
     monkeypatch.setattr(town, "ladder", lambda: (Slow(stage), *real()[1:]))
-    answer, took_s = ask(town)
+    answer, late_s = ask(town)
     assert (answer.level, answer.reason) == (2, Reason.DEADLINE_EXCEEDED)
     assert stage.value in answer.degraded
     assert answer.items
-    assert took_s < BUDGET_S
+    assert late_s < 0
 
 
 def test_when_time_is_over_before_it_begins_nobody_is_shown(town: Town) -> None:
