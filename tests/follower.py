@@ -32,8 +32,13 @@ def load(local: LocalRelease) -> Release:
 
 
 @contextmanager
-def follower(data_dir: Path, registry: ModelRegistry | None, database_url: str) -> Iterator[ReleaseWatcher]:
-    """Have a watcher over the copies below `data_dir`, obeying pins and writing the audit as serving does."""
+def follower(
+    data_dir: Path, registry: ModelRegistry | None, database_url: str, *, prove: bool = True
+) -> Iterator[ReleaseWatcher]:
+    """Have a watcher over the copies below `data_dir`, obeying pins and writing the audit as serving does.
+
+    Without `prove` what is new is loaded at once: not tried in a process of its own, which takes seconds, first.
+    """
     trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
     with connect(database_url, autocommit=True) as connection:
         log = PostgresPromotionLog(connection)
@@ -41,7 +46,7 @@ def follower(data_dir: Path, registry: ModelRegistry | None, database_url: str) 
             registry=registry,
             cache=ReleaseCache(data_dir / "releases"),
             feature_schema_digest=ranking_schema_digest(),
-            prove=trial.prove,
+            prove=trial.prove if prove else lambda _local: None,
             load=load,
             trial=lambda release: release.embedding.warm(),
             observe=lambda registry, stages, honoured: observe(registry, log, stages, honoured),
@@ -55,10 +60,12 @@ def follower(data_dir: Path, registry: ModelRegistry | None, database_url: str) 
             yield watcher
 
 
-def look(data_dir: Path, mlflow_url: str | None, database_url: str) -> tuple[str | None, str | None]:
+def look(
+    data_dir: Path, mlflow_url: str | None, database_url: str, *, prove: bool = True
+) -> tuple[str | None, str | None]:
     """Start a watcher, let it look once, and return what it then serves and refuses."""
     registry = None if mlflow_url is None else MlflowRest(mlflow_url)
-    with follower(data_dir, registry, database_url) as watcher:
+    with follower(data_dir, registry, database_url, prove=prove) as watcher:
         asyncio.run(watcher.step())
         release = watcher.current
         if registry is not None:

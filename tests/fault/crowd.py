@@ -4,19 +4,26 @@ import asyncio
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
 
-PATIENCE_S: Final = 20.0
+from tests.waiting import PATIENCE_S, until
+
 LONGEST_S: Final = 20.0
+MOST: Final = 0.9
+_PULSE_S: Final = 0.02
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: when it was asked for (monotonic s), how long it took, status (0: the connection broke) and body."""
+    """One answer: when it was asked for (monotonic s), how long it took, status (0: the connection broke) and body.
+
+    `stalled_s` is for how long the crowd itself got no time of the machine meanwhile.
+    """
 
     user_id: int
     asked_s: float
@@ -24,6 +31,7 @@ class Answer:
     status: int
     body: dict[str, Any]
     headers: dict[str, str]
+    stalled_s: float = 0.0
 
     @property
     def people(self) -> list[int]:
@@ -49,6 +57,11 @@ class Written:
     target: int
     status: int
     felt: bool | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What was sent."""
+        return {"event_id": self.event_id, "actor_id": self.actor, "target_id": self.target, "kind": "pass"}
 
 
 class Connection:
@@ -127,6 +140,7 @@ class Crowd:
         self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
         self._end = threading.Event()
         self._turn = 0
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=500)
         self.answers: list[Answer] = []
         self.written: list[Written] = []
 
@@ -147,12 +161,16 @@ class Crowd:
 
     def wait(self, wanted: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
         """Wait until `wanted`; fails when it is not within the time, naming `what`."""
-        until = time.monotonic() + within_s
-        while not wanted():
-            last = [(a.status, a.level, a.body.get("reason"), a.body.get("degraded")) for a in self.answers[-5:]]
-            assert time.monotonic() < until, f"{what}: not within {within_s} s; the last answers were {last}"
+
+        def last() -> str:
+            said = [(a.status, a.level, a.body.get("reason"), a.body.get("degraded")) for a in self.answers[-5:]]
+            return f"{what}; the last answers were {said}"
+
+        def reached() -> bool:
             assert self._thread.is_alive(), "the crowd is gone"
-            time.sleep(0.02)
+            return wanted()
+
+        until(reached, within_s, last)
 
     def watch(self, seconds: float, *, at_least: int = 20) -> list[Answer]:
         """Return what is asked from now on for so long, and until there are some answers."""
@@ -161,6 +179,17 @@ class Crowd:
             lambda: time.monotonic() - began >= seconds and len(self.since(began)) >= at_least, f"{at_least} answers"
         )
         return self.since(began)
+
+    def settled(self, good: Callable[[Answer], bool], what: str, *, n: int = 20, share: float = MOST) -> list[Answer]:
+        """Wait until, of `n` in a row that are asked from now on, such a share is good; return those and all after."""
+        began = time.monotonic()
+
+        def most() -> bool:
+            last = self.since(began)[-n:]
+            return len(last) == n and sum(map(good, last)) >= share * n
+
+        self.wait(most, what)
+        return self.since(began)[-n:]
 
     def until_whole(self, within_s: float = PATIENCE_S, in_a_row: int = 15) -> float:
         """Wait until answers are whole again, so many in a row, and writes are acknowledged.
@@ -185,15 +214,28 @@ class Crowd:
 
     async def _all(self) -> None:
         askers = [self._ask_on() for _ in range(self._askers)]
-        await asyncio.gather(*askers, *([self._write_on()] if self._writes else []))
+        await asyncio.gather(*askers, self._feel_the_pulse(), *([self._write_on()] if self._writes else []))
+
+    async def _feel_the_pulse(self) -> None:
+        """Note by how much a short sleep is too long: neither the service nor a fault has a part in that."""
+        while not self._end.is_set():
+            began = time.monotonic()
+            await asyncio.sleep(_PULSE_S)
+            now = time.monotonic()
+            self._stalls.append((now, now - began - _PULSE_S))
+
+    def _kept(self, answer: Answer) -> Answer:
+        stalled = max((late for at, late in self._stalls if at >= answer.asked_s), default=0.0)
+        answer = replace(answer, stalled_s=stalled)
+        self.answers.append(answer)
+        return answer
 
     async def _ask_on(self) -> None:
         connection = Connection(self._port)
         while not self._end.is_set():
             self._turn += 1
             asks = self._people[self._turn % len(self._people)]
-            answer = await ask(connection, asks, self._limit)
-            self.answers.append(answer)
+            answer = self._kept(await ask(connection, asks, self._limit))
             await asyncio.sleep(max(self._pause_s, self._every_s - answer.took_s))
         connection.close()
 
@@ -204,15 +246,13 @@ class Crowd:
         while not self._end.is_set():
             actor, target = self._writes[turn % len(self._writes)]
             turn += 1
-            event_id = str(uuid4())
-            body = {"event_id": event_id, "actor_id": actor, "target_id": target, "kind": "pass"}
-            status, _, _ = await connection.post("/v1/interactions", body)
+            written = Written(str(uuid4()), actor, target, 0)
+            status, _, _ = await connection.post("/v1/interactions", written.body)
             felt = None
             if status == 201:
-                answer = await ask(connection, actor, self._limit)
+                answer = self._kept(await ask(connection, actor, self._limit))
                 felt = target not in answer.people
-                self.answers.append(answer)
-            self.written.append(Written(event_id, actor, target, status, felt))
+            self.written.append(replace(written, status=status, felt=felt))
             await asyncio.sleep(self._pause_s)
         connection.close()
 

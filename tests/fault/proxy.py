@@ -15,6 +15,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import pytest
+
 _CHUNK = 65536
 _TICK_S = 0.05
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -41,6 +43,37 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.mode} {self.amount:g}" if self.amount else str(self.mode)
+
+
+HARD = {
+    fault.mode: fault
+    for fault in (
+        Fault(Mode.DOWN),
+        Fault(Mode.REFUSE),
+        Fault(Mode.BLACK_HOLE),
+        Fault(Mode.DELAY, 2.0),
+        Fault(Mode.DRIP, 200),
+        Fault(Mode.CUT, 30),
+        Fault(Mode.RESET, 30),
+    )
+}
+"""Nothing useful arrives in time."""
+TRIED = {
+    "postgres": {Mode.DOWN, Mode.BLACK_HOLE, Mode.DRIP},
+    "redis": {Mode.REFUSE, Mode.BLACK_HOLE, Mode.DELAY, Mode.CUT},
+    "mlflow": {Mode.DOWN, Mode.RESET},
+}
+"""What `make test` breaks how: each server and each mode; the rest of the product is for `make test-long`."""
+
+
+def each_hard(dependency: str) -> pytest.MarkDecorator:
+    """Run a test with every fault of a dependency; those that `TRIED` leaves out are long."""
+    kept = TRIED[dependency]
+    return pytest.mark.parametrize(
+        "fault",
+        [pytest.param(fault, marks=[] if mode in kept else [pytest.mark.long]) for mode, fault in HARD.items()],
+        ids=str,
+    )
 
 
 class _Broken(Exception):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fault.proxy import HARD, TRIED, Mode
+
 TESTS = Path(__file__).parents[1]
 PROVED_BY = {
     "1 eligibility is down, slow or stale at every level": [
@@ -62,10 +64,10 @@ PROVED_BY = {
     ],
     "8 requests cancelled in the middle of reads": [
         (
-            "fault/test_cancelled_requests.py::"
+            "fault/test_dependency_faults.py::"
             "test_clients_that_hang_up_mid_read_never_cause_an_answer_that_belongs_to_another_person"
         ),
-        "fault/test_cancelled_requests.py::test_afterwards_the_pool_has_its_size_again_and_no_connection_leaks",
+        "fault/test_dependency_faults.py::test_afterwards_the_pool_has_its_size_again_and_no_connection_leaks",
     ],
     "9 three to ten times more than can be done": [
         (
@@ -147,6 +149,11 @@ PROVED_BY = {
 def test_every_fault_has_the_tests_that_prove_its_end(fault: str) -> None:
     missing = [node for node in PROVED_BY[fault] if not exists(*node.split("::"))]
     assert not missing, f"no such tests: {missing}"
+
+
+def test_every_server_and_every_kind_of_fault_is_tried_without_the_long_tests() -> None:
+    assert {mode for modes in TRIED.values() for mode in modes} == HARD.keys() == set(Mode) - {Mode.PASS}
+    assert all(len(modes) >= 2 for modes in TRIED.values())
 
 
 def exists(file: str, name: str) -> bool:

@@ -12,7 +12,7 @@ from infra.endpoints import Endpoints
 from registry.contracts import MODEL_NAMES, PRODUCTION, ReleaseVersions
 from registry.mlflow_rest import MlflowRest
 from registry.mlflow_store import MlflowStore
-from tests.fault.proxy import Fault, Mode
+from tests.fault.proxy import HARD, Fault, Mode, each_hard
 from tests.fault.stage import RELEASE, Stage, staged
 from tests.fault.village import PEOPLE, village_ranker
 from tests.releases import judge
@@ -20,15 +20,6 @@ from tests.serving_world import write_artifacts
 
 pytestmark = pytest.mark.timeout(400)
 
-BROKEN = [
-    Fault(Mode.DOWN),
-    Fault(Mode.REFUSE),
-    Fault(Mode.BLACK_HOLE),
-    Fault(Mode.DELAY, 3.0),
-    Fault(Mode.DRIP, 50),
-    Fault(Mode.CUT, 30),
-    Fault(Mode.RESET, 30),
-]
 TIMEOUT = {"MLFLOW__REQUEST_TIMEOUT_S": "1"}
 NEXT = "e2-i2-r2"
 
@@ -65,11 +56,11 @@ def test_a_service_that_starts_without_mlflow_serves_the_last_good_release(runni
     running.judge(running.calm.values())
 
 
-@pytest.mark.parametrize("fault", BROKEN, ids=str)
+@each_hard("mlflow")
 def test_the_watch_loop_without_mlflow_is_not_felt_by_anybody(stage: Stage, fault: Fault) -> None:
     with stage.crowd() as crowd:
         crowd.until_whole()
-        stage.mlflow.set(fault.mode, fault.amount)
+        stage.set("mlflow", fault)
         seen = crowd.watch(2.0)
         stage.heal()
         crowd.watch(0.3)
@@ -80,7 +71,11 @@ def test_the_watch_loop_without_mlflow_is_not_felt_by_anybody(stage: Stage, faul
     assert {answer.body["release"] for answer in crowd.answers} == {RELEASE}
 
 
-@pytest.mark.parametrize("fault", [BROKEN[0], BROKEN[2], BROKEN[5]], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [HARD[Mode.DOWN], HARD[Mode.CUT], pytest.param(HARD[Mode.BLACK_HOLE], marks=pytest.mark.long)],
+    ids=str,
+)
 def test_a_promotion_without_mlflow_is_refused_in_a_sentence_and_moves_nothing(
     stage: Stage,
     fault: Fault,
@@ -88,7 +83,7 @@ def test_a_promotion_without_mlflow_is_refused_in_a_sentence_and_moves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    stage.mlflow.set(fault.mode, fault.amount)
+    stage.set("mlflow", fault)
     code, said = promote(stage.through, tmp_path, monkeypatch, capsys)
     assert code == 1, said
     assert "MLflow" in said
@@ -108,7 +103,7 @@ def test_a_release_whose_download_breaks_off_is_not_served_and_is_fetched_when_t
         crowd.watch(2.0)
         assert {answer.body["release"] for answer in crowd.answers} == {RELEASE}
         stage.heal()
-        crowd.wait(lambda: crowd.answers[-1].body.get("release") == NEXT, "the promoted release", 30)
+        crowd.wait(lambda: crowd.answers[-1].body.get("release") == NEXT, "the promoted release")
         swapped = time.monotonic()
         crowd.watch(0.5)
     stage.judge(crowd.answers)

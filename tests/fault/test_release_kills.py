@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from tests.fault.stage import proxied, via
 from tests.follower import look
 from tests.releases import judge
 from tests.serving_world import write_artifacts
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -71,8 +71,9 @@ class World:
         assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
     def served(self, *, mlflow: bool = True) -> str | None:
-        """Return what a serving process that starts now serves."""
-        return look(self.data_dir, self.mlflow_url if mlflow else None, self.endpoints.database_url)[0]
+        """Return what a serving process that starts now serves; the process that is killed tries it as serving does."""
+        mlflow_url = self.mlflow_url if mlflow else None
+        return look(self.data_dir, mlflow_url, self.endpoints.database_url, prove=False)[0]
 
     def in_production(self) -> ReleaseVersions | None:
         with MlflowRest(self.mlflow_url) as registry:
@@ -183,22 +184,30 @@ def test_of_two_processes_that_promote_at_once_one_wins_and_the_other_gets_a_cle
         return subprocess.Popen(
             [sys.executable, "-m", "infra.cli", "--data-dir", str(world.data_dir), "promote", *parts],
             cwd=ROOT,
-            env={**os.environ, **world.endpoints.environment(), "DUET_MLFLOW__URL": mlflow_url},
+            env={
+                **os.environ,
+                **world.endpoints.environment(),
+                "DUET_MLFLOW__URL": mlflow_url,
+                "DUET_MLFLOW__REQUEST_TIMEOUT_S": "300",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
     with proxied(world.mlflow_url) as proxy, connect(world.endpoints.database_url, autocommit=True) as connection:
-        proxy.set(Mode.DELAY, 0.7)  # so that the first holds the lock for longer than the second takes to start
+        proxy.set(Mode.DELAY, 0.7)  # so that the first still holds the lock when it is seen to
         slow = command(2, via(world.mlflow_url, proxy))
-        until = time.monotonic() + 120
-        while connection.execute("select 1 from pg_locks where locktype = 'advisory'").fetchone() is None:
-            assert time.monotonic() < until, slow.communicate()
+
+        def is_held() -> bool:
             assert slow.poll() is None, slow.communicate()
-            time.sleep(0.02)
+            return connection.execute("select 1 from pg_locks where locktype = 'advisory'").fetchone() is not None
+
+        until(is_held, 120)
+        proxy.set(Mode.BLACK_HOLE)
         fast = command(1, world.mlflow_url)
         said, _ = fast.communicate(timeout=120)
+        proxy.heal()
         told, _ = slow.communicate(timeout=120)
     assert slow.returncode == 0, told
     assert fast.returncode == 1, said
