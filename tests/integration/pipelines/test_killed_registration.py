@@ -6,7 +6,7 @@ hinder neither Production nor the next attempt.
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,15 +145,22 @@ def test_every_step_that_the_code_names_is_killed_here() -> None:
     assert of_a_candidate == {"check", "{kind}"}
 
 
-@pytest.mark.parametrize("kind", list(ArtifactKind))
-def test_a_part_killed_after_every_step_is_registered_once_and_whole(world: World, kind: ArtifactKind) -> None:
+# Each step of one kind, and each kind at several steps; every kind at every step takes minutes.
+COVERING = [(kind, STEPS_OF_A_PART[place :: len(ArtifactKind)], 11) for place, kind in enumerate(ArtifactKind)]
+EVERY = [pytest.param(kind, STEPS_OF_A_PART, 12, marks=pytest.mark.long) for kind in ArtifactKind]
+
+
+@pytest.mark.parametrize(("kind", "steps", "seed"), [*COVERING, *EVERY])
+def test_a_part_killed_after_every_step_is_registered_once_and_whole(
+    world: World, kind: ArtifactKind, steps: Sequence[str], seed: int
+) -> None:
     before, latest, run_id = world.numbers(kind), world.rest.release_candidate("latest"), str(uuid4())
-    for step in STEPS_OF_A_PART:
-        assert world.train(kind, run_id, f"{kind}.after_{step}") == -signal.SIGKILL, step
+    for step in steps:
+        assert world.train(kind, run_id, f"{kind}.after_{step}", seed=seed) == -signal.SIGKILL, step
         world.assert_whole()
         assert len(world.numbers(kind)) == len(before) + (step in {"version", "registration"}), step
         assert world.rest.release_candidate("latest") == latest
-    assert world.train(kind, run_id) == 0
+    assert world.train(kind, run_id, seed=seed) == 0
     world.assert_whole()
     new = [number for number in world.numbers(kind) if number not in before]
     assert len(new) == 1
