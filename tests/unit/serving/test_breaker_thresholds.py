@@ -1,0 +1,97 @@
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.clock import FixedClock
+from infra.metrics import serving_metrics
+from infra.settings import BreakerSettings
+from serving.resilience.breaker import Breaker, State
+
+LIMITS = BreakerSettings(
+    window_s=10, min_calls=4, failure_rate=0.5, slow_rate=0.75, slow_share=0.8, open_s=2, fair_timeout_ms=50
+)
+PATIENT_S = 30.0
+
+
+class Watched:
+    """A breaker, and the calls that a word stands for: good, fails, slow."""
+
+    def __init__(self) -> None:
+        self.clock = FixedClock(datetime(2026, 6, 1, 12, tzinfo=UTC))
+        self.metrics = serving_metrics()
+        self.breaker = Breaker("redis", LIMITS, self.clock, self.metrics)
+
+    def calls(self, words: str, limit_s: float = PATIENT_S) -> State:
+        async def operation(word: str) -> None:
+            if word == "slow":
+                self.clock.advance(0.8 * limit_s)
+            if word == "fails":
+                raise OSError
+            if word == "gives_up":
+                raise TimeoutError
+
+        async def go(call: Awaitable[None]) -> None:
+            with contextlib.suppress(OSError):
+                await call
+
+        for word in words.split():
+            asyncio.run(go(self.breaker.call(lambda word=word: operation(word), limit_s)))
+        return self.breaker.state
+
+    def shown(self) -> float:
+        return float(self.metrics.breaker_state.labels("redis")._value.get())
+
+
+@pytest.mark.parametrize(
+    ("words", "state"),
+    [
+        ("good good good fails", State.CLOSED),
+        ("good good fails fails", State.OPEN),
+        ("fails fails fails", State.CLOSED),
+        ("fails good good good fails fails", State.OPEN),
+        ("fails good good good good fails", State.CLOSED),
+    ],
+)
+def test_it_opens_at_the_share_of_failures_and_not_below(words: str, state: State) -> None:
+    assert Watched().calls(words) is state
+
+
+@pytest.mark.parametrize(
+    ("words", "state"), [("good slow slow slow", State.OPEN), ("good good slow slow slow", State.CLOSED)]
+)
+def test_it_opens_at_the_share_of_slow_calls_and_not_below(words: str, state: State) -> None:
+    assert Watched().calls(words, limit_s=1.0) is state
+
+
+def test_a_call_whose_limit_was_too_short_to_be_fair_is_not_slow() -> None:
+    assert Watched().calls("slow slow slow slow slow", limit_s=0.04) is State.CLOSED
+
+
+def test_a_dependency_that_gives_up_by_itself_failed_however_short_the_limit() -> None:
+    assert Watched().calls("gives_up gives_up gives_up gives_up", limit_s=0.04) is State.OPEN
+
+
+def test_what_is_older_than_the_window_no_longer_counts() -> None:
+    watched = Watched()
+    assert watched.calls("fails fails fails") is State.CLOSED
+    watched.clock.advance(LIMITS.window_s + 2)
+    assert watched.calls("fails good good") is State.CLOSED
+
+
+def test_its_state_is_shown_as_a_number() -> None:
+    watched = Watched()
+    assert watched.shown() == 0
+    watched.calls("fails fails fails fails")
+    assert watched.shown() == 2
+    watched.clock.advance(LIMITS.open_s)
+    seen: list[float] = []
+
+    async def probe() -> None:
+        seen.append(watched.shown())
+
+    asyncio.run(watched.breaker.call(probe, PATIENT_S))
+    assert seen == [1]
+    assert watched.shown() == 0
