@@ -17,9 +17,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := infra feature_repo registry pipelines serving
-# Faults are judged by the clock under load, so they have the machine to themselves. PYTEST_ARGS may choose none of one
-# kind, which pytest calls 5.
-OR_NONE := || [ $$? -eq 5 ]
 # What holds for a person's shell must not leak into the tests. Hundreds of processes are started, so each must find the
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
@@ -39,11 +36,10 @@ down: $(STAMP) ## Stop the platform
 	@$(BIN)/duet down
 
 test: $(STAMP) ## Run the tests against real servers (PYTEST_ARGS='-k name' to choose)
-	$(CLEAN_ENV) $(BIN)/python -m pytest -m 'not long' -n auto --dist loadfile --no-loadscope-reorder --ignore tests/fault $(PYTEST_ARGS) $(OR_NONE)
-	$(CLEAN_ENV) $(BIN)/python -m pytest -m 'not long' tests/fault $(PYTEST_ARGS) $(OR_NONE)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -m 'not long' -n logical --dist loadfile --no-loadscope-reorder --durations 20 $(PYTEST_ARGS)
 
 test-long: $(STAMP) ## Run the long variants that `make test` leaves out (PYTEST_ARGS='-k name' to choose)
-	$(CLEAN_ENV) $(BIN)/python -m pytest -m long $(PYTEST_ARGS) $(OR_NONE)
+	$(CLEAN_ENV) $(BIN)/python -m pytest -m long --durations 20 $(PYTEST_ARGS)
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock
 	$(BIN)/ruff check

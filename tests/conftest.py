@@ -32,6 +32,7 @@ from infra.migrate import upgrade  # noqa: E402
 from infra.postgres import connect  # noqa: E402
 from infra.settings import Settings  # noqa: E402
 from tests.durations import Durations  # noqa: E402
+from tests.scheduling import Scheduling  # noqa: E402
 
 # Warnings are errors (pyproject.toml). Only these are let through, each for a reason:
 IGNORED_WARNINGS = (
@@ -56,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in IGNORED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
     config.pluginmanager.register(Durations(), "durations")
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(Scheduling(), "scheduling")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -172,10 +175,14 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
 
 
 def with_own_database(endpoints: Endpoints, name: str) -> Endpoints:
-    """Return the same servers with a new, migrated database of this name; a former one of the name is dropped."""
+    """Return the same servers with a new, migrated database of this name; a former one of the name is dropped.
+
+    Its commits do not wait for the disk: no test cuts the power of the machine.
+    """
     with connect(endpoints.database_url, autocommit=True) as connection:
         connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("alter database {} set synchronous_commit = off").format(sql.Identifier(name)))
     mine = replace(endpoints, database_url=urlunsplit(urlsplit(endpoints.database_url)._replace(path=f"/{name}")))
     upgrade(mine.database_url)
     return mine

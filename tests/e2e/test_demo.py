@@ -29,13 +29,12 @@ def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path)
     assert processes_of(tmp_path) == []
 
 
-def test_make_test_runs_in_parallel_and_faults_alone_and_leaves_the_long_ones_to_make_test_long() -> None:
+def test_make_test_runs_in_parallel_and_leaves_the_long_ones_to_make_test_long() -> None:
     told, long = (
         subprocess.run(
             ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
         ).stdout
         for target in ("test", "test-long")
     )
-    assert "-m pytest -m 'not long' -n auto" in told
-    assert "-m pytest -m 'not long' tests/fault" in told
+    assert "-m pytest -m 'not long' -n logical" in told
     assert "-m pytest -m long" in long
