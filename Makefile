@@ -12,6 +12,7 @@ PEOPLE ?= 4000
 EXIT ?=
 DATA_DIR ?=
 PYTEST_ARGS ?=
+HOGS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +22,7 @@ PACKAGES := infra feature_repo registry pipelines serving
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long check lock clean install format
+.PHONY: help demo up down test test-long test-busy check lock clean install format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,10 @@ test: $(STAMP) ## Run the tests against real servers (PYTEST_ARGS='-k name' to c
 
 test-long: $(STAMP) ## Run the long variants that `make test` leaves out (PYTEST_ARGS='-k name' to choose)
 	$(CLEAN_ENV) $(BIN)/python -m pytest -m long --durations 20 $(PYTEST_ARGS)
+
+test-busy: $(STAMP) ## Run the tests twice while two other processes want the CPU (HOGS=2): no result may depend on it
+	@trap 'kill $$(jobs -p)' EXIT; for _ in $$(seq $(HOGS)); do yes > /dev/null & done; \
+		for _ in 1 2; do $(MAKE) test; done
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock
 	$(BIN)/ruff check
