@@ -47,6 +47,9 @@ IGNORED_WARNINGS = (
 )
 
 
+PATIENT_START_S = 600.0
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--artefacts", default="test-artefacts", help="folder in which tests in the browser leave what they saw"
@@ -161,13 +164,14 @@ def clock() -> FixedClock:
 
 
 def make_settings(data_dir: Path, **overrides: Any) -> Settings:
-    """Settings with free ports and small servers."""
+    """Settings with free ports and small servers, which may take their time to start on a busy machine."""
     groups: dict[str, Any] = {
         "environment": "test",
         "data_dir": data_dir,
-        "postgres": {"shared_buffers_mb": 64},
-        "mlflow": {"port": 0},
-        "dagster": {"port": 0},
+        "postgres": {"shared_buffers_mb": 64, "start_timeout_s": PATIENT_START_S},
+        "redis": {"start_timeout_s": PATIENT_START_S},
+        "mlflow": {"port": 0, "start_timeout_s": PATIENT_START_S},
+        "dagster": {"port": 0, "start_timeout_s": PATIENT_START_S},
         "serving": {"port": 0},
         "web": {"auth": "off"},  # `auto` depends on the accounts of the machine
     }

@@ -19,6 +19,10 @@ ANY_FREE_PORT = {
     "DUET_MLFLOW__PORT": "0",
     "DUET_DAGSTER__PORT": "0",
     "DUET_SERVING__PORT": "0",
+    "DUET_POSTGRES__START_TIMEOUT_S": "300",
+    "DUET_REDIS__START_TIMEOUT_S": "300",
+    "DUET_MLFLOW__START_TIMEOUT_S": "300",
+    "DUET_DAGSTER__START_TIMEOUT_S": "300",
     "DUET_WEB__AUTH": "required",  # as where other people have accounts: every client of ours has to send the token
     "DUET_SERVING__RELEASE_POLL_S": "1",
     "DUET_SERVING__DEADLINE_MS": "5000",  # these tests are about what is answered, not how fast on a busy machine
