@@ -5,9 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from registry.artifacts import read_manifest
 from registry.audit import Promotion
 from registry.cache import ReleaseCache
-from registry.contracts import ARCHIVED, NO_STAGE, PRODUCTION, STAGING, TAG_DIGEST, ArtifactKind, ReleaseVersions
+from registry.contracts import (
+    ARCHIVED,
+    NO_STAGE,
+    PRODUCTION,
+    STAGING,
+    TAG_DIGEST,
+    TAG_EMBEDDING_DIGEST,
+    ArtifactKind,
+    ReleaseVersions,
+)
 from registry.errors import (
     CorruptArtifact,
     IncoherentRelease,
@@ -48,7 +58,7 @@ def log() -> MemoryPromotionLog:
 
 
 def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, **kwargs: str) -> None:
-    promote(registry, log, versions, actor="ada", way="cli", **kwargs)  # type: ignore[arg-type]
+    assert promote(registry, log, versions, actor="ada", way="cli", **kwargs) == versions  # type: ignore[arg-type]
 
 
 def stages(registry: MemoryRegistry) -> dict[str, list[str]]:
@@ -68,6 +78,22 @@ def test_a_promotion_moves_all_three_and_is_recorded(registry: MemoryRegistry, l
         "first light",
     )
     assert entry.from_stages == dict.fromkeys(ArtifactKind, NO_STAGE)
+
+
+def test_tags_that_lie_do_not_make_one_release_of_parts_of_two(
+    written: list[dict[ArtifactKind, Path]], log: MemoryPromotionLog
+) -> None:
+    first, second, *_ = written
+    registry = MemoryRegistry()
+    lie = {TAG_EMBEDDING_DIGEST: read_manifest(first[EMBEDDING]).digest}
+    registry.register(EMBEDDING, first[EMBEDDING])
+    registry.register(INDEX, second[INDEX], tags=lie)
+    registry.register(RANKER, first[RANKER])
+    judge(registry, FIRST)
+    with pytest.raises(IncoherentRelease, match="The index was built from embedding"):
+        go(registry, log, FIRST)
+    assert not log.promotions
+    assert {stage for found in stages(registry).values() for stage in found} == {NO_STAGE}
 
 
 def test_promoting_again_changes_nothing(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
