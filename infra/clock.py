@@ -7,6 +7,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+"""No interaction, profile or visit is older: what claims to be is a zero, a wrong unit or a typing error."""
+
 
 class Clock(Protocol):
     """Tell wall time and monotonic time."""

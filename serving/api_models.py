@@ -3,21 +3,29 @@
 Requests are strict: no unknown field, no coercion, bounded numbers and lists, finite floats. Answers are frozen.
 """
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from feature_repo.kinds import Kind
+from infra.clock import EARLIEST
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Source
 
 MAX_USER_ID = 2**63 - 1
 MAX_LIMIT = 100
-OLDEST = datetime(1970, 1, 1, tzinfo=UTC)
 
-UserId = Annotated[int, Field(ge=1, le=MAX_USER_ID, description="A person's id.", examples=[42])]
+UserId = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_USER_ID,
+        description="A person's id; one beyond 2^53 must be read as BigInt in JavaScript.",
+        examples=[42],
+        json_schema_extra={"format": "int64"},
+    ),
+]
 Age = Annotated[int, Field(ge=18, le=120, description="Whole years.")]
 Interest = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -171,8 +179,8 @@ class InteractionRequest(_Request):
     def _is_possible(self) -> Self:
         if self.actor_id == self.target_id:
             raise ValueError("actor_id and target_id must differ")
-        if self.occurred_at is not None and self.occurred_at < OLDEST:
-            raise ValueError("occurred_at must not be before 1970")
+        if self.occurred_at is not None and self.occurred_at < EARLIEST:
+            raise ValueError(f"occurred_at must not be before {EARLIEST.year}")
         return self
 
 

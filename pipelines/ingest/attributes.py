@@ -6,8 +6,10 @@ A value keeps its type: text that is a JSON number is stored as a number, anythi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -86,7 +88,52 @@ def _json_values(array: Any, faults: Faults, name: str, numeric: NumericColumns)
             numeric.note(name, is_numeric=bool((is_number[there]).all()))
         return pc.if_else(pa.array(is_number), text, _quoted(text))
     numeric.note(name, is_numeric=False)
-    return pa.array([None if v is None else json.dumps(v, default=str) for v in array.to_pylist()], pa.string())
+    return _nested(array, faults, name)
+
+
+def _nested(array: Any, faults: Faults, name: str) -> Any:
+    """Return values of any other type as JSON, one by one; a part that JSON cannot hold is a fault of its row."""
+    found: list[str | None] = []
+    reasons: list[str | None] = []
+    for position in range(len(array)):
+        try:
+            # One by one: text that is no UTF-8 raises here, and only its own row may be lost.
+            value = array[position].as_py()
+            found.append(None if value is None else json.dumps(_plain(value), allow_nan=False))
+            reasons.append(None)
+        except _Unstorable as fault:
+            found.append(None)
+            reasons.append(str(fault))
+        except (ValueError, OverflowError):
+            found.append(None)
+            reasons.append(why.WRONG_TYPE)
+    for reason in (why.NOT_FINITE, why.NUL, why.WRONG_TYPE):
+        faults.mark(np.array([told == reason for told in reasons], dtype=bool), reason, name)
+    return pa.array(found, pa.string())
+
+
+class _Unstorable(Exception):
+    """A part of a value is nothing that JSON in Postgres can hold; the message is the reason."""
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, (float, Decimal)):
+        number = float(value)
+        if not math.isfinite(number):
+            raise _Unstorable(why.NOT_FINITE)
+        return number
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, dict):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    text = value if isinstance(value, str) else str(value)
+    if "\x00" in text:
+        raise _Unstorable(why.NUL)
+    return text
 
 
 def _note(numeric: NumericColumns, name: str, array: Any) -> None:

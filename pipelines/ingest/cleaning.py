@@ -17,13 +17,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from feature_repo.kinds import KINDS
+from infra.clock import EARLIEST
 from pipelines.ingest import columns as read
 from pipelines.ingest import faults as why
 from pipelines.ingest.attributes import NumericColumns, json_objects
 from pipelines.ingest.columns import mask_of, present, without
+from pipelines.ingest.counting import TimeCount
 from pipelines.ingest.faults import Faults
-from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids, hashed_event_ids, hashed_id
+from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids, hashed_event_ids
+from pipelines.ingest.identities import Known, hashed_ids, nobody
 from pipelines.ingest.mapping import Rating, Source
+from pipelines.ingest.parquet_types import is_bytes
+from pipelines.ingest.times import dates, instants
 
 LARGEST_ID = 2**63 - 1
 YOUNGEST, OLDEST = 18, 120
@@ -44,9 +49,13 @@ class Cleaned:
 class _Rows:
     """One batch and where its contract columns come from."""
 
-    def __init__(self, table: Any, origins: Mapping[str, Source], faults: Faults) -> None:
+    def __init__(
+        self, table: Any, origins: Mapping[str, Source], faults: Faults, known: Known, times: TimeCount | None
+    ) -> None:
         self._table = table
         self._origins = origins
+        self._known = known
+        self._times = times
         self.n_rows: int = table.num_rows
         self.faults = faults
 
@@ -67,41 +76,48 @@ class _Rows:
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
         if isinstance(array, pa.ChunkedArray):
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
         if pa.types.is_null(array.type):
             array = array.cast(pa.string())
+        if is_bytes(array.type) or (read.is_text(array.type) and not _is_sound(array)):
+            array = self._decoded(array, column)
         if read.is_text(array.type):
             nul = mask_of(pc.match_substring(array, "\x00"))
             self.faults.mark(nul, why.NUL, column)
             array = without(array, nul)
         return array
 
+    def _decoded(self, array: Any, column: str) -> Any:
+        """Return bytes as text; those that are no UTF-8 are a fault."""
+        raw = array.cast(pa.binary(), safe=False).to_pylist()
+        texts = [None if value is None else _utf8(value) for value in raw]
+        broken = np.array([value is not None and text is None for value, text in zip(raw, texts, strict=True)], bool)
+        self.faults.mark(broken, why.WRONG_TYPE, column)
+        return pa.array(texts, pa.string())
+
     def ids(self, name: str) -> Any:
         """Return ids 1 to 2^63-1, hashed when the source says so; a missing one is a fault."""
         array = self.column(name)
         if self.source(name).hash:
-            text = read.texts(array, self.faults, name, 1000)
-            coded = text.dictionary_encode()
-            hashes = pa.array([hashed_id(value) for value in coded.dictionary.to_pylist()], pa.int64())
-            values = hashes.take(coded.indices)
+            values = hashed_ids(read.texts(array, self.faults, name, 1000), self._known)
         else:
             values = read.integers(array, self.faults, name, 1, LARGEST_ID)
         return self.required(values, name)
 
     def instants(self, name: str, latest: datetime) -> Any:
-        """Return instants not later than `latest`."""
-        origin = self.source(name)
-        stamps = read.instants(
-            self.column(name),
+        """Return instants from 1970 to `latest`."""
+        origin, array = self.source(name), self.column(name)
+        stamps = instants(
+            array,
             self.faults,
             name,
             text_format=origin.format,
             unit=origin.unit,
             timezone=origin.timezone,
         )
-        future = mask_of(pc.greater(stamps, pa.scalar(latest, pa.timestamp("us", "UTC"))))
-        self.faults.mark(future, why.FUTURE, name)
+        if self._times is not None:
+            self._times.note(name, origin, array, stamps)
+        self.faults.mark(mask_of(pc.less(stamps, pa.scalar(EARLIEST, _STAMP))), why.OUT_OF_RANGE, name)
+        self.faults.mark(mask_of(pc.greater(stamps, pa.scalar(latest, _STAMP))), why.FUTURE, name)
         return stamps
 
     def required(self, values: Any, name: str) -> Any:
@@ -120,6 +136,23 @@ class _Rows:
 
 
 _ABSENT = Source(column="-", constant=None)
+_STAMP = pa.timestamp("us", "UTC")
+
+
+def _is_sound(array: Any) -> bool:
+    """Return whether text is UTF-8; a Parquet file may claim it falsely."""
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _utf8(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def clean_people(
@@ -130,10 +163,12 @@ def clean_people(
     *,
     now: datetime,
     numeric: NumericColumns,
+    known: Known = nobody,
+    times: TimeCount | None = None,
 ) -> Cleaned:
     """Return the people of one batch; `good` has only the contract columns that `origins` names, and `attributes`."""
     faults = Faults(table.num_rows)
-    rows = _Rows(table, origins, faults)
+    rows = _Rows(table, origins, faults, known, times)
     latest = now + CLOCK_SKEW
     arrays: dict[str, Any] = {"user_id": rows.ids("user_id")}
     for name in origins:
@@ -153,7 +188,8 @@ def clean_people(
     if "bio" in origins:
         arrays["bio"] = read.texts(rows.column("bio"), faults, "bio")
     if "visible" in origins:
-        arrays["visible"] = pc.fill_null(read.flags(rows.column("visible"), faults, "visible"), True)
+        seen = read.flags(rows.column("visible"), faults, "visible", rows.source("visible").values)
+        arrays["visible"] = pc.fill_null(seen, True)
     if "birth_date" in origins:
         arrays["birth_date"] = _birth_dates(rows, now)
     _consistent(arrays, faults)
@@ -167,7 +203,8 @@ _PERSON_NUMBERS = {"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0), "max
 
 def _birth_dates(rows: _Rows, now: datetime) -> Any:
     faults = rows.faults
-    born = read.dates(rows.column("birth_date"), faults, "birth_date", text_format=rows.source("birth_date").format)
+    origin = rows.source("birth_date")
+    born = dates(rows.column("birth_date"), faults, "birth_date", text_format=origin.format, unit=origin.unit)
     today = now.astimezone(UTC).date()
     faults.mark(mask_of(pc.greater(born, pa.scalar(today))), why.FUTURE, "birth_date")
     outside = pc.or_(
@@ -206,10 +243,12 @@ def clean_interactions(
     rating: Rating | None,
     *,
     now: datetime,
+    known: Known = nobody,
+    times: TimeCount | None = None,
 ) -> Cleaned:
     """Return the interactions of one batch, each with its event id."""
     faults = Faults(table.num_rows)
-    rows = _Rows(table, origins, faults)
+    rows = _Rows(table, origins, faults, known, times)
     actors = rows.ids("actor_id")
     targets = rows.ids("target_id")
     kinds = _kinds(rows, rating)

@@ -7,11 +7,11 @@ does not parse is a fault, never a default.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,16 +21,16 @@ from pipelines.ingest.faults import Faults, Mask
 _INTEGER = r"^[+-]?[0-9]+(\.0+)?$"
 _NUMBER = r"^[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?$"
 _NOT_FINITE = r"^[+-]?(?i:nan|inf|infinity)$"
-_ZONED = r"(Z|z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _LARGEST = "9223372036854775807"
-_TRUE = ("true", "t", "yes", "y", "1")
-_FALSE = ("false", "f", "no", "n", "0")
+# A column of ones and zeros in which one is missing is written as 1.0 and 0.0.
+_TRUE = ("true", "t", "yes", "y", "1", "1.0")
+_FALSE = ("false", "f", "no", "n", "0", "0.0")
+_WHOLE = r"^([+-]?[0-9]+)\.0+$"
+_WHOLE_KEY = re.compile(_WHOLE)
 _DEFAULT_SEPARATORS = r"[|;,]"
 _MAX_TEXT = 10_000
 _MAX_LABEL = 64
 _MAX_LABELS = 100
-_UNITS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
-_YEAR_9999_US = 253_402_300_799_000_000
 
 
 def mask_of(array: Any) -> Mask:
@@ -75,10 +75,10 @@ def integers(array: Any, faults: Faults, column: str, low: int, high: int) -> An
         vague = mask_of(pc.greater(pc.abs(array), float(2**53)))
         faults.mark(vague, why.OUT_OF_RANGE, column)
         values = without(array, fractional | vague).cast(pa.int64())
-    elif is_text(kind):
+    elif is_text(kind) or pa.types.is_decimal(kind):
         values = _integers_from_text(text_of(array), faults, column)
     else:
-        return _wrong_type(array, faults, column, pa.int64())
+        return wrong_type(array, faults, column, pa.int64())
     outside = mask_of(pc.or_(pc.less(values, low), pc.greater(values, high)))
     faults.mark(outside, why.OUT_OF_RANGE, column)
     return without(values, outside)
@@ -110,7 +110,7 @@ def numbers(array: Any, faults: Faults, column: str, low: float, high: float) ->
     elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
         values = _finite(array.cast(pa.float64(), safe=False), faults, column)
     else:
-        return _wrong_type(array, faults, column, pa.float64())
+        return wrong_type(array, faults, column, pa.float64())
     outside = mask_of(pc.or_(pc.less(values, low), pc.greater(values, high)))
     faults.mark(outside, why.OUT_OF_RANGE, column)
     return without(values, outside)
@@ -122,77 +122,27 @@ def _finite(values: Any, faults: Faults, column: str) -> Any:
     return without(values, wild)
 
 
-def _wrong_type(array: Any, faults: Faults, column: str, kind: Any) -> Any:
+def wrong_type(array: Any, faults: Faults, column: str, kind: Any) -> Any:
+    """Mark every value that is there as being of the wrong type, and return nulls of `kind`."""
     faults.mark(present(array), why.WRONG_TYPE, column)
     return pa.nulls(len(array), kind)
 
 
-def instants(
-    array: Any,
-    faults: Faults,
-    column: str,
-    *,
-    text_format: str | None = None,
-    unit: str | None = None,
-    timezone: str = "UTC",
-) -> Any:
-    """Return `timestamp[us, UTC]`; text without a zone is read in `timezone`, numbers in `unit` since 1970."""
-    if unit is not None:
-        seconds = numbers(array, faults, column, -1e30, 1e30)
-        micros = np.asarray(pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)) * _UNITS[unit]
-        outside = np.abs(micros) > _YEAR_9999_US
-        faults.mark(outside, why.OUT_OF_RANGE, column)
-        whole = pa.array(np.where(outside, 0.0, micros).round().astype(np.int64))
-        return without(whole, outside | ~present(seconds)).cast(pa.timestamp("us", "UTC"))
-    if pa.types.is_date(array.type):
-        array = array.cast(pa.timestamp("us"))
-    if pa.types.is_timestamp(array.type):
-        zoned = array.type.tz is not None
-        stamps = array.cast(pa.timestamp("us", "UTC" if zoned else None), safe=False)
-        return stamps if zoned else _localised(stamps, timezone)
-    if not is_text(array.type):
-        return _wrong_type(array, faults, column, pa.timestamp("us", "UTC"))
-    text = text_of(array)
-    # Offsets such as +0130 or a bare +01 are ISO 8601; letting pandas see one zone keeps its fast path.
-    frame = pd.Series(text.to_pandas(), dtype="object")
-    parsed = pd.to_datetime(frame, errors="coerce", utc=True, format=text_format or "ISO8601")
-    read = np.asarray(parsed.notna())
-    faults.mark(present(text) & ~read, why.WRONG_TYPE, column)
-    stamps = pa.Array.from_pandas(parsed, type=pa.timestamp("us", "UTC"), safe=False)
-    if timezone == "UTC":
-        return stamps
-    zoned_rows = pc.fill_null(pc.match_substring_regex(text, _ZONED), False)
-    if text_format is not None and "%z" not in text_format:
-        zoned_rows = pa.array(np.zeros(len(text), dtype=bool))
-    return pc.if_else(zoned_rows, stamps, _localised(stamps.cast(pa.timestamp("us", "UTC")), timezone))
-
-
-def _localised(stamps: Any, timezone: str) -> Any:
-    """Read wall-clock time as time in `timezone`; a doubtful hour is its earlier reading, a skipped one moves on."""
-    naive = stamps.cast(pa.int64()).cast(pa.timestamp("us"))
-    zoned = pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent="latest")
-    return zoned.cast(pa.timestamp("us", "UTC"))
-
-
-def dates(array: Any, faults: Faults, column: str, *, text_format: str | None = None) -> Any:
-    """Return `date32`."""
-    if pa.types.is_date(array.type):
-        return array.cast(pa.date32())
-    if pa.types.is_timestamp(array.type):
-        return array.cast(pa.timestamp("us", array.type.tz)).cast(pa.date32(), safe=False)
-    if not is_text(array.type):
-        return _wrong_type(array, faults, column, pa.date32())
-    stamps = instants(array, faults, column, text_format=text_format)
-    return stamps.cast(pa.timestamp("us")).cast(pa.date32(), safe=False)
-
-
-def flags(array: Any, faults: Faults, column: str) -> Any:
-    """Return booleans; `true/false`, `yes/no`, `t/f`, `y/n` and `1/0` are read."""
-    if pa.types.is_boolean(array.type):
-        return array
-    if not (is_text(array.type) or pa.types.is_integer(array.type)):
-        return _wrong_type(array, faults, column, pa.bool_())
-    text = pc.utf8_lower(text_of(array))
+def flags(array: Any, faults: Faults, column: str, values: Mapping[str, str] | None = None) -> Any:
+    """Return booleans; `true/false`, `yes/no`, `t/f`, `y/n` and `1/0` are read, also as 1.0/0.0; or by `values`."""
+    kind = array.type
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        array = numbers(array, faults, column, -1e300, 1e300)
+        text = text_of(pc.if_else(pc.equal(array, 0), 0.0, array))  # -0.0 is 0
+        text = pc.replace_substring_regex(text, _WHOLE, r"\1")
+    elif is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        if pa.types.is_boolean(kind) and values is None:
+            return array
+        text = pc.utf8_lower(text_of(array))
+    else:
+        return wrong_type(array, faults, column, pa.bool_())
+    if values is not None:
+        text = _mapped(text, faults, column, values)
     yes = mask_of(pc.is_in(text, pa.array(_TRUE)))
     no = mask_of(pc.is_in(text, pa.array(_FALSE)))
     faults.mark(present(text) & ~yes & ~no, why.WRONG_TYPE, column)
@@ -202,7 +152,7 @@ def flags(array: Any, faults: Faults, column: str) -> Any:
 def texts(array: Any, faults: Faults, column: str, max_length: int = _MAX_TEXT) -> Any:
     """Return text of at most `max_length` characters."""
     if pa.types.is_nested(array.type) or pa.types.is_binary(array.type):
-        return _wrong_type(array, faults, column, pa.string())
+        return wrong_type(array, faults, column, pa.string())
     text = text_of(array)
     long = mask_of(pc.greater(pc.utf8_length(text), max_length))
     faults.mark(long, why.TOO_LONG, column)
@@ -216,9 +166,16 @@ def labels(array: Any, faults: Faults, column: str, values: Mapping[str, str] | 
 
 
 def _mapped(text: Any, faults: Faults, column: str, values: Mapping[str, str]) -> Any:
+    """Return what each text means; `1.0` finds the key `1`, because that is how a gap in a column has 1 written."""
     known = {source.strip().lower(): target for source, target in values.items()}
+    whole = {_WHOLE_KEY.sub(r"\1", source): target for source, target in known.items()}
+    found = pc.coalesce(_looked_up(text, known), _looked_up(pc.replace_substring_regex(text, _WHOLE, r"\1"), whole))
+    faults.mark(present(text) & ~present(found), why.BAD_ENUM, column)
+    return found
+
+
+def _looked_up(text: Any, known: Mapping[str, str]) -> Any:
     position = pc.index_in(text, pa.array(list(known), pa.string()))
-    faults.mark(present(text) & ~present(position), why.BAD_ENUM, column)
     return pa.array(list(known.values()), pa.string()).take(position)
 
 
@@ -244,10 +201,10 @@ def label_lists(
         )
     elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         if not is_text(array.type.value_type):
-            return _wrong_type(array, faults, column, pa.list_(pa.string()))
+            return wrong_type(array, faults, column, pa.list_(pa.string()))
         parts = array
     else:
-        return _wrong_type(array, faults, column, pa.list_(pa.string()))
+        return wrong_type(array, faults, column, pa.list_(pa.string()))
     parents = np.asarray(pc.list_parent_indices(parts).to_numpy(zero_copy_only=False), dtype=np.int64)
     items = pc.utf8_lower(text_of(pc.list_flatten(parts).cast(pa.string())))
     rows_of = _row_marker(parents, n_rows)

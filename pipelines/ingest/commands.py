@@ -65,7 +65,7 @@ def tables(
     block, report) and `time`; `event_id` is derived when absent.
     """
     from infra.clock import SystemClock
-    from pipelines.ingest.mapping import load_mapping
+    from pipelines.ingest.mapping_file import load_mapping
     from pipelines.ingest.tables import import_tables
 
     settings = current_settings(ctx)

@@ -82,9 +82,3 @@ def hex_uuids(raw: NDArray[np.uint8], *, version: int) -> Any:
     text = raw.tobytes().hex().encode()
     offsets = np.arange(0, 32 * len(raw) + 1, 32, dtype=np.int32)
     return pa.StringArray.from_buffers(len(raw), pa.py_buffer(offsets), pa.py_buffer(text))
-
-
-def hashed_id(source_id: str) -> int:
-    """Return the stable id, 1 to 2^63-1, of a person whose source has no integer id (blake2b, 63 bits)."""
-    digest = hashlib.blake2b(source_id.encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") & (2**63 - 1)) or 1

@@ -111,6 +111,12 @@ def merge_people(connection: psycopg.Connection[Any], columns: Sequence[str], no
     counts.unchanged = staged - counts.new - counts.updated
 
 
+def largest_id(connection: psycopg.Connection[Any]) -> int:
+    """Return the largest id among the staged people, 0 without any."""
+    row = connection.execute("SELECT max(user_id) FROM staged_people").fetchone()
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 def merge_interactions(connection: psycopg.Connection[Any], counts: Counts) -> None:
     """Insert the staged interactions that are new; unknown people and repeated ids wait in `staged_faults`."""
     connection.execute("ANALYZE staged_interactions")

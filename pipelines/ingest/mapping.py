@@ -1,21 +1,42 @@
-"""How the columns of somebody's export become the contract's columns: `mapping.yaml`, validated before any row is read.
+"""How the columns of somebody's export become the contract's columns: what `mapping.yaml` may say.
 
-A source column the file does not have is refused by name; so is any key this module does not know.
+A key that its column would not obey is refused here, before any row is read. `mapping_file` reads the file and
+`resolution` holds it against the columns of a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping as MappingType
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import available_timezones
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from pipelines.ingest.errors import RefusedMapping
+from feature_repo.kinds import KINDS
+from pipelines.ingest.formats import check_format, reads_zone
 
 Scalar = str | int | float | bool
+
+_TIME_KEYS = frozenset({"format", "unit", "timezone"})
+# Which keys beside `column` and `constant` each contract column obeys; the others obey none.
+_OBEYED: MappingType[str, frozenset[str]] = {
+    "user_id": frozenset({"hash"}),
+    "birth_date": frozenset({"format", "unit"}),  # a date is a date in every zone
+    "gender": frozenset({"values"}),
+    "seeking": frozenset({"values", "separator"}),
+    "interests": frozenset({"values", "separator"}),
+    "created_at": _TIME_KEYS,
+    "last_active_at": _TIME_KEYS,
+    "visible": frozenset({"values"}),
+    "event_id": frozenset({"hash"}),
+    "actor_id": frozenset({"hash"}),
+    "target_id": frozenset({"hash"}),
+    "kind": frozenset({"values"}),
+    "occurred_at": _TIME_KEYS,
+}
+_MEANINGS: MappingType[str, tuple[str, ...]] = {"kind": KINDS, "visible": ("true", "false", "yes", "no", "1", "0")}
+_DELIMITERS = {"tab": "\t", "\\t": "\t"}
+_MAX_LABEL = 64
 
 
 class Source(BaseModel):
@@ -37,19 +58,43 @@ class Source(BaseModel):
     def _keys_are_text(cls, values: object) -> object:
         return {str(key): value for key, value in values.items()} if isinstance(values, dict) else values
 
+    @field_validator("values")
+    @classmethod
+    def _values_are_labels(cls, values: dict[str, str] | None) -> dict[str, str] | None:
+        if values is None:
+            return None
+        if not values:
+            raise ValueError("`values` is empty; give at least one source value and what it means")
+        labels = {key: value.strip().lower() for key, value in values.items()}
+        for key, label in labels.items():
+            if not label or len(label) > _MAX_LABEL or "\x00" in label:
+                raise ValueError(f"what `{key}` means must be text of 1 to {_MAX_LABEL} characters")
+        return labels
+
+    @field_validator("format")
+    @classmethod
+    def _format_can_be_read(cls, text: str | None) -> str | None:
+        return None if text is None else check_format(text)
+
     @field_validator("timezone")
     @classmethod
     def _zone_exists(cls, timezone: str) -> str:
+        known = {name.lower(): name for name in available_timezones()}
         try:
-            ZoneInfo(timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"`{timezone}` is not a time zone; give a name such as `Europe/Paris`") from error
-        return timezone
+            return known[timezone.strip().lower()]
+        except KeyError:
+            raise ValueError(f"`{timezone}` is not a time zone; give a name such as `Europe/Paris`") from None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if (self.column is None) == (self.constant is None):
             raise ValueError("give either `column` or `constant`")
+        if self.format is not None and self.unit is not None:
+            raise ValueError("give either `format` (for text) or `unit` (for numbers since 1970), not both")
+        if "timezone" in self.model_fields_set and self.unit is not None:
+            raise ValueError("a number of `unit` since 1970 is in UTC and obeys no `timezone`; leave one of them out")
+        if "timezone" in self.model_fields_set and self.format is not None and reads_zone(self.format):
+            raise ValueError(f"the format `{self.format}` reads a zone from the text; leave `timezone` out")
         return self
 
 
@@ -66,7 +111,12 @@ def _from_shorthand(value: object) -> object:
     return {"column": value} if isinstance(value, str) else value
 
 
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 Origin = Annotated[Source, BeforeValidator(_from_shorthand)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 class _Table(BaseModel):
@@ -80,6 +130,21 @@ class _Table(BaseModel):
             if isinstance(value, Source):
                 found[name] = value
         return found
+
+    @model_validator(mode="after")
+    def _columns_obey_their_keys(self) -> Self:
+        for name, source in self.origins().items():
+            called = type(self).model_fields[name].alias or name
+            obeyed = _OBEYED.get(name, frozenset())
+            for key in sorted(source.model_fields_set - obeyed - {"column", "constant"}):
+                others = ", ".join(f"`{other}`" for other in ("column", "constant", *sorted(obeyed)))
+                raise ValueError(f"`{called}` does not obey `{key}`, only {others}; leave it out")
+            meanings = _MEANINGS.get(name)
+            for value in (source.values or {}).values() if meanings else ():
+                if meanings and value not in meanings:
+                    known = ", ".join(f"`{meaning}`" for meaning in meanings)
+                    raise ValueError(f"`{called}` has no value `{value}`; it has {known}")
+        return self
 
 
 class PeopleMapping(_Table):
@@ -99,7 +164,13 @@ class PeopleMapping(_Table):
     created_at: Origin | None = None
     last_active_at: Origin | None = None
     visible: Origin | None = None
-    ignore: tuple[str, ...] = Field((), description="source columns that are not imported")
+    ignore: Texts = Field((), description="source columns that are not imported")
+
+    @model_validator(mode="after")
+    def _people_differ(self) -> Self:
+        if self.user_id is not None and self.user_id.column is None:
+            raise ValueError("the mapping gives every person the same `user_id`; name the column that holds it")
+        return self
 
 
 class InteractionsMapping(_Table):
@@ -113,9 +184,12 @@ class InteractionsMapping(_Table):
     rating: Rating | None = None
 
     @model_validator(mode="after")
-    def _kind_or_rating(self) -> Self:
+    def _two_people_and_one_decision(self) -> Self:
         if self.kind is not None and self.rating is not None:
             raise ValueError("give either `kind` or `rating`")
+        actor = None if self.actor_id is None else self.actor_id.column
+        if actor is not None and self.target_id is not None and self.target_id.column == actor:
+            raise ValueError(f"`actor` and `target` both read the column `{actor}`; name the other one")
         return self
 
 
@@ -126,57 +200,29 @@ class Mapping(BaseModel):
 
     people: PeopleMapping = PeopleMapping()
     interactions: InteractionsMapping = InteractionsMapping()
-    null_values: tuple[str, ...] = Field((), description="text that means `no value`, e.g. `NA`")
+    null_values: Texts = Field((), description="text that means `no value`, e.g. `NA`")
     encoding: str | None = Field(None, description="of CSV files; found out when absent")
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="of CSV files; found out when absent")
+    delimiter: str | None = Field(None, description="of CSV files; found out when absent")
+    quote: Literal["double", "none"] | None = Field(
+        None, description="`none`: these CSV files do not quote; `double`: they do, whatever the values look like"
+    )
 
+    @field_validator("people", "interactions", mode="before")
+    @classmethod
+    def _an_empty_section_says_nothing(cls, section: object) -> object:
+        return {} if section is None else section
 
-def load_mapping(path: Path) -> Mapping:
-    """Read and validate a mapping; raises RefusedMapping with the first thing that is wrong."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedMapping(f"The mapping `{path}` cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
-        raise RefusedMapping(f"The mapping `{path}` is not YAML: {' '.join(str(error).split())}.") from error
-    try:
-        return Mapping.model_validate(document if document is not None else {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        message = first["msg"].removeprefix("Value error, ").lower()
-        raise RefusedMapping(f"The mapping `{path}` is wrong at `{where}`: {message}.") from error
+    @field_validator("null_values", mode="before")
+    @classmethod
+    def _nothing_is_no_list(cls, values: object) -> object:
+        return () if values is None else values
 
-
-# What an export calls these columns when it follows the contract without a mapping.
-_ALIASES = {"actor": "actor_id", "target": "target_id", "time": "occurred_at", "timestamp": "occurred_at"}
-
-
-def resolve(
-    table: PeopleMapping | InteractionsMapping, header: Sequence[str], path: Path
-) -> tuple[dict[str, Source], list[str]]:
-    """Return contract column -> source and the columns left over; raises RefusedMapping for an unknown column."""
-    contract = [name for name in type(table).model_fields if name not in {"ignore", "rating"}]
-    mapped = table.origins()
-    named = {source.column for source in mapped.values() if source.column is not None}
-    if "user_id" in mapped and mapped["user_id"].column is None:
-        raise RefusedMapping("The mapping gives every person the same `user_id`; name the column that holds it.")
-    rating = table.rating if isinstance(table, InteractionsMapping) else None
-    ignored = set(table.ignore) if isinstance(table, PeopleMapping) else set()
-    if rating is not None:
-        named.add(rating.column)
-    for column in sorted(named | ignored):
-        if column not in header:
-            raise RefusedMapping(
-                f"The mapping names the column `{column}`, which `{path.name}` does not have; "
-                f"it has {', '.join(f'`{name}`' for name in header)}."
-            )
-    origins = dict(mapped)
-    for column in header:
-        name = column if isinstance(table, PeopleMapping) else _ALIASES.get(column, column)
-        if name in contract and name not in origins and column not in named | ignored:
-            if name == "kind" and rating is not None:
-                continue
-            origins[name] = Source(column=column, constant=None)
-            named.add(column)
-    return origins, [column for column in header if column not in named | ignored]
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str | None) -> str | None:
+        if delimiter is None:
+            return None
+        delimiter = _DELIMITERS.get(delimiter, delimiter)
+        if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\x00':
+            raise ValueError(f"`{delimiter}` cannot be a delimiter; give one ASCII character such as `;`, or `tab`")
+        return delimiter

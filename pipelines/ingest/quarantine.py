@@ -38,8 +38,7 @@ class Quarantine:
     def add_rows(self, table: Any, rows: NDArray[Any], lines: NDArray[Any], reasons: Sequence[str]) -> None:
         """Keep the `rows` (positions) of a source table."""
         if len(rows):
-            found = table.take(pa.array(rows)).to_pylist()
-            self._add(lines[rows].tolist(), reasons, [_as_json(row) for row in found])
+            self._add(lines[rows].tolist(), reasons, [_as_json(row) for row in _picked(table, rows)])
 
     def add_malformed(self, malformed: Sequence[Malformed]) -> None:
         """Keep lines that do not have the header's columns."""
@@ -73,19 +72,42 @@ class Quarantine:
         self._tally.update(reasons)
 
 
+def _picked(table: Any, rows: NDArray[Any]) -> list[dict[str, Any]]:
+    """Return some rows as they are; where one type cannot be picked or shown, that column is shown as text."""
+    columns: dict[str, list[Any]] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            columns[name] = column.take(pa.array(rows)).to_pylist()
+        except (pa.ArrowException, ValueError, OverflowError):
+            columns[name] = [_shown(column[int(row)]) for row in rows]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _shown(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes()
+    except (ValueError, OverflowError):
+        return str(scalar)
+
+
 def _as_json(row: dict[str, Any]) -> str:
-    return json.dumps({name: _storable(value) for name, value in row.items()}, default=str, ensure_ascii=False)
+    return json.dumps({_storable(name): _storable(value) for name, value in row.items()}, ensure_ascii=False)
 
 
 def _storable(value: Any) -> Any:
     """Make a value something that jsonb accepts: it knows no NaN, no infinity and no NUL character."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, str):
-        return value[:_LONGEST_TEXT].replace("\x00", "\\x00")
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {_storable(str(key)): _storable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_storable(item) for item in value]
-    return value
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    return text[:_LONGEST_TEXT].replace("\x00", "\\x00")
 
 
 def write_report(connection: psycopg.Connection[Any], import_id: UUID, path: Path) -> None:

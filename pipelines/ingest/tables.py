@@ -16,12 +16,17 @@ from infra.clock import Clock
 from pipelines.ingest import load
 from pipelines.ingest.attributes import NumericColumns
 from pipelines.ingest.cleaning import clean_interactions, clean_people
+from pipelines.ingest.counting import TimeCount
 from pipelines.ingest.errors import IngestError, RefusedFile
 from pipelines.ingest.frames import PEOPLE
-from pipelines.ingest.mapping import Mapping, Source, resolve
+from pipelines.ingest.identities import LARGEST_EXACT, people_in
+from pipelines.ingest.mapping import Mapping, Source
+from pipelines.ingest.opening import open_source
+from pipelines.ingest.parquet_types import check_types
 from pipelines.ingest.quarantine import Quarantine
-from pipelines.ingest.reading import SourceFile, open_source
+from pipelines.ingest.reading import SourceFile
 from pipelines.ingest.report import ImportReport
+from pipelines.ingest.resolution import close_to, left_over, resolve
 from pipelines.ingest.transaction import Progress, importing, no_progress
 
 
@@ -67,17 +72,28 @@ def import_tables(
 class _PeopleFile:
     def __init__(self, path: Path, mapping: Mapping, encoding: str | None) -> None:
         self._file = _open(path, mapping, encoding)
-        self._origins, extras = resolve(mapping.people, self._file.header, path)
-        self._extras = extras
-        _require(self._origins, ("user_id",), path)
+        resolved = resolve(mapping.people, self._file.header, path)
+        self._origins, self._extras = resolved.origins, resolved.left
+        self._notes = left_over(resolved, mapping.people, path)
+        _require(self._origins, ("user_id",), self._file)
 
     def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
-        counts, numeric, now = report.people, NumericColumns(), clock.now()
+        counts, numeric, times, now = report.people, NumericColumns(), TimeCount(), clock.now()
+        known = people_in(connection)
         quarantine = Quarantine(connection, report.import_id, self._file.path.name, counts.quarantined)
         for batch in self._file.batches():
             counts.read += batch.rows.num_rows + len(batch.malformed)
             quarantine.add_malformed(batch.malformed)
-            cleaned = clean_people(batch.rows, batch.lines, self._origins, self._extras, now=now, numeric=numeric)
+            cleaned = clean_people(
+                batch.rows,
+                batch.lines,
+                self._origins,
+                self._extras,
+                now=now,
+                numeric=numeric,
+                known=known,
+                times=times,
+            )
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_people(connection, cleaned.good)
             progress("people", self._file.position, self._file.size)
@@ -86,6 +102,12 @@ class _PeopleFile:
         load.merge_people(connection, columns, now, counts)
         progress("merging people", 1, 1)
         quarantine.take_staged()
+        report.notes += [*self._notes, *times.notes()]
+        if load.largest_id(connection) > LARGEST_EXACT:
+            report.notes.append(
+                "Ids beyond 2^53 are there: JavaScript clients must read them as BigInt, because JSON rounds them; "
+                "with `hash: true` new ids stay below."
+            )
         without = load.claim_slots(connection, numeric.names())
         if without:
             report.notes.append(
@@ -97,18 +119,22 @@ class _PeopleFile:
 class _InteractionsFile:
     def __init__(self, path: Path, mapping: Mapping, encoding: str | None) -> None:
         self._file = _open(path, mapping, encoding)
-        self._rating = mapping.interactions.rating
-        self._origins, self._unused = resolve(mapping.interactions, self._file.header, path)
+        resolved = resolve(mapping.interactions, self._file.header, path)
+        self._origins, self._rating = resolved.origins, resolved.rating
+        self._notes = left_over(resolved, mapping.interactions, path)
         kind = () if self._rating is not None else ("kind",)
-        _require(self._origins, ("actor_id", "target_id", *kind, "occurred_at"), path)
+        _require(self._origins, ("actor_id", "target_id", *kind, "occurred_at"), self._file)
 
     def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
-        counts, now = report.interactions, clock.now()
+        counts, times, now = report.interactions, TimeCount(), clock.now()
+        known = people_in(connection)
         quarantine = Quarantine(connection, report.import_id, self._file.path.name, counts.quarantined)
         for batch in self._file.batches():
             counts.read += batch.rows.num_rows + len(batch.malformed)
             quarantine.add_malformed(batch.malformed)
-            cleaned = clean_interactions(batch.rows, batch.lines, self._origins, self._rating, now=now)
+            cleaned = clean_interactions(
+                batch.rows, batch.lines, self._origins, self._rating, now=now, known=known, times=times
+            )
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_interactions(connection, cleaned.good)
             progress("interactions", self._file.position, self._file.size)
@@ -116,9 +142,7 @@ class _InteractionsFile:
         load.merge_interactions(connection, counts)
         progress("merging interactions", 1, 1)
         quarantine.take_staged()
-        if self._unused:
-            names = ", ".join(f"`{name}`" for name in self._unused)
-            report.notes.append(f"Columns of `{self._file.path.name}` that Duet has no place for: {names}.")
+        report.notes += [*self._notes, *times.notes()]
 
 
 def _open(path: Path, mapping: Mapping, encoding: str | None) -> SourceFile:
@@ -127,12 +151,18 @@ def _open(path: Path, mapping: Mapping, encoding: str | None) -> SourceFile:
         encoding=encoding or mapping.encoding,
         delimiter=mapping.delimiter,
         null_values=mapping.null_values,
+        quote=mapping.quote,
     )
 
 
-def _require(origins: MappingType[str, Source], names: tuple[str, ...], path: Path) -> None:
+def _require(origins: MappingType[str, Source], names: tuple[str, ...], file: SourceFile) -> None:
+    path, taken = file.path, {source.column for source in origins.values()}
     for name in names:
         if name not in origins:
+            close = [column for column in file.header if column not in taken and close_to(column, [name])]
+            hint = f" Did you mean `{close[0]}`?" if close else ""
             raise RefusedFile(
                 f"`{path.name}` has no column `{name}`; rename the column that holds it, or map it with `--mapping`."
+                + hint
             )
+    check_types(origins, file.types, path.name)

@@ -6,7 +6,7 @@ Refuses to mix with other people under the same ids: the oracle would then lie. 
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from infra.clock import Clock
+from infra.clock import EARLIEST, Clock
 from pipelines.ingest import load
 from pipelines.ingest.bulk import copy_events, without_indexes
 from pipelines.ingest.copying import copy_table
@@ -63,6 +63,12 @@ def import_synthetic(
         raise RefusedWorld(f"A world's `until` needs a time zone, `{until.isoformat()}` has none.")
     if until is not None and until > now:
         raise RefusedWorld(f"A world's `until` must not lie in the future, `{until.isoformat()}` does.")
+    # Some people joined up to a year before the window opens.
+    if (until or now) - timedelta(days=days + 366) < EARLIEST:
+        raise RefusedWorld(
+            f"A world's people join in the year before its {days} days, and nothing is older than {EARLIEST.year}; "
+            "choose a later `until` or fewer days."
+        )
     wanted: dict[str, Any] = {
         "people": people,
         "seed": seed,

@@ -7,10 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from feature_repo.kinds import KINDS
+from infra.clock import EARLIEST
 from pipelines.validation.config import ValidationConfig
 from pipelines.validation.frames import Facts
-
-EARLIEST = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def people_suite(config: ValidationConfig) -> list[Any]:

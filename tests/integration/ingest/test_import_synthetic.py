@@ -166,3 +166,10 @@ def test_a_world_recorded_before_kinds_had_names_is_known_again(
     connection.execute("update duet.imports set parameters = parameters - 'world'")
     connection.commit()
     assert load(connection, clock, tmp_path).import_id == first.import_id
+
+
+def test_a_world_that_begins_before_1970_is_refused(
+    connection: psycopg.Connection[Any], clock: FixedClock, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedWorld, match="nothing is older than 1970"):
+        load(connection, clock, tmp_path, until=datetime(1971, 1, 1, tzinfo=UTC))

@@ -1,13 +1,13 @@
 """Parsing of whole columns: what is read, what is a fault, and that nothing is guessed."""
 
-from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.ingest import columns
+from pipelines.ingest import columns, times
 from pipelines.ingest.faults import Faults
 
 
@@ -37,13 +37,21 @@ def test_the_largest_integer_is_read_exactly() -> None:
     assert parsed(columns.integers, pa.array([str(2**63 - 1)]), 1, 2**63 - 1) == ([2**63 - 1], [])
 
 
+def test_whole_decimals_are_integers() -> None:
+    array = pa.array([Decimal("12.00"), Decimal("1.50"), None, Decimal(2**63)], pa.decimal128(38, 2))
+    assert parsed(columns.integers, array, 1, 2**63 - 1) == (
+        [12, None, None, None],
+        ["wrong_type: x", "out_of_range: x"],
+    )
+
+
 @pytest.mark.parametrize("array", [pa.array([True]), pa.array([b"1"]), pa.array([[1]])])
 def test_a_column_of_another_type_is_a_wrong_type_not_a_crash(array: pa.Array) -> None:
     for reader, arguments in (
         (columns.integers, (0, 9)),
         (columns.numbers, (0.0, 9.0)),
-        (columns.instants, ()),
-        (columns.dates, ()),
+        (times.instants, ()),
+        (times.dates, ()),
         (columns.label_lists, ()),
     ):
         values, reasons = parsed(reader, array, *arguments)
@@ -61,43 +69,30 @@ def test_numbers_refuse_what_is_not_finite_or_not_a_number() -> None:
     )
 
 
-def test_times_are_read_with_zones_formats_and_units() -> None:
-    noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
-    texts = pa.array(["2026-05-01 12:00", "2026-05-01T14:00:00+02:00", "2026-13-01", "soon"])
-    assert parsed(columns.instants, texts) == ([noon, noon, None, None], ["wrong_type: x"] * 2)
-    assert parsed(columns.instants, pa.array(["1.5.2026 12"]), text_format="%d.%m.%Y %H")[0] == [noon]
-    for unit, value in (("s", 1777636800), ("ms", 1777636800e3), ("us", 1777636800e6), ("ns", 1777636800e9)):
-        assert parsed(columns.instants, pa.array([value]), unit=unit)[0] == [noon]
-    assert parsed(columns.instants, pa.array([1e300]), unit="s") == ([None], ["out_of_range: x"])
-
-
-def test_a_time_without_zone_is_read_in_the_declared_zone_also_in_the_doubled_and_the_skipped_hour() -> None:
-    texts = pa.array(["2026-05-01 14:00", "2026-05-01T12:00Z", "2026-10-25 02:30", "2026-03-29 02:30"])
-    values, reasons = parsed(columns.instants, texts, timezone="Europe/Paris")
-    assert reasons == []
-    assert [value.isoformat() for value in values] == [
-        "2026-05-01T12:00:00+00:00",
-        "2026-05-01T12:00:00+00:00",
-        "2026-10-25T00:30:00+00:00",
-        "2026-03-29T01:00:00+00:00",
-    ]
-
-
-def test_typed_times_and_dates_keep_their_meaning() -> None:
-    stamp = datetime(2026, 5, 1, 12)  # noqa: DTZ001 - a Parquet column without a zone
-    assert parsed(columns.instants, pa.array([stamp], pa.timestamp("ns")))[0] == [stamp.replace(tzinfo=UTC)]
-    assert parsed(columns.instants, pa.array([date(2026, 5, 1)]))[0] == [datetime(2026, 5, 1, tzinfo=UTC)]
-    assert parsed(columns.dates, pa.array([stamp], pa.timestamp("ms")))[0] == [date(2026, 5, 1)]
-    assert parsed(columns.dates, pa.array(["1990-02-29", "1992-02-29"])) == (
-        [None, date(1992, 2, 29)],
-        ["wrong_type: x"],
-    )
-
-
 def test_flags_are_read_in_the_usual_spellings() -> None:
     texts = pa.array(["True", "f", "YES", "0", None, "maybe"])
     assert parsed(columns.flags, texts) == ([True, False, True, False, None, None], ["wrong_type: x"])
     assert parsed(columns.flags, pa.array([1, 0]))[0] == [True, False]
+    assert parsed(columns.flags, pa.array(["1.0", "0.0"]))[0] == [True, False]
+    for floats in (pa.array([1.0, 0.0, -0.0, None, 0.5]), pa.array([1, 0, 0, None, 0.5], pa.float16())):
+        assert parsed(columns.flags, floats) == ([True, False, False, None, None], ["wrong_type: x"])
+    assert parsed(columns.flags, pa.array([float("nan")])) == ([None], ["not_finite: x"])
+
+
+def test_flags_are_read_through_the_words_of_the_mapping() -> None:
+    words = {"active": "yes", "banned": "no"}
+    assert parsed(columns.flags, pa.array(["Active", "banned", "gone"]), values=words) == (
+        [True, False, None],
+        ["bad_enum: x"],
+    )
+
+
+@pytest.mark.parametrize("keys", [{"1": "like", "0": "pass"}, {"1.0": "like", "0.0": "pass"}])
+@pytest.mark.parametrize(
+    "array", [pa.array(["1", "0"]), pa.array(["1.0", "0.0"]), pa.array([1, 0]), pa.array([1.0, 0])]
+)
+def test_a_whole_number_finds_its_key_however_it_is_written(keys: dict[str, str], array: pa.Array) -> None:
+    assert parsed(columns.labels, array, keys) == (["like", "pass"], [])
 
 
 def test_lists_are_split_trimmed_and_freed_of_repetitions() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.ingest import reading
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.reading import open_source
+from pipelines.ingest.opening import open_source
 
 
 def lines_of(path: Path) -> dict[int, str]:
@@ -22,7 +22,7 @@ def lines_of(path: Path) -> dict[int, str]:
 def test_lines_are_right_across_block_boundaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "f.csv"
     expected: dict[int, str] = {}
     text, line = "a,b\n", 2
@@ -63,9 +63,11 @@ def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_row_longer_than_a_block_refuses_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 64)
     (tmp_path / "f.csv").write_text("a,b\n1," + '"' + "x\n" * 500 + '"\n')
-    with pytest.raises(RefusedFile, match=r"cannot be read as CSV in utf-8") as refused:
+    with pytest.raises(
+        RefusedFile, match=r"opens a quote in line 2 that is not closed within 64 characters"
+    ) as refused:
         list(open_source(tmp_path / "f.csv").batches())
     assert "\n" not in str(refused.value)
 

@@ -1,0 +1,109 @@
+"""Stray quotes: none of them makes rows vanish, whatever the sizes of the blocks that the file is read in."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.ingest.errors import RefusedFile
+from pipelines.ingest.opening import open_source
+from pipelines.ingest.quoting import QuoteScan
+
+
+def scanned(text: str, delimiter: str = ",", step: int = 10**6) -> QuoteScan:
+    scan = QuoteScan("f.csv", delimiter, 10**6)
+    for start in range(0, len(text), step):
+        scan.feed(text[start : start + step])
+    scan.close()
+    return scan
+
+
+def table_of(path: Path, quote: str | None = None) -> tuple[list[dict[str, str]], dict[int, str]]:
+    rows: list[dict[str, str]] = []
+    bad: dict[int, str] = {}
+    for batch in open_source(path, quote=quote).batches():
+        rows += batch.rows.to_pylist()
+        bad |= {found.line: found.text for found in batch.malformed}
+    return rows, bad
+
+
+STRAY = 'user_id\tgender\tbio\n1\tm\ta\n2\tf\t"open\n3\tm\tb\n4\tm\tc\n5\tf\t"again\n6\tm\td\n'
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 10**6])
+def test_two_stray_quotes_name_the_lines_whose_rows_they_would_swallow(step: int) -> None:
+    with pytest.raises(
+        RefusedFile, match=r"opens a quote in line 3 that closes in line 6, before `again`.*quote: none"
+    ):
+        scanned(STRAY, "\t", step)
+
+
+def test_a_file_that_does_not_quote_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_text(STRAY)
+    rows, bad = table_of(tmp_path / "p.tsv", quote="none")
+    assert [row["user_id"] for row in rows] == list("123456")
+    assert rows[1]["bio"] == '"open'
+    assert bad == {}
+
+
+def test_stray_quotes_that_close_well_are_found_by_the_rows_inside(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text('user_id,gender,bio\n1,f,"open\n2,m,b\n3,m,closed"\n4,m,c\n')
+    with pytest.raises(RefusedFile, match=r"`bio` in line 2 holds 2 lines that look like rows; say `quote: none`"):
+        table_of(tmp_path / "p.csv")
+    assert len(table_of(tmp_path / "p.csv", quote="double")[0]) == 2
+    assert len(table_of(tmp_path / "p.csv", quote="none")[0]) == 4
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("step", [1, 3, 10**6])
+def test_a_row_whose_quote_closes_too_early_is_malformed_alone(tmp_path: Path, ends: str, step: int) -> None:
+    lines = ["a,b", '1,"two', ' lines"', '2,"Big" Joe', "3,x", '"4"5,y', '6,"ok" ', '7,5" tall', '8,""']
+    text = ends.join(lines) + ends
+    bad = scanned(text, step=step).bad_lines
+    if ends != "\r":  # a lone carriage return breaks no line inside of quotes
+        assert bad == {4: '2,"Big" Joe', 6: '"4"5,y'}
+    assert list(bad.values()) == ['2,"Big" Joe', '"4"5,y']
+    (tmp_path / "f.csv").write_bytes(text.encode())
+    rows, malformed = table_of(tmp_path / "f.csv")
+    assert malformed == bad
+    assert [row["a"] for row in rows] == ["1", "3", "6", "7", "8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [('a,b\n1,"never\n2,x\n', 2), ('"a,b\n1,x\n', 1), ('a,b\n1,"two\nlines"\n2,"never\n', 4)],
+)
+def test_a_quote_that_is_never_closed_is_named_by_its_line(text: str, line: int) -> None:
+    with pytest.raises(RefusedFile, match=f"opens a quote in line {line} that is never closed"):
+        scanned(text)
+
+
+def test_more_stray_quotes_than_a_quoting_file_has_refuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.ingest.quoting.MAX_BAD_LINES", 2)
+    with pytest.raises(RefusedFile, match="more than 2 rows with a stray quote, the last of them in line 4"):
+        scanned('a,b\n1,"x"y\n2,"x"y\n3,"x"y\n')
+
+
+_CELL = st.text(alphabet='ab",\n\r ', max_size=6)
+
+
+@given(rows=st.lists(st.tuples(_CELL, _CELL), max_size=8), step=st.integers(1, 40), end=st.sampled_from(["\n", "\r\n"]))
+def test_what_a_csv_writer_writes_has_no_stray_quote(rows: list[tuple[str, str]], step: int, end: str) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator=end)
+    writer.writerows(rows)
+    assert scanned(buffer.getvalue(), step=step).bad_lines == {}
+
+
+@given(text=st.text(alphabet='a",\n', max_size=40), step=st.integers(1, 40))
+def test_blocks_change_nothing_about_what_is_found(text: str, step: int) -> None:
+    def told(size: int) -> object:
+        try:
+            return scanned(text, step=size).bad_lines
+        except RefusedFile as refused:
+            return str(refused)
+
+    assert told(step) == told(10**6)

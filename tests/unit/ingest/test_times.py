@@ -1,0 +1,153 @@
+"""Times and dates: each is the instant or the day that was written, or a fault; none is guessed and none moves."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipelines.ingest import times
+from pipelines.ingest.counting import TimeCount
+from pipelines.ingest.faults import Faults
+from pipelines.ingest.mapping import Source
+
+
+def parsed(reader: Any, array: pa.Array, **options: Any) -> tuple[list[Any], list[str]]:
+    faults = Faults(len(array))
+    values = reader(array, faults, "x", **options)
+    return values.to_pylist(), faults.reasons()
+
+
+def test_times_are_read_with_zones_formats_and_units() -> None:
+    noon = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    texts = pa.array(["2026-05-01 12:00", "2026-05-01T14:00:00+02:00", "2026-13-01", "soon"])
+    assert parsed(times.instants, texts) == ([noon, noon, None, None], ["wrong_type: x"] * 2)
+    assert parsed(times.instants, pa.array(["1.5.2026 12"]), text_format="%d.%m.%Y %H")[0] == [noon]
+    for unit, value in (("s", 1777636800), ("ms", 1777636800e3), ("us", 1777636800e6), ("ns", 1777636800e9)):
+        assert parsed(times.instants, pa.array([value]), unit=unit)[0] == [noon]
+    assert parsed(times.instants, pa.array([1e300]), unit="s") == ([None], ["out_of_range: x"])
+
+
+def test_a_time_without_zone_is_read_in_the_declared_zone_also_in_the_doubled_and_the_skipped_hour() -> None:
+    texts = pa.array(["2026-05-01 14:00", "2026-05-01T12:00Z", "2026-10-25 02:30", "2026-03-29 02:30"])
+    values, reasons = parsed(times.instants, texts, timezone="Europe/Paris")
+    assert reasons == []
+    assert [value.isoformat() for value in values] == [
+        "2026-05-01T12:00:00+00:00",
+        "2026-05-01T12:00:00+00:00",
+        "2026-10-25T00:30:00+00:00",
+        "2026-03-29T01:00:00+00:00",
+    ]
+
+
+def test_typed_times_and_dates_keep_their_meaning() -> None:
+    stamp = datetime(2026, 5, 1, 12)  # noqa: DTZ001 - a Parquet column without a zone
+    assert parsed(times.instants, pa.array([stamp], pa.timestamp("ns")))[0] == [stamp.replace(tzinfo=UTC)]
+    assert parsed(times.instants, pa.array([date(2026, 5, 1)]))[0] == [datetime(2026, 5, 1, tzinfo=UTC)]
+    assert parsed(times.dates, pa.array([stamp], pa.timestamp("ms")))[0] == [date(2026, 5, 1)]
+    assert parsed(times.dates, pa.array(["1990-02-29", "1992-02-29"])) == (
+        [None, date(1992, 2, 29)],
+        ["wrong_type: x"],
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-03-01",
+        "2024-03",
+        "20240301",
+        "2024-03-01 00",
+        "2024-03-01T00:00",
+        "2024-03-01 00:00:00",
+        "2024-03-01T00:00:00.000",
+        "2024-02-29T18:30:00Z",
+        "2024-02-29 18:30 +00:00",
+        "2024-02-29T19:30+01",
+        "2024-02-29T18:00:00.5-0030",
+    ],
+)
+def test_a_date_without_a_time_is_midnight_in_the_zone_however_it_is_written(text: str) -> None:
+    [value], reasons = parsed(times.instants, pa.array([text]), timezone="Asia/Kolkata")
+    assert reasons == []
+    assert value.replace(microsecond=0, second=0) == datetime(2024, 2, 29, 18, 30, tzinfo=UTC)
+
+
+def test_typed_dates_and_times_without_a_zone_are_read_in_the_declared_one() -> None:
+    noon = datetime(2024, 3, 1, 12)  # noqa: DTZ001 - a Parquet column without a zone
+    for array in (pa.array([noon], pa.timestamp("ms")), pa.array([noon], pa.timestamp("ns"))):
+        assert parsed(times.instants, array, timezone="Asia/Kolkata")[0] == [datetime(2024, 3, 1, 6, 30, tzinfo=UTC)]
+    assert parsed(times.instants, pa.array([noon.date()]), timezone="Asia/Kolkata")[0] == [
+        datetime(2024, 2, 29, 18, 30, tzinfo=UTC)
+    ]
+    zoned = pa.array([noon], pa.timestamp("us", "Europe/Paris"))
+    assert parsed(times.instants, zoned, timezone="Asia/Kolkata")[0] == [noon.replace(tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["0001-01-01"]),
+        pa.array(["1500-06-01 10:00"]),
+        pa.array(["9000-01-01T00:00:00Z"]),
+        pa.array([10**15], pa.int64()).cast(pa.timestamp("s")),
+        pa.array([-(10**15)], pa.int64()).cast(pa.timestamp("s")),
+        pa.array([2**31 - 1], pa.int32()).cast(pa.date32()),
+        pa.array([2**62], pa.int64()).cast(pa.timestamp("us")),
+    ],
+)
+def test_an_instant_that_no_calendar_here_holds_is_out_of_range_and_never_wraps_around(array: pa.Array) -> None:
+    assert parsed(times.instants, array) == ([None], ["out_of_range: x"])
+
+
+def test_a_year_beyond_the_parser_is_out_of_range_by_its_own_format_too() -> None:
+    assert parsed(times.instants, pa.array(["1.1.0001", "1.1"]), text_format="%d.%m.%Y") == (
+        [None, None],
+        ["out_of_range: x", "wrong_type: x"],
+    )
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["1990-05-01", "1990-05-01T00:00:00+02:00", "1990-05-01 23:30:00-11:00", "19900501"]),
+        pa.array([datetime(1990, 4, 30, 22, tzinfo=UTC)] * 4, pa.timestamp("us", "Europe/Paris")),
+        pa.array([date(1990, 5, 1)] * 4, pa.date64()),
+        pa.array([datetime(1990, 5, 1, 23, 59)] * 4, pa.timestamp("s")),  # noqa: DTZ001 - without a zone
+    ],
+)
+def test_no_zone_moves_a_date_of_birth(array: pa.Array) -> None:
+    assert parsed(times.dates, array) == ([date(1990, 5, 1)] * 4, [])
+
+
+def test_a_format_with_a_zone_or_a_unit_gives_the_day_that_is_meant() -> None:
+    texts = pa.array(["01.05.1990 00:00 +0200", "01.05.1990 23:59 -1100", "x"])
+    assert parsed(times.dates, texts, text_format="%d.%m.%Y %H:%M %z") == (
+        [date(1990, 5, 1), date(1990, 5, 1), None],
+        ["wrong_type: x"],
+    )
+    assert parsed(times.dates, pa.array([-86_400, 641_520_000]), unit="s") == (
+        [date(1969, 12, 31), date(1990, 5, 1)],
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "array", "told"),
+    [
+        (Source(column="t", unit="ms"), pa.array(["1719264011", "1719264012", "1719264013000"]), "2 of 3 times .*1970"),
+        (Source(column="t"), pa.array(["1719264011", "1719264012.5", "2024-01-01"]), "2 of 3 times .* plain numbers"),
+        (Source(column="t", unit="s"), pa.array(["1719264011", "0", "5"]), ""),
+        (Source(column="t"), pa.array(["2024-01-01", "soon", "later"]), ""),
+    ],
+)
+def test_a_wrong_unit_is_told_where_most_times_show_it(origin: Source, array: pa.Array, told: str) -> None:
+    count = TimeCount()
+    stamps = times.instants(array, Faults(len(array)), "t", unit=origin.unit)
+    count.note("occurred_at", origin, array, stamps)
+    if told:
+        [note] = count.notes()
+        assert note.startswith(told.split(" .*", maxsplit=1)[0])
+        assert told.split(".*")[1].strip() in note
+    else:
+        assert count.notes() == []
