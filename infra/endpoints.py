@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from infra.data_folder import require_data_folder
 from infra.migrate import upgrade
 from infra.settings import Settings
 from infra.urls import checked_redis_url, libpq_url, sqlalchemy_url, without_password
@@ -44,11 +45,13 @@ class Endpoints:
 
 @contextlib.contextmanager
 def open_endpoints(settings: Settings, *, mlflow: bool = False) -> Iterator[Endpoints]:
-    """Have the servers for the length of the block, migrated; raises ServerError and MigrationError.
+    """Have the servers for the length of the block, migrated; raises DuetError where that cannot be.
 
     Servers without a configured URL are started, or shared with the processes that use them; the last one out stops
     them. `mlflow=True` asks for the MLflow server too.
     """
+    if not (settings.database_url and settings.redis_url and settings.mlflow.url):
+        require_data_folder(settings.data_dir)
     with contextlib.ExitStack() as stack:
         if settings.database_url:
             database_url = libpq_url(settings.database_url.get_secret_value())

@@ -23,6 +23,7 @@ from infra.embedded.ports import is_free
 from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ServerUnavailable
 from infra.settings import PostgresSettings, Settings
+from infra.time_zones import REMEDY, has_time_zones
 
 GIB = 1024**3
 LEAST_RAM_GIB = 3.0
@@ -48,8 +49,13 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     """Look at Python, processors, memory, disk and compiled bytecode."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Finding(
-        "Python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer and run `make clean demo`"
+        "Python",
+        (3, 11) <= sys.version_info < (3, 13),
+        python,
+        "install Python 3.11 or 3.12 and run `make clean demo`",
     )
+    zones = has_time_zones()
+    yield Finding("time zones", zones, "known" if zones else "no time zone database", REMEDY)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding(
         "processor cores", cores >= 2, f"{cores} usable", "give it two cores; with one, start-up may time out"

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas, picture
 
 _SHOWN = 15
 
 
+@picture
 def drift_plot(psi: Mapping[str, float], threshold: float) -> bytes:
     """Draw the features that moved furthest against the index that asks for a retraining."""
     top = list(psi.items())[:_SHOWN][::-1]

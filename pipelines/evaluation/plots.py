@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas, picture
 from pipelines.metrics import CalibrationBins, Numbers
 
 
+@picture
 def comparison(table: pd.DataFrame, protocol: str) -> bytes:
     """Draw each method's most telling measure with its 95 % interval: the true matches where they are known."""
     measures = list(dict.fromkeys(table["measure"]))
@@ -33,6 +34,7 @@ def comparison(table: pd.DataFrame, protocol: str) -> bytes:
     return drawing.png
 
 
+@picture
 def calibration(bins: CalibrationBins, of: str) -> bytes:
     """Draw the observed share of likes against the predicted probability."""
     with canvas(f"Calibration on {of} (error {bins.error:.3f})", "predicted P(like)", "observed share") as drawing:
@@ -43,6 +45,7 @@ def calibration(bins: CalibrationBins, of: str) -> bytes:
     return drawing.png
 
 
+@picture
 def score_distribution(labels: Numbers, scores: Numbers, of: str) -> bytes:
     """Draw how predictions for likes and for passes are distributed."""
     edges = np.linspace(0, 1, 41)

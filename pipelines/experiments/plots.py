@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from pipelines.experiments.reading import SHADOW
 from pipelines.experiments.report import MEASURES, ExperimentReport, Step
 
@@ -13,6 +13,7 @@ def figures_of(report: ExperimentReport) -> dict[str, bytes]:
     return {**drawn, "rates": rates(report)}
 
 
+@picture
 def difference(measure: str, steps: list[Step]) -> bytes:
     """Draw challenger less champion at every look, with the interval that holds at all of them together."""
     named = measure.replace("_", " ")
@@ -29,6 +30,7 @@ def difference(measure: str, steps: list[Step]) -> bytes:
     return drawing.png
 
 
+@picture
 def rates(report: ExperimentReport) -> bytes:
     """Draw the like and match rates of each arm with their intervals."""
     arms = [arm for arm in report.arms if arm.name != SHADOW]

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from pipelines.history.activity import DailyActivity
 
 
+@picture
 def daily_activity_plot(days: Sequence[DailyActivity]) -> bytes:
     """Draw people, likes, matches and impressions per day."""
     with canvas("The marketplace by day", "", "per day") as drawing:
@@ -17,6 +18,7 @@ def daily_activity_plot(days: Sequence[DailyActivity]) -> bytes:
     return drawing.png
 
 
+@picture
 def exposure_plot(days: Sequence[DailyActivity]) -> bytes:
     """Draw how unevenly those shown were shown, where that is known."""
     with canvas("How unevenly people were shown", "", "Gini of exposure") as drawing:

@@ -68,6 +68,7 @@ def validate_snapshots(
         people_suite,
         people_totals_suite,
     )
+    from pipelines.validation.words import in_words
 
     limit = config.validated_rows
     checked = people_in_rows(people_file, sampled(people, limit).index.to_numpy())
@@ -84,7 +85,17 @@ def validate_snapshots(
         docs,
         {"people": ["user_id"], "interactions": ["actor_id", "target_id", "kind", "occurred_at"]},
     )
-    return {table: reports.of(table, f"{table}_totals") for table in ("people", "interactions")}
+    return {
+        table: in_words(
+            table,
+            reports.of(table, f"{table}_totals"),
+            facts=facts[table],
+            accepted=accepted[table],
+            as_of=as_of,
+            config=config,
+        )
+        for table in ("people", "interactions")
+    }
 
 
 def expectations_result(spec: dg.AssetCheckSpec, report: ValidationReport) -> dg.AssetCheckResult:

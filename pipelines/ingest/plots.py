@@ -3,12 +3,15 @@
 import io
 from typing import TYPE_CHECKING
 
+from pipelines.evaluation.figures import picture
+
 if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 60
 
 
+@picture
 def interaction_volume(interactions: "pd.DataFrame") -> bytes:
     """Return a PNG of interactions per kind over time."""
     import numpy as np

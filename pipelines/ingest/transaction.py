@@ -16,6 +16,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from infra.clock import Clock
+from infra.time_zones import require_time_zones
 from pipelines.ingest import load
 from pipelines.ingest.errors import IngestError
 from pipelines.ingest.quarantine import write_report
@@ -43,6 +44,7 @@ def importing(
     if connection.info.transaction_status != TransactionStatus.IDLE:
         # Inside somebody's transaction the import would be theirs to commit, and its temporary tables would outlive it.
         raise IngestError("An import needs a connection without an open transaction; commit or roll back first.")
+    require_time_zones()
     report = ImportReport(uuid.uuid4())
     started_at = clock.now()
     file = data_dir / "quarantine" / f"{report.import_id}.csv"

@@ -1,6 +1,6 @@
 """Pictures of the ranker's training: its learning curve, what it leans on, and how honest its probabilities are."""
 
-from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from pipelines.evaluation.plots import calibration, score_distribution
 from pipelines.ranking.train import TrainingReport
 
@@ -18,6 +18,7 @@ def training_figures(report: TrainingReport) -> dict[str, bytes]:
     }
 
 
+@picture
 def training_curve(report: TrainingReport) -> bytes:
     """Draw the loss on the early rows and on the validation slice, and where growth was stopped."""
     with canvas("Training curve", "trees", "log loss") as drawing:
@@ -30,6 +31,7 @@ def training_curve(report: TrainingReport) -> bytes:
     return drawing.png
 
 
+@picture
 def feature_importance(report: TrainingReport) -> bytes:
     """Draw the features that explain most of the loss the trees took away."""
     top = list(report.importance.items())[:_SHOWN_FEATURES][::-1]

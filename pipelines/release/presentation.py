@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas, picture
 from registry.gates import GateReport, GateResult
 
 _FURTHEST = 1.0
@@ -63,6 +63,7 @@ def _share(room: float, bound: float) -> float:
     return math.copysign(_FURTHEST, room) if room else 0.0
 
 
+@picture
 def headroom_plot(report: GateReport) -> bytes:
     """Draw how far each gate is from failing; what failed lies left of the line."""
     found: Mapping[str, float | None] = {result.name: headroom(result) for result in reversed(report.results)}

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas
+from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from registry.embedding import Embedding
 from registry.item_index import BuildReport
 
 
+@picture
 def embedding_norms(embedding: Embedding) -> bytes:
     """Draw the lengths of everybody's two factors: long means that much is known or that taste is outspoken."""
     sides = (("as chooser (P)", embedding.chooser, BLUE), ("as chosen (Q)", embedding.chosen, ORANGE))
@@ -18,6 +19,7 @@ def embedding_norms(embedding: Embedding) -> bytes:
     return drawing.png
 
 
+@picture
 def recall_curve(report: BuildReport, target: float) -> bytes:
     """Draw recall against exact search for growing `nprobe`; a flat index is one point at 1."""
     probes = [point.nprobe for point in report.curve]

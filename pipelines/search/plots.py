@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.evaluation.figures import BLUE, GREEN, GREY, canvas
+from pipelines.evaluation.figures import BLUE, GREEN, GREY, canvas, picture
 from pipelines.search.config import MAXIMISED, MEASURES, Stage
 from pipelines.search.study import COMPLETE, PRUNED, Outcome
 
 
+@picture
 def search_history(outcomes: Sequence[Outcome], stage: Stage) -> bytes:
     """Draw every trial and the best so far."""
     measure = MEASURES[stage].replace("_", " ")
@@ -24,6 +25,7 @@ def search_history(outcomes: Sequence[Outcome], stage: Stage) -> bytes:
     return drawing.png
 
 
+@picture
 def parameter_importance(importance: Mapping[str, float]) -> bytes:
     """Draw how much of the trials' differences each parameter explains."""
     ordered = list(importance.items())[::-1]

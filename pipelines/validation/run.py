@@ -35,6 +35,13 @@ class Outcome:
     unexpected: int
     observed: str
     samples: str
+    told: str = ""
+
+    def sentence(self) -> str:
+        """Say what failed: in words where there are some, else with the expectation, counts and sample rows."""
+        if self.told:
+            return self.told
+        return f"{self.column} {self.expectation}: {self.unexpected} of {self.checked} rows, e.g. {self.samples}"
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,8 @@ class ValidationReport:
         """Say in one sentence what failed, with counts."""
         if self.passed:
             return f"all {len(self.outcomes)} expectations hold"
-        told = "; ".join(
-            f"{f.column} {f.expectation}: {f.unexpected} of {f.checked} rows, e.g. {f.samples}" for f in self.failures
-        )
+        # Two expectations may fail for one reason.
+        told = "; ".join(dict.fromkeys(failure.sentence() for failure in self.failures))
         return f"{len(self.failures)} of {len(self.outcomes)} expectations failed: {told}"
 
 

@@ -1,7 +1,12 @@
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import entry_points
+from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -50,8 +55,8 @@ def test_the_four_that_resolvers_get_wrong_have_floors() -> None:
     assert all(floor.startswith(">=") for floor in floors.values())
 
 
-def test_python_is_asked_for_by_a_floor() -> None:
-    assert PROJECT["project"]["requires-python"] == ">=3.11"
+def test_python_is_asked_for_where_every_package_has_a_wheel() -> None:
+    assert PROJECT["project"]["requires-python"] == ">=3.11,<3.13"
 
 
 def test_every_locked_package_is_pinned_exactly_and_carries_hashes() -> None:
@@ -75,3 +80,22 @@ def test_the_installer_is_pinned_with_hashes_too() -> None:
 def test_the_installed_commands_are_those_of_the_project() -> None:
     declared = PROJECT["project"]["entry-points"]["duet.commands"]
     assert {entry.name: entry.value for entry in entry_points(group="duet.commands")} == declared
+
+
+@pytest.mark.parametrize(
+    ("version", "answer"), [("3, 10, 9", "refused"), ("3, 11, 0", "taken"), ("3, 13, 0", "refused")]
+)
+def test_make_refuses_a_python_for_which_packages_have_no_wheels(tmp_path: Path, version: str, answer: str) -> None:
+    python = tmp_path / "python"
+    disguise = f"import sys; sys.version_info = ({version}); exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] || exit 7\nexec {sys.executable} -c "{disguise}" "$2"\n')
+    python.chmod(0o755)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml", ".ci/bootstrap.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    words = ["make", f"PYTHON={python}", "install"]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = "is not Python 3.11 or 3.12, for which all packages have wheels; install one of them" in ended.stderr
+    assert said == (answer == "refused")
+    assert ended.returncode != 0  # the disguise makes no environment
