@@ -96,44 +96,44 @@ def _nested(array: Any, faults: Faults, name: str) -> Any:
     found: list[str | None] = []
     reasons: list[str | None] = []
     for position in range(len(array)):
+        text, reason = None, None
         try:
             # One by one: text that is no UTF-8 raises here, and only its own row may be lost.
-            value = array[position].as_py()
-            found.append(None if value is None else json.dumps(_plain(value), allow_nan=False))
-            reasons.append(None)
-        except _Unstorable as fault:
-            found.append(None)
-            reasons.append(str(fault))
+            value = _plain(array[position].as_py())
+            reason = _unstorable(value)
+            text = None if value is None or reason is not None else json.dumps(value)
         except (ValueError, OverflowError):
-            found.append(None)
-            reasons.append(why.WRONG_TYPE)
+            reason = why.WRONG_TYPE
+        found.append(text)
+        reasons.append(reason)
     for reason in (why.NOT_FINITE, why.NUL, why.WRONG_TYPE):
         faults.mark(np.array([told == reason for told in reasons], dtype=bool), reason, name)
     return pa.array(found, pa.string())
 
 
-class _Unstorable(Exception):
-    """A part of a value is nothing that JSON in Postgres can hold; the message is the reason."""
-
-
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int)):
+    """Return a value of any depth in the types of JSON; raises ValueError for bytes that are no text."""
+    if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (float, Decimal)):
-        number = float(value)
-        if not math.isfinite(number):
-            raise _Unstorable(why.NOT_FINITE)
-        return number
+        return float(value)
     if isinstance(value, bytes):
-        value = value.decode()
+        return value.decode()
     if isinstance(value, dict):
-        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    text = value if isinstance(value, str) else str(value)
-    if "\x00" in text:
-        raise _Unstorable(why.NUL)
-    return text
+    return str(value)
+
+
+def _unstorable(value: Any) -> str | None:
+    """Return why JSON in Postgres cannot hold a plain value, None if it can."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else why.NOT_FINITE
+    if isinstance(value, str):
+        return why.NUL if "\x00" in value else None
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((reason for reason in map(_unstorable, parts) if reason is not None), None)
 
 
 def _note(numeric: NumericColumns, name: str, array: Any) -> None:
