@@ -84,12 +84,12 @@ def _picked(table: Any, rows: NDArray[Any]) -> list[dict[str, Any]]:
 
 
 def _shown(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        return scalar.as_buffer().to_pybytes()
-    except (ValueError, OverflowError):
-        return str(scalar)
+    for show in (scalar.as_py, lambda: scalar.as_buffer().to_pybytes(), lambda: scalar.value):
+        try:
+            return show()
+        except (AttributeError, ValueError, OverflowError):  # text that is no UTF-8, or a time outside of all calendars
+            continue
+    return f"a value of type {scalar.type} that cannot be shown"
 
 
 def _as_json(row: dict[str, Any]) -> str:

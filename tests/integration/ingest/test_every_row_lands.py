@@ -135,6 +135,15 @@ CASES = {
             (1, None, True, {"city": "a", "words": ["t"], "raw": "ok", "who": "61616161-6161-6161-6161-616161616161"}),
         ),
     ),
+    "times that no calendar holds": Case(
+        {
+            "user_id": [1, 2, 3], "created_at": pa.array([10**15, None, 0], pa.int64()).cast(pa.timestamp("s")),
+            "seen": pa.array([None, 2**62, 0], pa.int64()).cast(pa.timestamp("us")),
+        },
+        landed=(1, 0), quarantined={"out_of_range: created_at": 1, "wrong_type: seen": 1},
+        query="select line, row->>'created_at', row->>'seen' from duet.quarantine order by line",
+        rows=((1, str(10**15), None), (2, None, str(2**62))),
+    ),
     "a birth date with a zone": Case(
         "user_id,birth_date\n1,1990-05-01T00:00:00+05:00\n2,1990-05-01T23:00:00-05:00\n", landed=(2, 0),
         query="select birth_date::text from duet.users", rows=(("1990-05-01",), ("1990-05-01",)),
