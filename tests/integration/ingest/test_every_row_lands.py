@@ -137,7 +137,7 @@ CASES = {
     ),
     "times that no calendar holds": Case(
         {
-            "user_id": [1, 2, 3], "created_at": pa.array([10**15, None, 0], pa.int64()).cast(pa.timestamp("s")),
+            "user_id": [1, 2, 3], "created_at": pa.array([10**15, None, 0], pa.int64()).cast(pa.timestamp("ms")),
             "seen": pa.array([None, 2**62, 0], pa.int64()).cast(pa.timestamp("us")),
         },
         landed=(1, 0), quarantined={"out_of_range: created_at": 1, "wrong_type: seen": 1},
