@@ -4,8 +4,8 @@ A run killed at any moment leaves scratch that is swept, a failed MLflow run, or
 version without its files, and never a pointer to half of something.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class Explanation:
     metrics: Mapping[str, float]
     figures: Mapping[str, bytes]
     tables: Mapping[str, str]
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def finish_artifact(
         metrics=explanation.metrics,
         figures=explanation.figures,
         tables=explanation.tables,
+        curves=explanation.curves,
         dagster_run_id=run_id,
         dagster_url=platform.run_url(run_id),
     )

@@ -19,7 +19,7 @@ from infra.settings import Settings, load_settings
 from infra.telemetry import disable_telemetry
 from pipelines.inputs import Snapshot
 from pipelines.state import Current, PipelineState
-from registry.contracts import MODEL_NAMES, ArtifactKind
+from registry.contracts import MODEL_NAMES, MODEL_TRAINING, ArtifactKind
 
 if TYPE_CHECKING:
     import psycopg
@@ -89,7 +89,7 @@ class Platform:
 
     def model_url(self, kind: ArtifactKind, version: int) -> str:
         """Return the address of a registered version in MLflow's UI."""
-        return f"{self._mlflow_url.rstrip('/')}/#/models/{MODEL_NAMES[kind]}/versions/{version}"
+        return f"{self._mlflow_url.rstrip('/')}/#/models/{MODEL_NAMES[kind]}/versions/{version}?{MODEL_TRAINING}"
 
     def run_url(self, run_id: str) -> str | None:
         """Return the address of a run in Dagster's UI, where its port is known beforehand."""

@@ -47,6 +47,8 @@ class ArtifactKind(StrEnum):
 
 
 MODEL_NAMES: Final[dict[ArtifactKind, str]] = {kind: f"duet-{kind.value}" for kind in ArtifactKind}
+MODEL_TRAINING: Final = "workflowType=machine_learning"
+"""What a link into MLflow's pages carries: without it they open on traces of language models, which are none here."""
 
 
 class FileEntry(BaseModel):

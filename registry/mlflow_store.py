@@ -9,14 +9,16 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, SourceType
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 from pydantic import JsonValue
 
 from infra.faults import failpoint
@@ -25,6 +27,7 @@ from registry.artifacts import verify_artifact
 from registry.contracts import (
     MANIFEST_NAME,
     MODEL_NAMES,
+    MODEL_TRAINING,
     TAG_DATASET_DIGEST,
     TAG_DIGEST,
     TAG_EMBEDDING_DIGEST,
@@ -41,6 +44,8 @@ _PARENT_RUN: Final = "mlflow.parentRunId"
 _LINEAGE_TAGS: Final = (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA_DIGEST, TAG_DATASET_DIGEST, "code_version")
 _MAX_PARAM: Final = 6_000
 _BATCH: Final = 100
+_MAX_DATASET_DIGEST: Final = 36
+_INSTANTS: Final = ("as_of", "t0", "t1")
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +65,7 @@ class MlflowStore:
         *,
         params: Mapping[str, JsonValue] | None = None,
         metrics: Mapping[str, float] | None = None,
+        curves: Mapping[str, Sequence[float]] | None = None,
         figures: Mapping[str, bytes] | None = None,
         tables: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
@@ -70,9 +76,11 @@ class MlflowStore:
     ) -> int:
         """Log an artefact directory with all that explains it, register it and return its version.
 
-        `figures` are PNG bytes by file name, `tables` text (CSV, Markdown, HTML) by file name. The parameters and
-        metrics of the manifest are logged too. The same digest logged again returns its version, with the new
-        `release_candidate` added to it. Raises RegistrationFailed, and then nothing is registered.
+        `curves` are metrics of each step of the training, `figures` PNG bytes by file name, `tables` text (CSV,
+        Markdown, HTML) by file name. Parameters, metrics and data of the manifest are logged too. The run is named
+        after the version, and after the first release that it becomes a candidate of. The same digest logged again
+        returns its version, with the new `release_candidate` added to it. Raises RegistrationFailed, and then nothing
+        is registered.
         """
         manifest = verify_artifact(directory)
         manifest.expect(kind)
@@ -86,7 +94,8 @@ class MlflowStore:
             every_tag = _tags(manifest, tags, dagster_run_id, dagster_url)
             with self._run(run_name or f"{kind.value}-{manifest.digest[:8]}", every_tag) as run_id:
                 failpoint(f"{kind}.after_run")
-                self._log(run_id, {**manifest.parameters, **(params or {})}, every_metric)
+                self._log(run_id, {**manifest.parameters, **(params or {})}, every_metric, curves or {})
+                self._client.log_inputs(run_id, _datasets(manifest))
                 failpoint(f"{kind}.after_metrics")
                 self._log_files(run_id, figures or {}, tables or {})
                 failpoint(f"{kind}.after_figures")
@@ -104,6 +113,7 @@ class MlflowStore:
                     },
                     _description(manifest, every_metric, dagster_url),
                 )
+                self._client.update_run(run_id, name=_run_name(run_name, kind, version, release_candidate))
                 failpoint(f"{kind}.after_version")
         _log.info("registered %s version %d (%s)", MODEL_NAMES[kind], version, manifest.digest[:12])
         return version
@@ -165,7 +175,7 @@ class MlflowStore:
     def run_url(self, run_id: str) -> str:
         """Return the address of a run in MLflow's UI."""
         experiment = self._client.get_run(run_id).info.experiment_id
-        return f"{self._url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{self._url.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}?{MODEL_TRAINING}"
 
     @contextlib.contextmanager
     def _failing_plainly(self, what: str) -> Iterator[None]:
@@ -199,9 +209,18 @@ class MlflowStore:
                 raise
             return str(self._client.get_experiment_by_name(self._experiment).experiment_id)
 
-    def _log(self, run_id: str, params: Mapping[str, JsonValue], metrics: Mapping[str, float]) -> None:
+    def _log(
+        self,
+        run_id: str,
+        params: Mapping[str, JsonValue],
+        metrics: Mapping[str, float],
+        curves: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
         now_ms = time.time_ns() // 1_000_000
         all_metrics = [Metric(_metric_name(name), float(value), now_ms, 0) for name, value in metrics.items()]
+        for name, values in curves.items():
+            steps = enumerate(values, start=1)
+            all_metrics += [Metric(_metric_name(name), float(value), now_ms, step) for step, value in steps]
         all_params = [Param(name, _text(value)[:_MAX_PARAM]) for name, value in params.items()]
         for start in range(0, max(len(all_metrics), 1), 10 * _BATCH):
             self._client.log_batch(run_id, metrics=all_metrics[start : start + 10 * _BATCH])
@@ -263,6 +282,9 @@ class MlflowStore:
         if candidate not in present:
             joined = ",".join([*present, candidate][-50:])
             self._client.set_model_version_tag(name, str(version), TAG_RELEASE_CANDIDATE, joined)
+            if not present:
+                run_id = self._client.get_model_version(name, str(version)).run_id
+                self._client.update_run(run_id, name=_run_name(None, kind, version, candidate))
 
 
 def _tags(
@@ -271,7 +293,38 @@ def _tags(
     lineage: dict[str, str] = {name: manifest.lineage[name] for name in _LINEAGE_TAGS if name in manifest.lineage}
     if manifest.kind is ArtifactKind.EMBEDDING:
         lineage[TAG_EMBEDDING_DIGEST] = manifest.digest
-    return {TAG_DIGEST: manifest.digest, **lineage, **_link_tags(tags, dagster_run_id, dagster_url)}
+    return {
+        TAG_DIGEST: manifest.digest,
+        **lineage,
+        **_source(manifest),
+        **_link_tags(tags, dagster_run_id, dagster_url),
+    }
+
+
+def _source(manifest: Manifest) -> dict[str, str]:
+    """Say where the run came from, in the tags that MLflow's column `Source` reads."""
+    commit = str(manifest.lineage.get("code_version", ""))
+    found = {
+        MLFLOW_SOURCE_NAME: f"duet {manifest.kind.value}",
+        MLFLOW_SOURCE_TYPE: SourceType.to_string(SourceType.JOB),
+    }
+    return {**found, **({MLFLOW_GIT_COMMIT: commit} if commit else {})}
+
+
+def _datasets(manifest: Manifest) -> list[DatasetInput]:
+    """Describe the data that an artefact was made from as MLflow's column `Dataset` reads it."""
+    lineage = manifest.lineage
+    digest = str(lineage.get(TAG_DATASET_DIGEST, ""))
+    if not digest:
+        return []
+    made_of = {name: str(lineage[name]) for name in sorted(lineage) if name.endswith("_digest") or name in _INSTANTS}
+    source = {"uri": f"duet://snapshot/{digest}", **made_of}
+    data = Dataset("people and interactions", digest[:_MAX_DATASET_DIGEST], "local", json.dumps(source))
+    return [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])]
+
+
+def _run_name(given: str | None, kind: ArtifactKind, version: int, candidate: str | None) -> str:
+    return given or (f"{candidate} {kind.value}" if candidate else f"{kind.value} {version}")
 
 
 def _link_tags(tags: Mapping[str, str] | None, dagster_run_id: str | None, dagster_url: str | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ that the caller will offer; a name that is not offered refuses the model instead
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
@@ -25,6 +25,8 @@ _FEATURES: Final = "features.json"
 _CANARY: Final = "canary.npz"
 _MAX_MODEL_BYTES: Final = 2**30
 _REFERENCE: Final = "reference.npy"
+ATTRIBUTES: Final = "attributes"
+"""The parameter of the manifest that says which imported attribute owned which slot: name -> slot."""
 _CANARY_ROWS: Final = 32
 MISSING: Final = np.float32(-1e31)
 """What stands for NaN in rankers that learned it so: trees walk twice as fast over rows without holes."""
@@ -54,6 +56,7 @@ class Ranker:
     `trees` are the booster's own, where they are simple enough to be walked without it.
     `reference` float32[m, k], where kept, holds each column's training values as m evenly spaced order statistics,
     missing ones last: later rows are compared with it, and no row in it is anybody's.
+    `attributes` says which imported attribute owned each slot when it was trained, for the names people read.
     """
 
     booster: Any
@@ -66,6 +69,7 @@ class Ranker:
     fills: bool = False
     trees: Trees | None = None
     reference: Floats | None = None
+    attributes: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def from_booster(
@@ -257,7 +261,13 @@ class Ranker:
             fills=manifest.parameters.get("fills") is True,
             trees=Trees.of(booster),
             reference=read_npy(directory / _REFERENCE, np.float32, 2) if _REFERENCE in manifest.files else None,
+            attributes=_attributes(manifest),
         )
+
+
+def _attributes(manifest: Manifest) -> dict[int, str]:
+    named = manifest.parameters.get(ATTRIBUTES)
+    return {int(slot): name for name, slot in named.items() if isinstance(slot, int)} if isinstance(named, dict) else {}
 
 
 def filled(features: Floats) -> Floats:

@@ -49,7 +49,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     }
     parameters = config.model_dump(mode="json")
     run = platform.models.log_evaluation(
-        name=f"evaluation-{report.protocol}",
+        name=f"{_release_of(platform, judged)} evaluation ({report.protocol})",
         metrics=report.metrics(),
         params=parameters,
         figures=report.figures,
@@ -75,15 +75,15 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     )  # fmt: skip
     return dg.MaterializeResult(
         metadata={
-            "protocol": report.protocol,
             "comparison": markdown(wide),
+            **plots(report.figures),
+            "protocol": report.protocol,
             "table": frame(report.table),
             "numbers": frame_of_numbers(report),
             "oracle": truth is not None,
             "mlflow": link(platform.models.run_url(run)),
             "digest": digest,
             "path": path(directory),
-            **plots(report.figures),
         }
     )
 
@@ -117,6 +117,17 @@ def compare(
         pending_likes=platform.settings.ranking.pending_likes,
     )
     return evaluate(scene, history_features(ground.history), truth)
+
+
+def _release_of(platform: Platform, judged: Current) -> str:
+    """Name the release that the judged ranker belongs to, as far as its parts are those made last."""
+    parts = {"e": platform.state.find("embeddings"), "i": platform.state.find("candidate_index"), "r": judged}
+    fitting = {
+        letter: part.version
+        for letter, part in parts.items()
+        if part is not None and judged.inputs["embeddings"] in {part.digest, part.inputs.get("embeddings")}
+    }
+    return "-".join(f"{letter}{version}" for letter, version in fitting.items())
 
 
 def frame_of_numbers(report: "EvaluationReport") -> dg.MetadataValue:

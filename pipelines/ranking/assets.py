@@ -81,7 +81,7 @@ def ranking_dataset(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(frame),
-            "like_rate": float(rows.labels.mean()),
+            "like_rate": round(float(rows.labels.mean()), 4),
             "features": features.shape[1],
             "join_s": round(seconds, 2),
             "digest": digest,
@@ -103,13 +103,16 @@ def ranking_dataset(
 )
 def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
     """Grow, judge, log and register the ranker."""
+    from dataclasses import replace
+
     import pandas as pd
 
     from feature_repo.layout import RANKING_FEATURES
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.plots import training_figures
     from pipelines.ranking.train import order_statistics, train_ranker
-    from registry.ranker import Ranker
+    from registry.feature_labels import is_free_slot, readable
+    from registry.ranker import ATTRIBUTES, Ranker
 
     config = read_config(context, RankerConfig)
     dataset = platform.state.require("ranking_dataset")
@@ -145,17 +148,33 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         feature_schema_digest=str(dataset.facts["schema"]),
         ranking_dataset_digest=dataset.digest,
     )
-    figures = training_figures(report)
-    importance = [{"feature": name, "share_of_gain": share} for name, share in report.importance.items()]
+    slots = platform.snapshot(snapshot_of(platform, dataset)).slots
+    owners = {slot: name for name, slot in slots.items()}
+    shown = replace(report, importance={readable(name, owners): share for name, share in report.importance.items()})
+    figures = training_figures(shown)
+    importance = [{"feature": name, "share_of_gain": share} for name, share in shown.importance.items()]
+    # A slot that no attribute owns is no column of anybody's data.
+    dropped = [
+        {"feature": readable(name, owners), "why": why}
+        for name, why in report.dropped.items()
+        if not is_free_slot(name, owners)
+    ]
     # Serving describes pairs as these rows do, so it must know with how many likes.
-    parameters = config.model_dump(mode="json", exclude={"threads"}) | {"last_likes": dataset.facts["last_likes"]}
+    parameters = config.model_dump(mode="json", exclude={"threads"}) | {
+        "last_likes": dataset.facts["last_likes"],
+        ATTRIBUTES: dict(slots),
+    }
     registered = finish_artifact(
         platform,
         ArtifactKind.RANKER,
         lambda directory: trained.save(directory, lineage, parameters, report.metrics()),
         Explanation(
             parameters, report.metrics(), figures,
-            {"feature_importance.csv": pd.DataFrame(importance).to_csv(index=False)},
+            {
+                "feature_importance.csv": pd.DataFrame(importance).to_csv(index=False),
+                "dropped_features.csv": pd.DataFrame(dropped, columns=["feature", "why"]).to_csv(index=False),
+            },
+            {f"{name}_log_loss": losses for name, losses in report.curve.items()},
         ),
         context.run.run_id,
     )  # fmt: skip
@@ -168,17 +187,18 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     )  # fmt: skip
     return dg.MaterializeResult(
         metadata={
+            **plots(figures),
+            **compared(platform, {ArtifactKind.RANKER: registered.manifest}),
             "dagster/row_count": report.rows,
             "version": registered.version,
-            "digest": registered.manifest.digest,
             "order": report.order.order,
             "order_evidence": f"AUC within people: {report.order.ranker:.4f}, retrieval {report.order.retrieval:.4f}",
             "mlflow": link(registered.run_url),
             "metrics": table([{"metric": name, "value": value} for name, value in report.metrics().items()]),
             "importance": table(importance[:SHOWN_FEATURES]),
+            "dropped": table(dropped),
+            "digest": registered.manifest.digest,
             "path": path(registered.directory),
-            **compared(platform, {ArtifactKind.RANKER: registered.manifest}),
-            **plots(figures),
         }
     )  # fmt: skip
 

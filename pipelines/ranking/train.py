@@ -42,6 +42,7 @@ class TrainingReport:
     rounds: int
     curve: dict[str, list[float]]
     importance: dict[str, float]
+    dropped: dict[str, str]
     auc: float
     log_loss: float
     base_log_loss: float
@@ -122,6 +123,7 @@ def train_ranker(
         rounds=rounds,
         curve=curve,
         importance=_importance(final, names),
+        dropped=dropped_columns(features[~late], feature_names),
         auc=auc(labels[shown], scores),
         log_loss=log_loss(labels[shown], scores),
         base_log_loss=log_loss(labels[shown], np.full(int(shown.sum()), float(np.mean(labels[shown] > 0)))),
@@ -232,6 +234,19 @@ def _latest(at_us: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]
     """Mark the latest rows, never splitting an instant."""
     edge = np.sort(at_us)[int(at_us.size * (1.0 - share))] if at_us.size > 1 else at_us.max(initial=0)
     return np.asarray(at_us >= edge) if at_us.size else np.zeros(0, dtype=np.bool_)
+
+
+def dropped_columns(features: Floats, feature_names: Sequence[str]) -> dict[str, str]:
+    """Return the names of the columns that are not learned from, each with the reason."""
+    kept = set(_informative(features).tolist())
+    left = [column for column in range(features.shape[1]) if column not in kept]
+    return {feature_names[column]: _why_dropped(features[:, column]) for column in left}
+
+
+def _why_dropped(values: Floats) -> str:
+    if np.isnan(values).all():
+        return "empty: no row has a value"
+    return f"constant: every row has {float(values[0]):g}"
 
 
 def _informative(features: Floats) -> npt.NDArray[np.intp]:

@@ -81,13 +81,13 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
         yield dg.MaterializeResult(
             metadata={
                 "release": versions.release_id,
-                "parts": table(parts),
                 "promote_with": promote_with(report),
-                "mlflow": link(platform.model_url(ArtifactKind.RANKER, versions.ranker)),
-                "digest": digest,
                 **shown_gates(report),
                 **compared(platform, release.manifests),
                 **_evaluation(platform, candidate),
+                "parts": table(parts),
+                "mlflow": link(platform.model_url(ArtifactKind.RANKER, versions.ranker)),
+                "digest": digest,
             },
             check_results=[check_result(result) for result in report.results],
         )
@@ -121,10 +121,10 @@ def shown_gates(report: "GateReport") -> dict[str, Any]:
 
     return {
         "gates": report.verdict,
+        **plots({"gate_headroom": headroom_plot(report)}),
         "gates_table": table(rows(report)),
         "gates_against": report.against or "nothing in Production",
         "gates_policy": report.policy,
-        **plots({"gate_headroom": headroom_plot(report)}),
     }
 
 

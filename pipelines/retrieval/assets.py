@@ -165,11 +165,11 @@ def _metadata(
     platform: Platform, registered: "Registered", metrics: dict[str, float], figures: dict[str, bytes]
 ) -> dict[str, Any]:
     return {
-        "version": registered.version,
-        "digest": registered.manifest.digest,
-        "mlflow": link(registered.run_url),
-        "path": path(registered.directory),
-        "metrics": table([{"metric": name, "value": value} for name, value in metrics.items()]),
-        **compared(platform, {registered.manifest.kind: registered.manifest}),
         **plots(figures),
+        **compared(platform, {registered.manifest.kind: registered.manifest}),
+        "version": registered.version,
+        "mlflow": link(registered.run_url),
+        "metrics": table([{"metric": name, "value": value} for name, value in metrics.items()]),
+        "digest": registered.manifest.digest,
+        "path": path(registered.directory),
     }

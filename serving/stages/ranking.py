@@ -5,6 +5,8 @@ ranker only where settings allow it; the context is built as `pipelines.ranking`
 answer of those who wait is known: they said yes.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from feature_repo.layout import DISCLOSED, RANKING_FEATURES, other_way_round
@@ -12,6 +14,7 @@ from feature_repo.people import People
 from feature_repo.transforms import CONTENT_WIDTH, PairContext, content_inputs, ranking_matrix
 from infra.metrics import serving_metrics
 from registry.embedding import similarity_to_liked
+from registry.feature_labels import readable
 from registry.ranker import Order, Ranker, combine
 from registry.release import Release
 from registry.retrieval import Factors
@@ -54,8 +57,12 @@ async def rank(
     def explain(rows: Int64) -> list[Explanation]:
         like = release.ranker.explain(features[rows], _STRONGEST, named=DISCLOSED)
         back = release.ranker.explain(features[n + rows], _STRONGEST, named=_DISCLOSED_BACKWARD)
+        owners = release.ranker.attributes
         return [
-            Explanation(p_like=_named(a), p_liked_back=_named([(other_way_round(name), value) for name, value in b]))
+            Explanation(
+                p_like=_named(a, owners),
+                p_liked_back=_named([(other_way_round(name), value) for name, value in b], owners),
+            )
             for a, b in zip(like, back, strict=True)
         ]
 
@@ -101,5 +108,5 @@ def _among(user_ids: Int64, some: Int64) -> Float32:
     return np.isin(user_ids, some).astype(np.float32) if len(some) else np.zeros(len(user_ids), dtype=np.float32)
 
 
-def _named(strongest: list[tuple[str, float]]) -> list[Influence]:
-    return [Influence(feature=feature, contribution=round(value, 4)) for feature, value in strongest]
+def _named(strongest: list[tuple[str, float]], owners: Mapping[int, str]) -> list[Influence]:
+    return [Influence(feature=readable(feature, owners), contribution=round(value, 4)) for feature, value in strongest]

@@ -231,7 +231,7 @@ def test_a_search_logs_a_run_with_one_child_per_trial_and_goes_on(platform: Plat
             assert event.asset_materialization is not None
             metadata = event.asset_materialization.metadata
         assert str(metadata["plot: search history"].value).startswith("![search_history](data:image/png;base64,")
-        experiment, parent = str(metadata["mlflow"].value).split("/experiments/")[1].split("/runs/")
+        experiment, parent = str(metadata["mlflow"].value).partition("?")[0].split("/experiments/")[1].split("/runs/")
         assert len(children(parent)) == new
     with pytest.raises(InvalidSetting, match="`trials` = 0"):
         run_job(platform, "search_hyperparameters", {"hyperparameter_search": {"trials": 0}}, 1, Listener())

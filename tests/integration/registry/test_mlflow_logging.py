@@ -50,6 +50,7 @@ def test_a_version_carries_all_that_explains_it(
         written[0][ArtifactKind.RANKER],
         params={"eta": 0.1, "note": "x" * 7000},
         metrics={"recall@100": 0.5},
+        curves={"validation_log_loss": [0.6, 0.5, 0.4]},
         figures={"curve.png": PNG},
         tables={"importance.csv": "name,gain\n"},
         tags={"team": "data"},
@@ -68,7 +69,12 @@ def test_a_version_carries_all_that_explains_it(
     params = {row["key"]: row["value"] for row in run_data["data"]["params"]}
     assert params["eta"] == "0.1"
     assert params["order"] == "ranker"
-    assert {row["key"] for row in run_data["data"]["metrics"]} == {"recall_at_100"}
+    assert {row["key"] for row in run_data["data"]["metrics"]} == {"recall_at_100", "validation_log_loss"}
+    named = {"run_id": version.run_id, "metric_key": "validation_log_loss"}
+    steps = api(mlflow_endpoints, "GET", "mlflow/metrics/get-history", params=named)["metrics"]
+    assert [(row["step"], row["value"]) for row in steps] == [(1, 0.6), (2, 0.5), (3, 0.4)]
+    assert run_data["info"]["run_name"] == "rc-1 ranker"
+    assert {row["key"]: row["value"] for row in run_data["data"]["tags"]}["mlflow.source.name"] == "duet ranker"
     files = {
         file["path"]
         for path in ("", "figures", "tables", "artifact")
@@ -86,7 +92,26 @@ def test_an_evaluation_is_a_run_without_a_version(store: MlflowStore, mlflow_end
     )
     found = api(mlflow_endpoints, "GET", "mlflow/runs/get", params={"run_id": run_id})["run"]
     assert found["info"]["run_name"] == "evaluation"
-    assert run_id in store.run_url(run_id)
+    assert store.run_url(run_id).endswith(f"/runs/{run_id}?workflowType=machine_learning")
+
+
+def test_a_version_shows_its_data_and_is_named_after_its_first_release(
+    store: MlflowStore, rest: MlflowRest, mlflow_endpoints: Endpoints, written: list[dict[ArtifactKind, Path]]
+) -> None:
+    def logged(candidate: str | None) -> dict[str, Any]:
+        directory = written[0][ArtifactKind.EMBEDDING]
+        number = store.log_version(ArtifactKind.EMBEDDING, directory, release_candidate=candidate)
+        run_id = rest.version(ArtifactKind.EMBEDDING, number).run_id
+        found: dict[str, Any] = api(mlflow_endpoints, "GET", "mlflow/runs/get", params={"run_id": run_id})["run"]
+        return found
+
+    first = logged(None)
+    assert first["info"]["run_name"] == "embedding 1"
+    [data] = first["inputs"]["dataset_inputs"]
+    assert data["dataset"]["name"] == "people and interactions"
+    assert data["dataset"]["digest"] == "data-0"
+    assert logged("e1-i1-r1")["info"]["run_name"] == "e1-i1-r1 embedding"
+    assert logged("e1-i2-r2")["info"]["run_name"] == "e1-i1-r1 embedding"
 
 
 def test_a_run_that_dies_midway_is_failed_and_registers_nothing(

@@ -32,6 +32,7 @@ def test_the_deciding_feature_is_found_and_dead_columns_are_dropped() -> None:
     assert report.calibration.error < 0.1
     assert report.order.order == "ranker"
     assert booster.num_features() == 4
+    assert report.dropped == {"empty": "empty: no row has a value", "constant": "constant: every row has 3"}
     assert report.validation_rows == 400
 
 
