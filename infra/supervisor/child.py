@@ -145,7 +145,7 @@ class Child:
     def clear(self, mark: str, outlives: str | None) -> None:
         """Kill what is left of the present process."""
         if self.process is not None:
-            clear(self.process, mark, outlives)
+            clear(self.process, mark, self.spec.name, outlives)
 
     def obituary(self, code: int) -> str:
         """Say how the present process ended, and what it said last."""

@@ -15,12 +15,14 @@ from pathlib import Path
 import psutil
 
 MARK = "SUPERVISED_BY_DUET"  # not `DUET_…`: the settings refuse variables that they do not know
+NAME = "SUPERVISED_AS"
 TAIL_LINES = 25
+GONE_WITHIN_S = 5.0
 TAIL_BYTES = 16_384
 
 
 def spawn(
-    command: tuple[str, ...], *, mark: str, environment: Mapping[str, str], log_path: Path
+    command: tuple[str, ...], *, mark: str, environment: Mapping[str, str], log_path: Path, name: str = ""
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own, its output appended to `log_path`.
 
@@ -31,7 +33,7 @@ def spawn(
     with log_path.open("ab") as log, _default_signals():
         return subprocess.Popen(  # noqa: S603 - the commands are ours
             command,
-            env={**os.environ, **environment, MARK: mark},
+            env={**os.environ, **environment, MARK: mark, NAME: name},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -51,23 +53,24 @@ def end(process: subprocess.Popen[bytes], grace_s: float) -> None:
     process.wait()
 
 
-def clear(process: subprocess.Popen[bytes], mark: str, outlives: str | None) -> None:
-    """Kill `process` and what is left of its group, so that its ports are free for the next one; reaps it.
+def clear(process: subprocess.Popen[bytes], mark: str, name: str, outlives: str | None = None) -> None:
+    """Kill `process` and everything it started, so that its ports are free for the next one; reaps it.
 
-    Members whose command line holds the word `outlives`, and everything that those started, are spared.
+    What it started is known by `mark` and `name`, because workers in sessions of their own belong to no group of it.
+    Those whose command line holds the word `outlives`, and everything that they started, are spared.
     """
-    if outlives is None:
-        end(process, 0.0)
-        return
-    found = [member for member in marked(mark) if _group(member) == process.pid and member.pid != process.pid]
+    found = [member for member in marked(mark) if member.pid != process.pid and _variable(member, NAME) == name]
     spared = {
         pid
         for member in found
-        if outlives in _words(member)
+        if outlives is not None and outlives in _words(member)
         for pid in (member.pid, *(child.pid for child in _children(member)))
     }
-    process.kill()
-    _signal_all((member for member in found if member.pid not in spared), signal.SIGKILL)
+    if process.poll() is None:
+        process.kill()
+    ended = [member for member in found if member.pid not in spared]
+    _signal_all(ended, signal.SIGKILL)
+    psutil.wait_procs(ended, timeout=GONE_WITHIN_S)
     process.wait()
 
 
@@ -125,10 +128,10 @@ def _carries(process: psutil.Process, mark: str) -> bool:
         return False
 
 
-def _group(process: psutil.Process) -> int | None:
+def _variable(process: psutil.Process, variable: str) -> str | None:
     try:
-        return os.getpgid(process.pid)
-    except OSError:
+        return process.environ().get(variable)
+    except (psutil.Error, OSError):
         return None
 
 

@@ -74,7 +74,7 @@ class Service:
         url: the address for a person; None when there is none.
         after: names that must be healthy (a step: done) before this one starts.
         again: names of steps that are done again after each restart of this process.
-        outlives: a word in the command lines of those processes of its group that a restart must not end.
+        outlives: a word in the command lines of those processes it started that a restart must not end.
         start_timeout_s: longest time without progress until the first healthy answer.
         limit_setting: the variable that sets `start_timeout_s`.
         stop_grace_s: from SIGTERM to SIGKILL.

@@ -125,6 +125,7 @@ class Supervisor:
                 mark=mark_of(self.state.data_dir),
                 environment=spec.environment,
                 log_path=child.log,
+                name=spec.name,
             )
         except OSError as refused:
             return f"cannot be started: {spec.command[0]}: {refused.strerror}"

@@ -236,23 +236,26 @@ def test_a_step_is_done_again_after_the_restart_of_the_process_that_names_it(
         supervisor.stop()
 
 
-def test_what_a_dead_process_left_of_its_group_is_killed_unless_it_must_outlive_it(tmp_path: Path) -> None:
+def test_what_a_dead_process_left_behind_is_killed_unless_it_must_outlive_it(tmp_path: Path) -> None:
     born = tmp_path / "born"
     code = (
         "import pathlib, subprocess, sys, time\n"
         "words = ['worker', 'helper']\n"
-        "pids = [subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)', w]).pid for w in words]\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(300)']\n"
+        "pids = [subprocess.Popen([*sleep, w], start_new_session=True).pid for w in words]\n"
         f"pathlib.Path({str(born)!r} + '.tmp').write_text(' '.join(map(str, pids)))\n"
         f"pathlib.Path({str(born)!r} + '.tmp').rename({str(born)!r}); time.sleep(300)"
     )
-    process = spawn(python(code), mark=str(tmp_path), environment={}, log_path=tmp_path / "log")
+    process = spawn(python(code), mark=str(tmp_path), environment={}, log_path=tmp_path / "log", name="web")
     try:
         deadline = time.monotonic() + 60
         while not born.exists():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         worker, helper = (psutil.Process(int(pid)) for pid in born.read_text().split())
-        clear(process, str(tmp_path), "worker")
+        clear(process, str(tmp_path), "another", "worker")
+        assert helper.is_running()
+        clear(process, str(tmp_path), "web", "worker")
         assert process.returncode is not None
         psutil.wait_procs([helper], timeout=30)
         assert not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE
