@@ -56,27 +56,33 @@ def open_endpoints(settings: Settings, *, mlflow: bool = False) -> Iterator[Endp
         if settings.database_url:
             database_url = libpq_url(settings.database_url.get_secret_value())
         else:
+            from infra.embedded.account import make_private
             from infra.embedded.lease import leased
             from infra.embedded.postgres import EmbeddedPostgres
 
+            make_private(settings.data_dir.absolute())
             postgres = EmbeddedPostgres(settings)
             database_url = postgres.url(stack.enter_context(leased(postgres)))
         if settings.redis_url:
             redis_url = checked_redis_url(settings.redis_url.get_secret_value())
         else:
+            from infra.embedded.account import make_private
             from infra.embedded.lease import leased
             from infra.embedded.redis import EmbeddedRedis
 
+            make_private(settings.data_dir.absolute())
             redis = EmbeddedRedis(settings)
             redis_url = redis.url(stack.enter_context(leased(redis)))
         upgrade(database_url)
         mlflow_url = settings.mlflow.url
         if mlflow_url is None:
+            from infra.embedded.account import make_private
             from infra.embedded.lease import leased, retire
             from infra.embedded.mlflow import EmbeddedMlflow
 
             server = EmbeddedMlflow(settings, sqlalchemy_url(database_url, "mlflow"))
             if mlflow:
+                make_private(settings.data_dir.absolute())
                 running = stack.enter_context(leased(server))
                 mlflow_url = server.url(running)
             else:

@@ -5,6 +5,7 @@ only), a file of the same name in the secrets folder, the default. It refuses un
 of bounds and change after it is built. `Settings(...)` itself reads nothing.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,14 @@ def _over_http(url: SecretStr) -> SecretStr:
     if not url.get_secret_value().startswith(("http://", "https://")):
         raise ValueError("is not a URL of the form `https://host/path`")
     return url
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("is not an address or a network of the form `10.0.0.0/8`") from None
+    return text
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -194,6 +203,15 @@ class ServingSettings(_Group):
         max_length=100,
         description="Origins whose pages may call, with commas between them or as JSON: `https://app.example.com`.",
     )
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        (),
+        max_length=100,
+        description="Addresses or networks of the proxies before the service, with commas between them: their "
+        "X-Forwarded-For is believed.",
+    )
+    max_connections: int = Field(500, ge=10, le=100000, description="Connections that one worker keeps open.")
+    max_header_bytes: int = Field(32768, ge=1024, le=1048576, description="Largest accepted head of a request, bytes.")
+    header_timeout_s: Seconds = Field(10.0, le=600, description="Longest time for the head of a request to arrive, s.")
     cors_credentials: bool = Field(False, description="Whether browsers may send credentials along.")
     drain_s: float = Field(
         0.0, ge=0, le=600, allow_inf_nan=False, description="Time between saying `not ready` and stopping, s."

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from infra.settings import load_settings
 from infra.web.guard import Guard, guard_options
+from infra.web.limits import HttpLimits, limit_http
 
 _JSON = ("application/json", "application/graphql")
 
@@ -60,5 +61,6 @@ def _only_reads(query: str) -> bool:
 
 
 if __name__ == "__main__":
+    limit_http(HttpLimits())
     dagster_webserver.app.DagsterWebserver = GuardedWebserver  # type: ignore[attr-defined]
     main()  # type: ignore[no-untyped-call]

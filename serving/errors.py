@@ -24,6 +24,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   ├── StorageUnavailable      503  the database did not take the write
         │   └── RequestTimeout          504  not answered in time
         ├── KeyNameTaken                another API key has this name
+        ├── AmbiguousKey                id of one key and name of another
         ├── NoSuchKey                   no API key has this id or name
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
@@ -185,6 +186,10 @@ class RequestTimeout(ApiError):
 
 class KeyNameTaken(ServingError):
     """Another API key has this name."""
+
+
+class AmbiguousKey(ServingError):
+    """What was said is the id of one key and the name of another."""
 
 
 class NoSuchKey(ServingError):

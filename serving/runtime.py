@@ -19,11 +19,12 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from infra.urls import libpq_url
-from infra.web.token import mlflow_token
+from infra.web.token import mlflow_token, own_token
 from registry.experiments import State
 from registry.mlflow_rest import MlflowRest
 from serving import process
 from serving.access.door import Door
+from serving.access.policy import needs_key
 from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
@@ -85,7 +86,7 @@ class Runtime:
         self._servers = ExitStack()
         self._opened = AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
-        self.door = Door(settings, clock, self.metrics)
+        self.door = Door(settings, clock, self.metrics, own_token(settings) if needs_key(settings) else None)
         self.limiter = Limiter(
             max_concurrency=settings.serving.max_concurrency,
             max_queued=settings.serving.max_queued,

@@ -24,6 +24,7 @@ from infra.errors import ConfigurationError
 from infra.logging import adopt_loggers, configure_logging
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
+from infra.web.limits import HttpLimits, limit_http, trust_proxies
 from serving import context, responses
 from serving.access.policy import guard_start
 from serving.api_models import InteractionRequest, RecommendationRequest, Recommendations, StoredInteraction
@@ -37,6 +38,12 @@ from serving.runtime import Runtime
 
 disable_telemetry()
 _settings = load_settings()
+limit_http(
+    HttpLimits(
+        _settings.serving.max_header_bytes, _settings.serving.header_timeout_s, _settings.serving.max_connections
+    )
+)
+trust_proxies(_settings.serving.trusted_proxies)
 _runtime = Runtime(_settings, SystemClock())
 _methods: dict[str, Method] = {}
 _drain = Drain(

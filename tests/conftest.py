@@ -105,6 +105,7 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     base = tmp_path_factory.getbasetemp()
     settings = make_settings((base.parent if worker else base) / "servers")
     with open_endpoints(settings) as shared:
+        allow_tests_more(settings)
         mine = with_own_database(shared, f"duet_{worker or 'main'}")
         number = int(worker.removeprefix("gw") or 0) % 60 + 1
         yield replace(mine, redis_url=urlunsplit(urlsplit(mine.redis_url)._replace(path=f"/{number}")))
@@ -207,6 +208,21 @@ def empty_tables(connection: psycopg.Connection[Any]) -> None:
         connection.execute(sql.SQL("delete from {}").format(sql.Identifier(schema, table)))
     connection.execute("set session_replication_role = default")
     connection.commit()
+
+
+def allow_tests_more(settings: Settings) -> None:
+    """Let the role of the services make databases and roles and empty append-only tables, which only tests do."""
+    from infra.embedded.postgres import ROLE, EmbeddedPostgres
+
+    server = EmbeddedPostgres(settings)
+    running = server.running()
+    assert running is not None
+    with connect(server.superuser_url(running), autocommit=True) as connection:
+        role = sql.Identifier(ROLE)
+        # Workers of one run share the server, and two must not change one row of the catalogue at once.
+        connection.execute("select pg_advisory_lock(1)")
+        connection.execute(sql.SQL("alter role {} createdb createrole").format(role))
+        connection.execute(sql.SQL("grant set on parameter session_replication_role to {}").format(role))
 
 
 def remove_kept_aside(settings: Settings) -> None:

@@ -4,6 +4,7 @@ Every failure ends as one line on standard error: exit code 1 for a failed comma
 A traceback is shown only with `--debug`. A package whose commands cannot be loaded is reported, never fatal.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -113,6 +114,7 @@ def global_options_first(words: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the `duet` command of this process."""
+    os.umask(0o077)  # what we and our children write is this account's only, from the first byte
     end_in_order()
     sys.exit(run())
 

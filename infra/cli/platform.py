@@ -106,7 +106,7 @@ def status(
     settings = current_settings(ctx)
     data_dir = settings.data_dir
     state = running_state(data_dir)
-    serving = None if state is None else asked(state.urls().get("serving"))
+    serving = None if state is None else asked(settings, state.urls().get("serving"))
     notes = [] if state is None else noted(settings)
     silent_s = 0.0 if state is None or state.watched_at is None else time.time() - state.watched_at
     is_blind = silent_s > SILENT_S and state is not None and state.phase is not Phase.STARTING
@@ -138,14 +138,17 @@ def print_links(settings: Settings, state: PlatformState) -> None:
         typer.echo(f"{name} {link}")
 
 
-def asked(url: str | None) -> dict[str, Any] | None:
+def asked(settings: Settings, url: str | None) -> dict[str, Any] | None:
     """Return what the serving app at `url` says of its releases and of what ails it, None if it does not answer."""
     import httpx
+
+    from infra.web.token import bearer, own_token
 
     if url is None:
         return None
     try:
-        report = httpx.get(f"{url}/health", timeout=HEALTH_S, trust_env=False).json()
+        headers = bearer(own_token(settings))
+        report = httpx.get(f"{url}/health", headers=headers, timeout=HEALTH_S, trust_env=False).json()
         return {name: report[name] for name in ("status", "reasons", "release", "experiment")}
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return None

@@ -109,6 +109,7 @@ class EmbeddedMlflow:
             text=True,
             check=True,
             start_new_session=True,
+            umask=0o077,
             cwd=self.data,
         )
         pid = int(started.stdout)

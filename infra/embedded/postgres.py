@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import psycopg
+from psycopg import sql
 
 from infra.embedded.account import Account, data_folder, reachable_copy
 from infra.embedded.files import secret
@@ -28,6 +29,25 @@ from infra.settings import Settings
 HOST = "127.0.0.1"
 USER = "duet"
 DATABASE = "duet"
+ROLE = "duet_services"
+"""What every client is: the owner of the database and of everything in it, no superuser like `USER`."""
+OWNED = """
+with mine as (select oid as role from pg_roles where rolname = %s),
+schemas as (select n.* from pg_namespace n where n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
+select 'alter schema', quote_ident(nspname) from schemas, mine where nspowner = role
+union all
+select 'alter table', format('%%I.%%I', nspname, relname)
+from pg_class c join schemas s on s.oid = c.relnamespace, mine
+where relowner = role and relkind in ('r', 'p', 'v', 'm', 'f', 'S') and not exists (
+  select from pg_depend d where d.objid = c.oid and d.classid = 'pg_class'::regclass and d.deptype in ('a', 'i'))
+union all
+select 'alter routine', p.oid::regprocedure::text
+from pg_proc p join schemas s on s.oid = p.pronamespace, mine where proowner = role
+union all
+select 'alter type', format('%%I.%%I', nspname, typname)
+from pg_type t join schemas s on s.oid = t.typnamespace, mine where typowner = role and typtype in ('e', 'd')
+"""
+"""What a role owns in a database: the beginning of the statement that gives it away, and its name."""
 PATIENCE_S = 15.0
 """How long a live server may take to answer (recovering, machine overloaded) before it counts as hung."""
 CONNECT_TIMEOUT_S = 5
@@ -45,13 +65,19 @@ class EmbeddedPostgres:
         self.wanted = root / "postgres"
         self.log = root / "logs" / "postgres.log"
         self._secret = root / "secrets" / "postgres_password"
+        self._role_secret = root / "secrets" / "postgres_services_password"
         self._note = root / "postgres.folder"
         self._settings = settings.postgres
 
     @property
     def password(self) -> str:
-        """The server's password; call it only after a start."""
+        """The superuser's password; call it only after a start."""
         return secret(self._secret)
+
+    @property
+    def role_password(self) -> str:
+        """The password of the role that clients use; call it only after a start."""
+        return secret(self._role_secret)
 
     @property
     def data(self) -> Path:
@@ -68,6 +94,10 @@ class EmbeddedPostgres:
 
     def url(self, running: Running) -> str:
         """Return the URL of the database, password included."""
+        return f"postgresql://{ROLE}:{self.role_password}@{running.host}:{running.port}/{DATABASE}"
+
+    def superuser_url(self, running: Running) -> str:
+        """Return the URL of the database for its superuser, password included; no service gets it."""
         return f"postgresql://{USER}:{self.password}@{running.host}:{running.port}/{DATABASE}"
 
     def running(self, patience_s: float = PATIENCE_S) -> Running | None:
@@ -87,6 +117,7 @@ class EmbeddedPostgres:
     def start(self) -> Running:
         """Start the server, recovering from a crash, and wait until it accepts connections."""
         account = Account.choose()
+        account.let_through(self.wanted.parent)
         programs = reachable_copy(account, _programs())
         data = self.data
         self.stop()
@@ -111,10 +142,7 @@ class EmbeddedPostgres:
             raise ServerUnavailable(
                 f"The embedded PostgreSQL started on port {port} and stopped again: its log `{self.log}` says why."
             )
-        with contextlib.closing(self._connect(port, "postgres")) as connection:
-            found = connection.execute("select 1 from pg_database where datname = %s", (DATABASE,)).fetchone()
-            if found is None:
-                connection.execute(f"create database {DATABASE}")
+        self._give_to_services(port)
         return running
 
     def stop(self) -> None:
@@ -132,6 +160,23 @@ class EmbeddedPostgres:
         if data is not None and not self._processes():
             # PostgreSQL would take a zombie (a container's init may never reap it) or a reused pid for a server.
             (data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _give_to_services(self, port: int) -> None:
+        """Make the role and the database of the services, and give the role what a former version made."""
+        with contextlib.closing(self._connect(port, "postgres")) as connection:
+            role = {"role": sql.Identifier(ROLE), "password": sql.Literal(self.role_password)}
+            if connection.execute("select from pg_roles where rolname = %s", (ROLE,)).fetchone() is None:
+                connection.execute(sql.SQL("create role {role} login").format(**role))
+            connection.execute(sql.SQL("alter role {role} nosuperuser password {password}").format(**role))
+            database = {"database": sql.Identifier(DATABASE), "role": sql.Identifier(ROLE)}
+            if connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone() is None:
+                connection.execute(sql.SQL("create database {database} owner {role}").format(**database))
+                return
+            connection.execute(sql.SQL("alter database {database} owner to {role}").format(**database))
+        with contextlib.closing(self._connect(port, DATABASE)) as connection:
+            for statement, name in connection.execute(OWNED, (USER,)).fetchall():
+                # Names come quoted from the catalogue's own functions.
+                connection.execute(sql.SQL("{} {} owner to {}").format(sql.SQL(statement), sql.SQL(name), role["role"]))
 
     def _initialise(self, account: Account, programs: Path, data: Path) -> None:
         """Make the cluster aside and rename it: a killed initdb leaves nothing that looks like one."""

@@ -69,7 +69,13 @@ class EmbeddedRedis:
         config = self.folder / "redis.conf"  # a file of mode 600: arguments can be read by everybody on the machine
         write_text(config, self._config(port), mode=0o600)
         result = subprocess.run(  # noqa: S603 - our own binary
-            [_binary(), str(config)], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, cwd="/"
+            [_binary(), str(config)],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            cwd="/",
+            umask=0o077,
         )
         until = time.monotonic() + self._settings.start_timeout_s
         while result.returncode == 0 and time.monotonic() < until:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+PRIVATE = 0o077
+"""What is taken from the mode of every file that a process of ours makes."""
 MARK = "SUPERVISED_BY_DUET"  # not `DUET_…`: the settings refuse variables that they do not know
 NAME = "SUPERVISED_AS"
 TAIL_LINES = 25
@@ -38,6 +40,7 @@ def spawn(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=PRIVATE,
         )
 
 

@@ -14,6 +14,7 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.embedded.account import make_private
 from infra.supervisor.errors import PlatformRunning
 
 
@@ -135,6 +136,7 @@ def platform_lock(data_dir: Path) -> Iterator[None]:
     Raises:
         PlatformRunning: another one holds it.
     """
+    make_private(data_dir.resolve())
     folder = platform_dir(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("ab") as lock:

@@ -33,9 +33,12 @@ def needs_token(settings: Settings) -> bool:
 
 
 def web_token(settings: Settings) -> str | None:
-    """Return the token of this data directory, made the first time; None where none is needed."""
-    if not needs_token(settings):
-        return None
+    """Return the token that MLflow and Dagster ask for; None where none is needed."""
+    return own_token(settings) if needs_token(settings) else None
+
+
+def own_token(settings: Settings) -> str:
+    """Return the token of this data directory, made the first time: who has it can read the files of this account."""
     root = settings.data_dir.absolute()
     with locked(root / "run" / "web"):  # two first callers must not make two tokens
         return secret(root / "secrets" / "web_token")

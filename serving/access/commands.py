@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,14 @@ from infra.settings import Settings
 
 if TYPE_CHECKING:
     import psycopg
+
+
+class Means(StrEnum):
+    """By what a key is named."""
+
+    ID = "id"
+    NAME = "name"
+
 
 keys = typer.Typer(help="API keys of the serving app.", no_args_is_help=True)
 
@@ -60,13 +69,17 @@ def list_(ctx: typer.Context) -> None:
 
 
 @keys.command("revoke", epilog="Example: duet keys revoke website")
-def revoke(ctx: typer.Context, key: Annotated[str, typer.Argument(help="Id or name of the key.")]) -> None:
+def revoke(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="Id or name of the key.")],
+    by: Annotated[Means | None, typer.Option(help="Which of the two it is, where it is both.")] = None,
+) -> None:
     """Revoke a key for good; every worker refuses it a few seconds later."""
     from serving.access.store import revoke_key
 
     settings = current_settings(ctx)
     with _connected(settings) as connection:
-        revoke_key(connection, key)
+        revoke_key(connection, key, None if by is None else by.value)
     print_success(f"{key} is refused from now on, by every worker within {settings.serving.auth.refresh_s:g} s")
 
 

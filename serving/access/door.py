@@ -1,5 +1,6 @@
 """Lets a request in: finds its key, counts its calls, and says what it may do."""
 
+import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from serving.access.store import ACTIVE, active_keys
 from serving.access.table import KeyTable
 from serving.errors import ApiError, KeysUnavailable, RateLimited, Unauthorized
 
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
 Headers = Mapping[bytes, bytes]
 
 
@@ -37,8 +38,10 @@ class Caller:
 class Door:
     """The one place that decides who comes in; `attach` gives it the servers once they are known."""
 
-    def __init__(self, settings: Settings, clock: Clock, metrics: ServingMetrics) -> None:
+    def __init__(self, settings: Settings, clock: Clock, metrics: ServingMetrics, own_token: str | None = None) -> None:
         self._settings = settings
+        self._own_token = own_token
+        self._proxies = tuple(ipaddress.ip_network(text) for text in settings.serving.trusted_proxies)
         self._clock = clock
         self._metrics = metrics
         self.closed = needs_key(settings)
@@ -74,10 +77,28 @@ class Door:
             raise
 
     def admit_to_pages(self, headers: Headers, client: tuple[str, int] | None) -> Caller:
-        """Return who looks at health in detail, metrics or documents: this machine itself needs no key."""
-        if self.closed and _is_this_machine(client) and not any(name in headers for name in _FORWARDED):
-            return Caller(None)  # without a trace of a proxy, which would stand for anybody
+        """Return who looks at health in detail, metrics or documents.
+
+        Beside a key, the token in this service's own data directory opens them: `duet status` has it. Being on this
+        machine does so only where the proxies are named in the settings, and none of them is on it: a proxy here that
+        adds no header makes everybody outside look like this machine.
+        """
+        if self.closed and (self._is_own(headers) or self._is_this_machine(headers, client)):
+            return Caller(None)
         return self.admit(headers)
+
+    def _is_own(self, headers: Headers) -> bool:
+        presented = _presented(headers) if self._own_token is not None else None
+        return presented is not None and hmac.compare_digest(presented.encode(), str(self._own_token).encode())
+
+    def _is_this_machine(self, headers: Headers, client: tuple[str, int] | None) -> bool:
+        if not self._proxies or client is None or any(name in headers for name in _FORWARDED):
+            return False
+        try:
+            address = ipaddress.ip_address(client[0])
+        except ValueError:
+            return False
+        return address.is_loopback and not any(_is_loopback(network) for network in self._proxies)
 
     async def count(self, caller: Caller) -> None:
         """Count one call; raises RateLimited."""
@@ -111,8 +132,6 @@ def _presented(headers: Headers) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _is_this_machine(client: tuple[str, int] | None) -> bool:
-    try:
-        return client is not None and ipaddress.ip_address(client[0]).is_loopback
-    except ValueError:
-        return False
+def _is_loopback(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    loopback = ipaddress.ip_network("127.0.0.0/8" if network.version == 4 else "::1/128")
+    return network.overlaps(loopback)

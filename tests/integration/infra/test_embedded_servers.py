@@ -18,8 +18,9 @@ import psutil
 import psycopg
 import pytest
 import redis
+from psycopg import sql
 
-from infra.embedded.account import REACHABLE
+from infra.embedded.account import ACCOUNT, REACHABLE
 from infra.embedded.lease import leased
 from infra.embedded.postgres import EmbeddedPostgres, _programs
 from infra.embedded.processes import identity
@@ -238,12 +239,65 @@ def test_servers_listen_on_loopback_only_and_ask_for_a_password(endpoints: Endpo
 def test_passwords_are_in_private_files_and_in_no_command_line(alone: Settings) -> None:
     with open_endpoints(alone) as endpoints:
         secrets = list((alone.data_dir / "secrets").iterdir())
-        assert len(secrets) == 2
+        assert len(secrets) == 3
         assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
         passwords = [path.read_text().strip() for path in secrets]
         commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
         assert not [command for command in commands for password in passwords if password in command]
-        assert all(password in "".join(endpoints.environment().values()) for password in passwords)
+        given = "".join(endpoints.environment().values())
+        superusers = (alone.data_dir / "secrets" / "postgres_password").read_text().strip()
+        assert [password for password in passwords if password not in given] == [superusers]
+
+
+def test_what_services_are_in_the_database_is_its_owner_and_no_superuser(alone: Settings) -> None:
+    with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
+        [rights] = connection.execute(
+            "select rolsuper, rolcreaterole, rolcreatedb, rolbypassrls from pg_roles where rolname = current_user"
+        )
+        assert rights == (False, False, False, False)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("copy (select 1) to program 'true'")
+
+
+def test_what_a_superuser_owned_before_is_the_services_after_the_next_start(alone: Settings) -> None:
+    server = EmbeddedPostgres(alone)
+    with leased(server) as running, connect(server.superuser_url(running), autocommit=True) as connection:
+        connection.execute(sql.SQL("alter database duet owner to {}").format(sql.Identifier("duet")))
+        connection.execute("create schema old")
+        connection.execute("create type old.mood as enum ('good')")
+        connection.execute('create table old."Odd name" (id bigint generated always as identity, mood old.mood)')
+        connection.execute("create view old.seen as select 1 as one")
+        connection.execute("create function old.one() returns int language sql as 'select 1'")
+    with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
+        connection.execute("insert into old.\"Odd name\" (mood) values ('good')")
+        connection.execute('alter table old."Odd name" add column more int')
+        for what in ("function old.one()", "view old.seen", 'table old."Odd name"', "type old.mood", "schema old"):
+            connection.execute(sql.SQL("drop {}").format(sql.SQL(what)))
+
+
+def test_nothing_below_the_data_folder_is_open_to_others(alone: Settings) -> None:
+    alone.data_dir.mkdir(mode=0o755)
+    with open_endpoints(alone, mlflow=True):
+        assert alone.data_dir.stat().st_mode & 0o067 == 0
+        served = [*(alone.data_dir / "mlflow").rglob("*"), alone.data_dir / "logs" / "mlflow.log"]
+        assert not [path for path in served if path.stat().st_mode & 0o077]
+        data = EmbeddedPostgres(alone).data
+        assert data.stat().st_mode & 0o077 == 0
+        if os.geteuid() == 0:
+            assert (data.owner(), data.group()) == (ACCOUNT, ACCOUNT)
+
+
+def test_data_that_belonged_to_the_shared_account_becomes_the_servers_own(alone: Settings) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root lends its server another account")
+    server = EmbeddedPostgres(alone)
+    with leased(server):
+        pass
+    for path in (server.data, *server.data.rglob("*")):
+        shutil.chown(path, "nobody", "nogroup")
+    with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+    assert {path.owner() for path in server.data.rglob("*")} == {ACCOUNT}
 
 
 def test_configured_urls_start_nothing(tmp_path: Path, connected_settings: Settings, endpoints: Endpoints) -> None:

@@ -21,7 +21,7 @@ from serving.access.limits import RateLimits
 from serving.access.policy import guard_start
 from serving.access.store import create_key, list_keys, revoke_key
 from serving.commands import register
-from serving.errors import KeyNameTaken, NoSuchKey, RateLimited, Unauthorized
+from serving.errors import AmbiguousKey, KeyNameTaken, NoSuchKey, RateLimited, Unauthorized
 
 
 @pytest.fixture
@@ -59,6 +59,24 @@ def test_a_revoked_key_stays_in_the_list_and_its_name_taken(duet: Any, connectio
     with pytest.raises(NoSuchKey):
         revoke_key(connection, "nobody's")
     assert duet("keys", "create", "").exit_code != 0
+
+
+def test_what_is_the_id_of_one_key_and_the_name_of_another_ends_neither(
+    duet: Any, connection: psycopg.Connection[Any]
+) -> None:
+    create_key(connection, "first")
+    [first] = list_keys(connection)
+    with pytest.raises(KeyNameTaken, match="is the id of a key"):
+        create_key(connection, first.key_id)
+    create_key(connection, "second")
+    connection.execute("update duet.api_keys set name = %s where name = 'second'", (first.key_id,))  # made before this
+    connection.commit()
+    refused = duet("keys", "revoke", first.key_id)
+    assert isinstance(refused.exception, AmbiguousKey)
+    assert [key.revoked_at for key in list_keys(connection)] == [None, None]
+    connection.commit()
+    assert duet("keys", "revoke", first.key_id, "--by", "id").exit_code == 0
+    assert {key.name for key in list_keys(connection) if key.revoked_at} == {"first"}
 
 
 def test_workers_follow_the_table(connected_settings: Settings, connection: psycopg.Connection[Any]) -> None:

@@ -1,9 +1,11 @@
 """The service as it runs in production: two workers, keys needed, JSON logs, a page of one origin allowed."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -46,7 +48,7 @@ class Closed:
 
     def series(self, name: str) -> dict[str, float]:
         """Return the series of one metric, by labels, as a scrape shows them."""
-        text = self.client.get("/metrics").text
+        text = self.client.get("/metrics", headers={"x-api-key": self.key}).text
         found = re.findall(rf"^{name}(?:\{{(.*)\}})? (\S+)$", text, re.MULTILINE)
         return {labels: float(value) for labels, value in found}
 
@@ -67,6 +69,7 @@ def closed(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
             SERVING__WORKERS="2",
             SERVING__CORS_ORIGINS=f"{ORIGIN}, https://other.example.com",
             SERVING__AUTH__REFRESH_S="0.2",
+            SERVING__HEADER_TIMEOUT_S="3",
             LOGGING__REQUEST_SHARE="1",
         ) as service,
         # A connection for each request, so that both workers answer.
@@ -88,15 +91,37 @@ def test_a_call_needs_a_key_and_a_refusal_says_so_in_the_envelope(closed: Closed
     assert [answer.json()["error"]["code"] for answer in answered] == ["unknown_user"] * 2  # past the door
 
 
-def test_probes_are_open_and_pages_are_for_this_machine_or_a_key(closed: Closed) -> None:
+def test_probes_are_open_and_pages_are_for_a_key_or_the_token_of_the_service_itself(closed: Closed) -> None:
     outside = {"x-forwarded-for": "192.0.2.7"}
+    own = (closed.service.log.parent / "duet" / "secrets" / "web_token").read_text().strip()
     assert closed.client.get("/health/live", headers=outside).status_code == 200
     # One of the workers may still be loading, or the machine too busy for Postgres' pulse.
     wait_until(lambda: closed.client.get("/health/ready", headers=outside).status_code == 200)
     for path in ("/health", "/metrics", "/docs.json", "/", "/schema.json"):
         assert closed.client.get(path, headers=outside).status_code == 401
         assert closed.client.get(path, headers={**outside, "x-api-key": closed.key}).status_code == 200
-        assert closed.client.get(path).status_code == 200
+        bare = httpx.get(closed.service.url + path, trust_env=False, timeout=20)  # this machine, or a proxy on it
+        assert bare.status_code == 401
+        assert closed.client.get(path, headers={"authorization": f"Bearer {own}"}).status_code == 200
+
+
+def test_a_flood_of_headers_and_connections_that_say_nothing_hold_up_no_probe(closed: Closed) -> None:
+    address = ("127.0.0.1", closed.service.port)
+    silent = [socket.create_connection(address) for _ in range(50)]
+    for _ in range(4):
+        with socket.create_connection(address, timeout=30) as flood:
+            sent = 0
+            with contextlib.suppress(OSError):  # closed on us
+                flood.sendall(b"GET /health/live HTTP/1.1\r\n")
+                for number in range(100_000):  # 100 MB
+                    flood.sendall(b"X-%d: %s\r\n" % (number, b"a" * 1000))
+                    sent += 1000
+            assert sent < 50_000_000
+            assert closed.client.get("/health/live").status_code == 200
+    for connection in silent:
+        connection.settimeout(60)
+        assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        connection.close()
 
 
 def test_a_key_has_its_own_limit_and_says_when_to_come_again(closed: Closed) -> None:
@@ -135,7 +160,7 @@ def test_a_revoked_key_is_refused_by_every_worker_soon(closed: Closed, endpoints
 
 
 def test_health_names_every_part_and_no_secret(closed: Closed, endpoints: Endpoints) -> None:
-    report = closed.client.get("/health").json()
+    report = closed.client.get("/health", headers={"x-api-key": closed.key}).json()
     assert report["keys"] == {"needed": True, "known": True, "message": None}
     assert report["postgres"]["status"] == report["redis"]["status"] == "up"
     assert report["pools"]["primary"]["most"] > 0
@@ -164,7 +189,7 @@ def test_what_callers_send_never_becomes_a_label(closed: Closed) -> None:
     for path in ("/no/such/path-31337", "/v1/recommendations/31337"):
         closed.client.get(path)
     closed.ask("duet_31337")
-    assert "31337" not in closed.client.get("/metrics").text
+    assert "31337" not in closed.client.get("/metrics", headers={"x-api-key": closed.key}).text
 
 
 def test_gauges_of_a_dead_worker_vanish_and_another_one_takes_over(closed: Closed) -> None:
@@ -198,7 +223,7 @@ def test_every_line_of_the_log_is_json_with_the_id_of_its_request_and_without_se
 
 
 def test_refusals_and_settings_tell_no_secret(closed: Closed, endpoints: Endpoints, monkeypatch: Any) -> None:
-    said = [closed.ask(closed.key + "0").text, closed.client.get("/docs.json").text]
+    said = [closed.ask(closed.key + "0").text, closed.client.get("/docs.json", headers={"x-api-key": closed.key}).text]
     for name, value in endpoints.environment().items():
         monkeypatch.setenv(name, value)
     settings = load_settings()

@@ -135,15 +135,52 @@ def test_before_the_servers_are_known_nobody_comes_in() -> None:
         door.admit(bearer(WHOLE))
 
 
-def test_pages_open_to_this_machine_and_not_to_what_came_through_a_proxy() -> None:
-    door = closed_door(KEY)
-    assert door.admit_to_pages({}, ("127.0.0.1", 5)).key is None
-    assert door.admit_to_pages(bearer(WHOLE), ("192.0.2.1", 5)).key is KEY
-    for headers, client in (({b"x-forwarded-for": b"127.0.0.1"}, "127.0.0.1"), ({}, "192.0.2.1"), ({}, "somewhere")):
+LOCAL = ("127.0.0.1", 5)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "headers", "client", "is_let_in"),
+    [
+        ((), {}, LOCAL, False),  # a proxy here that adds no header looks the same
+        ((), {b"x-forwarded-for": b"127.0.0.1"}, LOCAL, False),
+        (("10.0.0.5",), {}, LOCAL, True),
+        (("10.0.0.5",), {}, ("::1", 5), True),
+        (("10.0.0.5",), {b"x-forwarded-for": b"127.0.0.1"}, LOCAL, False),
+        (("10.0.0.5",), {b"via": b"1.1 nginx"}, LOCAL, False),
+        (("10.0.0.5",), {}, ("10.0.0.5", 5), False),
+        (("10.0.0.5",), {}, ("192.0.2.1", 5), False),
+        (("10.0.0.5",), {}, ("somewhere", 5), False),
+        (("10.0.0.5",), {}, None, False),
+        (("127.0.0.1",), {}, LOCAL, False),  # the proxy itself, or whoever it speaks for
+        (("10.0.0.5", "0.0.0.0/0"), {}, LOCAL, False),
+    ],
+)
+def test_pages_open_without_a_key_only_where_the_settings_say_that_no_proxy_is_here(
+    proxies: tuple[str, ...],
+    headers: dict[bytes, bytes],
+    client: tuple[str, int] | None,
+    is_let_in: bool,  # noqa: FBT001
+) -> None:
+    settings = Settings(serving={"auth": {"mode": "required"}, "trusted_proxies": proxies})
+    door = Door(settings, SystemClock(), serving_metrics())
+    door.table = table_of(KEY)
+    if is_let_in:
+        assert door.admit_to_pages(headers, client).key is None
+    else:
         with pytest.raises(Unauthorized):
-            door.admit_to_pages(headers, (client, 5))
+            door.admit_to_pages(headers, client)
+    assert door.admit_to_pages({**headers, **bearer(WHOLE)}, ("192.0.2.1", 5)).key in {KEY, None}
+
+
+def test_who_has_the_token_of_the_services_own_folder_looks_at_its_pages() -> None:
+    door = Door(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics(), own_token="mine")
+    door.table = table_of(KEY)
+    assert door.admit_to_pages(bearer("mine"), ("192.0.2.1", 5)).key is None
+    for wrong in ("mines", ""):
+        with pytest.raises(Unauthorized):
+            door.admit_to_pages(bearer(wrong), LOCAL)
     with pytest.raises(Unauthorized):
-        door.admit_to_pages({}, None)
+        door.admit(bearer("mine"))  # it is no key for calls
 
 
 def test_testers_are_those_whose_key_says_so_and_everybody_where_no_key_is_needed() -> None:
