@@ -309,9 +309,18 @@ class LoggingSettings(_Group):
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="`json`, `console`, or `auto`: JSON in production, readable otherwise."
     )
+    file_mb: int = Field(10, ge=1, le=10000, description="Size from which on a log file of `duet up` is cut, MiB.")
+    files: int = Field(5, ge=0, le=100, description="Former log files that are kept of each process.")
     request_share: float = Field(
         0.1, ge=0, le=1, allow_inf_nan=False, description="Share of good answers that are logged; errors always are."
     )
+
+
+class UpkeepSettings(_Group):
+    """How long a running platform keeps what nobody needs for ever: Data Docs, and what runs left in folders."""
+
+    days: int = Field(30, ge=1, le=3650, description="Age from which on they are removed, days.")
+    mb: int = Field(2000, ge=1, le=10000000, description="Most space of each kind, MiB; the oldest go first.")
 
 
 class Settings(BaseSettings):
@@ -344,6 +353,7 @@ class Settings(BaseSettings):
     alerts: AlertsSettings = Field(default_factory=AlertsSettings)
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
+    upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
 
     @classmethod
     def settings_customise_sources(

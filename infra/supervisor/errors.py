@@ -6,6 +6,7 @@ DuetError
     ├── ServiceNotHealthy     a process runs but did not become healthy in time
     ├── StepFailed            a one-time preparation step ended with an error
     ├── StartInterrupted      a stop was asked for before everything was healthy
+    ├── NoSuchLog             no process writes a log of that name
     ├── PlatformRunning       a platform already runs on this data directory
     ├── PlatformNotRunning    the command needs a running platform
     ├── UnknownProcess        the platform has no process of that name that it could start
@@ -34,6 +35,10 @@ class StepFailed(SupervisorError):
 
 class StartInterrupted(SupervisorError):
     """A stop was asked for before everything was healthy."""
+
+
+class NoSuchLog(SupervisorError):
+    """No process writes a log of that name."""
 
 
 class PlatformRunning(SupervisorError):

@@ -38,6 +38,7 @@ from infra.supervisor.state import (
     write_state,
 )
 from infra.supervisor.supervisor import Report, Supervisor
+from infra.supervisor.upkeep import Upkeep
 
 STOP_WITHIN_S = 90.0
 TICK_S = 0.25
@@ -79,8 +80,10 @@ def run_platform(
                     supervisor.start(specs, externals)
                     supervisor.watch()
                     on_ready(state)
+                    upkeep = Upkeep(settings)
                     while not stop.wait(TICK_S):
                         supervisor.watch()
+                        upkeep.look()
                 finally:
                     state.phase = Phase.STOPPING
                     write_state(state)

@@ -29,6 +29,7 @@ from infra.urls import without_password
 from infra.web.token import guard_environment, web_token
 
 LOCATION = "duet"
+PLAIN_LOG = ("--log-format", "json")  # Dagster's usual form colours every line, in files, too
 CODE_MODULE = "pipelines.definitions"
 # After so long without its proxy's heartbeat the process with our code ends itself, and nobody starts it again: with
 # Dagster's 30 s a machine that slept or stood still lost every schedule, sensor and guard. `duet down` ends it, too.
@@ -119,7 +120,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             "dagster-code",
             (*_python("dagster"), "code-server", "start", "--host", LOOPBACK, "--port", str(addresses.code_server),
              "--module-name", CODE_MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point",
-             "--heartbeat-ttl", str(CODE_UNHEARD_S)),
+             "--heartbeat-ttl", str(CODE_UNHEARD_S), *PLAIN_LOG),
             shared,
             probe=code,
             alive=code,
@@ -133,7 +134,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         Service(
             "dagster",
             (*_python("pipelines.webserver"), "--host", addresses.dagster_host, "--port", str(addresses.dagster_port),
-             "--workspace", workspace),
+             "--workspace", workspace, *PLAIN_LOG),
             shared,
             probe=GraphqlProbe(dagster, token),
             alive=HttpProbe(f"{dagster}/server_info", timeout_s=10.0),
@@ -145,7 +146,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         Step("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster-code",)),
         Service(
             "dagster-daemon",
-            (*_python("dagster._daemon"), "run", "--workspace", workspace),
+            (*_python("dagster._daemon"), "run", "--workspace", workspace, *PLAIN_LOG),
             shared,
             probe=GraphqlProbe(dagster, token, daemons=True),
             after=("dagster-orphans", "dagster"),
