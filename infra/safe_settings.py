@@ -2,6 +2,7 @@
 
 from infra.errors import ConfigurationError
 from infra.settings import Settings
+from infra.web.token import needs_token
 
 
 def needs_key(settings: Settings) -> bool:
@@ -22,3 +23,4 @@ def refuse_unsafe(settings: Settings) -> None:
         raise ConfigurationError(
             "`DUET_SERVING__CORS_ORIGINS` is `*` with credentials, which is refused in production: name the origins."
         )
+    needs_token(settings)  # it has its own refusal

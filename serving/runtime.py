@@ -17,6 +17,7 @@ from infra import redis as infra_redis
 from infra.clock import Clock
 from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
+from infra.safe_settings import needs_key
 from infra.settings import Settings
 from infra.urls import libpq_url
 from infra.web.token import mlflow_token, own_token
@@ -24,7 +25,6 @@ from registry.experiments import State
 from registry.mlflow_rest import MlflowRest
 from serving import process
 from serving.access.door import Door
-from serving.access.policy import needs_key
 from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
