@@ -82,7 +82,7 @@ class Limiter:
 
     def in_vain(self) -> Overloaded | None:
         """Return, counted, the refusal of a call that came now when it would not get a place in time."""
-        if self.in_flight < self.places:
+        if self.in_flight < self.places and not self._waiting:
             return None
         # Places come free every `held / max` seconds: the last in the queue waits once for each before it.
         expected_s = self._held_s / self.places * (len(self._waiting) + 1)
@@ -103,8 +103,9 @@ class Limiter:
         finally:
             ended = self._clock.monotonic()
             self._held_s += _SMOOTHING * (ended - began - self._held_s)
+            self.in_flight -= 1
             self._adapt(ended, ended - began, turn_s)
-            self._give()
+            self._admit()
 
     def _adapt(self, now: float, held_s: float, turn_s: float) -> None:
         """Count a call that ended now; at the end of a period make or take room."""
@@ -119,8 +120,10 @@ class Limiter:
             self._room = min(self._room + _GROW, self._most)
 
     async def _take(self) -> None:
-        if self.in_flight < self.places:
-            self._enter("admitted")
+        if self.in_flight < self.places and not self._waiting:
+            self.in_flight += 1
+            self._shown_in_flight.set(self.in_flight)
+            self._admissions["admitted"].inc()
             return
         self.refuse_in_vain()
         turn = asyncio.get_running_loop().create_future()
@@ -134,27 +137,22 @@ class Limiter:
         except asyncio.CancelledError:
             self._leave(turn)
             raise
-        self._enter("queued", handed_over=True)
-
-    def _enter(self, outcome: str, *, handed_over: bool = False) -> None:
-        self._admissions[outcome].inc()
-        if not handed_over:
-            self.in_flight += 1
-            self._shown_in_flight.set(self.in_flight)
+        self._admissions["queued"].inc()
 
     def _leave(self, turn: "asyncio.Future[None]") -> None:
-        if turn.done() and not turn.cancelled():
-            self._give()  # the place was handed over just when the call gave up
+        if turn.done() and not turn.cancelled():  # it got its place just when the call gave up
+            self.in_flight -= 1
+            self._admit()
         elif turn in self._waiting:
             self._waiting.remove(turn)
 
-    def _give(self) -> None:
-        while self._waiting and self.in_flight <= self.places:
+    def _admit(self) -> None:
+        """Give every free place to the call that waits longest: none that comes later may take it before."""
+        while self._waiting and self.in_flight < self.places:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(None)  # the place goes over: nobody new can slip in between
-                return
-        self.in_flight -= 1
+                self.in_flight += 1
+                turn.set_result(None)
         self._shown_in_flight.set(self.in_flight)
 
     def _refusal(self, expected_s: float) -> Overloaded:

@@ -164,3 +164,41 @@ def test_calls_wait_while_more_are_worked_on_than_there_is_room_for_now() -> Non
         assert (limit.in_flight, limit.queued) == (0, 0)
 
     asyncio.run(go())
+
+
+def test_room_that_is_made_goes_to_the_calls_that_wait_before_any_that_come_later() -> None:
+    async def go() -> None:
+        limit, end = limiter(places=4, queued=10, wait_s=5), asyncio.Event()
+        limit._room = 1.0
+        calls = [asyncio.create_task(hold(limit, end)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        assert (limit.in_flight, limit.queued) == (1, 4)
+        limit._room = 4.0
+        late = asyncio.create_task(hold(limit, end))
+        await asyncio.sleep(0.01)
+        assert (limit.in_flight, limit.queued) == (1, 5)
+        calls[0].cancel()
+        await asyncio.sleep(0.01)
+        assert (limit.in_flight, limit.queued) == (4, 1)
+        assert not late.done()
+        end.set()
+        assert await asyncio.gather(*calls[1:], late) == ["done"] * 5
+
+    asyncio.run(go())
+
+
+def test_the_order_of_calls_is_that_in_which_they_came() -> None:
+    async def go() -> list[int]:
+        limit, order = limiter(places=1, queued=20, wait_s=5), list[int]()
+
+        async def call(number: int) -> None:
+            async with limit.place():
+                order.append(number)
+
+        first = [asyncio.create_task(call(number)) for number in range(8)]
+        await asyncio.sleep(0)
+        await first[3]
+        await asyncio.gather(*first, *(call(number) for number in range(8, 12)))
+        return order
+
+    assert asyncio.run(go()) == list(range(12))
