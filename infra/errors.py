@@ -5,7 +5,8 @@
     ├── MigrationError          the database schema cannot be brought to the version this code needs
     └── ServerError
         ├── ServerUnavailable   a server cannot be reached, did not start, or did not stop in time
-        └── PortTaken           somebody else listens on a port that was asked for by number
+        ├── PortTaken           somebody else listens on a port that was asked for by number
+        └── NoConnection        no connection of a pool came free in time, or too many wait for one already
 
 Every other package derives its own tree from `DuetError` in its own `errors.py`.
 """
@@ -33,3 +34,7 @@ class ServerUnavailable(ServerError):
 
 class PortTaken(ServerError):
     """Somebody else listens on a port that was asked for by number."""
+
+
+class NoConnection(ServerError):
+    """No connection of a pool came free in time, or too many calls wait for one already."""

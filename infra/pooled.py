@@ -6,9 +6,8 @@ still on its way can become somebody else's.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 import psycopg
@@ -18,11 +17,11 @@ from psycopg.adapt import Dumper, Loader
 from psycopg.pq import Format
 from psycopg.pq.abc import PGconn
 from psycopg.waiting import Ready, Wait, wait_async
-from psycopg_pool import AsyncConnectionPool
+
+if TYPE_CHECKING:
+    from infra.connection_pool import ConnectionPool
 
 T = TypeVar("T")
-PING_AFTER_S: Final = 1.0
-"""Idle time from which on a connection is asked for an answer before it is lent."""
 _ENDED: Final = ("57P", "08")
 """What Postgres says last on a connection that it ends."""
 _INT8: Final = 20
@@ -33,8 +32,9 @@ _HEAD_WORDS: Final = 5  # dimensions, whether there are nulls, type of the eleme
 
 
 class PooledConnection(psycopg.AsyncConnection[Any]):
-    """A connection that remembers when it was used and closes itself when a wait is interrupted."""
+    """A connection that remembers when it was opened and used, and closes itself when a wait is interrupted."""
 
+    opened_s = 0.0
     used_s = 0.0
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -101,31 +101,13 @@ class Int64ArrayLoader(Loader):
         return elements["value"].astype(np.int64)
 
 
-async def prepare(connection: PooledConnection) -> None:
+def prepare(connection: PooledConnection) -> None:
     """Teach a new connection of the pool about arrays."""
     connection.adapters.register_dumper(np.ndarray, Int64ArrayDumper)
     connection.adapters.register_loader(_INT8_ARRAY, Int64ArrayLoader)
 
 
-async def check(connection: PooledConnection) -> None:
-    """Raise when the server has hung up; without a round trip, unless the connection idled for long."""
-    connection.pgconn.consume_input()
-    if time.monotonic() - connection.used_s > PING_AFTER_S:
-        await AsyncConnectionPool.check_connection(connection)
-
-
-async def note_use(connection: PooledConnection) -> None:
-    """Remember when the connection came back.
-
-    That a pool has such a step makes it take connections back in a task of its own. Without one the caller does it and
-    waits for the pool's lock: one who is cancelled there loses the connection, and the pool its place, for ever.
-    """
-    connection.used_s = time.monotonic()
-
-
-async def fetch_all(
-    pool: AsyncConnectionPool[PooledConnection], statement: bytes, parameters: Sequence[Any]
-) -> list[tuple[Any, ...]]:
+async def fetch_all(pool: "ConnectionPool", statement: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run one statement with `$1` parameters on a connection of the pool and return its rows, read as binary.
 
     A connection that turns out to have ended is replaced once: the statement must be harmless to repeat.
@@ -138,14 +120,12 @@ async def fetch_all(
         return await _fetch_all(pool, statement, parameters)
 
 
-async def _fetch_all(
-    pool: AsyncConnectionPool[PooledConnection], statement: bytes, parameters: Sequence[Any]
-) -> list[tuple[Any, ...]]:
+async def _fetch_all(pool: "ConnectionPool", statement: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     connection = await pool.getconn()
     try:
         return await connection.rows(statement, parameters)
     finally:
-        await pool.putconn(connection)
+        pool.putconn(connection)
 
 
 async def _run(gen: PQGen[T], socket: int) -> T:

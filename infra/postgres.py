@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
-from psycopg_pool import AsyncConnectionPool
 
 from infra import pooled
+from infra.connection_pool import ConnectionPool
 from infra.errors import ServerUnavailable
 from infra.pooled import PooledConnection
 from infra.settings import PostgresSettings
@@ -71,36 +71,37 @@ def open_pool(
     application_name: str = "duet-serving",
     statement_timeout_s: float | None = None,
     **kwargs: Any,
-) -> AsyncConnectionPool[PooledConnection]:
-    """Make a bounded pool of autocommit connections; open it with `async with` or `await pool.open()`.
+) -> ConnectionPool:
+    """Make a bounded pool of autocommit connections; use it with `async with`, or `open` it.
 
     A connection is checked before it is lent: whether the server hung up, and with a round trip after it idled.
-    Waiting is bounded in time and in number (`PoolTimeout`, `TooManyRequests` of psycopg_pool). Other arguments go
-    to each connection.
+    Waiting is bounded in time and in number (NoConnection). Other arguments go to each connection.
     """
     timeout_s = settings.statement_timeout_s if statement_timeout_s is None else statement_timeout_s
-    return AsyncConnectionPool(
-        database_url,
-        open=False,
-        min_size=settings.pool_size,
-        max_size=settings.pool_size + settings.max_overflow,
-        max_waiting=settings.max_waiting,
-        timeout=settings.checkout_timeout_s,
-        connection_class=PooledConnection,
-        configure=pooled.prepare,
-        check=pooled.check,
-        reset=pooled.note_use,
-        reconnect_timeout=30.0,
-        name=application_name,
-        kwargs={
-            "autocommit": True,
-            "prepare_threshold": 0 if settings.prepared_statements else None,
-            "connect_timeout": max(2, round(settings.connect_timeout_s)),
-            "application_name": application_name,
-            # The statements are few and always ask for the like: to plan one anew may take longer than to run it.
-            "options": _options(database_url, timeout_s, "plan_cache_mode=force_generic_plan"),
+    # The statements are few and always ask for the like: to plan one anew may take longer than to run it.
+    options = _options(database_url, timeout_s, "plan_cache_mode=force_generic_plan")
+
+    async def opened() -> PooledConnection:
+        connection = await PooledConnection.connect(
+            database_url,
+            autocommit=True,
+            prepare_threshold=0 if settings.prepared_statements else None,
+            connect_timeout=max(2, round(settings.connect_timeout_s)),
+            application_name=application_name,
+            options=options,
             **kwargs,
-        },
+        )
+        pooled.prepare(connection)
+        return connection
+
+    return ConnectionPool(
+        opened,
+        name=application_name,
+        size=settings.pool_size,
+        most=settings.pool_size + settings.max_overflow,
+        max_waiting=settings.max_waiting,
+        checkout_timeout_s=settings.checkout_timeout_s,
+        connect_timeout_s=settings.connect_timeout_s,
     )
 
 

@@ -55,7 +55,7 @@ class PostgresSettings(_Group):
     max_overflow: int = Field(20, ge=0, le=500, description="Connections a pool may open beyond `pool_size`.")
     max_waiting: int = Field(200, ge=1, le=10000, description="Requests that may wait for a connection of a pool.")
     checkout_timeout_s: Seconds = Field(0.2, le=60, description="Longest wait for a connection of a pool, s.")
-    connect_timeout_s: Seconds = Field(5.0, le=120, description="Longest wait for a new connection, s.")
+    connect_timeout_s: Seconds = Field(3.0, le=120, description="Longest wait for a new connection, s.")
     statement_timeout_s: Seconds = Field(1.0, le=3600, description="Longest statement on the request path, s.")
     prepared_statements: bool = Field(
         True,

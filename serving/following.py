@@ -8,11 +8,11 @@ from typing import Any, Final
 import psycopg
 import structlog
 from psycopg import sql
-from psycopg_pool import AsyncConnectionPool
 
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import ranking_schema_digest
 from infra.clock import Clock
+from infra.connection_pool import ConnectionPool
 from infra.errors import DuetError
 from infra.metrics import ServingMetrics
 from infra.settings import Settings
@@ -47,7 +47,7 @@ class Following:
         *,
         registry: ModelRegistry | None,
         guard: Guard,
-        pool: AsyncConnectionPool[Any],
+        pool: ConnectionPool,
         connect: Callable[[], psycopg.Connection[Any]],
         snapshot: Callable[[], Snapshot | None],
         challenger_wanted: Callable[[], bool],

@@ -86,6 +86,7 @@ class PoolReport(_Report):
     idle: int = Field(description="Connections that nobody uses.")
     waiting: int = Field(description="Calls that wait for a connection.")
     most: int = Field(description="Connections that may be open.")
+    message: str | None = Field(None, description="Why the last attempt to connect failed.")
 
 
 class LimiterReport(_Report):

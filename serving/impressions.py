@@ -2,11 +2,10 @@
 
 import asyncio
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from psycopg_pool import AsyncConnectionPool
-
+from infra.connection_pool import ConnectionPool
 from infra.metrics import ServingMetrics
 from serving.row_log import RowLog
 
@@ -69,7 +68,7 @@ class Answered(NamedTuple):
 class AnswerLogs:
     """The logs of both tables, counted in the metrics."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], metrics: ServingMetrics) -> None:
+    def __init__(self, pool: ConnectionPool, metrics: ServingMetrics) -> None:
         self.impressions = RowLog[Impression](
             pool, "impressions", INSERT_IMPRESSIONS, lambda fate, rows: metrics.impressions.labels(fate).inc(rows)
         )

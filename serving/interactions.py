@@ -16,11 +16,12 @@ import numpy as np
 import psycopg
 from psycopg.errors import ForeignKeyViolation
 from psycopg.types.numeric import Int8
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from feature_repo.kinds import SEPARATIONS
+from infra.connection_pool import ConnectionPool
+from infra.errors import NoConnection
 from infra.metrics import ServingMetrics
-from infra.pooled import PooledConnection, fetch_all
+from infra.pooled import fetch_all
 from serving.api_models import InteractionRequest, StoredInteraction
 from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.resilience.breaker import Breaker
@@ -37,7 +38,7 @@ class Interactions:
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[PooledConnection],
+        pool: ConnectionPool,
         breaker: Breaker,
         *,
         metrics: ServingMetrics,
@@ -72,7 +73,7 @@ class Interactions:
                 "The database is away: send the interaction again with the same `event_id`.",
                 retry_after_s=max(1, math.ceil(error.retry_after_s)),
             ) from error
-        except (psycopg.Error, PoolTimeout, TooManyRequests, OSError, TimeoutError) as error:
+        except (psycopg.Error, NoConnection, OSError, TimeoutError) as error:
             self._metrics.interactions.labels(interaction.kind.value, "failed").inc()
             raise StorageUnavailable(
                 "The interaction could not be stored: send it again with the same `event_id`.", retry_after_s=1
@@ -102,7 +103,7 @@ class Interactions:
         try:
             async with asyncio.timeout(self._timeout_s):
                 rows = await fetch_all(self._pool, _EXISTING, [np.array(list(wanted.values()), dtype=np.int64)])
-        except (psycopg.Error, PoolTimeout, TooManyRequests, OSError, TimeoutError):
+        except (psycopg.Error, NoConnection, OSError, TimeoutError):
             rows = []
         known = {row[0] for row in rows}
         details = [

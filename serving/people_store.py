@@ -15,10 +15,11 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.numeric import Int8
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from feature_repo.kinds import DECISIONS, LIKES, SEPARATIONS, Kind, listed
-from infra.pooled import PooledConnection, fetch_all
+from infra.connection_pool import ConnectionPool
+from infra.errors import NoConnection
+from infra.pooled import fetch_all
 from serving.errors import BreakerOpen, EligibilityUnknown
 from serving.reasons import Reason
 from serving.resilience.breaker import Breaker
@@ -285,9 +286,7 @@ class PostgresPeople:
     Likes that wait for an answer are read only with `pending_likes`.
     """
 
-    def __init__(
-        self, pool: AsyncConnectionPool[PooledConnection], breaker: Breaker, *, pending_likes: bool = False
-    ) -> None:
+    def __init__(self, pool: ConnectionPool, breaker: Breaker, *, pending_likes: bool = False) -> None:
         self._pool = pool
         self._breaker = breaker
         self._requesters = Together(partial(self._read_requesters, _REQUESTERS[pending_likes]))
@@ -376,7 +375,7 @@ class PostgresPeople:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time, so nobody can be shown safely."
             ) from None
-        except (psycopg.Error, PoolTimeout, TooManyRequests, OSError, BreakerOpen) as error:
+        except (psycopg.Error, NoConnection, OSError, BreakerOpen) as error:
             raise EligibilityUnknown(
                 Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read, so nobody can be shown safely."
             ) from error

@@ -1,10 +1,8 @@
 """The pools of database connections as health and metrics show them."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from psycopg_pool import AsyncConnectionPool
-
+from infra.connection_pool import ConnectionPool
 from infra.metrics import ServingMetrics
 from serving.health import PoolReport
 
@@ -12,21 +10,16 @@ from serving.health import PoolReport
 class Pools:
     """The pools of a serving process, by name."""
 
-    def __init__(self, pools: Mapping[str, AsyncConnectionPool[Any]], metrics: ServingMetrics) -> None:
+    def __init__(self, pools: Mapping[str, ConnectionPool], metrics: ServingMetrics) -> None:
         self._pools = pools
         self._metrics = metrics
 
     def report(self) -> dict[str, PoolReport]:
         """Return the numbers of each pool."""
-        stats = {name: pool.get_stats() for name, pool in self._pools.items()}
+        stats = {name: pool.stats() for name, pool in self._pools.items()}
         return {
-            name: PoolReport(
-                size=said.get("pool_size", 0),
-                idle=said.get("pool_available", 0),
-                waiting=said.get("requests_waiting", 0),
-                most=said.get("pool_max", 0),
-            )
-            for name, said in stats.items()
+            name: PoolReport(size=now.size, idle=now.idle, waiting=now.waiting, most=now.most, message=now.problem)
+            for name, now in stats.items()
         }
 
     def note(self) -> None:

@@ -11,12 +11,10 @@ from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
-from psycopg_pool import AsyncConnectionPool
-
 from infra import postgres
 from infra.clock import Clock
+from infra.connection_pool import ConnectionPool
 from infra.metrics import ServingMetrics
-from infra.pooled import PooledConnection
 from infra.settings import Settings
 from infra.urls import libpq_url
 from serving.errors import EligibilityUnknown
@@ -91,7 +89,7 @@ class ReplicatedPeople:
 class Replica:
     """The read replica of a serving process: its pool, its reads, and how far it is behind."""
 
-    pool: AsyncConnectionPool[PooledConnection]
+    pool: ConnectionPool
     people: PostgresPeople
     breaker: Breaker
     lag: ReplicaLag
@@ -124,8 +122,8 @@ async def open_replica(
     replica_url = libpq_url(settings.postgres.read_replica_url.get_secret_value())
     opened = AsyncExitStack()
     pool = postgres.open_pool(replica_url, settings.postgres, application_name="duet-serving-replica")
-    await pool.open(wait=False)
-    opened.push_async_callback(pool.close, timeout=2.0)
+    pool.open()
+    opened.push_async_callback(pool.close)
     asked = []
     for url in (database_url, replica_url):
         connection = OneConnection.to(url, within_s=WITHIN_S, application_name="duet-serving-lag")

@@ -20,7 +20,9 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+
+from infra.connection_pool import ConnectionPool
+from infra.errors import NoConnection
 
 MAX_QUEUED: Final = 50_000
 BATCH: Final = 250
@@ -34,8 +36,7 @@ _PASSING = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.ReadOnlySqlTransaction,  # the primary has just become a replica
-    PoolTimeout,
-    TooManyRequests,
+    NoConnection,
     TimeoutError,
     OSError,
 )
@@ -51,7 +52,7 @@ class RowLog(Generic[Row]):
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[Any],
+        pool: ConnectionPool,
         what: str,
         insert: bytes,
         count: Callable[[str, int], None],

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import structlog
-from psycopg_pool import AsyncConnectionPool
 
 from infra import postgres
 from infra import redis as infra_redis
 from infra.clock import Clock
+from infra.connection_pool import ConnectionPool
 from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.safe_settings import needs_key
@@ -65,7 +65,7 @@ class Runtime:
     """A serving process from `start` to `stop`; attributes are there after `start`."""
 
     endpoints: Endpoints
-    pool: AsyncConnectionPool[Any]
+    pool: ConnectionPool
     replica: Replica | None
     pools: Pools
     pulse: Pulse
@@ -104,7 +104,7 @@ class Runtime:
         process.share_fairly()
         self.endpoints = await asyncio.to_thread(self._find_servers)
         self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
-        await self.pool.open(wait=False)
+        self.pool.open()
         self.redis = infra_redis.connect_async(self.endpoints.redis_url, settings.redis)
         self._stored = StoredPeople(settings, self.endpoints, clock)
         self._changes = FreshChanges()
@@ -231,7 +231,7 @@ class Runtime:
         self._following.close()
         await self._stored.aclose()
         await self._opened.aclose()
-        await self.pool.close(timeout=2.0)
+        await self.pool.close()
         await self.redis.aclose()
         if self.registry is not None:
             self.registry.close()

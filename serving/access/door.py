@@ -4,12 +4,11 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 
 from infra.clock import Clock
+from infra.connection_pool import ConnectionPool
 from infra.metrics import ServingMetrics
 from infra.safe_settings import needs_key
 from infra.settings import Settings
@@ -48,7 +47,7 @@ class Door:
         self.table: KeyTable | None = None
         self._limits = self._count_with(None)
 
-    def attach(self, pool: AsyncConnectionPool[Any], redis: Redis) -> KeyTable:
+    def attach(self, pool: ConnectionPool, redis: Redis) -> KeyTable:
         """Use these servers; return the table, whose `run` keeps it fresh."""
 
         async def read() -> list[Key]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import psycopg
-import psycopg_pool
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -93,25 +92,11 @@ def test_a_table_and_column_name_cannot_inject(connection: psycopg.Connection) -
     assert connection.execute("select to_regclass('duet.users') is not null").fetchone() == (True,)
 
 
-def test_a_pool_is_bounded_in_time_and_in_waiters(endpoints: Endpoints) -> None:
-    settings = PostgresSettings(pool_size=1, max_overflow=0, max_waiting=1, checkout_timeout_s=0.2)
-
-    async def exhaust() -> list[object]:
-        async with open_pool(endpoints.database_url, settings) as pool:
-            await pool.wait(10)
-            async with pool.connection():
-                return await asyncio.gather(pool.getconn(), pool.getconn(), return_exceptions=True)
-
-    results = {type(result) for result in asyncio.run(exhaust())}
-    assert results == {psycopg_pool.PoolTimeout, psycopg_pool.TooManyRequests}
-
-
 def test_a_pool_replaces_connections_that_the_server_dropped(endpoints: Endpoints) -> None:
     settings = PostgresSettings(pool_size=1, max_overflow=1, checkout_timeout_s=10)
 
     async def survive() -> int:
         async with open_pool(endpoints.database_url, settings, application_name=f"duet-{uuid.uuid4()}") as pool:
-            await pool.wait(10)
             with connect(endpoints.database_url, autocommit=True) as killer:
                 killer.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity where application_name = %s", (pool.name,)
@@ -199,7 +184,6 @@ def test_a_connection_that_the_server_ended_is_replaced_without_failing_a_call(
 ) -> None:
     async def go() -> list[Any]:
         async with open_pool(endpoints.database_url, settings.postgres) as pool:
-            await pool.wait(10)
             mine = await fetch_all(pool, b"select pg_backend_pid()", [])
             with connect(endpoints.database_url, autocommit=True) as other:
                 other.execute(
@@ -225,7 +209,6 @@ def test_calls_that_are_cancelled_in_the_middle_never_give_their_answer_to_anoth
     async def go() -> int:
         answered = 0
         async with open_pool(endpoints.database_url, limits) as pool:
-            await pool.wait(10)
             for turn in range(12):
                 calls = {number: asyncio.create_task(ask(pool, number)) for number in range(turn * 8, turn * 8 + 8)}
                 await asyncio.sleep(0.001 * (turn % 5))

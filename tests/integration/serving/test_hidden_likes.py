@@ -49,7 +49,6 @@ class Evening:
 
         async def go() -> list[Shown]:
             async with postgres.open_pool(self.endpoints.database_url, settings.postgres) as pool:
-                await pool.wait(10)
                 people = PostgresPeople(pool, closed_breaker(), pending_likes=settings.ranking.pending_likes)
                 recommender = Recommender(
                     settings=settings,

@@ -24,17 +24,15 @@ Result = TypeVar("Result")
 REQUEST_ID = UUID(int=7)
 
 
-def on_pool(
-    database_url: str, settings: Settings, use: Callable[[Any], Coroutine[Any, Any, Result]], *, wait: bool = True
-) -> Result:
+def on_pool(database_url: str, settings: Settings, use: Callable[[Any], Coroutine[Any, Any, Result]]) -> Result:
     async def go() -> Result:
         limits = settings.postgres.model_copy(update={"pool_size": 2, "max_overflow": 0, "checkout_timeout_s": 2.0})
         pool = postgres.open_pool(database_url, limits)
-        await pool.open(wait=wait)
+        pool.open()
         try:
             return await use(pool)
         finally:
-            await pool.close(timeout=1)
+            await pool.close()
 
     return asyncio.run(go())
 
@@ -52,7 +50,7 @@ class Desk:
             desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=2.0)
             return await desk.store(request, REQUEST_ID)
 
-        return on_pool(database_url or self.database_url, self.settings, use, wait=database_url is None)
+        return on_pool(database_url or self.database_url, self.settings, use)
 
 
 @pytest.fixture

@@ -30,7 +30,6 @@ def on_store(
 ) -> Result:
     async def go() -> Result:
         async with postgres.open_pool(endpoints.database_url, settings.postgres) as pool:
-            await pool.wait(10)
             return await use(PostgresPeople(pool, closed_breaker(), pending_likes=pending_likes))
 
     return asyncio.run(go())
@@ -317,12 +316,12 @@ def test_a_database_that_cannot_be_reached_means_eligibility_is_unknown(endpoint
 
     async def go() -> None:
         pool = postgres.open_pool(nowhere.database_url, small.postgres)
-        await pool.open(wait=False)
+        pool.open()
         try:
             with pytest.raises(EligibilityUnknown):
                 await PostgresPeople(pool, closed_breaker()).requester(1, 0.3)
         finally:
-            await pool.close(timeout=1)
+            await pool.close()
 
     asyncio.run(go())
 
