@@ -17,8 +17,14 @@ from starlette.responses import Response
 
 from serving import context, responses, strict_json
 from serving.access.door import Door
-from serving.border import App, Receive, Scope, Send
-from serving.errors import ApiError, BodyTimeout, BodyTooLarge, RequestTimeout, UnsupportedMediaType
+from serving.border import App, Message, Receive, Scope, Send
+from serving.errors import (
+    ApiError,
+    BodyTimeout,
+    BodyTooLarge,
+    RequestTimeout,
+    UnsupportedMediaType,
+)
 from serving.resilience.limiter import Limiter
 
 OPEN = frozenset({"/health/live", "/health/ready", "/livez", "/readyz", "/healthz"})
@@ -58,22 +64,25 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        reply = _Reply(send)
         try:
             model = self._models.get(scope["path"]) if scope["method"] == "POST" else None
             if model is None:
                 self._look_at_page(scope)
                 async with asyncio.timeout(self._timeout_s):
-                    await self._app(scope, receive, send)
+                    await self._app(scope, receive, reply.send)
             else:
                 self._limiter.refuse_in_vain()
                 async with asyncio.timeout(self._timeout_s):
                     response = await self._call(model, scope, receive)
-                await response(scope, receive, send)
-        except ApiError as error:
-            await responses.refusal(error, context.current().request_id)(scope, receive, send)
-        except TimeoutError:
-            late = RequestTimeout(f"Not answered within {self._timeout_s} s: try again.")
-            await responses.refusal(late, context.current().request_id)(scope, receive, send)
+                await response(scope, receive, reply.send)
+        except (ApiError, TimeoutError) as error:
+            if reply.begun:
+                raise  # an answer is under way: a second one would break the connection for what comes after it
+            reply.closed = True
+            late = f"Not answered within {self._timeout_s} s: try again."
+            refusal = error if isinstance(error, ApiError) else RequestTimeout(late)
+            await responses.refusal(refusal, context.current().request_id)(scope, receive, send)
 
     def _look_at_page(self, scope: Scope) -> None:
         request, path = context.current(), scope["path"]
@@ -121,6 +130,21 @@ class Gate:
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+
+
+class _Reply:
+    """Passes an answer on; `begun` once there is something of it, and nothing more when it is `closed`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+        self.closed = False
+
+    async def send(self, message: Message) -> None:
+        if self.closed:
+            return  # the time is over and the refusal is sent: what the app still says comes too late
+        self.begun = True
+        await self._send(message)
 
 
 def _check_media_type(headers: Mapping[bytes, bytes]) -> None:

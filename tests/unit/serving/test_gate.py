@@ -17,6 +17,7 @@ from serving.access.door import Door
 from serving.access.keys import Key, new_key
 from serving.access.table import KeyTable
 from serving.border import Border
+from serving.errors import ApiError
 from serving.gate import OPEN, Gate, Method
 from serving.resilience.limiter import Limiter
 
@@ -233,3 +234,72 @@ def test_at_three_times_the_load_it_can_carry_a_worker_goes_on_answering_and_is_
         assert await call() == 200
 
     run(work)
+
+
+class Recorder:
+    """An app's client that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    async def send(self, message: Any) -> None:
+        self.sent.append(dict(message))
+
+    async def receive(self) -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    def starts(self) -> list[int]:
+        return [message["status"] for message in self.sent if message["type"] == "http.response.start"]
+
+
+def page_gate(app: Any) -> Border:
+    guarded, clock = Guarded(), SystemClock()
+    gate = Gate(
+        app,
+        models={},
+        methods={},
+        door=guarded.door,
+        limiter=guarded.limiter,
+        max_body_bytes=100,
+        timeout_s=0.05,
+    )
+    return Border(gate, clock=clock, metrics=serving_metrics())
+
+
+PAGE = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("127.0.0.1", 5)}
+
+
+def test_an_answer_that_breaks_off_in_the_middle_is_followed_by_no_second_one() -> None:
+    async def slow(_: Any, __: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(60)
+
+    async def go() -> list[int]:
+        client = Recorder()
+        with pytest.raises(ApiError):  # uvicorn closes the connection
+            await page_gate(slow)(dict(PAGE), client.receive, client.send)
+        return client.starts()
+
+    assert asyncio.run(go()) == [200]
+
+
+def test_what_an_app_still_says_after_its_time_is_over_reaches_nobody() -> None:
+    late: list[asyncio.Task[None]] = []
+
+    async def detached(_: Any, __: Any, send: Any) -> None:
+        async def answer() -> None:
+            await go_on.wait()
+            await responses.ok(Answer())(dict(PAGE), None, send)  # type: ignore[arg-type]
+
+        late.append(asyncio.create_task(answer()))
+        await asyncio.shield(late[0])
+
+    async def go() -> list[int]:
+        client = Recorder()
+        await page_gate(detached)(dict(PAGE), client.receive, client.send)
+        go_on.set()
+        await late[0]
+        return client.starts()
+
+    go_on = asyncio.Event()
+    assert asyncio.run(go()) == [504]
