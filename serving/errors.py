@@ -249,4 +249,8 @@ class LevelUnavailable(Degraded):
 
 
 class EligibilityUnknown(Degraded):
-    """Who may be shown cannot be established: nobody is."""
+    """Who may be shown cannot be established: nobody is; `late` when more time might have been enough."""
+
+    def __init__(self, reason: Reason, message: str, *, late: bool = False) -> None:
+        super().__init__(reason, message)
+        self.late = late

@@ -373,7 +373,9 @@ class PostgresPeople:
             return await self._breaker.call(read, timeout_s * _PATIENCE)
         except TimeoutError:
             raise EligibilityUnknown(
-                Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time, so nobody can be shown safely."
+                Reason.ELIGIBILITY_UNAVAILABLE,
+                "Postgres did not answer in time, so nobody can be shown safely.",
+                late=True,
             ) from None
         except (psycopg.Error, NoConnection, OSError, BreakerOpen) as error:
             raise EligibilityUnknown(

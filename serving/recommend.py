@@ -179,16 +179,12 @@ class Recommender:
         cache = self._cache
         if cache is None or run.release is None or run.request.explain:
             return (await self._make(run, assignment)).showing
-        user_id, key = run.request.user_id, cache.key_of(run, run.release, assignment.variant)
+        key = cache.key_of(run, run.release, assignment.variant)
         kept = cache.recall(run, key)
         if kept is not None and (again := await self._reshow(run, assignment, kept, Tier.MEMORY)):
             return again
-        if run.deadline.remaining_s() < self._lead_s and (user_id, key) not in cache.flights:
-            # Whoever has little time must not make the others' answer: theirs would be of a lower level.
-            return (await self._make(run, assignment)).showing
-        with run.stage(Stage.CACHE) if (user_id, key) in cache.flights else nullcontext():
-            made, began = await cache.flights.join(user_id, key, lambda: self._lead(run, assignment, cache, key))
-        if began:
+        made = await self._made_for_all(run, assignment, cache, key)
+        if made.run is run:
             return made.showing
         again = await self._reshow(run, made.showing.assignment, made.entry, Tier.FLIGHT)
         if again is None:
@@ -197,6 +193,24 @@ class Recommender:
         if made.run.first_step_down is not None:
             run.step_down(made.run.first_step_down)
         return again
+
+    async def _made_for_all(self, run: Run, assignment: Assignment, cache: AnswerCache, key: str) -> Made:
+        """Return the answer that is being made for this person, or make it; `run` tells whose it is."""
+        user_id = run.request.user_id
+        while True:
+            follows = (user_id, key) in cache.flights
+            if not follows and run.deadline.remaining_s() < self._lead_s:
+                # Whoever has little time must not make the others' answer: theirs would be of a lower level.
+                return await self._make(run, assignment)
+            try:
+                with run.stage(Stage.CACHE) if follows else nullcontext():
+                    made = await cache.flights.join(user_id, key, lambda: self._lead(run, assignment, cache, key))
+            except EligibilityUnknown as error:
+                if not (follows and error.late):
+                    raise
+                continue  # the one who began ran out of time, which says nothing of the time that is left here
+            if not (follows and made.hurried and run.deadline.at_s > made.run.deadline.at_s):
+                return made
 
     async def _lead(self, run: Run, assignment: Assignment, cache: AnswerCache, key: str) -> Made:
         try:
@@ -319,4 +333,6 @@ class Recommender:
 
 
 def _too_late() -> EligibilityUnknown:
-    return EligibilityUnknown(Reason.DEADLINE_EXCEEDED, "There was no time left to check who can be shown safely.")
+    return EligibilityUnknown(
+        Reason.DEADLINE_EXCEEDED, "There was no time left to check who can be shown safely.", late=True
+    )

@@ -22,7 +22,7 @@ from serving.cache.flights import Flights
 from serving.cache.memory import MemoryTier
 from serving.cache.shared import Guard, RedisTier
 from serving.experiments.assignment import Variant
-from serving.reasons import Level, Stage
+from serving.reasons import Level, Reason, Stage
 from serving.run import Run
 
 _ORDERING: Final = {"n_candidates", "requester_weight", "exploration_share", "aggregator"}
@@ -57,6 +57,12 @@ class Made:
     showing: Showing
     entry: Entry
     steady: bool = True
+
+    @property
+    def hurried(self) -> bool:
+        """Say whether the answer is of a lower level because time was short."""
+        why = self.run.first_step_down
+        return why is not None and why.reason is Reason.DEADLINE_EXCEEDED
 
 
 class AnswerCache:

@@ -17,17 +17,14 @@ class Flights(Generic[Result]):
     def __contains__(self, flight: tuple[int, str]) -> bool:
         return flight in self._flying
 
-    async def join(
-        self, user_id: int, key: str, work: Callable[[], Coroutine[Any, Any, Result]]
-    ) -> tuple[Result, bool]:
-        """Return the result of `work`, and whether this call began it; raises what the work raises, to all."""
+    async def join(self, user_id: int, key: str, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Return the result of `work`, which is begun unless it is under way; raises what the work raises, to all."""
         flight = (user_id, key)
         task = self._flying.get(flight)
-        began = task is None
         if task is None:
             task = self._flying[flight] = asyncio.create_task(work())
             task.add_done_callback(partial(self._landed, flight))
-        return await asyncio.shield(task), began
+        return await asyncio.shield(task)
 
     def forget(self, user_id: int) -> None:
         """Let whoever comes from now on begin anew; those who wait already get what they wait for."""

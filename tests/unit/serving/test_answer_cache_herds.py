@@ -9,6 +9,7 @@ from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.release import Release
 from serving.answers import Answer
+from serving.errors import LevelUnavailable
 from serving.reasons import Reason
 from serving.resilience.deadline import Deadline
 from tests.cached_towns import ask, ids, with_cache
@@ -122,6 +123,59 @@ def test_a_herd_without_time_for_ranking_shares_the_lower_level_and_its_reason(s
     assert [line["event"] for line in logs] == ["stage_failed"]
     assert {(answer.level, answer.reason) for answer in answers} == {(2, Reason.RETRIEVAL_FAILED)}
     assert all(answer.degraded == ["retrieval"] for answer in answers)
+
+
+class SlowAtFirst(MemoryPeople):
+    """Postgres that answers the first question only after `first_s`."""
+
+    first_s = 0.3
+
+    async def requester(self, user_id: int, timeout_s: float, **how: Any) -> Any:
+        first = "requester" not in self.asked
+        found = await super().requester(user_id, timeout_s, **how)
+        if first:
+            await asyncio.sleep(self.first_s)
+        return found
+
+
+def test_those_who_wait_for_one_whose_time_ends_begin_anew_together_with_their_own(town: Town) -> None:
+    town.people = SlowAtFirst(town.people.rows)
+    brief = town.settings.serving.model_copy(update={"deadline_ms": 100})  # so little is enough to begin
+    town.settings = town.settings.model_copy(update={"serving": brief})
+
+    async def go() -> list[Answer]:
+        recommender = town.recommender()
+        begins = asyncio.create_task(ask(recommender, deadline=Deadline.after(0.06, town.clock)))
+        await asyncio.sleep(0.001)
+        waiting = (ask(recommender, deadline=Deadline.after(5.0, town.clock)) for _ in range(4))
+        return [await begins, *await asyncio.gather(*waiting)][:5]
+
+    first, *others = asyncio.run(go())
+    assert (first.level, first.reason) == (4, Reason.DEADLINE_EXCEEDED)
+    assert [(answer.level, answer.reason, len(answer.items)) for answer in others] == [(1, None, 10)] * 4
+    assert town.people.asked.count("requester") == 2
+
+
+def test_a_level_that_was_left_for_want_of_time_is_no_answer_for_those_with_more(slow_town: Town) -> None:
+    async def go() -> tuple[Answer, Answer]:
+        recommender = slow_town.recommender()
+        strategy = recommender._ladder[0]
+
+        class Hurried:
+            level = strategy.level
+
+            async def rank(self, run: Any, requester: Any) -> Any:
+                if run.deadline.remaining_s() < 10:
+                    raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left for ranking.")
+                return await strategy.rank(run, requester)
+
+        recommender._ladder = (Hurried(), *recommender._ladder[1:])
+        begins = asyncio.create_task(ask(recommender, deadline=Deadline.after(5.0, slow_town.clock)))
+        await asyncio.sleep(0.002)
+        return await ask(recommender, deadline=Deadline.after(20.0, slow_town.clock)), await begins
+
+    patient, first = asyncio.run(go())
+    assert (first.level, patient.level, patient.reason) == (2, 1, None)
 
 
 def test_an_interaction_during_the_making_is_felt_by_whoever_asks_after_it(slow_town: Town) -> None:
