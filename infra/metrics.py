@@ -71,6 +71,9 @@ class ServingMetrics:
     assignments: Counter
     shadow: Counter
     auth_refusals: Counter
+    task_ends: Counter
+    model_calls: Counter
+    model_failures: Counter
 
 
 @lru_cache(maxsize=1)
@@ -190,6 +193,15 @@ def serving_metrics() -> ServingMetrics:
         assignments=Counter("duet_assignments_total", "Answers by arm of the experiment.", ["variant"]),
         shadow=Counter("duet_shadow_total", "Shadow computations by how they ended.", ["outcome"]),
         auth_refusals=Counter("duet_auth_refusals_total", "Calls refused for their key.", ["reason"]),
+        task_ends=Counter("duet_task_ends_total", "Background tasks that ended and were begun again.", ["task"]),
+        model_calls=Counter(
+            "duet_model_calls_total", "Answers that asked a model, or were cut off from it.", ["model", "variant"]
+        ),
+        model_failures=Counter(
+            "duet_model_failures_total",
+            "Answers that a model failed, or that were cut off from it because it had failed.",
+            ["model", "variant"],
+        ),
     )
 
 

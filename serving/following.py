@@ -1,7 +1,7 @@
 """The release side of a serving process, wired: what it follows, how it tries a release, what it tells of itself."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from registry.observer import observe
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
 from registry.trial import ReleaseTrial
+from serving.background import Run
 from serving.population_source import Snapshot
 from serving.presence import Presence
 from serving.release_orders import ReleaseOrders
@@ -81,12 +82,12 @@ class Following:
         )
         self._presence = Presence(self.watcher, copies, self._write)
 
-    def work(self, people_came: asyncio.Event) -> Mapping[str, Coroutine[Any, Any, None]]:
+    def work(self, people_came: asyncio.Event) -> Mapping[str, Run]:
         """Return what must run for as long as the process serves, by name."""
         return {
-            "orders": self.orders.run(),
-            "presence": self._presence.run(),
-            "releases": self._watch(people_came),
+            "orders": self.orders.run,
+            "presence": self._presence.run,
+            "releases": lambda: self._watch(people_came),
         }
 
     def close(self) -> None:

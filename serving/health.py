@@ -121,4 +121,7 @@ class HealthReport(_Report):
     breakers: dict[str, Literal["closed", "half_open", "open"]] = Field(description="Open: its calls are cut off.")
     pools: dict[str, PoolReport]
     limiter: LimiterReport
+    tasks: dict[str, Literal["running", "failing", "done"]] = Field(
+        description="Background tasks; failing: it ended not long ago, and was begun again or will be."
+    )
     keys: KeysReport

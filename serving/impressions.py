@@ -78,7 +78,9 @@ class AnswerLogs:
 
     async def run(self) -> None:
         """Write until `close`, then what is left, for a while."""
-        await asyncio.gather(self.impressions.run(), self.answers.run())
+        async with asyncio.TaskGroup() as logs:  # or else one would go on when the other fails, and be begun twice
+            logs.create_task(self.impressions.run())
+            logs.create_task(self.answers.run())
 
     def close(self) -> None:
         """Make `run` write what is left and return."""

@@ -4,6 +4,8 @@ A strategy orders people or raises LevelUnavailable with the reason that the ans
 each of them and the safety check after any of them; the empty answer is not a strategy, it is what is left.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +21,7 @@ from serving.errors import LevelUnavailable
 from serving.people_store import PeopleStore
 from serving.pool import Pool, Ranked, Requester
 from serving.reasons import Level, Reason, Source, Stage
+from serving.resilience.models import Model, ModelBreakers
 from serving.run import Run, breathe
 from serving.stages.filtering import filter_pool, terms_of
 from serving.stages.ranking import rank
@@ -56,6 +59,7 @@ class FullLevel:
 
     settings: Settings
     rng: np.random.Generator
+    models: ModelBreakers | None = None
     level: Level = Level.FULL
 
     async def rank(self, run: Run, requester: Requester) -> Ranked:
@@ -65,9 +69,10 @@ class FullLevel:
         with run.stage(Stage.FILTERING):
             terms = terms_of(requester, run.request.filters, run.at)
         async with run.timely(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
-            factors = requester_factors(release, requester, run.at)
             n = serving.n_candidates
-            found = from_index(run, release, population, terms, factors, weight=serving.requester_weight, n=n)
+            with self._guarding(Model.RETRIEVAL, run, release):
+                factors = requester_factors(release, requester, run.at)
+                found = from_index(run, release, population, terms, factors, weight=serving.requester_weight, n=n)
             await breathe()
             missing = asked_at_once(run.request.limit) - len(found)
             places = places_of_others(n, len(found))
@@ -77,18 +82,32 @@ class FullLevel:
             pool = pooled(population, merged, n)
             await breathe()
         async with run.timely(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
-            ranked = await rank(
-                release,
-                requester,
-                factors,
-                pool,
-                run.recent_likes,
-                aggregator=serving.aggregator,
-                weight=serving.requester_weight,
-                at=run.at,
-            )
+            with self._guarding(Model.RANKER, run, release):
+                ranked = await rank(
+                    release,
+                    requester,
+                    factors,
+                    pool,
+                    run.recent_likes,
+                    aggregator=serving.aggregator,
+                    weight=serving.requester_weight,
+                    at=run.at,
+                )
         with run.stage(Stage.RERANKING):
             return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
+
+    @contextmanager
+    def _guarding(self, model: Model, run: Run, release: Release) -> Iterator[None]:
+        if self.models is None:
+            yield
+            return
+        try:
+            with self.models.guarding(model, release, run.variant):
+                yield
+        except LevelUnavailable as cut_off:
+            if cut_off.reason is not Reason.DEADLINE_EXCEEDED:
+                run.degrade(Stage.RETRIEVAL if model is Model.RETRIEVAL else Stage.RANKING)
+            raise
 
 
 @dataclass(frozen=True)
@@ -150,9 +169,11 @@ class RandomLevel:
             return Ranked(pool, order, np.zeros(len(pool), np.float32), chance * pool.found.propensity[:, 0])
 
 
-def ladder(settings: Settings, people: PeopleStore, rng: np.random.Generator) -> tuple[Strategy, ...]:
+def ladder(
+    settings: Settings, people: PeopleStore, rng: np.random.Generator, models: ModelBreakers | None = None
+) -> tuple[Strategy, ...]:
     """Return the strategies, best first."""
-    return FullLevel(settings, rng), ContentLevel(settings, rng), RandomLevel(people, rng)
+    return FullLevel(settings, rng, models), ContentLevel(settings, rng), RandomLevel(people, rng)
 
 
 def _release(run: Run) -> Release:

@@ -79,8 +79,9 @@ def _verdict(runtime: Runtime, draining: bool) -> ReadyReport:  # noqa: FBT001 a
         return ReadyReport(status="not_ready", reasons=["The service is being stopped."])
     if not runtime.warm:
         return ReadyReport(status="not_ready", reasons=["The service is still loading."])
-    if runtime.pulse.report("postgres").status == "down":
-        return ReadyReport(status="not_ready", reasons=["Postgres does not answer, so nobody can be shown safely."])
+    outage = runtime.outage()
+    if outage is not None:
+        return ReadyReport(status="not_ready", reasons=[outage])
     problems = runtime.problems()
     return ReadyReport(status="degraded" if problems else "ready", reasons=problems)
 
@@ -117,13 +118,15 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
         replica=runtime.replica.report() if runtime.replica else ReplicaReport(status="not_configured"),
         redis=runtime.pulse.report("redis"),
         mlflow=runtime.pulse.report("mlflow"),
-        breakers={breaker.name: breaker.state.value for breaker in runtime.breakers.values()},
+        breakers={breaker.name: breaker.state.value for breaker in runtime.breakers.values()}
+        | {name: state.value for name, state in runtime.models.report(runtime.serving_releases()).items()},
         pools=runtime.pools.report(),
         limiter=LimiterReport(
             in_flight=runtime.limiter.in_flight,
             queued=runtime.limiter.queued,
             most=runtime.settings.serving.max_concurrency,
         ),
+        tasks=runtime.tasks.report(),
         keys=KeysReport(
             needed=runtime.door.closed,
             known=table is not None and table.known,

@@ -7,7 +7,6 @@ should tell about. Here each dependency is asked on its own, at the same time as
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from typing import Any, Self
 
 import psycopg
@@ -15,7 +14,9 @@ from redis.asyncio import Redis
 
 from infra import postgres
 from infra.clock import Clock
+from infra.connection_pool import ConnectionPool
 from registry.mlflow_rest import MlflowRest
+from serving.background import Closing
 from serving.health import ComponentReport
 
 EVERY_S = 1.0
@@ -32,6 +33,12 @@ class Pulse:
         self._after = after
         self._reports: dict[str, ComponentReport] = {}
         self._asking: dict[str, asyncio.Task[object]] = {}
+        self._asked_s = clock.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Return how long ago the last round ended, s."""
+        return self._clock.monotonic() - self._asked_s
 
     def report(self, name: str) -> ComponentReport:
         """Return what is known of a component."""
@@ -40,6 +47,7 @@ class Pulse:
     async def beat(self) -> None:
         """Ask all of them once."""
         await asyncio.gather(*(self._ask(name, check) for name, check in self._checks.items()))
+        self._asked_s = self._clock.monotonic()
         self._after()
 
     async def run(self) -> None:
@@ -146,22 +154,27 @@ class OneThread:
 
 def pulse_of(
     *,
-    database_url: str,
+    pool: ConnectionPool,
     redis: Redis,
     registry: MlflowRest | None,
     clock: Clock,
     after: Callable[[], None],
-    stack: AsyncExitStack,
+    closing: Closing,
 ) -> Pulse:
-    """Watch the servers of a serving process; what this opens closes with `stack`."""
-    asked = OneConnection.to(database_url, within_s=WITHIN_S, application_name="duet-serving-pulse")
-    stack.push_async_callback(asked.close)
+    """Watch the servers of a serving process; what this opens is closed by `closing`.
+
+    Postgres is asked through the pool, as requests ask it: a server that is up helps nobody who gets no connection.
+    """
+
+    async def ask() -> None:
+        async with pool.connection() as connection:
+            await connection.execute(b"select 1")
 
     async def ping() -> None:
         await redis.execute_command("PING")  # type: ignore[no-untyped-call]
 
-    checks: dict[str, Check | None] = {"postgres": asked, "redis": ping, "mlflow": None}
+    checks: dict[str, Check | None] = {"postgres": ask, "redis": ping, "mlflow": None}
     if registry is not None:
         checks["mlflow"] = thread = OneThread(registry.check)
-        stack.callback(thread.close)
+        closing.add("health of mlflow", thread.close)
     return Pulse(checks, clock, after)

@@ -5,7 +5,7 @@ until then answers are worse in the way the ladder says.
 """
 
 import asyncio
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ from infra.safe_settings import needs_key
 from infra.settings import Settings
 from infra.urls import libpq_url
 from infra.web.token import mlflow_token, own_token
-from registry.experiments import State
+from registry.experiments import State as ExperimentState
 from registry.mlflow_rest import MlflowRest
 from serving import process
 from serving.access.door import Door
+from serving.background import BackgroundTasks, Closing
 from serving.build_process import BuildProcess
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
@@ -47,8 +48,9 @@ from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
 from serving.replica import Replica, ReplicatedPeople, open_replica
-from serving.resilience.breaker import Dependency, breakers
+from serving.resilience.breaker import Dependency, State, breakers
 from serving.resilience.limiter import Limiter
+from serving.resilience.models import ModelBreakers, Releases
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
 from serving.warm_up import warm_up
@@ -58,6 +60,8 @@ _STATEMENT_S = 600.0
 _PLACE_SHARE = 0.4
 """Of the deadline, how long a call may hold its place: it waited for it before, and some take longer than most."""
 _OPEN_S = 10.0
+SILENT_S = 15.0
+"""Without a round of health checks for so long, what they said last is not believed any more."""
 _LOGS = "logs"
 
 
@@ -84,8 +88,9 @@ class Runtime:
         self.metrics = serving_metrics()
         self._rng = np.random.default_rng(seed)
         self._servers = ExitStack()
-        self._opened = AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._closing = Closing()
+        self._logs: AnswerLogs | None = None
+        self.tasks = BackgroundTasks(clock, self.metrics, process.end)
         self.door = Door(settings, clock, self.metrics, own_token(settings) if needs_key(settings) else None)
         self.limiter = Limiter(
             max_concurrency=settings.serving.max_concurrency,
@@ -96,20 +101,34 @@ class Runtime:
             longest_s=settings.serving.deadline_ms / 1000 * _PLACE_SHARE,
         )
         self.breakers = breakers(settings.serving.breaker, clock, self.metrics)
+        self.models = ModelBreakers(settings.serving.breaker, clock, self.metrics)
         self.warm = False
 
     async def start(self) -> None:
-        """Wire everything and begin the background work."""
+        """Wire everything and begin the background work; what was opened is closed again when that fails."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         settings, clock, metrics = self.settings, self.clock, self.metrics
         process.share_fairly()
+        self._closing.add("servers", lambda: asyncio.to_thread(self._servers.close))
         self.endpoints = await asyncio.to_thread(self._find_servers)
         self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
+        self._closing.add("pool", self.pool.close)
         self.pool.open()
         self.redis = infra_redis.connect_async(self.endpoints.redis_url, settings.redis)
+        self._closing.add("redis", self.redis.aclose)
         self._stored = StoredPeople(settings, self.endpoints, clock)
+        self._closing.add("online store", self._stored.aclose)
         self._changes = FreshChanges()
         self._features = OnlineFeatures(self._stored.one_async, self.breakers[Dependency.ONLINE_STORE])
         self.registry = self._registry()
+        if self.registry is not None:
+            self._closing.add("registry", self.registry.close)
         generations = Generations(settings.data_dir / "snapshot", source_of(settings, self.endpoints))
         self.snapshot = SnapshotKeeper(
             generations=generations,
@@ -120,6 +139,7 @@ class Runtime:
             clock=clock,
             metrics=metrics,
         )
+        self._closing.add("snapshot", self.snapshot.close)
         self._following = Following(
             settings,
             clock,
@@ -129,24 +149,23 @@ class Runtime:
             pool=self.pool,
             connect=self._offline_connection,
             snapshot=lambda: self.snapshot.current,
-            challenger_wanted=lambda: self.experiments.state is not State.OFF,
+            challenger_wanted=lambda: self.experiments.state is not ExperimentState.OFF,
         )
+        self._closing.add("releases", self._following.close)
         self.releases = self._following.watcher
         self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
         self.newcomers = NewcomersKeeper(
             snapshot=lambda: self.snapshot.current,
-            releases=lambda: {
-                Variant.CHAMPION: self.releases.current,
-                Variant.CHALLENGER: self.releases.challenger,
-            },
+            releases=self.serving_releases,
             most=settings.serving.newcomers,
             clock=clock,
             metrics=metrics,
         )
+        self._closing.add("newcomers", self.newcomers.close)
         people = await self._people()
         pools = {"primary": self.pool} | ({} if self.replica is None else {"replica": self.replica.pool})
         self.pools = Pools(pools, metrics)
-        self._logs = AnswerLogs(self.pool, metrics)
+        self._logs = logs = AnswerLogs(self.pool, metrics)
         self.cache = self._cache()
         self.interactions = Interactions(
             self.pool,
@@ -160,19 +179,20 @@ class Runtime:
             state=lambda: self.experiments.state,
             challenger=lambda: self.releases.challenger,
             busy=lambda: self.limiter.in_flight > 0,
-            log_impressions=self._logs.impressions.add,
-            log_answers=self._logs.answers.add,
+            log_impressions=logs.impressions.add,
+            log_answers=logs.answers.add,
             metrics=metrics,
             clock=clock,
         )
+        self._closing.add("shadow", self._shadow.close)
         self.recommender = Recommender(
             settings=settings,
             people=people,
             features=self._features,
             world=self.world,
-            ladder=ladder(settings, people, self._rng),
-            log_impressions=self._logs.impressions.add,
-            log_answers=self._logs.answers.add,
+            ladder=ladder(settings, people, self._rng, self.models),
+            log_impressions=logs.impressions.add,
+            log_answers=logs.answers.add,
             metrics=metrics,
             clock=clock,
             assign=self.experiments.assign,
@@ -180,29 +200,31 @@ class Runtime:
             cache=self.cache,
         )
         self.pulse = pulse_of(
-            database_url=self.endpoints.database_url,
+            pool=self.pool,
             redis=self.redis,
             registry=self.registry,
             clock=clock,
-            after=self.pools.note,
-            stack=self._opened,
+            after=self._note,
+            closing=self._closing,
         )
-        self._tasks = [
-            asyncio.create_task(self.pulse.run(), name="pulse"),
-            asyncio.create_task(self.snapshot.run(), name="snapshot"),
-            asyncio.create_task(self.newcomers.run(), name="newcomers"),
-            asyncio.create_task(self.experiments.run(), name="experiments"),
-            *(asyncio.create_task(work, name=name) for name, work in self._following.work(self.snapshot.tried).items()),
-            asyncio.create_task(self._shadow.run(), name="shadow"),
-            asyncio.create_task(self._logs.run(), name=_LOGS),
-            asyncio.create_task(self._settle(), name="settle"),
-            *([asyncio.create_task(self.replica.lag.run(), name="replica")] if self.replica is not None else []),
-            *(
-                [asyncio.create_task(self.door.attach(self.pool, self.redis).run(), name="keys")]
-                if self.door.closed
-                else []
-            ),
-        ]
+        self._begin_work(logs)
+
+    def _begin_work(self, logs: AnswerLogs) -> None:
+        """Begin what runs beside the requests. Only two tasks are vital: all others leave what they loaded behind."""
+        tasks = self.tasks
+        tasks.start("health", self.pulse.run, vital=True)  # or else nobody would know how this worker is
+        tasks.start("settle", self._settle, once=True, vital=True)  # or else it would never be ready
+        tasks.start("snapshot", self.snapshot.run)
+        tasks.start("newcomers", self.newcomers.run)
+        tasks.start("experiments", self.experiments.run)
+        for name, work in self._following.work(self.snapshot.tried).items():
+            tasks.start(name, work)
+        tasks.start("shadow", self._shadow.run)
+        tasks.start(_LOGS, logs.run)
+        if self.replica is not None:
+            tasks.start("replica", self.replica.lag.run)
+        if self.door.closed:
+            tasks.start("keys", self.door.attach(self.pool, self.redis).run)
 
     async def _people(self) -> PeopleStore:
         primary = PostgresPeople(
@@ -213,29 +235,17 @@ class Runtime:
         )
         if self.replica is None:
             return primary
-        self._opened.push_async_callback(self.replica.close)
+        self._closing.add("replica", self.replica.close)
         return ReplicatedPeople(primary, self.replica.people, self.replica.usable, self.clock)
 
     async def stop(self) -> None:
-        """End the background work, write what is queued, close every connection."""
-        self._logs.close()
-        for task in self._tasks:
-            if task.get_name() != _LOGS:
-                task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError, TimeoutError):
-                await asyncio.wait_for(task, 5.0)
-        self.snapshot.close()
-        self.newcomers.close()
-        self._shadow.close()
-        self._following.close()
-        await self._stored.aclose()
-        await self._opened.aclose()
-        await self.pool.close()
-        await self.redis.aclose()
-        if self.registry is not None:
-            self.registry.close()
-        await asyncio.to_thread(self._servers.close)
+        """End the background work, write what is queued, close every connection, whatever fails on the way."""
+        if self._logs is not None:
+            self._logs.close()
+        try:
+            await self.tasks.stop(finishing={_LOGS})
+        finally:
+            await self._closing.close()
 
     def _cache(self) -> AnswerCache | None:
         settings = self.settings.serving.cache
@@ -260,6 +270,14 @@ class Runtime:
             features_lost=self.snapshot.features_lost,
         )
 
+    def serving_releases(self) -> Releases:
+        """Return the release of each arm."""
+        return {Variant.CHAMPION: self.releases.current, Variant.CHALLENGER: self.releases.challenger}
+
+    def _note(self) -> None:
+        self.pools.note()
+        self.models.note(self.serving_releases())
+
     def problems(self) -> list[str]:
         """Return what makes answers worse than they could be, as sentences."""
         found = []
@@ -271,7 +289,25 @@ class Runtime:
             found.append("There is nobody in the snapshot of people.")
         if self.snapshot.problem is not None:
             found.append(self.snapshot.problem)
-        return found
+        if self.breakers[Dependency.POSTGRES_WRITES].state is State.OPEN:
+            found.append("Interactions cannot be stored just now: writes to Postgres failed a moment ago.")
+        if self.breakers[Dependency.ONLINE_STORE].state is State.OPEN:
+            found.append("The online feature store failed a moment ago: older features are used.")
+        return [*found, *self.models.problems(self.serving_releases()), *self.tasks.problems()]
+
+    def outage(self) -> str | None:
+        """Return why a request could not be answered now, as a sentence; None when it could."""
+        if self.pulse.silent_s > SILENT_S:
+            return (
+                f"Nothing was asked how it is for {self.pulse.silent_s:.0f} s: the health check of this worker hangs."
+            )
+        postgres_report = self.pulse.report("postgres")
+        if postgres_report.status == "down":
+            why = self.pool.stats().problem or postgres_report.message
+            return f"No request gets a connection to Postgres, so nobody can be shown safely: {why}"
+        if self.breakers[Dependency.POSTGRES].state is State.OPEN:
+            return "Reads of Postgres failed a moment ago and are cut off, so nobody can be shown safely."
+        return None
 
     def _find_servers(self) -> Endpoints:
         settings = self.settings

@@ -5,7 +5,8 @@ says nothing, and so does one whose limit was too short to be fair. After a paus
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -50,7 +51,7 @@ class Result(StrEnum):
     REFUSED = "refused"
 
 
-_SHOWN: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+STATE_SHOWN: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
 def every_failure_counts(error: Exception) -> bool:
@@ -113,6 +114,21 @@ class Breaker:
             self._leave(epoch, result)
         return answer
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Count how the block ends, however long it takes; raises BreakerOpen instead of it while calls are cut off."""
+        epoch = self._enter()
+        result = Result.NEUTRAL  # stays so when the block is cancelled, or ends by an error that is nobody's fault
+        try:
+            yield
+            result = Result.SUCCESS
+        except Exception as error:
+            if self._blames(error):
+                result = Result.FAILURE
+            raise
+        finally:
+            self._leave(epoch, result)
+
     def _enter(self) -> int:
         if self._state is State.OPEN and self._pause_left_s() <= 0:
             self._become(State.HALF_OPEN)
@@ -150,7 +166,7 @@ class Breaker:
         self._window.clear()
         if state is State.OPEN:
             self._opened_s = self._clock.monotonic()
-        self._gauge.set(_SHOWN[state])
+        self._gauge.set(STATE_SHOWN[state])
 
     def _pause_left_s(self) -> float:
         return self._opened_s + self._settings.open_s - self._clock.monotonic() if self._state is State.OPEN else 0.0

@@ -18,7 +18,7 @@ DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [rule["expr"] for rule in RULES] + [t["expr"] for panel in PANELS for t in panel["targets"]]
 LABELS = {"route", "status", "stage", "level", "reason", "step", "direction", "kind", "fate", "model", "pool", "state"}
-LABELS |= {"tier", "result", "dependency", "outcome", "variant"}
+LABELS |= {"tier", "result", "dependency", "outcome", "variant", "task"}
 
 
 def ours() -> list[Counter | Gauge | Histogram]:

@@ -1,0 +1,111 @@
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import structlog
+
+from infra.clock import FixedClock
+from infra.metrics import serving_metrics
+from infra.settings import BreakerSettings, Settings
+from registry.release import Release
+from serving.answers import Answer
+from serving.api_models import RecommendationRequest
+from serving.experiments.assignment import Variant
+from serving.levels import ladder
+from serving.reasons import Reason
+from serving.resilience.breaker import State
+from serving.resilience.models import ModelBreakers
+from tests.serving_fakes import Town, make_town
+from tests.serving_world import load_town, write_artifacts
+
+LIMITS = BreakerSettings()
+
+
+class BrokenRanker:
+    """A ranker that fails while it is `broken`, and counts how often it is asked."""
+
+    def __init__(self, ranker: Any) -> None:
+        self._ranker = ranker
+        self.broken = True
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ranker, name)
+
+    def predict(self, features: Any) -> Any:
+        self.asked += 1
+        if self.broken:
+            raise RuntimeError("no more trees")
+        return self._ranker.predict(features)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return load_town(write_artifacts(tmp_path_factory.mktemp("release"), range(1, 41)))
+
+
+class Guarded:
+    """A town whose full level stands behind breakers."""
+
+    def __init__(self, town: Town, clock: FixedClock) -> None:
+        self.town = town
+        self.models = ModelBreakers(LIMITS, clock, serving_metrics())
+        self._ladder = ladder(town.settings, town.people, np.random.default_rng(3), self.models)
+
+    def ask(self) -> Answer:
+        recommender = self.town.recommender()
+        recommender._ladder = self._ladder
+        return asyncio.run(recommender.recommend(RecommendationRequest(user_id=1), uuid4()))
+
+
+@pytest.fixture
+def guarded(settings: Settings, clock: FixedClock, release: Release) -> Guarded:
+    return Guarded(make_town(settings, clock, release=release), clock)
+
+
+def test_a_ranker_that_keeps_failing_is_left_alone_for_a_while_and_then_tried_once(
+    guarded: Guarded, clock: FixedClock, release: Release
+) -> None:
+    ranker = BrokenRanker(release.ranker)
+    guarded.town.release = broken = replace(release, ranker=ranker)  # type: ignore[arg-type]
+    counted = serving_metrics().model_failures.labels("ranker", "champion")._value
+    before = counted.get()
+    with structlog.testing.capture_logs() as logs:
+        answers = [guarded.ask() for _ in range(LIMITS.min_calls + 5)]
+    assert {(answer.level, answer.reason) for answer in answers} == {(2, Reason.RANKING_FAILED)}
+    assert all(answer.degraded == ["ranking"] for answer in answers)
+    assert ranker.asked == LIMITS.min_calls
+    assert len([line for line in logs if line["event"] == "stage_failed"]) == LIMITS.min_calls
+    assert counted.get() == before + LIMITS.min_calls + 5
+    serving = {Variant.CHAMPION: broken, Variant.CHALLENGER: None}
+    assert guarded.models.report(serving)["ranker_champion"] is State.OPEN
+    assert guarded.models.report(serving)["retrieval_champion"] is State.CLOSED
+    assert len(guarded.models.problems(serving)) == 1
+    clock.advance(LIMITS.open_s)
+    assert guarded.ask().level == 2
+    assert ranker.asked == LIMITS.min_calls + 1
+    ranker.broken = False
+    clock.advance(LIMITS.open_s)
+    assert [guarded.ask().level for _ in range(2)] == [1, 1]
+    assert guarded.models.problems(serving) == []
+
+
+def test_an_index_that_keeps_failing_is_left_alone_too(guarded: Guarded, release: Release) -> None:
+    guarded.town.release = replace(release, index=None)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as logs:
+        answers = [guarded.ask() for _ in range(LIMITS.min_calls + 3)]
+    assert {(answer.level, answer.reason) for answer in answers} == {(2, Reason.RETRIEVAL_FAILED)}
+    assert "not tried again yet" in str(answers[-1].message)
+    assert len([line for line in logs if line["event"] == "stage_failed"]) == LIMITS.min_calls
+
+
+def test_another_release_begins_with_a_closed_breaker(guarded: Guarded, release: Release) -> None:
+    guarded.town.release = replace(release, ranker=BrokenRanker(release.ranker))  # type: ignore[arg-type]
+    for _ in range(LIMITS.min_calls + 1):
+        guarded.ask()
+    versions = replace(release.versions, ranker=release.versions.ranker + 1)
+    guarded.town.release = replace(release, versions=versions)
+    assert guarded.ask().level == 1
