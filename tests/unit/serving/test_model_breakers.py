@@ -55,10 +55,14 @@ class Guarded:
         self.models = ModelBreakers(LIMITS, clock, serving_metrics())
         self._ladder = ladder(town.settings, town.people, np.random.default_rng(3), self.models)
 
-    def ask(self) -> Answer:
+    def ask(self, times: int = 1) -> tuple[list[Answer], int]:
+        """Return the answers to so many requests, and how often the log says that a stage failed."""
         recommender = self.town.recommender()
         recommender._ladder = self._ladder
-        return asyncio.run(recommender.recommend(RecommendationRequest(user_id=1), uuid4()))
+        request = RecommendationRequest(user_id=1)
+        with structlog.testing.capture_logs() as logs:
+            answers = [asyncio.run(recommender.recommend(request, uuid4())) for _ in range(times)]
+        return answers, [line["event"] for line in logs].count("stage_failed")
 
 
 @pytest.fixture
@@ -73,39 +77,36 @@ def test_a_ranker_that_keeps_failing_is_left_alone_for_a_while_and_then_tried_on
     guarded.town.release = broken = replace(release, ranker=ranker)  # type: ignore[arg-type]
     counted = serving_metrics().model_failures.labels("ranker", "champion")._value
     before = counted.get()
-    with structlog.testing.capture_logs() as logs:
-        answers = [guarded.ask() for _ in range(LIMITS.min_calls + 5)]
+    answers, failures = guarded.ask(LIMITS.min_calls + 5)
     assert {(answer.level, answer.reason) for answer in answers} == {(2, Reason.RANKING_FAILED)}
     assert all(answer.degraded == ["ranking"] for answer in answers)
     assert ranker.asked == LIMITS.min_calls
-    assert len([line for line in logs if line["event"] == "stage_failed"]) == LIMITS.min_calls
+    assert failures == LIMITS.min_calls
     assert counted.get() == before + LIMITS.min_calls + 5
     serving = {Variant.CHAMPION: broken, Variant.CHALLENGER: None}
     assert guarded.models.report(serving)["ranker_champion"] is State.OPEN
     assert guarded.models.report(serving)["retrieval_champion"] is State.CLOSED
     assert len(guarded.models.problems(serving)) == 1
     clock.advance(LIMITS.open_s)
-    assert guarded.ask().level == 2
+    assert guarded.ask()[0][0].level == 2
     assert ranker.asked == LIMITS.min_calls + 1
     ranker.broken = False
     clock.advance(LIMITS.open_s)
-    assert [guarded.ask().level for _ in range(2)] == [1, 1]
+    assert [answer.level for answer in guarded.ask(2)[0]] == [1, 1]
     assert guarded.models.problems(serving) == []
 
 
 def test_an_index_that_keeps_failing_is_left_alone_too(guarded: Guarded, release: Release) -> None:
     guarded.town.release = replace(release, index=None)  # type: ignore[arg-type]
-    with structlog.testing.capture_logs() as logs:
-        answers = [guarded.ask() for _ in range(LIMITS.min_calls + 3)]
+    answers, failures = guarded.ask(LIMITS.min_calls + 3)
     assert {(answer.level, answer.reason) for answer in answers} == {(2, Reason.RETRIEVAL_FAILED)}
     assert "not tried again yet" in str(answers[-1].message)
-    assert len([line for line in logs if line["event"] == "stage_failed"]) == LIMITS.min_calls
+    assert failures == LIMITS.min_calls
 
 
 def test_another_release_begins_with_a_closed_breaker(guarded: Guarded, release: Release) -> None:
     guarded.town.release = replace(release, ranker=BrokenRanker(release.ranker))  # type: ignore[arg-type]
-    for _ in range(LIMITS.min_calls + 1):
-        guarded.ask()
+    guarded.ask(LIMITS.min_calls + 1)
     versions = replace(release.versions, ranker=release.versions.ranker + 1)
     guarded.town.release = replace(release, versions=versions)
-    assert guarded.ask().level == 1
+    assert guarded.ask()[0][0].level == 1
