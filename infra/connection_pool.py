@@ -23,8 +23,8 @@ from infra.pooled import PooledConnection
 
 PING_AFTER_S: Final = 1.0
 """Idle time from which on a connection is asked for an answer before it is lent."""
-PING_SHARE: Final = 0.5
-"""Of the time for a checkout, what the answer may take: the rest is for another connection."""
+PING_S: Final = 1.0
+"""Longest wait for that answer; a caller with less time leaves before."""
 OPENERS: Final = 4
 """Connections that are opened at once; while the server is away, one tries for all."""
 FIRST_PAUSE_S: Final = 0.05
@@ -127,12 +127,10 @@ class ConnectionPool:
         if not self._open:
             raise NoConnection(f"The pool `{self.name}` is not open.")
         connection = None if self._waiting else self._take_idle()
-        if connection is not None and time.monotonic() - connection.used_s <= PING_AFTER_S:
+        if connection is not None and await self._answers(connection):
             return connection
         try:
             async with asyncio.timeout(self._checkout_timeout_s):
-                if connection is not None and await self._answers(connection):
-                    return connection
                 return await self._in_turn()
         except TimeoutError:
             away = f": {self._problem}" if self._problem else ""
@@ -164,17 +162,18 @@ class ConnectionPool:
         return None
 
     async def _answers(self, connection: PooledConnection) -> bool:
-        """Ask a lent connection for an answer; without one it is closed, with all that have idled for longer."""
+        """Ask a lent connection for an answer if it idled; without one it is closed, with all that idled for longer."""
+        asked_s = time.monotonic()
+        if asked_s - connection.used_s <= PING_AFTER_S:
+            return True
         try:
-            async with asyncio.timeout(self._checkout_timeout_s * PING_SHARE):
+            async with asyncio.timeout(PING_S):
                 await connection.execute(b"")
         except (psycopg.Error, OSError, TimeoutError):
-            while self._idle:
-                _end(self._idle.pop())
-            self._discard(connection)
+            self._discard(connection, and_idle=True)
             return False
         except BaseException:
-            self._discard(connection)
+            self._discard(connection, and_idle=time.monotonic() - asked_s > self._checkout_timeout_s)
             raise
         return True
 
@@ -203,7 +202,9 @@ class ConnectionPool:
                 return
         self._idle.append(connection)
 
-    def _discard(self, lent: PooledConnection) -> None:
+    def _discard(self, lent: PooledConnection, *, and_idle: bool = False) -> None:
+        while and_idle and self._idle:
+            _end(self._idle.pop())
         _end(lent)
         self._lent -= 1
         self._grow()
