@@ -11,6 +11,7 @@ import pytest
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from tests.fault.crowd import Answer, Crowd, ask_each
+from tests.fault.proxy import Mode
 from tests.fault.stage import ASKERS, Stage, staged
 from tests.serving_world import insert_person
 from tests.waiting import until
@@ -86,6 +87,31 @@ def test_killed_sessions_are_replaced_and_nothing_acknowledged_is_lost_or_writte
     assert {now for _, now in again} <= {200, 201}
     assert stored(stage) == before + len(crowd.written), "an interaction was lost, or written twice"
     settle_within_its_pool(stage)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "away_s", [5, pytest.param(45, marks=pytest.mark.long), pytest.param(300, marks=pytest.mark.long)]
+)
+def test_answers_and_writes_are_back_after_the_database_however_long_it_was_away(stage: Stage, away_s: int) -> None:
+    with stage.crowd() as crowd:
+        crowd.until_whole()
+        stage.postgres.set(Mode.REFUSE)
+        crowd.wait(lambda: not_ready(stage), "a probe that tells of it")
+        began = time.monotonic()
+        until(lambda: time.monotonic() - began >= away_s, 2 * away_s)
+        seen = crowd.since(began)
+        stage.postgres.heal()
+        crowd.until_whole()
+        crowd.wait(lambda: not not_ready(stage), "a probe that lets traffic come")
+    assert {answer.level for answer in seen} == {4}
+    stage.judge(crowd.answers)
+    stage.judge_written(crowd)
+    settle_within_its_pool(stage)
+
+
+def not_ready(stage: Stage) -> bool:
+    return httpx.get(f"{stage.service.url}/health/ready", timeout=20, trust_env=False).status_code == 503
 
 
 @pytest.mark.parametrize("table", [b"duet.users", b"duet.interactions"], ids=["people", "interactions"])
