@@ -14,7 +14,6 @@ from rich.table import Table
 
 from infra.cli.console import err, one_line, out, print_note, print_success
 from infra.cli.context import current_settings
-from infra.data_folder import require_data_folder
 from infra.settings import Settings
 from infra.supervisor.errors import PlatformNotRunning
 from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState
@@ -52,11 +51,8 @@ def up(
     again, after a wait that grows from a second to a minute while it keeps failing.
     """
     from infra.supervisor.platform import run_platform, start_in_background
-    from infra.time_zones import require_time_zones
 
     settings = current_settings(ctx)
-    require_data_folder(settings.data_dir)
-    require_time_zones()
     if detach:
         state = start_in_background(settings, report=report)
         out().print(draw(state))

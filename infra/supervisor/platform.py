@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
+from infra.data_folder import require_data_folder
 from infra.embedded.processes import identity, is_alive
 from infra.endpoints import open_endpoints
 from infra.errors import DuetError
@@ -39,6 +40,7 @@ from infra.supervisor.state import (
 )
 from infra.supervisor.supervisor import Report, Supervisor
 from infra.supervisor.upkeep import Upkeep
+from infra.time_zones import require_time_zones
 
 STOP_WITHIN_S = 90.0
 TICK_S = 0.25
@@ -64,10 +66,13 @@ def run_platform(
 
     Raises:
         PlatformRunning: one already runs on this data directory.
-        ConfigurationError: production refuses these settings; nothing was started.
+        ConfigurationError: production refuses these settings, or the folder or the machine cannot be used; nothing was
+            started.
         DuetError: a port is taken, or something did not start; everything is stopped again.
     """
     refuse_unsafe(settings)
+    require_data_folder(settings.data_dir)
+    require_time_zones()
     with platform_lock(settings.data_dir), _stop_on_signals() as stop:
         sweep(mark_of(settings.data_dir))
         pid = os.getpid()
@@ -103,10 +108,13 @@ def start_in_background(settings: Settings, *, report: Report = lambda _: None) 
 
     Raises:
         PlatformRunning: one already runs on this data directory.
-        ConfigurationError: production refuses these settings; nothing was started.
+        ConfigurationError: production refuses these settings, or the folder or the machine cannot be used; nothing was
+            started.
         ServiceDied: the supervisor ended before that; the sentence gives its reason.
     """
     refuse_unsafe(settings)
+    require_data_folder(settings.data_dir)
+    require_time_zones()
     data_dir = settings.data_dir.resolve()
     refuse_running(data_dir)
     log = logs_dir(data_dir) / "platform.log"

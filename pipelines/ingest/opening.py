@@ -163,7 +163,7 @@ def _checked_header(path: Path, spelt: Sequence[str]) -> list[str]:
 def _encoding(head: bytes, declared: str | None) -> str:
     if declared is not None:
         try:
-            b"".decode(declared)  # knows encodings of text only
+            "a".encode(declared)  # knows encodings of text only
             return codecs.lookup(declared).name
         except (LookupError, UnicodeError, ValueError) as error:
             raise RefusedFile(f"`{declared}` is not an encoding; give e.g. `utf-8` or `latin-1`.") from error

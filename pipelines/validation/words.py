@@ -53,9 +53,8 @@ def _sentence(
 
 def _like_rate(facts: Facts, before: Mapping[str, object], config: ValidationConfig) -> str:
     if facts.get("like_rate") is None:
-        return (
-            f"there is no like and no pass among the {_number(facts.get('rows')):,.0f} interactions: import decisions"
-        )
+        rows = _number(facts.get("rows"))
+        return f"there is no like and no pass among the {rows:,.0f} interactions: import what people decided"
     return (
         f"the share of likes went from {_number(before.get('like_rate')):.2f} to {_number(facts.get('like_rate')):.2f} "
         f"since the last accepted snapshot, more than {config.max_like_rate_drift:g}; if that is right: "

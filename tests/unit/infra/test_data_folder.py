@@ -54,10 +54,14 @@ def test_a_folder_of_somebody_else_is_told(of_somebody_else: Path) -> None:
         require_data_folder(of_somebody_else / "new")
 
 
-def test_an_import_into_a_file_ends_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "f").touch()
-    (tmp_path / "p.csv").write_text("user_id\n1\n")
-    assert run(["--data-dir", str(tmp_path / "f"), "import", "tables", "--people", str(tmp_path / "p.csv")]) == 1
+@pytest.mark.parametrize("words", ["import tables --people p.csv", "up", "up --detach", "migrate"])
+def test_a_command_on_a_file_ends_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("f").touch()
+    Path("p.csv").write_text("user_id\n1\n")
+    assert run(["--data-dir", "f", *words.split()]) == 1
     told = capsys.readouterr().err
-    assert "The data folder" in told
+    assert "The data folder `f` cannot be made: `f` is a file and no folder" in " ".join(told.split())
     assert "unexpected" not in told

@@ -1,5 +1,6 @@
 """Opening files: line numbers whatever the block size, encodings, delimiters, and refusals in one sentence."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,44 @@ def test_a_quote_that_is_never_closed_refuses_the_file(tmp_path: Path, start: st
 def test_an_inch_sign_inside_a_value_is_no_quote(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text('a,b\n1,5" tall\n2,x\n')
     assert lines_of(tmp_path / "f.csv") == {2: "1", 3: "2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("p.csv", b"PAR1....", r"is Parquet, not CSV; rename it to `p\.parquet`"),
+        ("p.csv.gz", b"\x1f\x8b\x08", "packed with gzip; unpack it first"),
+        ("p.zst", b"\x28\xb5\x2f\xfd", "packed with zstandard; unpack it first"),
+        ("p.json", b'{"user_id": 1}\n', "is JSON, not CSV"),
+        ("p.json", b' [{"user_id": 1}]', "is JSON, not CSV"),
+        ("p.csv", b"\xef\xbb\xbf<html>", "is a web page, not CSV"),
+        ("p.parquet", b"user_id\n1\n", "is called Parquet but is not"),
+        ("p.csv", b"user_id,a\x00b\n1,2\n", "column name with a NUL character"),
+        ("p.csv", b"user_id, user_id \n1,2\n", "more than one column called `user_id`"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_for_what_it_is(
+    tmp_path: Path, name: str, content: bytes, sentence: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RefusedFile, match=sentence):
+        open_source(tmp_path / name)
+
+
+def test_a_folder_a_pipe_and_no_name_at_all_are_told_apart_from_a_file_that_is_missing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, sentence in (
+        (tmp_path, "is a folder; give one file"),
+        (tmp_path / "pipe", "is a pipe or a device, and an import reads its file twice; save it first"),
+        (tmp_path / "none.csv", "There is no file"),
+        (Path("a\x00b"), "is not the name of a file|There is no file"),
+    ):
+        with pytest.raises(RefusedFile, match=sentence):
+            open_source(path)
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "rot13", "undefined"])
+def test_what_is_no_encoding_of_text_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "f.csv").write_text("a\n1\n")
+    with pytest.raises(RefusedFile, match=f"`{encoding}` is not an encoding"):
+        open_source(tmp_path / "f.csv", encoding=encoding)
