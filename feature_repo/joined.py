@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import MalformedFeatures
-from feature_repo.layout import CONTEXT_COLUMNS, VIEWS, Layout
+from feature_repo.layout import EVIDENCE_COLUMNS, TASTE_COLUMNS, VIEWS, Layout
 from feature_repo.people import People
 from feature_repo.transforms.pair import PairContext, ranking_features
 
@@ -27,7 +27,10 @@ def joined_ranking_features(joined: "pd.DataFrame") -> "pd.DataFrame":
     packed = ranking_features(
         people_in_role(joined, "requester"),
         people_in_role(joined, "candidate"),
-        PairContext(*(joined[column].to_numpy(dtype=np.float32) for column in CONTEXT_COLUMNS)),
+        PairContext(
+            **{column: joined[column].to_numpy(dtype=np.float32) for column in TASTE_COLUMNS},
+            evidence=joined[list(EVIDENCE_COLUMNS)].to_numpy(dtype=np.float32),
+        ),
         joined["requested_at"].to_numpy(dtype=np.float64),
     )
     return pd.DataFrame({"values": list(packed)}, index=joined.index)

@@ -120,8 +120,27 @@ RECIPROCITY = Layout(
 )
 VIEWS = (PROFILE, ATTRIBUTES, ACTIVITY, RECIPROCITY)
 
-CONTEXT_COLUMNS = ("score_forward", "score_backward", "similarity_to_liked", "liked_requester")
-"""What the first stage knows of a directed pair; forward is requester -> candidate."""
+LISTED_SOURCES = ("retrieval", "item_knn", "user_knn", "spectral", "ease", "popular")
+"""The candidate sources by whose score the people of a list are placed."""
+SOURCE_COLUMNS = (
+    "item_knn_score",  # how similar the candidate is to those the requester liked, by who likes them both
+    "user_knn_score",  # how many of the people with a like taste like the candidate
+    "spectral_score",
+    "ease_score",
+    "popular_score",  # likes received, the latest weighing most
+    "item_knn_score_backward",  # how similar the requester is to those the candidate liked
+)
+"""What likes in common say of a directed pair, NaN where a source knows nothing."""
+LIST_COLUMNS = (
+    *(f"{source}_place" for source in LISTED_SOURCES),  # log(1 + place by this score among the candidates), 0 is best
+    *(f"{source}_share" for source in LISTED_SOURCES),  # where the score lies between the lowest, 0, and the highest, 1
+)
+"""What a candidate is beside the other candidates of one request; NaN for a pair that stands alone."""
+EVIDENCE_COLUMNS = (*SOURCE_COLUMNS, *LIST_COLUMNS)
+TASTE_COLUMNS = ("score_forward", "score_backward", "similarity_to_liked", "liked_requester")
+"""What the factors know of a directed pair; forward is requester -> candidate."""
+CONTEXT_COLUMNS = (*TASTE_COLUMNS, *EVIDENCE_COLUMNS)
+"""What the first stage knows of a directed pair."""
 
 PAIR_COLUMNS = (
     "age_requester",  # years with a fraction
@@ -144,7 +163,7 @@ PAIR_COLUMNS = (
     "candidate_idle_days",
     "candidate_n_interests",
     "candidate_bio_length",
-    *CONTEXT_COLUMNS,
+    *TASTE_COLUMNS,
     "score_product",
     "score_min",
 )
@@ -156,6 +175,7 @@ RANKING_FEATURES = (
     *(f"requester_{column}" for column in SIDE_COLUMNS),
     *(f"candidate_{column}" for column in SIDE_COLUMNS),
     *PAIR_COLUMNS,
+    *EVIDENCE_COLUMNS,
 )
 """The full ranking vector of a directed pair, in order."""
 
@@ -193,6 +213,11 @@ _PAIR_DISCLOSED = (
     "similarity_to_liked",
     "score_product",
     "score_min",
+    "item_knn_score",
+    "user_knn_score",
+    "spectral_score",
+    "ease_score",
+    *LIST_COLUMNS,
 )
 DISCLOSED = frozenset((*(f"requester_{column}" for column in _OWN_DISCLOSED), *_PAIR_DISCLOSED))
 """The features that an explanation may name to the requester: what they did and said themselves, and what they see of

@@ -172,8 +172,12 @@ class ServingSettings(_Group):
     timeout_s: Seconds = Field(1.0, le=60, description="Longest time one HTTP request may take, s.")
     deadline_ms: int = Field(250, ge=10, le=10000, description="Budget of one recommendation before it degrades, ms.")
     n_candidates: int = Field(300, ge=1, le=5000, description="Candidates that stage 1 hands to stage 2.")
-    requester_weight: float = Field(
-        0.5, ge=0, le=1, allow_inf_nan=False, description="Weight of the requester's taste in retrieval, share."
+    requester_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Weight of the requester's taste in retrieval, share; empty takes what won on held-out lists.",
     )
     release_poll_s: Seconds = Field(5.0, le=3600, description="Time between looks at the model registry, s.")
     snapshot_refresh_s: Seconds = Field(5.0, le=86400, description="Time between refreshes of the population, s.")
@@ -190,8 +194,9 @@ class ServingSettings(_Group):
     exploration_share: float = Field(
         0.05, ge=0, le=0.5, allow_inf_nan=False, description="Share of an answer given to random exploration."
     )
-    aggregator: Literal["product", "harmonic", "min", "geometric"] = Field(
-        "product", description="How the two directed probabilities become one reciprocal score."
+    aggregator: Literal["auto", "requester", "product", "harmonic", "min", "geometric"] = Field(
+        "auto",
+        description="How two directed scores become one; auto: what won on held-out lists, requester: one side.",
     )
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait until the service is ready, s.")
     max_concurrency: int = Field(16, ge=1, le=1000, description="Calls that one worker works on at once.")

@@ -18,15 +18,14 @@ from pipelines.ingest.config import SnapshotConfig
 from pipelines.launchpad import defaults_of
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.release.promotion import PromotionStep
-from pipelines.retrieval.assets import IndexStep
-from pipelines.retrieval.config import EmbeddingConfig
+from pipelines.retrieval.assets import EmbeddingStep, IndexStep
 from pipelines.search.config import SearchConfig
 
 HEAVY = {"duet/heavy": "yes"}
 STEPS: dict[str, type[BaseModel]] = {
     "snapshots": SnapshotConfig,
     "features": FeaturesStep,
-    "embeddings": EmbeddingConfig,
+    "embeddings": EmbeddingStep,
     "candidate_index": IndexStep,
     "ranking_dataset": DatasetConfig,
     "ranker": RankerConfig,

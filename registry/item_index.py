@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from registry.arrays import Floats, Ids, npy_writer, npz_writer, read_npy, read_npz
-from registry.artifacts import verify_artifact, write_artifact
+from registry.artifacts import FileWriter, verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
 from registry.errors import CorruptArtifact, InvalidQuery, InvalidVectors
 from registry.index_build import (
@@ -256,8 +256,12 @@ class ItemIndex:
         lineage: Mapping[str, str],
         parameters: Mapping[str, JsonValue] | None = None,
         metrics: Mapping[str, float] | None = None,
+        beside: Mapping[str, FileWriter] | None = None,
     ) -> Manifest:
-        """Write the artefact; `lineage["embedding_digest"]` must name the embedding it was built from."""
+        """Write the artefact; `lineage["embedding_digest"]` must name the embedding it was built from.
+
+        `beside` writes further files of the same artefact, such as neighbours.
+        """
         if not lineage.get("embedding_digest"):
             raise InvalidVectors("An index must name the embedding it was built from in `embedding_digest`.")
         return write_artifact(
@@ -268,6 +272,7 @@ class ItemIndex:
                 _USER_IDS: npy_writer(self.user_ids),
                 _CANARY: npz_writer({"queries": self.canary_queries, "ids": self.canary_ids}),
                 **({} if self.fingerprints is None else {_FINGERPRINTS: npy_writer(self.fingerprints)}),
+                **(beside or {}),
             },
             parameters={
                 **(parameters or {}),

@@ -6,22 +6,26 @@ that the caller will offer; a name that is not offered refuses the model instead
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from registry.arrays import Floats, npy_writer, npz_writer, read_npy, read_npz
-from registry.artifacts import verify_artifact, write_artifact
+from registry.artifacts import FileWriter, verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
+from registry.list_policy import Aggregator, ForwardModel, ListPolicy, Order, combine
 from registry.trees import Trees
 
 _MODEL: Final = "model.ubj"
 _FEATURES: Final = "features.json"
+_CHOICE: Final = "choice.ubj"
+_CHOICE_FEATURES: Final = "choice_features.json"
+_JUDGED: Final = "judged.json"
 _CANARY: Final = "canary.npz"
 _MAX_MODEL_BYTES: Final = 2**30
 _REFERENCE: Final = "reference.npy"
@@ -31,22 +35,7 @@ _CANARY_ROWS: Final = 32
 MISSING: Final = np.float32(-1e31)
 """What stands for NaN in rankers that learned it so: trees walk twice as fast over rows without holes."""
 _NAN: Final = np.float32(np.nan)
-
-
-class Order(StrEnum):
-    """Which order won on held-out data, and is therefore served."""
-
-    RANKER = "ranker"
-    RETRIEVAL = "retrieval"
-
-
-class Aggregator(StrEnum):
-    """How the two directed probabilities become one reciprocal score."""
-
-    PRODUCT = "product"
-    HARMONIC = "harmonic"
-    MIN = "min"
-    GEOMETRIC = "geometric"
+__all__ = ["MISSING", "Aggregator", "ForwardModel", "ListPolicy", "Order", "Ranker", "combine", "filled"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +44,8 @@ class Ranker:
 
     `trees` are the booster's own, where they are simple enough to be walked without it.
     `reference` float32[m, k], where kept, holds each column's training values as m evenly spaced order statistics,
-    missing ones last: later rows are compared with it, and no row in it is anybody's.
+    missing ones last: later rows are compared with it, and no row in it is anybody's. `choice`, where kept, is the
+    model of whom the requester chooses out of the candidates. `judged` is what the lists came to on held-out data.
     `attributes` says which imported attribute owned each slot when it was trained, for the names people read.
     """
 
@@ -63,13 +53,20 @@ class Ranker:
     feature_names: tuple[str, ...]
     offered_names: tuple[str, ...]
     gather: NDArray[np.int64]
-    order: Order
+    policy: ListPolicy
     canary_features: Floats
     canary_expected: Floats
     fills: bool = False
     trees: Trees | None = None
     reference: Floats | None = None
+    choice: "Ranker | None" = None
+    judged: Mapping[str, JsonValue] | None = None
     attributes: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def order(self) -> Order:
+        """Return which order is served."""
+        return self.policy.order
 
     @classmethod
     def from_booster(
@@ -77,11 +74,13 @@ class Ranker:
         booster: Any,
         feature_names: Sequence[str],
         *,
-        order: Order | str = Order.RANKER,
+        policy: ListPolicy | None = None,
         canary_features: Floats | None = None,
         threads: int = 1,
         fills: bool = False,
         reference: Floats | None = None,
+        choice: "Ranker | None" = None,
+        judged: Mapping[str, JsonValue] | None = None,
     ) -> Self:
         """Wrap a trained `xgboost.Booster` whose columns are `feature_names`.
 
@@ -100,16 +99,31 @@ class Ranker:
             feature_names=names,
             offered_names=names,
             gather=np.arange(len(names)),
-            order=Order(order),
+            policy=policy or ListPolicy(),
             canary_features=np.ascontiguousarray(rows, dtype=np.float32),
             canary_expected=np.empty(0, dtype=np.float32),
             fills=fills,
             trees=Trees.of(booster),
             reference=reference,
+            choice=choice,
+            judged=judged,
         )
         if not len(rows):
             return ranker
         return cls(**{**ranker.__dict__, "canary_expected": ranker.predict(ranker.canary_features)})
+
+    def offered(self, feature_names: Sequence[str]) -> Self:
+        """Return the same ranker for a caller who offers columns in the order of `feature_names`.
+
+        Raises FeatureSchemaMismatch if a model needs a name that is not offered.
+        """
+        offered = tuple(feature_names)
+        return replace(
+            self,
+            offered_names=offered,
+            gather=_gathered(self.feature_names, offered),
+            choice=None if self.choice is None else self.choice.offered(offered),
+        )
 
     def predict(self, features: Floats) -> Floats:
         """Return P(like), float32[n], of float32[n, k] features in the offered order; NaN means missing.
@@ -194,10 +208,19 @@ class Ranker:
         parameters: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Manifest:
-        """Write the model (UBJSON), its column names and its canary rows; `order` is put in the parameters."""
+        """Write the models (UBJSON), their column names and the canary rows; the policy is put in the parameters."""
         # save_raw leaves out nothing that predicts and, unlike save_model, the thread count is not part of it.
         raw = bytes(self.booster.save_raw(raw_format="ubj"))
-        names = json.dumps(list(self.feature_names), indent=2).encode()
+        names = _names_json(self.feature_names)
+        files: dict[str, FileWriter] = {}
+        if self.choice is not None:
+            choice = bytes(self.choice.booster.save_raw(raw_format="ubj"))
+            files[_CHOICE] = lambda path: _write(path, choice)
+            choice_names = _names_json(self.choice.feature_names)
+            files[_CHOICE_FEATURES] = lambda path: _write(path, choice_names)
+        if self.judged is not None:
+            judged = json.dumps(self.judged, indent=2, sort_keys=True).encode()
+            files[_JUDGED] = lambda path: _write(path, judged)
         return write_artifact(
             directory,
             ArtifactKind.RANKER,
@@ -206,10 +229,11 @@ class Ranker:
                 _FEATURES: lambda path: _write(path, names),
                 _CANARY: npz_writer({"features": self.canary_features, "expected": self.canary_expected}),
                 **({_REFERENCE: npy_writer(self.reference)} if self.reference is not None else {}),
+                **files,
             },
             parameters={
                 **(parameters or {}),
-                "order": self.order.value,
+                **self.policy.parameters(),
                 "features": len(self.feature_names),
                 "fills": self.fills,
             },
@@ -231,37 +255,57 @@ class Ranker:
 
         Raises FeatureSchemaMismatch if the model needs a name that is not offered.
         """
-        import xgboost
-
         manifest = verified or verify_artifact(directory, expected_digest)
         manifest.expect(ArtifactKind.RANKER)
-        names = _read_names(directory / _FEATURES)
         offered = tuple(feature_names)
-        where = {name: position for position, name in enumerate(offered)}
-        if missing := [name for name in names if name not in where]:
-            raise FeatureSchemaMismatch(
-                f"The ranker needs {len(missing)} features that are not offered, `{missing[0]}` first: "
-                "train it again on the present feature service."
-            )
-        booster = _read_booster(xgboost, directory / _MODEL, threads)
-        _check_names(booster, names)
-        canary = read_npz(directory / _CANARY, {"features": (np.float32, 2), "expected": (np.float32, 1)})
         try:
-            order = Order(str(manifest.parameters.get("order", Order.RANKER)))
+            policy = ListPolicy.of(manifest.parameters)
         except ValueError as error:
-            raise CorruptArtifact(f"`{directory}` has an unknown order in its manifest: {error}.") from error
+            raise CorruptArtifact(f"`{directory}` has an unknown policy in its manifest: {error}.") from error
+        fills = manifest.parameters.get("fills") is True
+        choice = None
+        if _CHOICE in manifest.files:
+            choice = cls._read(directory, (_CHOICE, _CHOICE_FEATURES), offered, threads, policy, fills=fills)
+        canary = read_npz(directory / _CANARY, {"features": (np.float32, 2), "expected": (np.float32, 1)})
+        ranker = cls._read(directory, (_MODEL, _FEATURES), offered, threads, policy, fills=fills)
+        return replace(
+            ranker,
+            canary_features=canary["features"],
+            canary_expected=canary["expected"],
+            reference=read_npy(directory / _REFERENCE, np.float32, 2) if _REFERENCE in manifest.files else None,
+            choice=choice,
+            attributes=_attributes(manifest),
+            judged=_read_judged(directory / _JUDGED) if _JUDGED in manifest.files else None,
+        )
+
+    @classmethod
+    def _read(
+        cls,
+        directory: Path,
+        files: tuple[str, str],
+        offered: tuple[str, ...],
+        threads: int,
+        policy: ListPolicy,
+        *,
+        fills: bool,
+    ) -> Self:
+        """Read one model of the artefact and find its columns among those offered."""
+        import xgboost
+
+        names = _read_names(directory / files[1])
+        gather = _gathered(names, offered)
+        booster = _read_booster(xgboost, directory / files[0], threads)
+        _check_names(booster, names)
         return cls(
             booster=booster,
             feature_names=names,
             offered_names=offered,
-            gather=np.array([where[name] for name in names], dtype=np.int64),
-            order=order,
-            canary_features=canary["features"],
-            canary_expected=canary["expected"],
-            fills=manifest.parameters.get("fills") is True,
+            gather=gather,
+            policy=policy,
+            canary_features=np.empty((0, len(names)), dtype=np.float32),
+            canary_expected=np.empty(0, dtype=np.float32),
+            fills=fills,
             trees=Trees.of(booster),
-            reference=read_npy(directory / _REFERENCE, np.float32, 2) if _REFERENCE in manifest.files else None,
-            attributes=_attributes(manifest),
         )
 
 
@@ -275,18 +319,15 @@ def filled(features: Floats) -> Floats:
     return np.where(np.isnan(features), MISSING, features)
 
 
-def combine(forward: Floats, backward: Floats, aggregator: Aggregator | str = Aggregator.PRODUCT) -> Floats:
-    """Return the reciprocal score, float32[n] in 0..1, of two directed probabilities."""
-    match Aggregator(aggregator):
-        case Aggregator.PRODUCT:
-            score = forward * backward
-        case Aggregator.HARMONIC:
-            score = 2.0 * forward * backward / np.maximum(forward + backward, 1e-12)
-        case Aggregator.MIN:
-            score = np.minimum(forward, backward)
-        case Aggregator.GEOMETRIC:
-            score = np.sqrt(forward * backward)
-    return np.asarray(score, dtype=np.float32)
+def _gathered(names: tuple[str, ...], offered: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return where each name stands among those offered, int64[k]; raises FeatureSchemaMismatch."""
+    where = {name: position for position, name in enumerate(offered)}
+    if missing := [name for name in names if name not in where]:
+        raise FeatureSchemaMismatch(
+            f"The ranker needs {len(missing)} features that are not offered, `{missing[0]}` first: "
+            "train it again on the present feature service."
+        )
+    return np.array([where[name] for name in names], dtype=np.int64)
 
 
 def _check_names(booster: Any, names: tuple[str, ...]) -> None:
@@ -299,6 +340,20 @@ def _check_names(booster: Any, names: tuple[str, ...]) -> None:
     own = booster.feature_names
     if own is not None and tuple(own) != names:
         raise FeatureSchemaMismatch("The names inside the model are not those beside it: they were not saved together.")
+
+
+def _names_json(names: tuple[str, ...]) -> bytes:
+    return json.dumps(list(names), indent=2).encode()
+
+
+def _read_judged(path: Path) -> dict[str, JsonValue]:
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CorruptArtifact(f"`{path}` is not JSON: train the ranker again.") from error
+    if not isinstance(told, dict):
+        raise CorruptArtifact(f"`{path}` does not hold figures by name: train the ranker again.")
+    return told
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from registry.contracts import (
 from registry.embedding import Embedding
 from registry.errors import IncoherentRelease
 from registry.item_index import ItemIndex
+from registry.neighbours import Neighbours
 from registry.ranker import Ranker
 
 DEFAULT_LAST_LIKES: Final = 20
@@ -36,6 +37,7 @@ class Release:
     index: ItemIndex
     ranker: Ranker
     manifests: Mapping[ArtifactKind, Manifest]
+    neighbours: Neighbours | None = None
 
     @property
     def release_id(self) -> str:
@@ -86,6 +88,7 @@ def load_release(
             threads=threads,
         ),
         manifests=manifests,
+        neighbours=Neighbours.load(directories[ArtifactKind.INDEX], manifests[ArtifactKind.INDEX]),
     )
     self_check(release)
     return release

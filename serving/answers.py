@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
 from infra.metrics import ServingMetrics
-from registry.ranker import Order
 from registry.release import Release
 from serving.api_models import MAX_LIMIT, Explanation
 from serving.experiments.assignment import Assignment, Variant
@@ -21,7 +20,7 @@ from serving.pool import Int64, Ranked
 from serving.reasons import Level, Reason
 from serving.run import Run
 
-OrderName = Literal["ranker", "retrieval"]
+OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "fusion"]
 _LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content", "random", "empty"]]]] = {
     Level.FULL: (1, "full"),
     Level.CONTENT: (2, "content"),
@@ -101,7 +100,7 @@ def order_of(release: Release | None, level: Level) -> OrderName | None:
     """Return what the score of an answer is; None below level 1."""
     if release is None or level is not Level.FULL:
         return None
-    return "retrieval" if release.ranker.order is Order.RETRIEVAL else "ranker"
+    return release.ranker.order.value
 
 
 def envelope(run: Run, showing: Showing) -> Answer:

@@ -25,9 +25,9 @@ from feature_repo.schema import ranking_schema_digest
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from registry.artifacts import sha256_of
+from registry.scoring.recent_likes import RecentLikes
 from serving.errors import UnusableGeneration
 from serving.population_source import Snapshot
-from serving.recent_likes import RecentLikes
 
 FORMAT: Final = 1
 SPARE: Final = 2

@@ -17,6 +17,8 @@ from feature_repo.transforms import content_score, profile_vectors
 from infra.settings import Settings
 from registry.release import Release
 from registry.retrieval import CandidateList, merge_candidates
+from registry.scoring.candidates import from_population, pooled
+from registry.scoring.ranking import served_policy
 from serving.errors import LevelUnavailable
 from serving.people_store import PeopleStore
 from serving.pool import Pool, Ranked, Requester
@@ -26,14 +28,7 @@ from serving.run import Run, breathe
 from serving.stages.filtering import filter_pool, terms_of
 from serving.stages.ranking import rank
 from serving.stages.reranking import explore
-from serving.stages.retrieval import (
-    from_index,
-    from_population,
-    places_of_others,
-    pooled,
-    requester_factors,
-    topped_up,
-)
+from serving.stages.retrieval import found_for
 from serving.stages.safety import asked_at_once
 
 RANDOM_DRAW: Final = 500
@@ -69,30 +64,22 @@ class FullLevel:
         with run.stage(Stage.FILTERING):
             terms = terms_of(requester, run.request.filters, run.at)
         async with run.timely(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
-            n = serving.n_candidates
+            policy = served_policy(release, self.settings)
             with self._guarding(Model.RETRIEVAL, run, release):
-                factors = requester_factors(release, requester, run.at)
-                found = from_index(run, release, population, terms, factors, weight=serving.requester_weight, n=n)
-            await breathe()
-            missing = asked_at_once(run.request.limit) - len(found)
-            places = places_of_others(n, len(found))
-            others = from_population(run, population, requester, terms, places, rng=self.rng, at_least=missing)
-            lists = {Source.RETRIEVAL.value: found, **others}
-            merged = topped_up(run, population, requester, terms, lists, n=n, places=places, rng=self.rng)
-            pool = pooled(population, merged, n)
+                found = await found_for(
+                    run,
+                    release,
+                    population,
+                    requester,
+                    terms,
+                    policy=policy,
+                    n=self.settings.serving.n_candidates,
+                    rng=self.rng,
+                )
             await breathe()
         async with run.timely(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
             with self._guarding(Model.RANKER, run, release):
-                ranked = await rank(
-                    release,
-                    requester,
-                    factors,
-                    pool,
-                    run.recent_likes,
-                    aggregator=serving.aggregator,
-                    weight=serving.requester_weight,
-                    at=run.at,
-                )
+                ranked = await rank(release, requester, found, run.recent_likes, policy, at=run.at)
         with run.stage(Stage.RERANKING):
             return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
 
@@ -130,7 +117,7 @@ class ContentLevel:
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
             enough = asked_at_once(run.request.limit)
             n = serving.n_candidates
-            lists = from_population(run, population, requester, terms, n, rng=self.rng, at_least=enough)
+            lists = from_population(population, requester, terms, n, rng=self.rng, at=run.at, at_least=enough)
             pool = pooled(population, merge_candidates(lists))
         await breathe()
         with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):

@@ -18,8 +18,8 @@ from feature_repo.transforms import content_inputs, profile_fingerprints
 from registry.embedding import Embedding
 from registry.newcomers import Newcomers, newcomer_vectors, standing
 from registry.release import Release
+from registry.scoring.recent_likes import KEPT
 from serving.population_source import Snapshot
-from serving.recent_likes import KEPT
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]

@@ -1,19 +1,16 @@
-"""Candidates on their way through the stages: who they are, which source found them, and their columns."""
+"""The person who asks, and a pool of candidates in order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.people import People
-from registry.retrieval import MergedCandidates
+from registry.scoring.pool import Pool
 from serving.api_models import Explanation
 from serving.people_store import PendingLikes
-from serving.reasons import Source
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -37,30 +34,15 @@ class Requester:
     updated_at: datetime | None = None
     replicated: bool = False
 
+    @property
+    def liked_by(self) -> Int64:
+        """Return who likes the requester, as far as the ranker may know."""
+        return self.pending.liked_by
 
-@dataclass(frozen=True)
-class Pool:
-    """n candidates: `people` and `found` have n aligned rows."""
-
-    people: People
-    found: MergedCandidates
-
-    def __len__(self) -> int:
-        return len(self.people)
-
-    def keep(self, rows: Int64 | Bools) -> Self:
-        """Return the candidates at `rows`, in that order; a mask keeps the order."""
-        at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        return type(self)(self.people.take(at), self.found.take(at))
-
-    def sources(self, rows: Int64) -> list[list[Source]]:
-        """Name the sources that found each of some candidates."""
-        return [list(_as_sources(names)) for names in self.found.found_by(rows)]
-
-
-@lru_cache(maxsize=1024)
-def _as_sources(names: tuple[str, ...]) -> tuple[Source, ...]:
-    return tuple(map(Source, names))
+    @property
+    def waiting(self) -> Int64:
+        """Return whose like waits for the requester's answer, as far as it may count."""
+        return self.pending.waiting
 
 
 Explain = Callable[[Int64], list[Explanation]]
@@ -80,3 +62,6 @@ class Ranked:
     p_like: Float32 | None = None
     p_liked_back: Float32 | None = None
     explain: Explain | None = field(default=None, repr=False)
+
+
+__all__ = ["Bools", "Explain", "Float32", "Int64", "Pool", "Ranked", "Requester"]

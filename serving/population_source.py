@@ -22,9 +22,9 @@ from feature_repo.population import Population
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.array_columns import take_arrays
 from infra.horizon import HORIZON, LATEST, NEXT, unseen
+from registry.scoring.recent_likes import RecentLikes
 from serving import stored_likes
 from serving.people_store import PROFILE_COLUMNS
-from serving.recent_likes import RecentLikes
 
 Int64 = NDArray[np.int64]
 

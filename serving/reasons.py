@@ -39,6 +39,11 @@ class Source(StrEnum):
     """Which candidate source found a person."""
 
     RETRIEVAL = "retrieval"
+    ITEM_KNN = "item_knn"
+    USER_KNN = "user_knn"
+    SPECTRAL = "spectral"
+    EASE = "ease"
+    POPULAR = "popular"
     CONTENT = "content"
     POPULAR_NEARBY = "popular_nearby"
     RANDOM = "random"

@@ -20,6 +20,7 @@ from infra.metrics import ServingMetrics
 from infra.settings import Settings
 from registry.newcomers import Newcomers
 from registry.release import Release
+from registry.scoring.recent_likes import RecentLikes
 from serving.answers import (
     Answer,
     AnswerMetrics,
@@ -42,7 +43,6 @@ from serving.levels import Strategy
 from serving.people_store import PeopleStore
 from serving.pool import Ranked, Requester
 from serving.reasons import Level, Reason, Stage
-from serving.recent_likes import RecentLikes
 from serving.resilience.deadline import Deadline
 from serving.run import Run
 from serving.stages.requester import FeatureReader, read_requester

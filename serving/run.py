@@ -18,11 +18,11 @@ from infra.clock import Clock
 from infra.errors import DuetError
 from registry.newcomers import Newcomers
 from registry.release import Release
+from registry.scoring.recent_likes import RecentLikes
 from serving.api_models import RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Stage
-from serving.recent_likes import RecentLikes
 from serving.resilience.deadline import Deadline
 
 SAFETY_SHARE: Final = 0.2

@@ -23,6 +23,7 @@ from infra.urls import libpq_url
 from infra.web.token import mlflow_token, own_token
 from registry.experiments import State as ExperimentState
 from registry.mlflow_rest import MlflowRest
+from registry.scoring.recent_likes import RecentLikes
 from serving import process
 from serving.access.door import Door
 from serving.background import BackgroundTasks, Closing
@@ -44,7 +45,6 @@ from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
 from serving.population_source import Snapshot
 from serving.pulse import Pulse, pulse_of
-from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
 from serving.replica import Replica, ReplicatedPeople, open_replica

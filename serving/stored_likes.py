@@ -16,7 +16,7 @@ from psycopg import sql
 from feature_repo.kinds import LIKES, listed
 from infra.array_columns import take_arrays
 from infra.horizon import LATEST, unseen
-from serving.recent_likes import KEPT, RecentLikes
+from registry.scoring.recent_likes import KEPT, RecentLikes
 
 Int64 = NDArray[np.int64]
 BLOCK_LIKES: Final = 4_000_000

@@ -4,11 +4,9 @@ The requests are the recorded ones: those who were shown people last, with what 
 anybody yet, a few people of the snapshot stand in.
 """
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
 import psycopg
@@ -18,16 +16,11 @@ from feature_repo.kinds import LIKES, listed
 from infra.clock import Clock
 from infra.settings import Settings
 from registry.release import Release
-from registry.retrieval import merge_candidates
-from serving.api_models import RecommendationRequest
+from registry.scoring.ranking import served_policy
+from registry.scoring.two_stages import recommend
 from serving.pool import Requester
 from serving.population_source import Snapshot
-from serving.reasons import Source
-from serving.resilience.deadline import Deadline
-from serving.run import Run
 from serving.stages.filtering import terms_of
-from serving.stages.ranking import rank
-from serving.stages.retrieval import from_index, from_population, places_of_others, pooled, requester_factors
 
 PEOPLE: Final = 8
 PAUSE_S: Final = 0.03
@@ -59,11 +52,12 @@ def try_release(
 ) -> None:
     """Rank candidates for a few people; raises whatever goes wrong. Without people it only warms."""
     release.embedding.warm()
+    if release.neighbours is not None:
+        release.neighbours.warm()
     if snapshot is None or not len(snapshot.population):
         return
     rng = np.random.default_rng(0)
     population = snapshot.population
-    serving = settings.serving
     likes = recorded or {}
     known = population.positions(np.fromiter(likes, dtype=np.int64, count=len(likes)))
     known = known[known >= 0]
@@ -75,33 +69,15 @@ def try_release(
         user_id = int(person.user_ids[0])
         liked = np.array(likes.get(user_id, ()), dtype=np.int64)
         requester = Requester(user_id, person, np.unique(np.append(liked, user_id)), liked, _NOBODY)
-        now = clock.monotonic()
-        run = Run(
-            request=RecommendationRequest(user_id=user_id),
-            request_id=UUID(int=0),
-            release=release,
-            population=population,
-            recent_likes=snapshot.recent_likes,
-            at=clock.now().timestamp(),
-            started_s=now,
-            deadline=Deadline.after(60.0, clock),
-            clock=clock,
-        )
-        factors = requester_factors(release, requester, run.at)
-        n = serving.n_candidates
-        terms = terms_of(requester, None, run.at)
-        found = from_index(run, release, population, terms, factors, weight=serving.requester_weight, n=n)
-        others = from_population(
-            run, population, requester, terms, places_of_others(n, len(found)), rng=rng, at_least=0
-        )
-        ranking = rank(
+        at = clock.now().timestamp()
+        recommend(
             release,
+            population,
             requester,
-            factors,
-            pooled(population, merge_candidates({Source.RETRIEVAL.value: found, **others}), n),
+            terms_of(requester, None, at),
             snapshot.recent_likes,
-            aggregator=serving.aggregator,
-            weight=serving.requester_weight,
-            at=run.at,
+            policy=served_policy(release, settings),
+            n=settings.serving.n_candidates,
+            at=at,
+            rng=rng,
         )
-        asyncio.run(ranking)  # in the thread of the release watcher, which has no loop

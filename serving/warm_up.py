@@ -21,6 +21,7 @@ from feature_repo.transforms import (
 )
 from infra.compiled import fixed
 from registry.embedding import Embedding, similarity_to_liked
+from registry.neighbours import Neighbours, SparseRows
 from registry.pairs import row_dot
 from registry.ranker import MISSING
 from registry.retrieval import CandidateList, merge_candidates
@@ -56,10 +57,20 @@ def _warm_up_models(user_ids: NDArray[np.int64]) -> None:
     embedding.fold_in_chooser(user_ids)
     similarity_to_liked(factors, factors)
     row_dot(factors, factors)
+    _warm_up_neighbours(user_ids)
     every = CandidateList(user_ids, factors[:, 0])
     merge_candidates({"retrieval": every, "random": every}).best(1, 1)
     stump = Trees(1, np.zeros((1, 1), np.uint32), factors[:1, :1], factors[:1, :2], np.float32(0.0))
     stump.predict(factors, np.arange(1), MISSING)
+
+
+def _warm_up_neighbours(user_ids: NDArray[np.int64]) -> None:
+    n = len(user_ids)
+    everybody = SparseRows(np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32), np.ones(n, dtype=np.float32))
+    spectral, popularity = np.zeros((n, 1), dtype=np.float16), np.zeros(n, dtype=np.float32)
+    Neighbours(
+        user_ids, everybody, everybody, everybody, everybody, everybody, spectral, popularity, smooth_weight=1.0
+    ).warm()
 
 
 _ARRAYS = ("user_ids", "profile", "attributes", "activity", "reciprocity")

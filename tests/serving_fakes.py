@@ -17,6 +17,7 @@ from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.newcomers import Newcomers
 from registry.release import Release
+from registry.scoring.recent_likes import RecentLikes
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
 from serving.experiments.assignment import Assignment, Variant
@@ -24,7 +25,6 @@ from serving.impressions import Answered, Impression
 from serving.levels import Strategy, ladder
 from serving.people_store import PROFILE_COLUMNS, Drawn, Int64, PendingLikes, RequesterRow, Rows, Standing
 from serving.reasons import Reason
-from serving.recent_likes import RecentLikes
 from serving.recommend import Recommender, World, champion_only
 from serving.resilience.breaker import Breaker, Dependency
 from serving.warm_up import warm_up

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from feature_repo.population import Population
+from registry.scoring.recent_likes import RecentLikes
 from serving.generations import Generations
 from serving.population_source import Snapshot
-from serving.recent_likes import RecentLikes
 from tests.serving_fakes import people_of, person
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)

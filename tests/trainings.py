@@ -19,8 +19,8 @@ from tests.conftest import empty_tables, make_settings
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PEOPLE = 150
 SMALL = {
-    "embeddings": {"dimensions": 8, "iterations": 5},
-    "ranker": {"rounds": 30, "early_stopping_rounds": 5},
+    "embeddings": {"dimensions": 8, "iterations": 5, "tuning_trials": 2},
+    "ranker": {"rounds": 30, "early_stopping_rounds": 5, "choice_rounds": 20, "judged_people": 40},
     "features": {"max_snapshots": 8},
     "evaluation": {"bootstrap_rounds": 50},
 }

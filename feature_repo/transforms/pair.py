@@ -14,13 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import (
     ACTIVITY,
-    CONTEXT_COLUMNS,
+    EVIDENCE_COLUMNS,
     INTEREST_WORDS,
     PAIR_COLUMNS,
     PROFILE,
     RANKING_FEATURES,
     SECONDS_PER_DAY,
     SIDE_COLUMNS,
+    TASTE_COLUMNS,
 )
 from feature_repo.people import People
 from feature_repo.transforms import loops
@@ -33,7 +34,9 @@ _ACTIVITY_KEPT = np.array([ACTIVITY.index(column) for column in ACTIVITY.columns
 _LAST_ACTIVE = ACTIVITY.index("last_active_day")
 _PAIR_START = 2 * len(SIDE_COLUMNS)
 _PAIR_PLACES = np.array([_PAIR_START + PAIR_COLUMNS.index(name) for name in PAIR_FEATURES])
-_CONTEXT = (*CONTEXT_COLUMNS, "similarity_to_liked_backward", "liked_candidate")
+_TASTE = (*TASTE_COLUMNS, "similarity_to_liked_backward", "liked_candidate")
+_ITEM_KNN = EVIDENCE_COLUMNS.index("item_knn_score")
+_ITEM_KNN_BACKWARD = EVIDENCE_COLUMNS.index("item_knn_score_backward")
 PROFILE_PLACES = np.array([PROFILE.index(name) for name in PROFILE_COLUMNS])
 """Where a packed profile has what the compiled loops read."""
 
@@ -43,7 +46,7 @@ class PairContext:
     """What retrieval knows of n directed pairs, float32[n] each, NaN where unknown.
 
     The last two hold the other direction's `similarity_to_liked` and `liked_requester`, so that `reversed`
-    loses nothing; left out, they are unknown.
+    loses nothing; left out, they are unknown. `evidence` is float32[n or 1, k] by EVIDENCE_COLUMNS.
     """
 
     score_forward: Float32
@@ -52,6 +55,7 @@ class PairContext:
     liked_requester: Float32
     similarity_to_liked_backward: Float32 = field(default_factory=lambda: np.full(1, np.nan, np.float32))
     liked_candidate: Float32 = field(default_factory=lambda: np.full(1, np.nan, np.float32))
+    evidence: Float32 = field(default_factory=lambda: no_evidence(1))
 
     @classmethod
     def unknown(cls, n: int) -> Self:
@@ -68,6 +72,7 @@ class PairContext:
             np.broadcast_to(self.liked_candidate, (n,)),
             self.similarity_to_liked,
             self.liked_requester,
+            reversed_evidence(self.evidence),
         )
 
     def take(self, positions: ArrayLike) -> "PairContext":
@@ -81,7 +86,21 @@ class PairContext:
             self.liked_requester[at],
             np.broadcast_to(self.similarity_to_liked_backward, (n,))[at],
             np.broadcast_to(self.liked_candidate, (n,))[at],
+            np.broadcast_to(self.evidence, (n, len(EVIDENCE_COLUMNS)))[at],
         )
+
+
+def no_evidence(n: int) -> Float32:
+    """Return float32[n, k] that says nothing of n pairs."""
+    return np.full((n, len(EVIDENCE_COLUMNS)), np.nan, dtype=np.float32)
+
+
+def reversed_evidence(evidence: Float32) -> Float32:
+    """Return what is known of the pairs the other way round: the candidate's own likes are few numbers of all."""
+    other = no_evidence(len(evidence))
+    other[:, _ITEM_KNN] = evidence[:, _ITEM_KNN_BACKWARD]
+    other[:, _ITEM_KNN_BACKWARD] = evidence[:, _ITEM_KNN]
+    return other
 
 
 def n_pairs(a: People, b: People) -> int:
@@ -121,8 +140,11 @@ def _fill(
     a, b = requesters, candidates
     n = len(out) // 2 if both else len(out)
     known = np.empty((6, n), dtype=np.float32)
-    for row, column in enumerate(_CONTEXT):
+    for row, column in enumerate(_TASTE):
         known[row] = getattr(context, column)
+    out[:n, -len(EVIDENCE_COLUMNS) :] = context.evidence
+    if both:
+        out[n:, -len(EVIDENCE_COLUMNS) :] = reversed_evidence(context.evidence)
     loops.ranking_rows(
         out, both, a.profile, a.attributes, a.activity, a.reciprocity, b.profile, b.attributes, b.activity,
         b.reciprocity, days_of(at), known, PROFILE_PLACES, _PAIR_PLACES, _ACTIVITY_KEPT, _LAST_ACTIVE, INTEREST_WORDS,

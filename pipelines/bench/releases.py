@@ -5,33 +5,43 @@ ranking in both directions is the costly path, and that is what is measured.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from feature_repo.layout import RANKING_FEATURES
+from feature_repo.layout import RANKING_FEATURES, TASTE_COLUMNS
 from feature_repo.people import People
+from feature_repo.population import Population
 from feature_repo.schema import ranking_schema_digest
-from feature_repo.transforms import profile_fingerprints, ranking_features
+from feature_repo.transforms import PairContext, profile_fingerprints, ranking_features
 from pipelines.code_version import code_version
 from pipelines.features.aggregates import vectors_at
 from pipelines.features.events import Events, instant
 from pipelines.ranking.config import DatasetConfig, RankerConfig
-from pipelines.ranking.context import Factors, LikeHistory, pair_context
-from pipelines.ranking.dataset import labelled_pairs, labels
-from pipelines.ranking.train import train_ranker
+from pipelines.ranking.files import RankingRows
+from pipelines.ranking.learn import learn
+from pipelines.ranking.requests import PastRequests
+from pipelines.ranking.rows import Window, WindowRows, choice_rows, like_rows
+from pipelines.ranking.sessions import has_decided
+from pipelines.retrieval.config import IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
+from pipelines.retrieval.dataset import first_decisions
 from pipelines.retrieval.index_build import build_candidate_index
+from pipelines.retrieval.neighbours import fit_neighbours
 from registry.cache import ReleaseCache
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.embedding import Embedding
 from registry.item_index import BuildReport
-from registry.ranker import Order, Ranker
+from registry.neighbours import Neighbours
+from registry.ranker import ForwardModel, ListPolicy, Order, Ranker
 from registry.release import Release, load_release
+from registry.scoring.first_stage import FittedStage
 
-MAX_PAIRS: Final = 120_000
+MAX_PAIRS: Final = 60_000
+MAX_LISTS: Final = 1_500
+N_CANDIDATES: Final = 300
 _BLOCK: Final = 20_000
 
 
@@ -46,38 +56,48 @@ class RankerReport:
 
 
 def train_bench_ranker(
-    people: People, events: Events, embedding: Embedding, *, after_us: int, until_us: int, seed: int
+    people: People, visible: People, events: Events, embedding: Embedding, *, after_us: int, until_us: int, seed: int
 ) -> tuple[Ranker, RankerReport]:
-    """Train on first decisions with after < time <= until, described as of `after_us`.
+    """Train on first decisions and lists with after < time <= until, described as of `after_us`.
 
     `people` are everybody without activity; the embedding must know nothing of decisions after `after_us`.
     """
-    pairs = labelled_pairs(events, after_us, until_us, DatasetConfig(max_rows=MAX_PAIRS, seed=seed))
+    config = DatasetConfig(max_rows=MAX_PAIRS, max_lists=MAX_LISTS, seed=seed)
     activity, reciprocity = vectors_at(events, instant(after_us))
     as_of = People(people.user_ids, people.profile, people.attributes, activity, reciprocity)
-    actors, targets = pairs.actor.astype(np.int64), pairs.target.astype(np.int64)
-    context = pair_context(
-        actors,
-        targets,
-        pairs.at_us,
-        Factors.of(embedding, people.user_ids, inputs_of(people, after_us / 1e6)),
-        likes=LikeHistory(events),
-        last_likes=DatasetConfig().last_likes,
-        pending_likes=False,
+    learned = events.between(None, after_us)
+    index, _ = build_candidate_index(
+        embedding, visible.user_ids, inputs_of(visible, after_us / 1e6), IndexBuildConfig(sample_queries=50)
     )
-    features = np.empty((len(pairs), len(RANKING_FEATURES)), dtype=np.float32)
-    for start in range(0, len(pairs), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(pairs)))
-        features[rows] = ranking_features(
-            as_of.take(actors[rows]), as_of.take(targets[rows]), context.take(rows), pairs.at_us[rows] / 1e6
+    stage = FittedStage(embedding, index, fit_neighbours(learned), config.last_likes)
+    window = Window(
+        stage,
+        Population.build(as_of.take(as_of.positions(visible.user_ids))),
+        PastRequests(as_of, events),
+        first_decisions(events).between(after_us, until_us),
+        has_decided(learned),
+    )
+    rows = WindowRows.concat([like_rows(window, config), choice_rows(window, config, ListPolicy(), N_CANDIDATES)])
+    features = np.empty((len(rows), len(RANKING_FEATURES)), dtype=np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        context = PairContext(
+            **{name: rows.context[part, column] for column, name in enumerate(TASTE_COLUMNS)},
+            evidence=rows.context[part, len(TASTE_COLUMNS) :],
         )
-    booster, report = train_ranker(
-        features, labels(pairs), pairs.at_us, people.user_ids[actors], RankerConfig(seed=seed)
-    )
-    columns = [RANKING_FEATURES.index(name) for name in report.feature_names]
-    ranker = Ranker.from_booster(
-        booster, report.feature_names, order=Order.RANKER, canary_features=features[:32][:, columns], fills=True
-    )
+        features[part] = ranking_features(
+            as_of.take(rows.requester[part]), as_of.take(rows.candidate[part]), context, rows.at_us[part] / 1e6
+        )
+    made = learn(
+        RankingRows(
+            features, rows.label, rows.at_us, people.user_ids[rows.requester], people.user_ids[rows.candidate],
+            rows.weight, rows.kind, np.zeros(len(rows), dtype=np.bool_),
+        ),
+        RankerConfig(seed=seed),
+    )  # fmt: skip
+    forward = ForwardModel.LIKE if made.choice is None else ForwardModel.CHOICE
+    ranker = replace(made.ranker, policy=ListPolicy(Order.RANKER, forward))
+    report = made.report
     return ranker, RankerReport(report.rows, report.rounds, len(report.feature_names), round(report.auc, 4))
 
 
@@ -90,6 +110,7 @@ def write_release(
     *,
     at_s: float,
     index_kind: str = "auto",
+    neighbours: Neighbours | None = None,
     tell: Callable[[str], None] = lambda _what: None,
 ) -> tuple[Release, BuildReport]:
     """Write embedding, index and ranker as version `number` of each into the cache, load them and return the release.
@@ -105,7 +126,13 @@ def write_release(
     index, report = build_candidate_index(
         embedding, visible.user_ids, inputs_of(visible, at_s), config, fingerprints=profile_fingerprints(visible)
     )
-    _publish(cache, ArtifactKind.INDEX, number, lambda path: index.save(path, lineage, metrics=report.metrics()))
+    beside = {} if neighbours is None else neighbours.writers()
+    _publish(
+        cache,
+        ArtifactKind.INDEX,
+        number,
+        lambda path: index.save(path, lineage, metrics=report.metrics(), beside=beside),
+    )
     tell("ranker")
     schema = {**lineage, "feature_schema_digest": ranking_schema_digest()}
     parameters = {"last_likes": DatasetConfig().last_likes}

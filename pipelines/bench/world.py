@@ -197,6 +197,7 @@ def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) 
     from pipelines.retrieval.config import EmbeddingConfig
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.dataset import confidence_matrix
+    from pipelines.retrieval.neighbours import fit_neighbours
 
     until_us = microseconds(pd.Timestamp(filled.until))
     t0_us = until_us - int(RANKER_WINDOW.total_seconds()) * 1_000_000
@@ -215,13 +216,22 @@ def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) 
         del matrix
     with steps.step("ranker"):
         ranker, ranker_report = train_bench_ranker(
-            people, filled.events, embedding, after_us=t0_us, until_us=until_us, seed=spec.seed
+            people,
+            people.take(np.flatnonzero(filled.visible)),
+            filled.events,
+            embedding,
+            after_us=t0_us,
+            until_us=until_us,
+            seed=spec.seed,
         )
     cache = ReleaseCache(settings.data_dir / "releases")
     shutil.rmtree(cache.root, ignore_errors=True)
     with steps.step("embedding, index and ranker as a release"):
         visible = people.take(np.flatnonzero(filled.visible))
-        release, index_report = write_release(cache, 1, embedding, ranker, visible, at_s=until_us / 1e6)
+        neighbours = fit_neighbours(filled.events)
+        release, index_report = write_release(
+            cache, 1, embedding, ranker, visible, at_s=until_us / 1e6, neighbours=neighbours
+        )
         cache.remember(release)
     return {
         "release": release.release_id,

@@ -39,6 +39,7 @@ def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
     from pipelines.evaluation.drift import feature_psi, psi
     from pipelines.ranking.errors import NoLabels
     from pipelines.ranking.files import load_rows
+    from pipelines.ranking.rows import RowKind
     from registry.artifacts import read_manifest
     from registry.errors import IncoherentRelease
     from registry.ranker import Ranker
@@ -55,6 +56,7 @@ def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
     if not dataset or not kept.exists():
         return f"the training rows of ranker {standing.version} are not on this disk: train and promote a new one"
     rows = load_rows(kept)
+    rows = rows.take(rows.kind == RowKind.LIKE)
     try:
         features, labels = current_rows(platform, config, int(str(manifest.parameters.get("last_likes", 5))))
     except NoLabels as reason:
@@ -81,26 +83,38 @@ def current_rows(
     Raises:
         NoLabels: there was none.
     """
+    from feature_repo.people import People
+    from feature_repo.population import Population
     from feature_repo.store import historical_ranking_features, open_feature_store
     from pipelines.inputs import microseconds_of
     from pipelines.ranking.config import DatasetConfig
-    from pipelines.ranking.context import Factors
-    from pipelines.ranking.dataset import context_of, labelled_pairs, pairs_frame
-    from pipelines.retrieval.content import inputs_of
+    from pipelines.ranking.requests import PastRequests
+    from pipelines.ranking.rows import Window, like_rows
+    from pipelines.ranking.sessions import has_decided
+    from pipelines.retrieval.dataset import first_decisions
+    from registry.artifacts import verify_artifact
     from registry.embedding import Embedding
+    from registry.item_index import ItemIndex
+    from registry.neighbours import Neighbours
+    from registry.scoring.first_stage import FittedStage
 
     pointer = platform.state.require("interactions", "materialize_features")
     snapshot = platform.snapshot(pointer)
     until_us = microseconds_of(pointer.as_of)
     after_us = microseconds_of(pointer.as_of - timedelta(days=config.days))
-    chosen = DatasetConfig(max_rows=config.max_rows, last_likes=last_likes, seed=config.seed)
-    pairs = labelled_pairs(snapshot.events, after_us, until_us, chosen)
     embedding = production_or_newest(platform, ArtifactKind.EMBEDDING)
-    people = snapshot.people
-    factors = Factors.of(
-        Embedding.load(embedding.path, embedding.digest), people.user_ids, inputs_of(people, after_us / 1e6)
+    index = production_or_newest(platform, ArtifactKind.INDEX)
+    manifest = verify_artifact(index.path, index.digest)
+    stage = FittedStage(
+        Embedding.load(embedding.path, embedding.digest),
+        ItemIndex.load(index.path, verified=manifest),
+        Neighbours.load(index.path, manifest),
+        last_likes,
     )
-    pending = platform.settings.ranking.pending_likes
-    frame = pairs_frame(pairs, context_of(pairs, snapshot.events, factors, chosen, pending_likes=pending))
+    requests = PastRequests(snapshot.people, snapshot.events, platform.settings.ranking.pending_likes)
+    decided = first_decisions(snapshot.events).between(after_us, until_us)
+    history = has_decided(snapshot.events.between(None, after_us))
+    chosen = DatasetConfig(max_rows=config.max_rows, last_likes=last_likes, seed=config.seed)
+    rows = like_rows(Window(stage, Population.build(People.empty()), requests, decided, history), chosen)
     store = open_feature_store(platform.settings, platform.endpoints)
-    return historical_ranking_features(store, frame), frame["label"].to_numpy()
+    return historical_ranking_features(store, rows.frame(snapshot.people.user_ids)), rows.label

@@ -11,6 +11,7 @@ from pipelines.presentation import frame, link, markdown, path, plots
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
 from pipelines.state import Current, combined_digest
+from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
     from pipelines.evaluation.compare import EvaluationReport
@@ -91,32 +92,47 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
 def compare(
     platform: Platform, judged: Current, snapshot: "Snapshot", config: EvaluationConfig, truth: Any
 ) -> "EvaluationReport":
-    """Set the scene at T1 with the judged ranker and its embedding, and compare all methods on it."""
+    """Set the scene at T1 with the twins of the release, which know nothing later, and compare all methods on it."""
     from feature_repo.layout import RANKING_FEATURES
-    from pipelines.evaluation.compare import evaluate, history_features
-    from pipelines.evaluation.ground import Ground, windows_between
+    from pipelines.evaluation.compare import evaluate
     from pipelines.evaluation.scene import Scene
-    from pipelines.inputs import before_window, microseconds_of
-    from registry.artifacts import read_manifest, verify_artifact
-    from registry.embedding import Embedding
+    from pipelines.evaluation.windows import windows_between
+    from pipelines.ranking.context import Factors
+    from pipelines.ranking.files import load_rows
+    from pipelines.ranking.judging import JUDGED_RANKER
+    from pipelines.ranking.rows import RowKind
+    from pipelines.ranking.windows import TrainingGround
+    from pipelines.retrieval.content import inputs_of
+    from pipelines.retrieval.twins import JUDGED
+    from registry.artifacts import verify_artifact
+    from registry.contracts import ReleaseVersions
     from registry.ranker import Ranker
+    from registry.release import Release
 
-    digest = judged.inputs["embeddings"]
-    manifest = verify_artifact(judged.path, judged.digest)
-    fitted = platform.state.directory("embeddings", digest)
-    embedding = Embedding.load(fitted, digest)
-    t0_us, t1_us = microseconds_of(judged.t0 or judged.as_of), microseconds_of(judged.t1 or judged.as_of)
-    ground = Ground.of(snapshot, windows_between(snapshot, t0_us, t1_us))
-    scene = ground.scene(
-        embedding,
-        Ranker.load(judged.path, RANKING_FEATURES, threads=2, verified=manifest),
-        config,
-        learned_after_us=before_window(read_manifest(fitted).lineage),
-        fitted_us=t0_us,
-        last_likes=int(str(manifest.parameters.get("last_likes", Scene.last_likes))),
+    kept = platform.state.require(JUDGED_RANKER)
+    manifest = verify_artifact(kept.path, kept.digest)
+    last_likes = int(str(manifest.parameters.get("last_likes", 5)))
+    ground = TrainingGround.of(platform, judged, last_likes)
+    stage = ground.stage(JUDGED, ground.t1_us)
+    ranker = Ranker.load(kept.path, RANKING_FEATURES, threads=2, verified=manifest)
+    release = Release(
+        ReleaseVersions(0, 0, 0), stage.embedding, stage.index, ranker, {ArtifactKind.RANKER: manifest},
+        stage.neighbours,
+    )  # fmt: skip
+    people = ground.ground.people_at(ground.t1_us + 1)
+    rows = load_rows(platform.state.directory("ranking_dataset", judged.inputs["ranking_dataset"]))
+    scene = Scene(
+        people=people,
+        events=snapshot.events,
+        windows=windows_between(snapshot.events, ground.t0_us, ground.t1_us),
+        factors=Factors.of(stage.embedding, people.user_ids, inputs_of(people, ground.t1_us / 1e6)),
+        config=config,
         pending_likes=platform.settings.ranking.pending_likes,
+        visible=snapshot.users["visible"].to_numpy().astype(bool),
+        judged=release,
+        population=ground.ground.population_at(ground.t1_us + 1),
     )
-    return evaluate(scene, history_features(ground.history), truth)
+    return evaluate(scene, rows.take(rows.late & (rows.kind == RowKind.LIKE)), truth)
 
 
 def _release_of(platform: Platform, judged: Current) -> str:

@@ -4,26 +4,21 @@ The table holds a mean over people with its bootstrap interval for each method a
 are judged on all held-out decisions. What cannot be measured is absent from the table, never zero.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo.transforms import PairContext
+from feature_repo.layout import RANKING_FEATURES
+from feature_repo.transforms import content_score
 from pipelines import metrics
 from pipelines.evaluation import methods, oracle, plots, protocols
 from pipelines.evaluation.scene import Scene
-from pipelines.features.events import Events
-from pipelines.features.history import PeopleHistory
-from registry.ranker import combine
+from pipelines.ranking.files import RankingRows
 
 Floats = npt.NDArray[np.float32]
-PairFeatures = Callable[[Events, PairContext], tuple[Floats, Floats]]
-"""Ranking features of directed pairs at their own instants, and of the same pairs reversed."""
 TOP = 10
-_MAX_JUDGED_ROWS = 100_000
 _MET_SHARE = 0.8
 COLUMNS = ("method", "measure", "mean", "low", "high", "people")
 
@@ -56,26 +51,18 @@ class EvaluationReport:
         return wide.fillna("")
 
 
-def history_features(history: PeopleHistory) -> PairFeatures:
-    """Return pair features read from snapshots in memory."""
-    from feature_repo.transforms import ranking_features_both
-
-    def features(pairs: Events, context: PairContext) -> tuple[Floats, Floats]:
-        requesters = history.rows(pairs.actor.astype(np.int64), pairs.at_us)
-        candidates = history.rows(pairs.target.astype(np.int64), pairs.at_us)
-        return ranking_features_both(requesters, candidates, context, pairs.at_us / 1e6)
-
-    return features
-
-
 def evaluate(
-    scene: Scene, pair_features: PairFeatures, truth: oracle.LikeProbability | None = None
+    scene: Scene, rows: RankingRows | None = None, truth: oracle.LikeProbability | None = None
 ) -> EvaluationReport:
-    """Compare all methods under the configured protocol; `truth` adds the oracle and what it says of each list."""
+    """Compare all methods under the configured protocol; `truth` adds the oracle and what it says of each list.
+
+    `rows` are those of the held-out decisions, with their features, on which the judged ranker's probabilities are
+    judged; the protocol `met` orders the people met by them.
+    """
     protocol = choose_protocol(scene)
-    judged = judge_rows(scene, pair_features)
+    judged = judge_rows(scene, rows)
     met = protocol == "met"
-    result = protocols.met(scene, met_scores(scene, pair_features)) if met else protocols.catalogue(scene)
+    result = protocols.met(scene, met_scores(scene, rows)) if met else protocols.catalogue(scene)
     table = pd.DataFrame(_rows(scene, result, truth), columns=list(COLUMNS))
     figures = {"evaluation_comparison": plots.comparison(table, protocol)}
     if judged is not None:
@@ -113,50 +100,60 @@ class JudgedRows:
     numbers: dict[str, float]
 
 
-def judge_rows(scene: Scene, pair_features: PairFeatures) -> JudgedRows | None:
-    """Ask the ranker about (a sample of) the held-out decisions; None without a ranker or a decision."""
-    if scene.ranker is None or not len(scene.held_out):
+def judge_rows(scene: Scene, rows: RankingRows | None) -> JudgedRows | None:
+    """Ask the judged ranker about the held-out decisions; None without a ranker or a decision."""
+    if scene.judged is None or rows is None or not len(rows.labels):
         return None
-    pairs = scene.held_out
-    if len(pairs) > _MAX_JUDGED_ROWS:
-        rng = np.random.default_rng(scene.config.seed)
-        pairs = pairs.take(np.sort(rng.choice(len(pairs), size=_MAX_JUDGED_ROWS, replace=False)))
-    context = scene.context(pairs.actor.astype(np.int64), pairs.target.astype(np.int64), pairs.at_us)
-    scores = scene.ranker.predict(pair_features(pairs, context)[0])
-    bins = metrics.calibration_bins(pairs.is_like, scores)
+    labels, scores = rows.labels > 0, scene.judged.ranker.predict(rows.features)
+    bins = metrics.calibration_bins(labels, scores)
     numbers = {
-        "held_out_auc": metrics.auc(pairs.is_like, scores),
-        "held_out_log_loss": metrics.log_loss(pairs.is_like, scores),
+        "held_out_auc": metrics.auc(labels, scores),
+        "held_out_log_loss": metrics.log_loss(labels, scores),
         "held_out_calibration_error": bins.error,
-        "held_out_auc_retrieval": metrics.auc(pairs.is_like, context.score_forward),
-        "held_out_like_rate": float(pairs.is_like.mean()),
+        "held_out_auc_retrieval": metrics.auc(labels, np.nan_to_num(_column(rows, "score_forward"))),
+        "held_out_like_rate": float(labels.mean()),
     }
-    return JudgedRows(pairs.is_like, scores, bins, numbers)
+    return JudgedRows(labels, scores, bins, numbers)
 
 
-def met_scores(scene: Scene, pair_features: PairFeatures) -> dict[str, metrics.Numbers]:
+def met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics.Numbers]:
     """Score every held-out decision by each method, with what was known at its own instant."""
-    from feature_repo.layout import RANKING_FEATURES
-    from feature_repo.transforms import content_score
-
     pairs = scene.held_out
     requesters, candidates = pairs.actor.astype(np.int64), pairs.target.astype(np.int64)
-    context = scene.context(requesters, candidates, pairs.at_us)
-    forward, backward = pair_features(pairs, context)
-    weight = scene.config.weight
     rng = np.random.default_rng(scene.config.seed)
     scores: dict[str, metrics.Numbers] = {
         methods.RANDOM: rng.random(len(pairs)),
-        # Popularity as of the meeting: who was liked by those met earlier.
-        methods.POPULARITY: forward[:, RANKING_FEATURES.index("candidate_like_rate_received")],
         methods.CONTENT: content_score(scene.people.take(requesters), scene.people.take(candidates), pairs.at_us / 1e6),
-        methods.ONE_SIDED: context.score_forward,
-        methods.RECIPROCAL: weight * context.score_forward + (1.0 - weight) * context.score_backward,
     }
-    if scene.ranker is not None:
-        probabilities = scene.ranker.predict(forward), scene.ranker.predict(backward)
-        scores[methods.TWO_STAGE] = combine(*probabilities, scene.config.aggregator)
+    if rows is None:
+        return scores
+    n = scene.events.n_people
+    known = scene.people.positions(rows.requester_ids) * n + scene.people.positions(rows.candidate_ids)
+    order = np.argsort(known, kind="stable")
+
+    def of(wanted: npt.NDArray[np.int64], values: metrics.Numbers) -> npt.NDArray[np.float64]:
+        """Return the values of some pairs, 0 where a pair has no row."""
+        at = np.minimum(np.searchsorted(known[order], wanted), max(known.size - 1, 0))
+        found = np.zeros(wanted.size) if not known.size else np.nan_to_num(np.asarray(values, float)[order[at]])
+        return np.where(known[order[at]] == wanted, found, 0.0) if known.size else found
+
+    weight = scene.config.weight
+    forward = _column(rows, "score_forward")
+    # Popularity as of the meeting: who was liked by those met earlier.
+    scores[methods.POPULARITY] = of(pairs.pair, _column(rows, "candidate_like_rate_received"))
+    scores[methods.ONE_SIDED] = of(pairs.pair, forward)
+    scores[methods.RECIPROCAL] = weight * of(pairs.pair, forward) + (1.0 - weight) * of(
+        pairs.pair, _column(rows, "score_backward")
+    )
+    if scene.judged is not None:
+        like = scene.judged.ranker.predict(rows.features) if len(rows.labels) else np.empty(0)
+        both = of(pairs.pair, like), of(pairs.reversed_pair, like)
+        scores[methods.TWO_STAGE] = both[0] * np.where(both[1] > 0, both[1], 1.0)
     return scores
+
+
+def _column(rows: RankingRows, name: str) -> npt.NDArray[np.float32]:
+    return rows.features[:, RANKING_FEATURES.index(name)]
 
 
 def _rows(

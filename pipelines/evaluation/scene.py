@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.people import People
-from feature_repo.transforms import PairContext, ranking_features_both
+from feature_repo.population import Population
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.windows import Windows
 from pipelines.features.events import Events
-from pipelines.ranking.context import Factors, LikeHistory, pair_context
-from registry.ranker import Ranker
+from pipelines.ranking.context import Factors, LikeHistory
+from pipelines.ranking.requests import PastRequests
+from registry.neighbours import Taste
+from registry.release import Release
 
 Positions = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -24,20 +26,21 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scene:
-    """People as of T1 (`visible` bool[n] or everybody), their factors fitted before T0, and all events to the end.
+    """People as of T1 (`visible` bool[n] or everybody), their factors fitted up to T1, and all events to the end.
 
-    `last_likes` is how many likes of each person the ranker was trained to compare with.
+    `judged` is the release whose lists are compared, all of its parts fitted up to T1, and `population` what it is
+    shown from; without them only the simpler orders can be compared.
     """
 
     people: People
     events: Events
     windows: Windows
     factors: Factors
-    ranker: Ranker | None
     config: EvaluationConfig
     pending_likes: bool = False
     visible: npt.NDArray[np.bool_] | None = None
-    last_likes: int = 20
+    judged: Release | None = None
+    population: Population | None = None
 
     @property
     def at_s(self) -> float:
@@ -87,30 +90,17 @@ class Scene:
         low, high = np.minimum(held_out.actor, held_out.target), np.maximum(held_out.actor, held_out.target)
         return held_out.is_like & self.events.matches.hold(low, high, end)
 
-    def probabilities(self, requester: int, candidates: Positions) -> tuple[Floats, Floats]:
-        """Return the ranker's (p(u likes v), p(v likes u)) as of T1, float32[n] each."""
-        if self.ranker is None:
-            nothing = np.full(candidates.size, np.nan, dtype=np.float32)
-            return nothing, nothing
-        u = np.full(candidates.size, requester, dtype=np.int64)
-        # One microsecond later: what happened at T1 itself is known.
-        context = self.context(u, candidates, np.full(candidates.size, self.windows.t1_us + 1, dtype=np.int64))
-        forward, backward = ranking_features_both(
-            self.people.take([requester]), self.people.take(candidates), context, self.at_s
-        )
-        return self.ranker.predict(forward), self.ranker.predict(backward)
+    @cached_property
+    def requests(self) -> PastRequests:
+        """Return who asks, as of any instant."""
+        return PastRequests(self.people, self.events, self.pending_likes)
 
-    def context(self, requesters: Positions, candidates: Positions, at_us: npt.NDArray[np.int64]) -> PairContext:
-        """Return what retrieval knew of aligned pairs just before an instant each."""
-        return pair_context(
-            requesters,
-            candidates,
-            at_us,
-            self.factors,
-            likes=self.likes,
-            last_likes=self.last_likes,
-            pending_likes=self.pending_likes,
-        )
+    def taste(self, requester: int) -> Taste | None:
+        """Return what the likes of a requester up to T1 say by neighbours; None where nothing was fitted."""
+        if self.judged is None or self.judged.neighbours is None:
+            return None
+        asked = self.requests.at(requester, self.windows.t1_us + 1)
+        return self.judged.neighbours.taste_of(asked.user_id, asked.liked)
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,12 @@ def _counts(config: WindowConfig, n: int) -> tuple[int, int]:
 
 def _shares(config: WindowConfig) -> tuple[float, float]:
     return config.embedding_share, config.ranking_share
+
+
+def windows_between(events: Events, t0_us: int, t1_us: int) -> Windows:
+    """Return windows with these edges and the last decision as their end."""
+    times = events.at_us[events.is_decision]
+    end_us = int(times[-1])
+    edges = np.searchsorted(times, [t0_us, t1_us, end_us], side="right")
+    first, second, third = (int(count) for count in np.diff(np.concatenate([[0], edges])))
+    return Windows(t0_us, t1_us, end_us, (first, second, third))

@@ -1,8 +1,11 @@
 """The second stage: labelled pairs with what was known just before them, and trees that learn from them."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import numpy as np
 
 from pipelines.artifacts import Explanation, finish_artifact
 from pipelines.comparison import compared
@@ -17,6 +20,7 @@ from pipelines.state import Current, combined_digest
 from registry.contracts import ArtifactKind
 
 SHOWN_FEATURES = 40
+_TOLD_EVERY = 500
 
 
 @dg.asset(
@@ -26,30 +30,47 @@ SHOWN_FEATURES = 40
     pool="training",
     op_tags={"duet/heavy": "yes"},
     config_schema=launch_checked(DatasetConfig),
-    description="First decisions in (T0, T1] with the features known at each: a point-in-time join through Feast.",
+    description="Decisions after T0, and the people whom the first stage would have shown, with the features known at "
+    "each: a point-in-time join through Feast.",
 )
 def ranking_dataset(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult[Any]:
-    """Label the pairs of the ranker's window and join their features as of each decision."""
+    """Build the rows of both windows, from both twins of the first stage, and join their features."""
     from feature_repo.schema import ranking_schema_digest
     from feature_repo.store import apply_catalogue, historical_ranking_features, open_feature_store
-    from pipelines.inputs import Snapshot, microseconds_of
-    from pipelines.ranking.context import Factors
-    from pipelines.ranking.dataset import context_of, labelled_pairs, pairs_frame
     from pipelines.ranking.files import RankingRows, save_rows
-    from pipelines.retrieval.content import inputs_of
-    from registry.embedding import Embedding
+    from pipelines.ranking.rows import WindowRows, choice_rows, like_rows
+    from pipelines.ranking.windows import TrainingGround
+    from registry.ranker import ListPolicy
+    from registry.scoring.ranking import policy_for
 
     config = read_config(context, DatasetConfig)
     made = platform.state.require("embeddings")
-    snapshot: Snapshot = platform.snapshot(snapshot_of(platform, made))
-    t0_us, t1_us = microseconds_of(made.t0 or made.as_of), microseconds_of(made.t1 or made.as_of)
-    people = snapshot.people
-    factors = Factors.of(Embedding.load(made.path, made.digest), people.user_ids, inputs_of(people, t0_us / 1e6))
-    pairs = labelled_pairs(snapshot.events, t0_us, t1_us, config)
-    known = context_of(pairs, snapshot.events, factors, config, pending_likes=platform.settings.ranking.pending_likes)
-    frame = pairs_frame(pairs, known)
+    tell = telling(context.log.info, platform)
+
+    def told_each(what: str) -> Callable[[int, int], None]:
+        return lambda done, of: tell(f"{what} {done} of {of}") if done % _TOLD_EVERY == 0 else None
+
+    serving = platform.settings.serving
+    ground = TrainingGround.of(platform, made, config.last_likes)
+    policy = policy_for(ListPolicy(), serving.aggregator, serving.requester_weight)
+    parts = []
+    windows = {
+        "early": ground.early(),
+        "missing": ground.missing(judged=False),
+        "late": ground.late(),
+        "missing, judged": ground.missing(judged=True),
+    }
+    for name, window in windows.items():
+        # Pairs that were held back have no instant of their own, at which it could be said what was known of them.
+        decided = like_rows(window, config, told_each("visit")) if name in {"early", "late"} else WindowRows.concat([])
+        listed = choice_rows(window, config, policy, serving.n_candidates, told_each("list"))
+        context.log.info("%s window: %d decisions, %d candidates of lists", name, len(decided), len(listed))
+        parts.append(WindowRows.concat([decided, listed]))
+    ground.keep_stages(platform, context.run.run_id)
+    every = WindowRows.concat(parts)
+    frame = every.frame(ground.snapshot.people.user_ids)
     store = open_feature_store(platform.settings, platform.endpoints)
     apply_catalogue(store, activity_ttl_days=platform.settings.features.ttl_days)
     began = platform.clock.monotonic()
@@ -58,10 +79,13 @@ def ranking_dataset(
     context.log.info("point-in-time join of %d rows took %.1f s", len(frame), seconds)
     rows = RankingRows(
         features=features,
-        labels=frame["label"].to_numpy(),
-        at_us=pairs.at_us,
+        labels=every.label,
+        at_us=every.at_us,
         requester_ids=frame["requester_id"].to_numpy(),
         candidate_ids=frame["candidate_id"].to_numpy(),
+        weights=every.weight,
+        kind=every.kind,
+        late=np.arange(len(every)) >= len(parts[0]) + len(parts[1]),
     )
     schema = ranking_schema_digest()
     inputs = {**made.inputs, "embeddings": made.digest}
@@ -81,7 +105,9 @@ def ranking_dataset(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(frame),
-            "like_rate": round(float(rows.labels.mean()), 4),
+            "decisions": int((rows.kind == 0).sum()),
+            "candidates": int((rows.kind == 1).sum()),
+            "like_rate": round(float(rows.labels[rows.kind == 0].mean()), 4) if (rows.kind == 0).any() else 0.0,
             "features": features.shape[1],
             "join_s": round(seconds, 2),
             "digest": digest,
@@ -99,60 +125,56 @@ def ranking_dataset(
     pool="training",
     op_tags={"duet/heavy": "yes"},
     config_schema=launch_checked(RankerConfig),
-    description="Trees that say how probable a directed like is; judged on the latest rows of the window.",
+    description="Trees that say whom people choose and how probable a like is, the order that wins on held-out lists, "
+    "and then the same trees on all rows.",
 )
 def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
-    """Grow, judge, log and register the ranker."""
-    from dataclasses import replace
-
+    """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
     import pandas as pd
 
-    from feature_repo.layout import RANKING_FEATURES
     from pipelines.ranking.files import load_rows
-    from pipelines.ranking.plots import training_figures
-    from pipelines.ranking.train import order_statistics, train_ranker
+    from pipelines.ranking.judging import judged_order, keep_judged
+    from pipelines.ranking.learn import learn
+    from pipelines.ranking.plots import lists_plot, training_figures
+    from pipelines.ranking.windows import TrainingGround
     from registry.feature_labels import is_free_slot, readable
-    from registry.ranker import ATTRIBUTES, Ranker
+    from registry.ranker import ATTRIBUTES
 
     config = read_config(context, RankerConfig)
     dataset = platform.state.require("ranking_dataset")
     rows = load_rows(dataset.path)
-
-    def progress(done: int, rounds: int, losses: dict[str, float], seconds: float) -> None:
-        shown = ", ".join(f"{loss:.4f} on {name} rows" for name, loss in losses.items())
-        tell(f"round {done} of at most {rounds}: log loss {shown}; {seconds:.1f} s")
-
     tell = telling(context.log.info, platform)
-    booster, report = train_ranker(
-        rows.features,
-        rows.labels,
-        rows.at_us,
-        rows.requester_ids,
-        config,
-        candidate_ids=rows.candidate_ids,
-        progress=progress,
-    )
-    columns = [RANKING_FEATURES.index(name) for name in report.feature_names]
-    trained = Ranker.from_booster(
-        booster,
-        report.feature_names,
-        order=report.order.order,
-        canary_features=rows.features[:32][:, columns],
-        fills=True,
-        reference=order_statistics(rows.features[:, columns]),
-    )
+
+    def progress(what: str) -> Any:
+        def grown(done: int, rounds: int, losses: dict[str, float], seconds: float) -> None:
+            shown = ", ".join(f"{loss:.4f} on {name} rows" for name, loss in losses.items())
+            tell(f"{what}: round {done} of at most {rounds}: log loss {shown}; {seconds:.1f} s")
+
+        return grown
+
+    early = learn(rows.take(~rows.late), config, progress=progress)
+    ground = TrainingGround.of(platform, dataset, int(str(dataset.facts["last_likes"])))
+    verdict = judged_order(platform, ground, early.ranker, rows, config=config, tell=tell)
+    keep_judged(platform, replace(early.ranker, policy=verdict.chosen), dataset, context.run.run_id)
+    final = learn(rows, config, rounds=early.rounds, progress=progress)
+    trained = replace(final.ranker, policy=verdict.chosen, judged=verdict.figures)
+    report = early.report
     embedding = dataset.inputs["embeddings"]
     lineage = lineage_of(
         snapshot_of(platform, dataset),
         embedding_digest=embedding,
         feature_schema_digest=str(dataset.facts["schema"]),
         ranking_dataset_digest=dataset.digest,
+        fitted_on="everything",
     )
     slots = platform.snapshot(snapshot_of(platform, dataset)).slots
     owners = {slot: name for name, slot in slots.items()}
     shown = replace(report, importance={readable(name, owners): share for name, share in report.importance.items()})
-    figures = training_figures(shown)
-    importance = [{"feature": name, "share_of_gain": share} for name, share in shown.importance.items()]
+    figures = training_figures(shown) | {"held_out_lists": lists_plot(verdict.figures)}
+    learned = final.report.importance
+    importance = [{"feature": readable(name, owners), "share_of_gain": share} for name, share in learned.items()]
+    of_choices = [] if final.choice is None else list(final.choice.importance.items())
+    choices = [{"feature": readable(name, owners), "share_of_gain": share} for name, share in of_choices]
     # A slot that no attribute owns is no column of anybody's data.
     dropped = [
         {"feature": readable(name, owners), "why": why}
@@ -164,14 +186,16 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         "last_likes": dataset.facts["last_likes"],
         ATTRIBUTES: dict(slots),
     }
+    metrics = report.metrics() | verdict.metrics()
     registered = finish_artifact(
         platform,
         ArtifactKind.RANKER,
-        lambda directory: trained.save(directory, lineage, parameters, report.metrics()),
+        lambda directory: trained.save(directory, lineage, parameters, metrics),
         Explanation(
-            parameters, report.metrics(), figures,
+            parameters, metrics, figures,
             {
                 "feature_importance.csv": pd.DataFrame(importance).to_csv(index=False),
+                "choice_importance.csv": pd.DataFrame(choices).to_csv(index=False),
                 "dropped_features.csv": pd.DataFrame(dropped, columns=["feature", "why"]).to_csv(index=False),
             },
             {f"{name}_log_loss": losses for name, losses in report.curve.items()},
@@ -182,20 +206,21 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         Current(
             asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=context.run.run_id,
             as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
-            inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": report.order.order},
+            inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": trained.order.value},
         )
     )  # fmt: skip
     return dg.MaterializeResult(
         metadata={
             **plots(figures),
             **compared(platform, {ArtifactKind.RANKER: registered.manifest}),
-            "dagster/row_count": report.rows,
+            "dagster/row_count": len(rows.labels),
             "version": registered.version,
-            "order": report.order.order,
-            "order_evidence": f"AUC within people: {report.order.ranker:.4f}, retrieval {report.order.retrieval:.4f}",
+            "order": str(verdict.figures["chosen"]),
+            "orders": table(verdict.rows()),
             "mlflow": link(registered.run_url),
-            "metrics": table([{"metric": name, "value": value} for name, value in report.metrics().items()]),
+            "metrics": table([{"metric": name, "value": value} for name, value in metrics.items()]),
             "importance": table(importance[:SHOWN_FEATURES]),
+            "importance_of_choices": table(choices[:SHOWN_FEATURES]),
             "dropped": table(dropped),
             "digest": registered.manifest.digest,
             "path": path(registered.directory),

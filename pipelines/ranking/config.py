@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Aggregator = Literal["product", "harmonic", "min", "geometric"]
+Aggregator = Literal["product", "harmonic", "min", "geometric", "requester"]
 
 
 class DatasetConfig(BaseModel):
@@ -13,7 +13,19 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_rows: int = Field(
-        default=400_000, ge=100, le=50_000_000, description="rows of the training set; more are sampled uniformly"
+        default=150_000,
+        ge=100,
+        le=50_000_000,
+        description="decisions of each window that become rows; more are sampled, whole visits at a time",
+    )
+    max_lists: int = Field(
+        default=6_000, ge=10, le=1_000_000, description="people of each window whose candidates become rows"
+    )
+    negatives: int = Field(
+        default=40, ge=1, le=5_000, description="candidates of a list that were not chosen, kept as rows"
+    )
+    pass_weight: float = Field(
+        default=3.0, ge=0, le=100, description="weight of an explicit pass among candidates that were not chosen"
     )
     last_likes: int = Field(
         default=5,
@@ -45,12 +57,17 @@ class RankerConfig(BaseModel):
     monotone_scores: bool = Field(
         default=False, description="forbid that a higher retrieval score lowers the probability"
     )
+    monotone_places: bool = Field(
+        default=False,
+        description="forbid that a better place by any source lowers the chance to be chosen; always so for choices",
+    )
     validation_share: float = Field(
         default=0.2, gt=0, lt=0.9, description="the latest share of the rows, kept for early stopping and the report"
     )
-    weight: float = Field(
-        default=0.5, ge=0, le=1, description="weight of the forward score in the retrieval order it is compared with"
+    choice_depth: int = Field(default=3, ge=1, le=6, description="depth of a tree of the model of choices")
+    choice_rounds: int = Field(default=150, ge=1, le=20_000, description="the most trees of the model of choices")
+    judged_people: int = Field(
+        default=1_000, ge=20, le=1_000_000, description="people on whose lists the orders are compared"
     )
-    aggregator: Aggregator = Field(default="product", description="how the two directions are combined")
     threads: int = Field(default=2, ge=1, le=64, description="threads of the training")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of row and feature sampling")

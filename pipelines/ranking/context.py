@@ -1,19 +1,14 @@
-"""What retrieval knew of a directed pair just before a decision: scores, taste so far, a like that waits.
-
-Factors come from an embedding fitted before the window; likes count only strictly before the pair's instant.
-"""
+"""Everybody's factors by position, and who liked whom before any instant."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.transforms import PairContext
 from pipelines.features.events import Events
 from pipelines.retrieval.content import ContentInputs
-from registry.embedding import Embedding, pair_scores
+from registry.embedding import Embedding
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -36,11 +31,6 @@ class Factors:
             part = unknown[start : start + _BLOCK]
             chooser[part], chosen[part] = embedding.content_factors(content_inputs(part))
         return cls(chooser, chosen)
-
-    @cached_property
-    def unit_chosen(self) -> Floats:
-        """Return Q at length one, float32[n, d]: made once, because a request compares a handful of rows."""
-        return np.asarray(self.chosen / np.maximum(np.linalg.norm(self.chosen, axis=1, keepdims=True), 1e-12))
 
 
 class LikeHistory:
@@ -70,60 +60,3 @@ class LikeHistory:
     def liked_before(self, actors: Positions, targets: Positions, at_us: Positions) -> npt.NDArray[np.bool_]:
         """Say whose like of whom stood strictly before an instant, bool[n]: their latest decision was a like."""
         return self._events.standing_likes.hold(actors, targets, at_us - 1)
-
-
-def pair_context(
-    requesters: Positions,
-    candidates: Positions,
-    at_us: Positions,
-    factors: Factors,
-    *,
-    likes: LikeHistory,
-    last_likes: int,
-    pending_likes: bool,
-) -> PairContext:
-    """Return the context of aligned pairs at an instant each, in both directions.
-
-    Without `pending_likes` a like that waits for an answer stays unknown to the ranker (0 everywhere).
-    """
-    forward, backward = pair_scores(
-        factors.chooser[requesters], factors.chosen[requesters], factors.chooser[candidates], factors.chosen[candidates]
-    )
-    unit = factors.unit_chosen
-    taste = likes, last_likes
-    zeros = np.zeros(requesters.size, dtype=np.float32)
-    return PairContext(
-        forward,
-        backward,
-        _similarity(requesters, candidates, at_us, unit, taste),
-        likes.liked_before(candidates, requesters, at_us).astype(np.float32) if pending_likes else zeros,
-        _similarity(candidates, requesters, at_us, unit, taste),
-        likes.liked_before(requesters, candidates, at_us).astype(np.float32) if pending_likes else zeros,
-    )
-
-
-def _similarity(
-    actors: Positions, targets: Positions, at_us: Positions, unit: Floats, taste: tuple[LikeHistory, int]
-) -> Floats:
-    """Return the highest cosine of a target's Q to the Q of the actor's last likes, float32[n], NaN without likes.
-
-    A like of the target themselves is left out, as in serving: its cosine of 1 would tell that it waits for an answer.
-    """
-    likes, k = taste
-    out = np.full(actors.size, np.nan, dtype=np.float32)
-    for start in range(0, actors.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        liked = likes.last_before(actors[part], at_us[part], k + 1)
-        other = liked != targets[part][:, None]
-        other[:, k] &= other[:, :k].sum(axis=1) < k
-        liked = np.where(other, liked, -1)
-        best = np.full(liked.shape[0], -np.inf, dtype=np.float32)
-        target = unit[targets[part]]
-        for column in liked.T:
-            there = np.flatnonzero(column >= 0)
-            if not there.size:
-                continue
-            cosine = np.einsum("nd,nd->n", unit[column[there]], target[there])
-            best[there] = np.maximum(best[there], cosine)
-        out[part] = np.where(np.isfinite(best), best, np.nan)
-    return out

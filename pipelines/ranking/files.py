@@ -11,13 +11,23 @@ from registry.artifacts import sha256_of
 
 @dataclass(frozen=True)
 class RankingRows:
-    """features float32[n, k], labels float32[n], at_us, requester_ids and candidate_ids int64[n]."""
+    """features float32[n, k], labels and weights float32[n], at_us, requester_ids and candidate_ids int64[n].
+
+    `kind` int8[n] is a `RowKind`; `late` bool[n] marks rows of the window that is held out until all is judged.
+    """
 
     features: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
     at_us: npt.NDArray[np.int64]
     requester_ids: npt.NDArray[np.int64]
     candidate_ids: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    kind: npt.NDArray[np.int8]
+    late: npt.NDArray[np.bool_]
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> "RankingRows":
+        """Return some of the rows."""
+        return RankingRows(**{name: values[rows] for name, values in asdict(self).items()})
 
 
 def save_rows(directory: Path, rows: RankingRows) -> dict[str, str]:

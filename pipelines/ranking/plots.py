@@ -1,5 +1,9 @@
 """Pictures of the ranker's training: its learning curve, what it leans on, and how honest its probabilities are."""
 
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
 from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from pipelines.evaluation.plots import calibration, score_distribution
 from pipelines.ranking.train import TrainingReport
@@ -16,6 +20,20 @@ def training_figures(report: TrainingReport) -> dict[str, bytes]:
         "calibration": calibration(report.calibration, of),
         "score_distribution": score_distribution(report.validation_labels, report.validation_scores, of),
     }
+
+
+@picture
+def lists_plot(figures: Mapping[str, JsonValue]) -> bytes:
+    """Draw NDCG@20 of every compared order on the held-out lists, the served one marked."""
+    by_policy = figures["policies"]
+    rows = [(name, values) for name, values in by_policy.items()] if isinstance(by_policy, dict) else []
+    shown = [(name, float(str(values["ndcg_at_20"] or 0.0))) for name, values in rows if isinstance(values, dict)]
+    shown.sort(key=lambda row: row[1])
+    with canvas("Orders on held-out lists", "NDCG@20", "", size=(6.4, 4.4)) as drawing:
+        colors = [GREEN if name == figures["chosen"] else BLUE for name, _ in shown]
+        drawing.axes.barh([name for name, _ in shown], [value for _, value in shown], color=colors, height=0.7)
+        drawing.axes.tick_params(axis="y", labelsize=7)
+    return drawing.png
 
 
 @picture

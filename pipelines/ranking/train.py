@@ -1,8 +1,7 @@
-"""Grow gradient-boosted trees that say how probable a directed like is, and judge them on the latest rows.
+"""Grow gradient-boosted trees that say how probable a like or a choice is, and judge them on the latest rows.
 
-Validation is by time: the last slice of the window stops the growth, gives the report and decides whether the ranker
-or the retrieval score orders people better; then the trees are grown again on all rows. Columns that are empty or
-constant are dropped. A set without both answers is refused.
+Validation is by time: the last slice of the rows stops the growth and gives the report; then the trees are grown again
+on all rows. Columns that are empty or constant are dropped. A set without both answers is refused.
 """
 
 import time
@@ -17,7 +16,6 @@ from feature_repo.layout import RANKING_FEATURES
 from pipelines.metrics import CalibrationBins, Numbers, auc, calibration_bins, log_loss
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import BadFeatures, OneClass
-from pipelines.ranking.order import OrderEvidence, decide_order
 from registry.ranker import filled
 
 Floats = npt.NDArray[np.float32]
@@ -30,6 +28,8 @@ _TOLD_EVERY = 10
 Progress = Callable[[int, int, dict[str, float], float], None]
 """Told the round, the most rounds, the log loss on `training` and (while it is judged) `validation` rows, seconds."""
 MONOTONE = ("score_forward",)
+_RISING, _FALLING = ("_share", "similarity_to_liked", "liked_requester"), ("_place",)
+"""What a higher value of may only raise, or only lower, the chance to be chosen out of a list."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class TrainingReport:
     log_loss: float
     base_log_loss: float
     calibration: CalibrationBins
-    order: OrderEvidence
     validation_scores: Floats = field(repr=False)
     validation_labels: Floats = field(repr=False)
 
@@ -61,8 +60,6 @@ class TrainingReport:
             "validation_log_loss": self.log_loss,
             "validation_base_log_loss": self.base_log_loss,
             "validation_calibration_error": self.calibration.error,
-            "validation_auc_within_ranker": self.order.ranker,
-            "validation_auc_within_retrieval": self.order.retrieval,
         }
         return {name: value for name, value in numbers.items() if np.isfinite(value)}
 
@@ -71,17 +68,17 @@ def train_ranker(
     features: Floats,
     labels: Numbers,
     at_us: npt.NDArray[np.int64],
-    requester_ids: npt.NDArray[np.int64],
     config: RankerConfig | None = None,
     *,
-    candidate_ids: npt.NDArray[np.int64] | None = None,
+    weights: Floats | None = None,
+    rounds: int | None = None,
     feature_names: Sequence[str] = RANKING_FEATURES,
     progress: Progress | None = None,
 ) -> tuple[Any, TrainingReport]:
     """Return an `xgboost.Booster` over the kept columns, trained on `filled` rows, and its report.
 
-    `features` float32[n, k] with NaN for missing, `labels` 0/1 [n], `at_us` int64[n] ascending or not,
-    `requester_ids` int64[n], and `candidate_ids` int64[n] where matches should decide the order.
+    `features` float32[n, k] with NaN for missing, `labels` 0/1 [n], `at_us` int64[n] ascending or not, `weights`
+    float32[n] or one each. With `rounds` so many trees are grown on all rows and nothing is held back.
 
     Raises:
         BadFeatures: shapes do not fit or a value is infinite.
@@ -91,7 +88,12 @@ def train_ranker(
     config = config or RankerConfig()
     _check(features, labels, feature_names)
     late = _latest(at_us, config.validation_share)
-    usable = _both_classes(labels[~late]) and _both_classes(labels[late]) and int(late.sum()) >= _MIN_VALIDATION_ROWS
+    usable = (
+        rounds is None
+        and _both_classes(labels[~late])
+        and _both_classes(labels[late])
+        and int(late.sum()) >= _MIN_VALIDATION_ROWS
+    )
     if not usable:
         late = np.zeros(labels.size, dtype=np.bool_)
     kept = _informative(features[~late])
@@ -99,23 +101,17 @@ def train_ranker(
         raise BadFeatures("No feature varies over the training rows, so there is nothing to learn from.")
     names = tuple(feature_names[column] for column in kept)
     matrix = filled(features[:, kept])
-    judged, curve = _grow(matrix, labels, late, names, config=config, progress=progress)
+    judged, curve = _grow(matrix, labels, late, names, config=config, rounds=rounds, weights=weights, progress=progress)
     rounds = _best_rounds(judged, curve)
     # Judge before the trees are grown again on all rows: afterwards the slice is no longer unseen.
     shown = late if usable else np.ones(labels.size, dtype=np.bool_)
     scores = np.asarray(judged.inplace_predict(matrix[shown], iteration_range=(0, rounds)), dtype=np.float32)
-    evidence = decide_order(
-        requester_ids[shown],
-        labels[shown],
-        scores,
-        *_retrieval(features[shown], feature_names),
-        config=config,
-        candidate_ids=None if candidate_ids is None else candidate_ids[shown],
-    )
     final = judged
     if usable:
         nothing = np.zeros_like(late)
-        final, _ = _grow(matrix, labels, nothing, names, config=config, rounds=rounds, progress=progress)
+        final, _ = _grow(
+            matrix, labels, nothing, names, config=config, rounds=rounds, weights=weights, progress=progress
+        )
     report = TrainingReport(
         feature_names=names,
         rows=int(labels.size),
@@ -128,7 +124,6 @@ def train_ranker(
         log_loss=log_loss(labels[shown], scores),
         base_log_loss=log_loss(labels[shown], np.full(int(shown.sum()), float(np.mean(labels[shown] > 0)))),
         calibration=calibration_bins(labels[shown], scores),
-        order=evidence,
         validation_scores=scores,
         validation_labels=labels[shown].astype(np.float32),
     )
@@ -149,20 +144,22 @@ def _grow(
     *,
     config: RankerConfig,
     rounds: int | None = None,
+    weights: Floats | None = None,
     progress: Progress | None = None,
 ) -> tuple[Any, dict[str, list[float]]]:
     import xgboost
 
-    early = xgboost.DMatrix(matrix[~late], label=labels[~late], feature_names=list(names), nthread=config.threads)
+    def rows(part: npt.NDArray[np.bool_]) -> Any:
+        weight = None if weights is None else weights[part]
+        return xgboost.DMatrix(
+            matrix[part], label=labels[part], weight=weight, feature_names=list(names), nthread=config.threads
+        )
+
+    early = rows(~late)
     watched = [(early, "training")]
     stop = None
     if late.any():
-        watched.append(
-            (
-                xgboost.DMatrix(matrix[late], label=labels[late], feature_names=list(names), nthread=config.threads),
-                "validation",
-            )
-        )
+        watched.append((rows(late), "validation"))
         stop = config.early_stopping_rounds
     elif rounds is None:
         rounds = min(config.rounds, _FIXED_ROUNDS)
@@ -213,6 +210,10 @@ def _parameters(names: tuple[str, ...], config: RankerConfig, n_values: int) -> 
         # Under few values a second thread waits more than it works, most of all on shared cores.
         "nthread": config.threads if n_values >= _WORTH_THREADS else 1,
     }
+    if config.monotone_places:
+        parameters["monotone_constraints"] = {
+            name: 1 if name.endswith(_RISING) else -1 for name in names if name.endswith((*_RISING, *_FALLING))
+        }
     if config.monotone_scores:
         parameters["monotone_constraints"] = {name: 1 for name in names if name in MONOTONE}
     return parameters
@@ -261,14 +262,6 @@ def _informative(features: Floats) -> npt.NDArray[np.intp]:
         if missing.any() or present.min() != present.max():
             kept.append(column)
     return np.array(kept, dtype=np.intp)
-
-
-def _retrieval(features: Floats, names: Sequence[str]) -> tuple[Floats, Floats]:
-    empty = np.full(len(features), np.nan, dtype=np.float32)
-    where = {name: column for column, name in enumerate(names)}
-    forward = features[:, where["score_forward"]] if "score_forward" in where else empty
-    backward = features[:, where["score_backward"]] if "score_backward" in where else empty
-    return forward, backward
 
 
 def _both_classes(labels: Numbers) -> bool:

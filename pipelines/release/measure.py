@@ -4,24 +4,30 @@ What both are compared on lies after the T1 of both, or one of them would be ask
 cannot be measured is named with the reason.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from pipelines.evaluation.compare import history_features
-from pipelines.evaluation.config import EvaluationConfig
-from pipelines.evaluation.drift import feature_psi, psi
-from pipelines.evaluation.ground import Ground, windows_between
-from pipelines.evaluation.scene import Positions, Scene
-from pipelines.inputs import before_window, microseconds_of
-from pipelines.release.held_out import HeldOut, judge_held_out
+from pipelines.evaluation.drift import feature_psi
+from pipelines.features.history import PeopleHistory
+from pipelines.inputs import microseconds_of
+from pipelines.ranking.requests import PastRequests
 from pipelines.release.policy import Measured, Measurement, Sampling
-from pipelines.release.replay import Replay, contender, exposure_gini, replay, shown_share
+from pipelines.release.replay import (
+    Contender,
+    Positions,
+    Replay,
+    baseline_lists,
+    exposure_gini,
+    replay,
+    shown_share,
+)
+from pipelines.retrieval.stage import Ground
 from registry.contracts import ArtifactKind
 from registry.release import Release
+from registry.scoring.ranking import served_policy
 
 if TYPE_CHECKING:
     from infra.clock import Clock
@@ -29,26 +35,7 @@ if TYPE_CHECKING:
     from pipelines.inputs import Snapshot
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
-_COMPARABLE_DECISIONS = 200
-
-
-@dataclass(frozen=True)
-class Edges:
-    """When an embedding and a ranker stopped learning, in microseconds."""
-
-    t0_us: int
-    t1_us: int
-
-    @classmethod
-    def of(cls, release: Release) -> "Edges":
-        """Read T0 and T1 from the lineage, and the instant of the data where there is no window."""
-        embedding, ranker = release.manifests[EMBEDDING].lineage, release.manifests[RANKER].lineage
-        return cls(_instant(embedding, "t0"), _instant(ranker, "t1"))
-
-
-def _instant(lineage: "dict[str, str]", name: str) -> int:
-    told = lineage.get(name) or lineage.get("as_of")
-    return microseconds_of(datetime.fromisoformat(told)) if told else 0
+_OF_LISTS = ("ndcg_at_20", "match_precision_at_10", "gain_over_popularity", "gain_over_first_stage")
 
 
 def measure(
@@ -70,30 +57,14 @@ def measure(
     values |= _artefacts(candidate, production, snapshot.people.user_ids[visible])
     _features(candidate, production, values, missing, counts)
     tell("artefacts and features are measured")
+    _lists(candidate, production, values, missing, counts)
+    tell(f"the held-out lists say: {counts['requesters']} requesters, {counts['decisions']} decisions")
     both = [release for release in (candidate, production) if release is not None]
-    ground, comparable = _ground(snapshot, *both)
-    config = EvaluationConfig(
-        max_people=sampling.held_out_people,
-        n_candidates=max(settings.serving.n_candidates, 10),
-        weight=settings.serving.requester_weight,
-        aggregator=settings.serving.aggregator,
-        seed=sampling.seed,
-    )
-    scenes = [_scene(ground, release, config, settings) for release in both]
-    judged = [judge_held_out(scenes[0], history_features(ground.history))]
-    if production is not None and comparable:
-        alike = all(
-            candidate.manifests[kind].digest == production.manifests[kind].digest for kind in (EMBEDDING, RANKER)
-        )
-        judged.append(judged[0] if alike else judge_held_out(scenes[1], history_features(ground.history)))
-    _held_out(judged, values, missing, counts)
-    tell(f"the held-out window is judged: {judged[0].requesters} requesters, {judged[0].decisions} decisions")
     requesters = _requesters(recorded, visible, sampling)
-    ends = [ground.at_the_end(scene) for scene in scenes]
-    contenders = [contender(release, scene, requesters) for release, scene in zip(both, ends, strict=True)]
+    contenders = _contenders(both, snapshot, settings)
     replays = replay(contenders, requesters, sampling.timed_people, clock)
     counts["replays"] = int(replays[0].seconds.size)
-    _replayed(replays, visible, values)
+    _replayed(replays, baseline_lists(contenders[0], requesters), visible, values)
     if production is not None and "latency_ratio" not in values:
         missing["latency_ratio"] = "the clock did not move"
     tell(f"{requesters.size} requests are replayed")
@@ -174,45 +145,86 @@ def _features(
     values["feature_drift_psi"] = Measurement(value, note=f"`{name}` moved most")
 
 
-def _ground(snapshot: "Snapshot", candidate: Release, production: Release | None = None) -> tuple[Ground, bool]:
-    """Return the ground after the T1 of both and True, or after the candidate's where they share too little."""
-    own = Edges.of(candidate)
-    if production is None:
-        return Ground.of(snapshot, windows_between(snapshot, own.t0_us, own.t1_us)), False
-    t1_us = max(own.t1_us, Edges.of(production).t1_us)
-    shared = windows_between(snapshot, own.t0_us, t1_us)
-    if t1_us > own.t1_us and shared.decisions[2] < _COMPARABLE_DECISIONS:
-        return Ground.of(snapshot, windows_between(snapshot, own.t0_us, own.t1_us)), False
-    return Ground.of(snapshot, shared), True
+def _contenders(both: list[Release], snapshot: "Snapshot", settings: "Settings") -> list[Contender]:
+    """Put releases before the people and events at the end of the data."""
+    end_us = microseconds_of(snapshot.as_of) + 1
+    instants = [pd.Timestamp(end_us, unit="us", tz="UTC")]
+    ground = Ground(snapshot, PeopleHistory.build(snapshot.people, snapshot.events, instants))
+    population = ground.population_at(end_us)
+    requests = PastRequests(ground.people_at(end_us), snapshot.events, settings.ranking.pending_likes)
+    n = max(settings.serving.n_candidates, 10)
+    return [Contender(release, served_policy(release, settings), population, requests, n, end_us) for release in both]
 
 
-def _scene(ground: Ground, release: Release, config: EvaluationConfig, settings: "Settings") -> Scene:
-    last = release.manifests[RANKER].parameters.get("last_likes", Scene.last_likes)
-    return ground.scene(
-        release.embedding,
-        release.ranker,
-        config,
-        learned_after_us=before_window(release.manifests[EMBEDDING].lineage),
-        fitted_us=Edges.of(release).t0_us,
-        last_likes=int(str(last)),
-        pending_likes=settings.ranking.pending_likes,
-    )
-
-
-def _held_out(
-    judged: list[HeldOut], values: dict[str, Measurement], missing: dict[str, str], counts: dict[str, int]
+def _lists(
+    candidate: Release,
+    production: Release | None,
+    values: dict[str, Measurement],
+    missing: dict[str, str],
+    counts: dict[str, int],
 ) -> None:
-    own, theirs = judged[0], judged[1] if len(judged) > 1 else None
-    counts["requesters"], counts["decisions"] = own.requesters, own.decisions
-    for name in ("ndcg_at_10", "ndcg_over_random", "match_precision_at_10", "held_out_auc", "calibration_error"):
-        if name in own.figures:
-            values[name] = Measurement(own.figures[name], theirs.figures.get(name) if theirs is not None else None)
+    """Read what the lists of the release's twin came to when its order was chosen: see `pipelines.ranking.judging`.
+
+    What is released has learned every decision, so nothing is left that could judge it itself.
+    """
+    judged = candidate.ranker.judged or {}
+    if not judged:
+        for name in (*_OF_LISTS, "held_out_auc", "calibration_error"):
+            missing[name] = "the ranker was registered without judged lists"
+        return
+    counts["requesters"], counts["decisions"] = _count(judged, "requesters"), _count(judged, "decisions")
+    compared = judged.get("production")
+    theirs: Mapping[str, Any] = compared if isinstance(compared, dict) and production is not None else {}
+    if production is not None and theirs.get("ranker_digest") != production.manifests[RANKER].digest:
+        theirs = {}
+    every = judged["policies"]
+    served = every.get(str(judged["chosen"]), {}) if isinstance(every, dict) else {}
+    for name in ("ndcg_at_20", "match_precision_at_10"):
+        value = _number(theirs.get(f"candidate_{name}"))
+        value = _number(served.get(name)) if value is None and isinstance(served, dict) else value
+        if value is None:
+            missing[name] = "nobody's list could be judged"
         else:
-            missing[name] = own.missing or "the held-out window holds too little"
-    if theirs is None:
-        missing["prediction_drift_psi"] = "Production has learned from the decisions that it would be asked about"
+            values[name] = Measurement(value, _number(theirs.get(name)))
+    _gains(judged.get("gains"), values, missing)
+    for name in ("held_out_auc", "calibration_error"):
+        value = _number(judged.get(name))
+        if value is None:
+            missing[name] = "the held-out decisions are all the same"
+            counts["decisions"] = 0
+        else:
+            values[name] = Measurement(value)
+    drift = _number(theirs.get("prediction_psi"))
+    if drift is None:
+        missing["prediction_drift_psi"] = "Production was not asked about the same decisions"
     else:
-        values["prediction_drift_psi"] = Measurement(psi(theirs.scores, own.scores))
+        values["prediction_drift_psi"] = Measurement(drift)
+
+
+def _gains(gains: object, values: dict[str, Measurement], missing: dict[str, str]) -> None:
+    """Read by how much the lists are better than simple ones: better in one of likes and matches is enough.
+
+    A two-sided order may give up some likes for more matches.
+    """
+    for rival in ("popularity", "first_stage"):
+        highs = [
+            (float(interval[2]), measure)
+            for measure in ("likes", "matches")
+            if isinstance(gains, dict) and (interval := gains.get(f"{measure}_over_{rival}"))
+        ]
+        if highs:
+            high, measure = max(highs)
+            values[f"gain_over_{rival}"] = Measurement(high, note=f"the upper end of the interval, by {measure}")
+        else:
+            missing[f"gain_over_{rival}"] = "nobody's list could be judged"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _count(judged: Mapping[str, Any], name: str) -> int:
+    return int(judged.get(name) or 0)
 
 
 def _requesters(
@@ -227,7 +239,10 @@ def _requesters(
 
 
 def _replayed(
-    replays: list[Replay], visible: "np.ndarray[tuple[int], np.dtype[np.bool_]]", values: dict[str, Measurement]
+    replays: list[Replay],
+    baselines: Mapping[str, Positions],
+    visible: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    values: dict[str, Measurement],
 ) -> None:
     shares = [shown_share(each.shown, visible) for each in replays]
     ginis = [exposure_gini(each.shown, visible) for each in replays]
@@ -240,5 +255,15 @@ def _replayed(
         ("latency_p95_ms", p95),
     ):
         values[name] = Measurement(found[0], found[1] if len(found) > 1 else None)
+    simple = {name: (shown_share(shown, visible), exposure_gini(shown, visible)) for name, shown in baselines.items()}
+    if simple:
+        # A market in which everybody likes the same few is not the platform's fault.
+        widest, least = max(simple, key=lambda name: simple[name][1]), min(simple, key=lambda name: simple[name][0])
+        values["exposure_over_baselines"] = Measurement(
+            ginis[0] - simple[widest][1], note=f"{ginis[0]:.3f}, and {simple[widest][1]:.3f} by {widest}"
+        )
+        values["shown_over_baselines"] = Measurement(
+            shares[0] / max(simple[least][0], 1e-9), note=f"{shares[0]:.3f}, and {simple[least][0]:.3f} by {least}"
+        )
     if len(replays) > 1 and p50[1] > 0:
         values["latency_ratio"] = Measurement(p50[0] / p50[1], note=f"{p50[0]:.2f} ms and {p50[1]:.2f} ms")

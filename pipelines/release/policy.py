@@ -21,8 +21,9 @@ DEFAULT_FILE: Final = Path(__file__).with_name("gates.yaml")
 Count = Literal["people", "requesters", "decisions", "replays", "rows"]
 COUNTS: Final[tuple[str, ...]] = get_args(Count)
 METRICS: Final[dict[str, str]] = {
-    "ndcg_at_10": "NDCG@10 of the two stages on the held-out window",
-    "ndcg_over_random": "NDCG@10 of the two stages as a multiple of a random order's",
+    "ndcg_at_20": "NDCG@20 of the served order on the held-out window",
+    "gain_over_popularity": "upper end of the interval by which the lists are better than popularity's",
+    "gain_over_first_stage": "upper end of the interval by which the lists are better than those of the factors alone",
     "match_precision_at_10": "share of the first ten that became mutual on the held-out window",
     "held_out_auc": "chance that the ranker scores a held-out like above a held-out pass",
     "calibration_error": "mean gap between predicted and observed share of likes on held-out decisions",
@@ -30,6 +31,8 @@ METRICS: Final[dict[str, str]] = {
     "index_coverage": "share of the visible people whom the index holds",
     "shown_share": "different people in the lists, of as many as the lists have places for",
     "exposure_gini": "inequality of how often people appear in the lists, 0 to 1",
+    "exposure_over_baselines": "inequality of exposure less that of the most unequal simpler order",
+    "shown_over_baselines": "different people shown, as a multiple of the simpler order that shows fewest",
     "feature_drift_psi": "largest PSI of a feature between the ranker's rows and those of Production's",
     "prediction_drift_psi": "PSI of the ranker's probabilities against Production's on the same decisions",
     "latency_p50_ms": "median time to retrieve and rank for one requester, ms",

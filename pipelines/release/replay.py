@@ -1,84 +1,50 @@
-"""Replay requests through releases side by side: search the index, keep who may be shown, rank both directions.
+"""Replay requests through releases side by side, by the two stages that serve.
 
 It is the two stages without network, safety and cache: the same functions of the registry on the same requesters, one
 release after the other for each of them, so that a busy machine slows all alike.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.transforms import content_inputs, mutually_eligible
+from feature_repo.population import Population
 from infra.clock import Clock
-from pipelines.evaluation.methods import best_first
-from pipelines.evaluation.scene import Positions, Scene
-from pipelines.features.events import Events
 from pipelines.metrics import gini
-from pipelines.ranking.context import Factors
-from registry.ranker import Order, combine
+from pipelines.ranking.requests import PastRequests, PastTaste
+from registry.ranker import ListPolicy, Order
 from registry.release import Release
-from registry.retrieval import Factors as OwnFactors
-from registry.retrieval import Origin, query_for, retrieve
+from registry.scoring.two_stages import recommend
 
-if TYPE_CHECKING:
-    from feature_repo.people import People
-
+Positions = npt.NDArray[np.int64]
 TOP = 10
-_WIDER = 3  # as serving does: a quarter of a person's neighbours in the index may be shown to them
 _WARM_UP = 3
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A release and the scene at the end of the data in which it answers."""
+    """A release, the order in which it serves, and the people and events at the end of the data."""
 
     release: Release
-    scene: Scene
+    policy: ListPolicy
+    population: Population
+    requests: PastRequests
+    n_candidates: int
+    at_us: int
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Lists int64[n, 10] of positions, -1 where nobody is left, and seconds float64[m] of the timed requests."""
+    """Lists int64[n, 10] of positions, -1 where nobody is left, and seconds float64[m] of the timed requests.
+
+    `baselines` are the lists of simpler orders on the same candidates, by name.
+    """
 
     shown: npt.NDArray[np.int64]
     seconds: npt.NDArray[np.float64] = field(repr=False)
-
-
-def factors_now(release: Release, people: "People", requesters: Positions, scene: Scene) -> tuple[Factors, Factors]:
-    """Return everybody's factors at the end of the data, and the requesters' own, folded in from all their decisions.
-
-    As in serving, candidates keep the factors of the fit while a requester's newest decisions count at once.
-    """
-    everybody = Factors.of(release.embedding, people.user_ids, lambda at: content_inputs(people.take(at), scene.at_s))
-    decisions = scene.before.take(scene.before.is_decision)
-    order = np.argsort(decisions.actor, kind="stable")
-    edges = np.searchsorted(decisions.actor[order], [requesters, requesters + 1]).T
-    own = [
-        _own_factors(release, people.take([requester]), decisions.take(order[first:last]), scene.at_s)
-        for requester, (first, last) in zip(requesters.tolist(), edges.tolist(), strict=True)
-    ]
-    width = release.embedding.dimensions
-    chooser = np.array([factors.chooser for factors in own], dtype=np.float32).reshape(-1, width)
-    chosen = np.array([factors.chosen for factors in own], dtype=np.float32).reshape(-1, width)
-    return everybody, Factors(chooser, chosen)
-
-
-def _own_factors(release: Release, requester: "People", decisions: Events, at_s: float) -> OwnFactors:
-    targets = decisions.user_ids[decisions.target]
-    liked = decisions.is_like
-    inputs = content_inputs(requester, at_s)
-    return query_for(release, int(requester.user_ids[0]), inputs, targets[liked], targets[~liked])
-
-
-def contender(release: Release, scene: Scene, requesters: Positions) -> Contender:
-    """Put a release into the scene at the end of the data, with the requesters' factors as of then."""
-    everybody, own = factors_now(release, scene.people, requesters, scene)
-    chooser, chosen = everybody.chooser.copy(), everybody.chosen.copy()
-    chooser[requesters], chosen[requesters] = own.chooser, own.chosen
-    return Contender(release, replace(scene, factors=Factors(chooser, chosen)))
+    baselines: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
 
 def replay(contenders: Sequence[Contender], requesters: Positions, timed: int, clock: Clock) -> list[Replay]:
@@ -98,24 +64,40 @@ def replay(contenders: Sequence[Contender], requesters: Positions, timed: int, c
     return [Replay(lists, took[:timed]) for lists, took in zip(shown, seconds, strict=True)]
 
 
-def answer(contender: Contender, requester: int) -> Positions:
-    """Return up to ten people for one requester, best first, int64[<= 10]."""
-    release, scene = contender.release, contender.scene
-    n, weight = scene.config.n_candidates, scene.config.weight
-    factors = OwnFactors(scene.factors.chooser[requester], scene.factors.chosen[requester], Origin.FOLDED_IN)
-    if not (np.any(factors.chooser) or np.any(factors.chosen)):
-        return np.empty(0, dtype=np.int64)
-    found = scene.people.positions(retrieve(release, factors, _WIDER * n, weight).ids)
-    found = found[found >= 0]
-    if scene.visible is not None:
-        found = found[scene.visible[found]]
-    found = found[~np.isin(found, scene.closed[requester])]
-    asker = scene.people.take([requester])
-    candidates = found[mutually_eligible(asker, scene.people.take(found), scene.at_s)][:n]
-    if not candidates.size or release.ranker.order is Order.RETRIEVAL:
-        return candidates[:TOP]
-    score = combine(*scene.probabilities(requester, candidates), scene.config.aggregator)
-    return best_first(candidates, score)[:TOP]
+def answer(contender: Contender, requester: int, policy: ListPolicy | None = None) -> Positions:
+    """Return up to ten people for one requester, best first, int64[<= 10], by the functions that serve."""
+    asked = contender.requests.at(requester, contender.at_us)
+    at_s = contender.at_us / 1e6
+    ids, _ = recommend(
+        contender.release,
+        contender.population,
+        asked,
+        asked.terms(at_s),
+        PastTaste(contender.requests.people, contender.requests.history, contender.at_us),
+        policy=policy or contender.policy,
+        n=contender.n_candidates,
+        at=at_s,
+        rng=np.random.default_rng(requester),
+    )
+    return contender.requests.people.positions(ids[:TOP])
+
+
+def baseline_lists(contender: Contender, requesters: Positions) -> dict[str, npt.NDArray[np.int64]]:
+    """Return what simpler orders of the same release would show: what exposure is possible on these data."""
+    weight = contender.policy.weight
+    orders = {
+        "one_sided": ListPolicy(Order.RETRIEVAL, weight=1.0),
+        "item_knn": ListPolicy(Order.ITEM_KNN, weight=weight),
+        "popularity": ListPolicy(Order.POPULAR, weight=weight),
+    }
+    if contender.release.neighbours is None:
+        orders = {"one_sided": orders["one_sided"]}
+    found = {name: np.full((requesters.size, TOP), -1, dtype=np.int64) for name in orders}
+    for name, policy in orders.items():
+        for row, requester in enumerate(requesters.tolist()):
+            listed = answer(contender, requester, policy)
+            found[name][row, : listed.size] = listed
+    return found
 
 
 def shown_share(shown: npt.NDArray[np.int64], visible: npt.NDArray[np.bool_]) -> float:

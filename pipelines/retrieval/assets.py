@@ -12,12 +12,33 @@ from pipelines.lineage import lineage_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.progress import telling
 from pipelines.resources import Platform
-from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
+from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig, NeighboursConfig
+from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, keep_twin
 from pipelines.state import Current
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
     from pipelines.artifacts import Registered
+    from pipelines.retrieval.tuning import Trial
+
+
+class EmbeddingStep(EmbeddingConfig):
+    """Say how the embedding is fitted, and for how long its settings are searched for on the data at hand."""
+
+    tuning_trials: int = Field(
+        default=14,
+        ge=0,
+        le=1_000,
+        description="settings tried on the last part of what may be learned from; 0 takes those given as they are",
+    )
+    tuning_seconds: float = Field(
+        default=240.0, gt=0, le=86_400, description="no further setting is tried after so many seconds"
+    )
+
+    @property
+    def fit(self) -> EmbeddingConfig:
+        """Return the settings of the fit alone."""
+        return EmbeddingConfig.model_validate(self.model_dump(include=set(EmbeddingConfig.model_fields)))
 
 
 class IndexStep(IndexBuildConfig):
@@ -34,52 +55,92 @@ class IndexStep(IndexBuildConfig):
     kinds={"implicit", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(EmbeddingConfig),
-    description="Two factors per person, P who chooses and Q who is chosen, from the decisions up to T0.",
+    config_schema=launch_checked(EmbeddingStep),
+    description="Two factors per person, P who chooses and Q who is chosen: tuned on the data at hand, fitted up to T0 "
+    "and T1 for what is learned and judged from them, and at last on everything for what is released.",
 )
 def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
-    """Fit the factors, log and register them."""
+    """Tune the settings, fit the factors three times, log and register those of all data."""
+    from pipelines.evaluation.spread import Spread
     from pipelines.evaluation.windows import split_windows
     from pipelines.inputs import before_window, microseconds_of
+    from pipelines.ranking.windows import SEED
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.factorise import fit_embedding
     from pipelines.retrieval.plots import embedding_norms
+    from pipelines.retrieval.tuned import tuned_settings
 
-    config = read_config(context, EmbeddingConfig)
+    config = read_config(context, EmbeddingStep)
     pointer = platform.state.require("interactions")
     snapshot = platform.snapshot(pointer)
     if pointer.t0 is None:
         split_windows(snapshot.events)  # says why there are no windows
-    t0_us = microseconds_of(pointer.t0 or pointer.as_of)
-    people = snapshot.people
-
+    people, since_us = snapshot.people, before_window(pointer.facts)
+    t0, t1 = pointer.t0 or pointer.as_of, pointer.t1 or pointer.as_of
     tell = telling(context.log.info, platform)
 
     def progress(iteration: int, iterations: int, seconds: float) -> None:
         tell(f"iteration {iteration} of {iterations} took {seconds:.2f} s")
 
-    embedding, report = fit_embedding(
-        snapshot.events.between(before_window(pointer.facts), t0_us),
-        people.user_ids,
-        inputs_of(people, t0_us / 1e6),
-        config,
-        progress,
+    chosen, trials = tuned_settings(
+        platform, snapshot.events.between(since_us, microseconds_of(t0)), people, microseconds_of(t0), config, tell=tell
     )
-    figures = {"embedding_norms": embedding_norms(embedding)}
     since = pointer.facts.get("since")
     lineage = lineage_of(pointer, since=None if since is None else str(since))
+    for name, until in ((EARLY, t0), (JUDGED, t1)):
+        until_us = microseconds_of(until)
+        embedding, report = fit_embedding(
+            snapshot.events.between(since_us, until_us), people.user_ids, inputs_of(people, until_us / 1e6), chosen
+        )
+        keep_twin(
+            platform, name, embedding, pointer, lineage={**lineage, "t0": until.isoformat()}, run_id=context.run.run_id
+        )
+        tell(f"fitted up to {until.isoformat()}: {report.likes} likes")
+    end_us = microseconds_of(pointer.as_of)
+    spread = Spread.of(snapshot.events.between(since_us, end_us), end_us, SEED)
+    embedding, report = fit_embedding(spread.known, people.user_ids, inputs_of(people, end_us / 1e6), chosen)
+    keep_twin(platform, SPREAD, embedding, pointer, lineage=lineage, run_id=context.run.run_id)
+    tell(f"fitted without {len(spread.held_back)} decisions that are held back: {report.likes} likes")
+    embedding, report = fit_embedding(
+        snapshot.events.between(since_us, end_us), people.user_ids, inputs_of(people, end_us / 1e6), chosen, progress
+    )
+    figures = {"embedding_norms": embedding_norms(embedding)}
+    metrics = report.metrics() | ({"tuned_merit": max(t.merit for t in trials)} if trials else {})
+    # What is released has learned everything: a fold-in counts decisions from the end of the data on.
+    released = {**lineage, "t0": pointer.as_of.isoformat(), "fitted_on": "everything"}
     registered = finish_artifact(
         platform,
         ArtifactKind.EMBEDDING,
-        lambda directory: embedding.save(directory, lineage, report.metrics()),
-        Explanation(config.model_dump(mode="json"), report.metrics(), figures, {}),
+        lambda directory: embedding.save(directory, released, metrics),
+        Explanation(chosen.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )
     _publish(platform, registered, pointer, context.run.run_id, {})
     return dg.MaterializeResult(
-        metadata=_metadata(platform, registered, report.metrics(), figures)
-        | {"dagster/row_count": report.people, "t0": str(pointer.t0), "dimensions": report.dimensions}
+        metadata=_metadata(platform, registered, metrics, figures)
+        | {
+            "dagster/row_count": report.people,
+            "t0": str(pointer.t0),
+            "dimensions": report.dimensions,
+            "settings": table([{"setting": key, "value": str(value)} for key, value in chosen.model_dump().items()]),
+            "trials": table([_trial_row(trial) for trial in trials]),
+        }
     )
+
+
+def _trial_row(trial: "Trial") -> dict[str, float]:
+    tried = trial.config
+    return {
+        "alpha": tried.alpha,
+        "regularization": tried.regularization,
+        "pass_confidence": tried.pass_confidence,
+        "dimensions": float(tried.dimensions),
+        "content_rounds": float(tried.content_rounds),
+        "ndcg_at_20_next": round(trial.ndcg[0], 5),
+        "ndcg_at_20_missing": round(trial.ndcg[-1], 5),
+        "merit": round(trial.merit, 5),
+        "seconds": round(trial.seconds, 2),
+    }
 
 
 @dg.asset(
@@ -89,7 +150,7 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     pool="training",
     op_tags={"duet/heavy": "yes"},
     config_schema=launch_checked(IndexStep),
-    description="Everybody visible in FAISS, tuned to a stated recall against exact search.",
+    description="Everybody visible in FAISS, tuned to a stated recall against exact search, and neighbours by likes.",
 )
 def candidate_index(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
@@ -97,6 +158,7 @@ def candidate_index(
     """Index everybody visible now, with the embedding of this run or else the one in Production."""
     from dataclasses import asdict
 
+    from pipelines.retrieval.neighbours import fit_neighbours
     from pipelines.retrieval.plots import recall_curve
     from pipelines.retrieval.rebuild import rebuilt
 
@@ -114,6 +176,8 @@ def candidate_index(
     build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))
     made_anew = rebuilt(made, platform.snapshot(pointer), build, refresh=config.refresh, tell=tell)
     index, report = made_anew.index, made_anew.report
+    neighbours = fit_neighbours(made_anew.events, NeighboursConfig())
+    tell(f"neighbours of {len(neighbours)} people")
     metrics = report.metrics() | {
         "index_refreshed_factors": float(made_anew.recomputed),
         "index_people_known": float(made_anew.known),
@@ -123,7 +187,9 @@ def candidate_index(
     registered = finish_artifact(
         platform,
         ArtifactKind.INDEX,
-        lambda directory: index.save(directory, lineage, config.model_dump(mode="json"), metrics),
+        lambda directory: index.save(
+            directory, lineage, config.model_dump(mode="json"), metrics, beside=neighbours.writers()
+        ),
         Explanation(config.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )

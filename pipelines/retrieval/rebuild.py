@@ -6,10 +6,12 @@ people it does not know enter by their profile. So scores stay those that the ra
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
 from feature_repo.transforms import profile_fingerprints
+from pipelines.features.events import Events
 from pipelines.inputs import Snapshot, before_window, microseconds_of
 from pipelines.retrieval.config import IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
@@ -17,18 +19,23 @@ from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.refresh import refreshed
 from pipelines.state import Current
 from registry.artifacts import read_manifest
+from registry.contracts import Manifest
 from registry.embedding import Embedding
 from registry.item_index import BuildReport, ItemIndex
 
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """The index, how its build went, how many factors were brought up to date, and how many people were fitted."""
+    """The index, how its build went, how many factors were brought up to date, how many people were fitted.
+
+    `events` are the interactions that may be learned from.
+    """
 
     index: ItemIndex
     report: BuildReport
     recomputed: int
     known: int
+    events: Events
 
 
 def rebuilt(
@@ -43,9 +50,10 @@ def rebuilt(
     tell(f"{len(events)} interactions in memory")
     everybody = snapshot.people
     tell(f"{len(everybody)} profiles in memory")
+    manifest = read_manifest(made.path)
+    learned = events.between(before_window(manifest.lineage), microseconds_of(snapshot.as_of))
     if refresh:
-        since_us = microseconds_of(made.t0 or made.as_of)
-        learned = events.between(before_window(read_manifest(made.path).lineage), microseconds_of(snapshot.as_of))
+        since_us = learned_until_us(manifest)
         embedding, recomputed = refreshed(embedding, learned, since_us, inputs_of(everybody, at_s))
         tell(f"{recomputed} factors brought up to date")
     visible = everybody.take(np.flatnonzero(snapshot.users["visible"].to_numpy()))
@@ -58,4 +66,10 @@ def rebuilt(
         tell=tell,
     )
     index = replace(index, refreshed_factors=recomputed)
-    return Rebuilt(index, report, recomputed, int(embedding.known(visible.user_ids).sum()))
+    return Rebuilt(index, report, recomputed, int(embedding.known(visible.user_ids).sum()), learned)
+
+
+def learned_until_us(manifest: Manifest) -> int:
+    """Return the last microsecond that an embedding has learned from, by its lineage; 0 where it does not say."""
+    told = manifest.lineage.get("t0") or manifest.lineage.get("as_of")
+    return microseconds_of(datetime.fromisoformat(told)) if told else 0

@@ -132,8 +132,8 @@ def objective_of(platform: Platform, dataset: Current, config: SearchConfig) -> 
 
     snapshot = platform.snapshot(snapshot_of(platform, dataset))
     fitted = read_manifest(platform.state.directory("embeddings", dataset.inputs["embeddings"]))
-    t0_us, t1_us = microseconds_of(dataset.t0 or dataset.as_of), microseconds_of(dataset.t1 or dataset.as_of)
-    return embedding_objective(snapshot, before_window(fitted.lineage), t0_us, t1_us, config)
+    t0_us = microseconds_of(dataset.t0 or dataset.as_of)
+    return embedding_objective(snapshot, before_window(fitted.lineage), t0_us, config)
 
 
 def figures_of(outcomes: "list[Outcome]", importance: "Mapping[str, float]", stage: Stage) -> dict[str, bytes]:

@@ -15,8 +15,8 @@ class SearchConfig(BaseModel):
 
     stage: Stage = Field(
         default="ranker",
-        description="ranker: least log loss on the latest rows of its window; embeddings: AUC within people on the "
-        "decisions of the ranker's window; neither sees the held-out window",
+        description="ranker: least log loss on the latest rows of its window; embeddings: NDCG@20 of the whole "
+        "catalogue on the last likes before T0; neither sees the held-out window",
     )
     trials: int = Field(
         default=30, ge=1, le=2_000, description="trials in all, those of an earlier search on the same data included"
@@ -51,14 +51,14 @@ SPACES: Final[dict[Stage, dict[str, Range]]] = {
     },
     "embeddings": {
         "dimensions": Range(8, 128, log=True, whole=True),
-        "alpha": Range(10, 400, log=True),
+        "alpha": Range(1, 400, log=True),
         "pass_confidence": Range(1, 400, log=True),
-        "regularization": Range(20, 4_000, log=True),
+        "regularization": Range(1, 4_000, log=True),
         "content_rounds": Range(0, 16, whole=True),
     },
 }
 MAXIMISED: Final[frozenset[Stage]] = frozenset({"embeddings"})
 MEASURES: Final[dict[Stage, str]] = {
     "ranker": "validation_log_loss",
-    "embeddings": "validation_auc_within",
+    "embeddings": "validation_ndcg_at_20",
 }

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from pipelines.inputs import Snapshot
     from pipelines.ranking.files import RankingRows
@@ -13,48 +11,39 @@ if TYPE_CHECKING:
 
 
 def ranker_objective(rows: "RankingRows", config: "SearchConfig") -> "Objective":
-    """Return an objective that grows trees on the early rows of the ranker's window and judges them on the late."""
+    """Return an objective that grows trees on the early decisions of the ranker's window, judged on the late."""
     from pipelines.ranking.config import RankerConfig
+    from pipelines.ranking.rows import RowKind
     from pipelines.ranking.train import validation_loss
+
+    known = rows.take(~rows.late & (rows.kind == RowKind.LIKE))
 
     def judge(parameters: Mapping[str, float], report: Callable[[int, float], None]) -> float:
         chosen = RankerConfig.model_validate({**parameters, "threads": config.threads, "seed": config.seed})
-        return validation_loss(rows.features, rows.labels, rows.at_us, chosen, after_round=report)
+        return validation_loss(known.features, known.labels, known.at_us, chosen, after_round=report)
 
     return judge
 
 
-def embedding_objective(
-    snapshot: "Snapshot", before_us: int | None, t0_us: int, t1_us: int, config: "SearchConfig"
-) -> "Objective":
-    """Return an objective that fits up to T0 and judges on the first decisions of the ranker's window, (T0, T1]."""
-    from pipelines.metrics import auc, grouped_auc
-    from pipelines.ranking.context import Factors
-    from pipelines.ranking.dataset import labelled_pairs, labels
-    from pipelines.retrieval.config import EmbeddingConfig
+def embedding_objective(snapshot: "Snapshot", before_us: int | None, t0_us: int, config: "SearchConfig") -> "Objective":
+    """Return an objective that judges fits by lists on the last likes up to T0: see `pipelines.retrieval.tuning`.
+
+    Raises:
+        TooFewLikes: too few people like somebody in the last part.
+    """
+    from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
     from pipelines.retrieval.content import inputs_of
-    from pipelines.retrieval.factorise import fit_embedding
-    from registry.embedding import pair_scores
+    from pipelines.retrieval.errors import TooFewLikes
+    from pipelines.retrieval.tuning import Question, list_quality
 
     people = snapshot.people
-    inputs = inputs_of(people, t0_us / 1e6)
-    early = snapshot.events.between(before_us, t0_us)
-    pairs = labelled_pairs(snapshot.events, t0_us, t1_us)
-    liked = labels(pairs)
+    question = Question.next(snapshot.events.between(before_us, t0_us), TuningConfig(seed=config.seed))
+    if question is None:
+        raise TooFewLikes("Too few people like somebody in the last days before T0: import more days of data.")
 
     def judge(parameters: Mapping[str, float], report: Callable[[int, float], None]) -> float:
         del report  # a fit has no value before its end
         chosen = EmbeddingConfig.model_validate({**parameters, "threads": config.threads, "seed": config.seed})
-        embedding, _ = fit_embedding(early, people.user_ids, inputs, chosen)
-        factors = Factors.of(embedding, people.user_ids, inputs)
-        forward, _ = pair_scores(
-            factors.chooser[pairs.actor],
-            factors.chosen[pairs.actor],
-            factors.chooser[pairs.target],
-            factors.chosen[pairs.target],
-        )
-        within = grouped_auc(pairs.actor.astype(np.int64), liked, forward)
-        known = within[~np.isnan(within)]
-        return float(known.mean()) if known.size else auc(liked, forward)
+        return list_quality(question, people.user_ids, inputs_of(people, t0_us / 1e6), chosen)
 
     return judge

@@ -168,13 +168,13 @@ class Shadow:
                 place,
                 float(ranked.score[row]),
                 float(ranked.propensity[row]),
-                found_by[0].value,
+                found_by[0],
                 release,
                 SHADOW,
                 self._strategy.level.value,
                 shown_at,
             )
-            for place, (row, found_by) in enumerate(zip(shown, ranked.pool.sources(shown), strict=True), 1)
+            for place, (row, found_by) in enumerate(zip(shown, ranked.pool.found.found_by(shown), strict=True), 1)
         ]
 
     def _answer(self, run: Run, offer: _Offer, shown: int, worked_s: float, failed: bool) -> Answered:  # noqa: FBT001

@@ -78,7 +78,7 @@ def test_the_run_shows_in_dagster_with_tables_plots_and_links(platform: Platform
         metadata = event.asset_materialization.metadata
         said = [entry.user_message for entry in instance.all_logs(trained.run_id)]
     assert any(line.startswith("iteration 1 of ") for line in said), "least squares tell how they get on"
-    assert any(line.startswith("round 1 of at most 30: log loss ") for line in said), "and so do the trees"
+    assert any(line.startswith("likes: round 1 of at most 30: log loss ") for line in said), "and so do the trees"
     assert "compared_with" in metadata
     assert isinstance(metadata["importance"], dg.TableMetadataValue)
     assert "/#/models/duet-ranker/versions/" in str(metadata["mlflow"].value)
@@ -281,7 +281,7 @@ def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform
     assert later.digest == first.digest  # features still count everything
     assert later.t0 is not None
     assert later.t0 > since
-    decided = platform.snapshot(later).events.between(before_window(later.facts), round(later.t0.timestamp() * 1e6))
+    decided = platform.snapshot(later).events.between(before_window(later.facts), round(later.as_of.timestamp() * 1e6))
     assert narrow.digest != whole.digest
     assert len(Embedding.load(narrow.path)) <= np.union1d(decided.actor, decided.target).size
     assert platform.state.require("release_candidate").run_id == narrow.run_id

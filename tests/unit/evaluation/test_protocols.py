@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from feature_repo.people import People
-from feature_repo.transforms import PairContext, profile_vectors
+from feature_repo.transforms import profile_vectors
 from pipelines.evaluation import methods, oracle
 from pipelines.evaluation.compare import choose_protocol, evaluate
 from pipelines.evaluation.config import EvaluationConfig
@@ -47,7 +47,7 @@ def scene(*rows: tuple[int, int, int, int], factors: Factors | None = None, **co
     zeros = np.zeros((6, 2), dtype=np.float32)
     windows = Windows(T1 - 100, T1, int(events.at_us[-1]), (1, 1, 1))
     known = factors or Factors(zeros, zeros)
-    return Scene(people(), events, windows, known, None, CONFIG.model_copy(update=config))
+    return Scene(people(), events, windows, known, CONFIG.model_copy(update=config))
 
 
 def taste_for(*liked: int) -> Factors:
@@ -72,7 +72,7 @@ def test_only_eligible_undecided_unblocked_people_are_ranked() -> None:
 def test_invisible_people_are_not_shown() -> None:
     world = scene((0, 4, LIKE, 5))
     visible = np.array([True, True, True, False, True, True])
-    hidden = Scene(world.people, world.events, world.windows, world.factors, None, CONFIG, visible=visible)
+    hidden = Scene(world.people, world.events, world.windows, world.factors, CONFIG, visible=visible)
     assert 3 not in catalogue(hidden).candidates[0].tolist()
 
 
@@ -133,11 +133,6 @@ def truth(actors: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(targets >= 30, targets / 100, 1.0)
 
 
-def no_features(pairs: Events, _context: PairContext) -> tuple[np.ndarray, np.ndarray]:
-    nothing = np.zeros((len(pairs), 200), dtype=np.float32)
-    return nothing, nothing
-
-
 def test_the_oracle_knows_the_best_list_and_judges_every_other() -> None:
     world = scene((0, 4, LIKE, 5), factors=taste_for(5, 4, 3, 2))
     result = catalogue(world)
@@ -150,7 +145,7 @@ def test_the_oracle_knows_the_best_list_and_judges_every_other() -> None:
 
 
 def test_a_report_holds_methods_by_measures_the_oracle_and_a_picture() -> None:
-    report = evaluate(scene((0, 4, LIKE, 5), (1, 5, LIKE, 6), factors=taste_for(4)), no_features, truth)
+    report = evaluate(scene((0, 4, LIKE, 5), (1, 5, LIKE, 6), factors=taste_for(4)), truth=truth)
     assert report.protocol == "catalogue"
     assert list(dict.fromkeys(report.table["method"])) == [*methods.METHODS, "oracle"]
     named = report.metrics()

@@ -20,7 +20,6 @@ def test_boosting_tells_every_tenth_round_with_its_losses() -> None:
         features,
         labels,
         np.arange(600, dtype=np.int64),
-        np.arange(600, dtype=np.int64) % 50,
         config,
         feature_names=("a", "b", "c"),
         progress=progress,

@@ -5,7 +5,6 @@ import pytest
 
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import BadFeatures, OneClass
-from pipelines.ranking.order import decide_order
 from pipelines.ranking.plots import training_figures
 from pipelines.ranking.train import train_ranker
 
@@ -13,14 +12,14 @@ NAMES = ("useful", "score_forward", "score_backward", "empty", "constant", "nois
 CONFIG = RankerConfig(rounds=60, early_stopping_rounds=10, threads=1, learning_rate=0.2, column_sample=1.0)
 
 
-def rows(n: int = 2_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def rows(n: int = 2_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, len(NAMES))).astype(np.float32)
     features[:, NAMES.index("empty")] = np.nan
     features[:, NAMES.index("constant")] = 3.0
     probability = 1 / (1 + np.exp(-2.5 * features[:, 0]))
     labels = (rng.random(n) < probability).astype(np.float32)
-    return features, labels, np.arange(n, dtype=np.int64), rng.integers(1, 60, n)
+    return features, labels, np.arange(n, dtype=np.int64)
 
 
 def test_the_deciding_feature_is_found_and_dead_columns_are_dropped() -> None:
@@ -30,7 +29,6 @@ def test_the_deciding_feature_is_found_and_dead_columns_are_dropped() -> None:
     assert report.auc > 0.85
     assert report.log_loss < report.base_log_loss
     assert report.calibration.error < 0.1
-    assert report.order.order == "ranker"
     assert booster.num_features() == 4
     assert report.dropped == {"empty": "empty: no row has a value", "constant": "constant: every row has 3"}
     assert report.validation_rows == 400
@@ -43,43 +41,31 @@ def test_equal_rows_give_equal_bytes() -> None:
 
 
 def test_validation_is_the_latest_rows_whatever_their_order() -> None:
-    features, labels, at_us, requesters = rows()
+    features, labels, at_us = rows()
     mixed = np.random.default_rng(4).permutation(labels.size)
-    _, report = train_ranker(
-        features[mixed], labels[mixed], at_us[mixed], requesters[mixed], CONFIG, feature_names=NAMES
-    )
+    _, report = train_ranker(features[mixed], labels[mixed], at_us[mixed], CONFIG, feature_names=NAMES)
     np.testing.assert_array_equal(np.sort(report.validation_labels), np.sort(labels[at_us >= 1_600]))
 
 
-def test_retrieval_keeps_the_order_where_it_is_better() -> None:
-    features, labels, _, requesters = rows()
-    features[:, 1] = labels  # retrieval already knows
-    score = features[:, 1]
-    evidence = decide_order(requesters, labels, 1 - score, score, score, config=CONFIG)
-    assert evidence.order == "retrieval"
-    assert evidence.retrieval == 1.0
-    few = decide_order(requesters[:5], labels[:5], score[:5], score[:5], score[:5], config=CONFIG)
-    assert few.order == "retrieval"
+def test_a_fixed_number_of_trees_holds_nothing_back() -> None:
+    booster, report = train_ranker(*rows(), CONFIG, rounds=7, feature_names=NAMES)
+    assert (booster.num_boosted_rounds(), report.rounds, report.validation_rows) == (7, 7, 0)
 
 
-def test_matches_decide_the_order_where_both_directions_are_there() -> None:
-    rng = np.random.default_rng(6)
-    a, b = np.divmod(np.arange(40 * 40), 40)
-    pairs = a < b
-    requesters, candidates = np.concatenate([a[pairs], b[pairs]]), np.concatenate([b[pairs], a[pairs]])
-    likes = rng.random(requesters.size) < 0.5
-    honest = np.where(likes, 0.9, 0.1).astype(np.float32)
-    # Retrieval knows each like of its own requester; only the ranker knows the answer too.
-    one_sided, nothing = likes.astype(np.float32), np.zeros(requesters.size, np.float32)
-    evidence = decide_order(requesters, likes, honest, one_sided, nothing, config=CONFIG, candidate_ids=candidates)
-    assert evidence.order == "ranker"
-    assert evidence.ranker == 1.0 > evidence.retrieval
-    assert decide_order(requesters, likes, honest, one_sided, nothing, config=CONFIG).order == "retrieval"
+def test_a_heavy_row_counts_as_many_light_ones() -> None:
+    features, labels, at_us = rows(400)
+    weights = np.where(features[:, NAMES.index("noise")] > 0, np.float32(50), np.float32(1))
+    flipped = np.where(weights > 1, 1 - labels, labels)
+    booster, report = train_ranker(features, flipped, at_us, CONFIG, weights=weights, rounds=20, feature_names=NAMES)
+    probe = np.zeros((2, len(report.feature_names)), dtype=np.float32)
+    probe[:, report.feature_names.index("useful")] = [-2, 2]
+    low, high = booster.inplace_predict(probe)
+    assert low > high  # the heavy half says the opposite
 
 
 def test_too_few_rows_still_give_a_ranker_without_validation() -> None:
-    features, labels, at_us, requesters = rows(60)
-    _, report = train_ranker(features, labels, at_us, requesters, CONFIG, feature_names=NAMES)
+    features, labels, at_us = rows(60)
+    _, report = train_ranker(features, labels, at_us, CONFIG, feature_names=NAMES)
     assert report.validation_rows == 0
     assert "validation" not in report.curve
 
@@ -100,13 +86,13 @@ def test_figures_are_small_pictures() -> None:
 
 
 def test_rows_that_cannot_teach_are_refused() -> None:
-    features, labels, at_us, requesters = rows(100)
+    features, labels, at_us = rows(100)
     with pytest.raises(OneClass, match="All 100 decisions"):
-        train_ranker(features, np.ones(100), at_us, requesters, CONFIG, feature_names=NAMES)
+        train_ranker(features, np.ones(100), at_us, CONFIG, feature_names=NAMES)
     with pytest.raises(BadFeatures, match="shape"):
-        train_ranker(features[:, 1:], labels, at_us, requesters, CONFIG, feature_names=NAMES)
+        train_ranker(features[:, 1:], labels, at_us, CONFIG, feature_names=NAMES)
     features[3, 0] = np.inf
     with pytest.raises(BadFeatures, match="useful"):
-        train_ranker(features, labels, at_us, requesters, CONFIG, feature_names=NAMES)
+        train_ranker(features, labels, at_us, CONFIG, feature_names=NAMES)
     with pytest.raises(BadFeatures, match="No feature varies"):
-        train_ranker(np.ones((100, 6), np.float32), labels, at_us, requesters, CONFIG, feature_names=NAMES)
+        train_ranker(np.ones((100, 6), np.float32), labels, at_us, CONFIG, feature_names=NAMES)

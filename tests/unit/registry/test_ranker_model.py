@@ -10,7 +10,7 @@ import xgboost
 from registry.artifacts import write_artifact
 from registry.contracts import ArtifactKind
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
-from registry.ranker import Aggregator, Order, Ranker, combine, filled
+from registry.ranker import Aggregator, ListPolicy, Order, Ranker, combine, filled
 from tests.releases import FEATURES, make_ranker
 
 
@@ -116,9 +116,9 @@ def test_names_and_columns_must_agree() -> None:
 
 def test_the_order_that_won_travels_with_the_model(tmp_path: Path) -> None:
     model = make_ranker()
-    losing = Ranker.from_booster(model.booster, FEATURES, order="retrieval")
+    losing = Ranker.from_booster(model.booster, FEATURES, policy=ListPolicy(Order.RETRIEVAL, weight=0.7))
     losing.save(tmp_path / "r", {})
-    assert Ranker.load(tmp_path / "r", FEATURES).order is Order.RETRIEVAL
+    assert Ranker.load(tmp_path / "r", FEATURES).policy == ListPolicy(Order.RETRIEVAL, weight=0.7)
 
 
 def test_the_canary_rows_score_as_they_did(saved: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from feature_repo.people import People
 from infra.settings import BreakerSettings
+from registry.scoring.recent_likes import RecentLikes
 from serving.errors import FeaturesUnavailable
 from serving.features import OnlineFeatures
-from serving.recent_likes import RecentLikes
 from tests.serving_fakes import closed_breaker
 
 

@@ -19,13 +19,13 @@ from infra.settings import Settings
 from registry.embedding import Embedding, EmbeddingParameters, item_vectors
 from registry.item_index import IndexConfig, ItemIndex
 from registry.release import Release
+from registry.scoring.recent_likes import RecentLikes
 from serving import newcomers as module
 from serving.api_models import RecommendationRequest
 from serving.experiments.assignment import Variant
 from serving.newcomers import look
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.population_source import Snapshot
-from serving.recent_likes import RecentLikes
 from tests.serving_fakes import make_town, people_of, person
 from tests.serving_world import DIMENSIONS, load_town, write_artifacts
 from tests.snapshots import AT

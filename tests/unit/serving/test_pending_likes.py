@@ -8,15 +8,15 @@ import pytest
 
 from infra.clock import FixedClock
 from infra.settings import Settings
-from registry.ranker import Order
+from registry.ranker import ListPolicy, Order
 from registry.release import Release
 from registry.retrieval import Factors, Origin
+from registry.scoring.recent_likes import RecentLikes
 from serving.answers import Answer
 from serving.api_models import Filters, RecommendationRequest
 from serving.people_store import PendingLikes
 from serving.pool import Requester
 from serving.reasons import Source
-from serving.recent_likes import RecentLikes
 from serving.stages.ranking import pair_context
 from tests.serving_fakes import Town, make_town, people_of, person
 from tests.serving_world import load_town, write_artifacts
@@ -92,7 +92,7 @@ def test_whoever_waits_passes_the_same_hard_filters(town: Town, level: int) -> N
 
 
 def test_the_retrieval_order_stays_what_it_is(town: Town, release: Release) -> None:
-    town.release = replace(release, ranker=replace(release.ranker, order=Order.RETRIEVAL))
+    town.release = replace(release, ranker=replace(release.ranker, policy=ListPolicy(Order.RETRIEVAL)))
     before = ask(town)
     town.people.pending = waiting(4)
     after = ask(town)
@@ -106,7 +106,9 @@ def test_the_ranker_is_told_in_the_direction_that_training_uses(release: Release
         1, people.take([0]), np.array([1]), NOBODY, NOBODY, PendingLikes(np.array([4, 6]), np.array([6]))
     )
     factors = Factors(release.embedding.chooser[0], release.embedding.chosen[0], Origin.FITTED)
-    context = pair_context(release, requester, factors, people.take([1, 2, 3]), RecentLikes.nobody(), at=0.0)
+    context = pair_context(
+        release, requester, factors, None, people.take([1, 2, 3]), others=RecentLikes.nobody(), at=0.0
+    )
     assert context.liked_requester.tolist() == [0.0, 1.0, 1.0]
     assert context.liked_candidate.tolist() == [0.0, 0.0, 0.0]
     assert context.reversed().liked_requester.tolist() == [0.0, 0.0, 0.0]

@@ -43,6 +43,6 @@ def test_without_a_bound_everybody_is_kept() -> None:
 
 
 def test_the_other_sources_fill_what_the_index_could_not() -> None:
-    assert places_of_others(300, 300) == 30
+    assert places_of_others(300, 300) == 25
     assert places_of_others(300, 60) == 240
     assert places_of_others(3, 3) == 1

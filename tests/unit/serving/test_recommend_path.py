@@ -12,6 +12,7 @@ import structlog
 
 from infra.clock import FixedClock
 from infra.settings import Settings
+from registry.ranker import ListPolicy
 from registry.release import Release
 from serving import responses
 from serving.answers import Answer
@@ -149,6 +150,8 @@ def test_a_refused_release_is_named_as_the_reason(town: Town) -> None:
 
 class Broken:
     """Stands in for a part of a release that fails."""
+
+    policy = ListPolicy()
 
     def __getattr__(self, name: str) -> Any:
         raise RuntimeError("broken part")

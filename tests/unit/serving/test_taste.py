@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from registry.embedding import Embedding
-from serving.recent_likes import RecentLikes
+from registry.scoring.recent_likes import RecentLikes
 
 RNG = np.random.default_rng(5)
 D = 6

@@ -1,0 +1,158 @@
+"""Judge the early ranker's lists on the late window, Production's beside them, and keep the twin that was judged."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import JsonValue
+
+from pipelines.evaluation.drift import psi
+from pipelines.inputs import microseconds_of
+from pipelines.metrics import auc, calibration_bins
+from pipelines.ranking.config import RankerConfig
+from pipelines.ranking.files import RankingRows
+from pipelines.ranking.lists import HeldOutLists, JudgedLists, Verdict, choose, judge_lists, policies
+from pipelines.ranking.rows import RowKind
+from pipelines.state import Current
+from registry.contracts import PRODUCTION, ArtifactKind
+from registry.errors import RegistryError
+from registry.ranker import Ranker
+from registry.scoring.ranking import served_policy
+
+if TYPE_CHECKING:
+    from pipelines.ranking.windows import TrainingGround
+    from pipelines.resources import Platform
+    from registry.release import Release
+
+JUDGED_RANKER = "judged_ranker"
+_COMPARABLE = 100
+
+
+def judged_order(
+    platform: "Platform",
+    ground: "TrainingGround",
+    ranker: Ranker,
+    rows: RankingRows,
+    *,
+    config: RankerConfig,
+    tell: Callable[[str], None],
+) -> Verdict:
+    """Return which order is served, with the figures that the gates read."""
+    serving = platform.settings.serving
+    window = ground.late()
+    lists = HeldOutLists(
+        window.stage, window.population, window.requests, window.decided, ground.matched(), window.has_history
+    )
+    gap = ground.missing(judged=True)
+    missing = HeldOutLists(
+        gap.stage, gap.population, gap.requests, gap.decided, ground.spread.matched(gap.decided), gap.has_history
+    )
+    neighbours = window.stage.neighbours
+    sources = () if neighbours is None else neighbours.sources
+    compared = policies(ranker, aggregator=serving.aggregator, sources=sources)
+
+    def judged(done: int, of: int) -> None:
+        if done % 100 == 0:
+            tell(f"lists of {done} of {of} people are judged")
+
+    found, of_missing = (
+        judge_lists(
+            each, ranker, compared, n_candidates=serving.n_candidates, max_people=config.judged_people,
+            seed=config.seed, tell=judged,
+        )
+        for each in (lists, missing)
+    )  # fmt: skip
+    verdict = choose(found, of_missing, config.seed)
+    held_out = rows.late & (rows.kind == RowKind.LIKE)
+    figures = {**verdict.figures, **_of_decisions(ranker, rows, held_out)}
+    production = _production(
+        platform, ground, lists, found=found, verdict=verdict, config=config, features=rows.features[held_out],
+        ranker=ranker,
+    )  # fmt: skip
+    return Verdict(verdict.chosen, verdict.simpler, verdict.difference, {**figures, "production": production})
+
+
+def _of_decisions(ranker: Ranker, rows: RankingRows, held_out: npt.NDArray[np.bool_]) -> dict[str, JsonValue]:
+    """Return how well likes are told from passes on decisions that the ranker has not seen."""
+    labels = rows.labels[held_out] > 0
+    figures: dict[str, JsonValue] = {"decisions": int(held_out.sum())}
+    if labels.any() and not labels.all():
+        scores = ranker.predict(rows.features[held_out])
+        figures["held_out_auc"] = auc(labels, scores)
+        figures["calibration_error"] = calibration_bins(labels, scores).error
+    return figures
+
+
+def _production(
+    platform: "Platform",
+    ground: "TrainingGround",
+    lists: HeldOutLists,
+    *,
+    found: JudgedLists,
+    verdict: Verdict,
+    config: RankerConfig,
+    features: npt.NDArray[np.float32],
+    ranker: Ranker,
+) -> dict[str, JsonValue] | None:
+    """Return Production's figures and this ranker's on the same requests, all later than what Production learned."""
+    release = _release(platform)
+    if release is None:
+        return None
+    told = release.manifests[ArtifactKind.EMBEDDING].lineage.get("as_of")
+    learned_us = ground.end_us if told is None else microseconds_of_text(told)
+    later = found.at_us > learned_us
+    figures: dict[str, JsonValue] = {
+        "release": release.release_id,
+        "ranker_digest": release.manifests[ArtifactKind.RANKER].digest,
+        "requesters": int(later.sum()),
+    }
+    if len(features):
+        figures["prediction_psi"] = psi(release.ranker.predict(features), ranker.predict(features))
+    if int(later.sum()) < _COMPARABLE:
+        return figures
+    stage = HeldOutLists(
+        release, lists.population, lists.requests, lists.decided, lists.matched, lists.has_history, learned_us
+    )
+    policy = served_policy(release, platform.settings)
+    theirs = judge_lists(
+        stage, release.ranker, (policy,), n_candidates=platform.settings.serving.n_candidates,
+        max_people=config.judged_people, seed=config.seed,
+    )  # fmt: skip
+    own = found.policies.index(verdict.chosen)
+    figures["ndcg_at_20"] = float(np.nanmean(theirs.likes[0])) if theirs.requesters else None
+    figures["match_precision_at_10"] = float(np.nanmean(theirs.match_precision[0])) if theirs.requesters else None
+    figures["candidate_ndcg_at_20"] = float(np.nanmean(found.likes[own][later]))
+    figures["candidate_match_precision_at_10"] = float(np.nanmean(found.match_precision[own][later]))
+    return figures
+
+
+def microseconds_of_text(told: str) -> int:
+    """Return an instant in ISO 8601 as microseconds since 1970."""
+    from datetime import datetime
+
+    return microseconds_of(datetime.fromisoformat(told))
+
+
+def _release(platform: "Platform") -> "Release | None":
+    """Return the release in Production; None where there is none, or where it cannot be loaded here."""
+    from pipelines.release.judging import loaded
+
+    try:
+        return loaded(platform, platform.registry.resolve_stage(PRODUCTION))
+    except RegistryError:
+        return None
+
+
+def keep_judged(platform: "Platform", ranker: Ranker, dataset: Current, run_id: str) -> None:
+    """Keep the ranker whose lists were judged: the evaluation compares it, the released one has seen every answer."""
+    with platform.state.staging(JUDGED_RANKER) as scratch:
+        staged = scratch / "artifact"
+        manifest = ranker.save(staged, {}, {"last_likes": dataset.facts["last_likes"]})
+        directory = platform.state.adopt(staged, JUDGED_RANKER, manifest.digest)
+    platform.state.publish(
+        Current(
+            asset=JUDGED_RANKER, path=directory, digest=manifest.digest, run_id=run_id, as_of=dataset.as_of,
+            t0=dataset.t0, t1=dataset.t1, inputs={**dataset.inputs, "ranking_dataset": dataset.digest},
+        )
+    )  # fmt: skip

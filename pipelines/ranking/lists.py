@@ -1,0 +1,328 @@
+"""Judge orders by the lists they give on decisions that nobody has learned from, and choose the one that is served.
+
+All orders see the same candidates of the same requesters at the same instant. A list is good when it holds whom the
+requester liked afterwards, and on two-sided data also who liked them back: both are measured, each against the best
+order in it, and their sum decides. The trees serve only where they beat the best simpler order.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import JsonValue
+
+from feature_repo.population import Population
+from pipelines import metrics
+from pipelines.features.events import Events
+from pipelines.metrics import Interval
+from pipelines.ranking.requests import PastRequests, PastTaste
+from pipelines.ranking.sessions import Requests
+from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
+from registry.scoring.first_stage import FirstStage
+from registry.scoring.ranking import CERTAIN, scored_by
+from registry.scoring.two_stages import Candidates, find_candidates
+
+Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+TOP = 20
+MATCH_TOP = 10
+_MIN_MATCHED = 30
+_MIN_MATCH_SHARE = 0.03
+_MIN_REQUESTERS = 20
+ONE_SIDED_WEIGHT, TWO_SIDED_WEIGHT = 1.0, 0.5
+
+
+@dataclass(frozen=True)
+class HeldOutLists:
+    """The ground on which lists are judged: a stage fitted up to an instant, and first decisions after it.
+
+    `matched` bool[m] says which of `decided` are likes that were returned, `has_history` bool[n_people] who had decided
+    on somebody before. Only requests after `after_us` are judged.
+    """
+
+    stage: FirstStage
+    population: Population
+    requests: PastRequests
+    decided: Events
+    matched: Bools
+    has_history: Bools
+    after_us: int = 0
+
+
+@dataclass(frozen=True)
+class JudgedLists:
+    """Per policy, by request: NDCG of likes, NDCG of matches and match precision, float64[n] each, at `at_us`."""
+
+    policies: tuple[ListPolicy, ...]
+    likes: npt.NDArray[np.float64] = field(repr=False)
+    matches: npt.NDArray[np.float64] = field(repr=False)
+    match_precision: npt.NDArray[np.float64] = field(repr=False)
+    at_us: Ids = field(repr=False)
+    has_matches: bool
+
+    @property
+    def requesters(self) -> int:
+        """Return how many people's lists were judged."""
+        return int(self.likes.shape[1])
+
+    def merits(self) -> npt.NDArray[np.float64]:
+        """Return the merit of each policy's list by request, float64[policies, n].
+
+        NDCG of likes as a share of the best policy's mean; on two-sided data that of matches is added.
+        """
+        merit = _beside_best(self.likes)
+        return merit + np.nan_to_num(_beside_best(self.matches)) if self.has_matches else merit
+
+    def utility(self) -> npt.NDArray[np.float64]:
+        """Return the mean merit of each policy, float64[policies]."""
+        return self.merits().mean(axis=1) if self.requesters else np.zeros(len(self.policies))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The policy that is served, the best simpler one, and the interval of the difference in merit to the trees."""
+
+    chosen: ListPolicy
+    simpler: ListPolicy
+    difference: Interval
+    figures: Mapping[str, JsonValue]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per compared policy, for people to read."""
+        by_policy = self.figures["policies"]
+        named = by_policy.items() if isinstance(by_policy, dict) else ()
+        return [{"order": name, **values} for name, values in named if isinstance(values, dict)]
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures of the served policy under names that MLflow accepts."""
+        served = next(row for row in self.rows() if row["order"] == self.figures["chosen"])
+        numbers = {f"held_out_{name}": value for name, value in served.items() if isinstance(value, float)}
+        for name in ("held_out_auc", "calibration_error"):
+            value = self.figures.get(name)
+            if isinstance(value, float):
+                numbers[name] = value
+        return numbers
+
+
+def policies(ranker: Ranker, *, aggregator: str, sources: tuple[str, ...]) -> tuple[ListPolicy, ...]:
+    """Return the orders to compare; a fixed `aggregator` leaves out what it forbids, `auto` nothing."""
+    one_sided = aggregator == Aggregator.REQUESTER.value
+    weights = (ONE_SIDED_WEIGHT,) if one_sided else (TWO_SIDED_WEIGHT, ONE_SIDED_WEIGHT)
+    found = [ListPolicy(Order.RETRIEVAL, weight=weight) for weight in weights]
+    orders = [*(order for order in Order if order.value in sources), Order.FUSION]
+    found += [ListPolicy(order, weight=weights[0]) for order in orders]
+    both = (Aggregator.PRODUCT,) if aggregator == "auto" else (Aggregator(aggregator),)
+    aggregators = dict.fromkeys((Aggregator.REQUESTER, *both)) if aggregator == "auto" else dict.fromkeys(both)
+    models = (ForwardModel.LIKE,) if ranker.choice is None else (ForwardModel.CHOICE, ForwardModel.LIKE)
+    found += [
+        ListPolicy(Order.RANKER, model, how, weight) for weight in weights for model in models for how in aggregators
+    ]
+    if one_sided:
+        found = [replace(policy, aggregator=Aggregator.REQUESTER) for policy in found]
+    return tuple(found)
+
+
+def is_simple(policy: ListPolicy) -> bool:
+    """Say whether a policy needs no trees."""
+    return policy.order is not Order.RANKER
+
+
+def judge_lists(
+    ground: HeldOutLists,
+    ranker: Ranker,
+    compared: tuple[ListPolicy, ...],
+    *,
+    n_candidates: int,
+    max_people: int,
+    seed: int,
+    tell: Callable[[int, int], None] | None = None,
+) -> JudgedLists:
+    """Order the same candidates by every policy, for a sample of those who like somebody after the instant.
+
+    Each is asked at an instant of their own, with what they had decided by then.
+    """
+    requests = Requests.drawn(ground.decided, ground.has_history, max_people, seed)
+    matched = np.isin(requests.decided.pair, ground.decided.pair[ground.matched])
+    rng = np.random.default_rng(seed)
+    likes, matches, precision, at_us = [], [], [], []
+    for number in range(len(requests)):
+        if int(requests.at_us[number]) <= ground.after_us:
+            continue
+        if tell is not None:
+            tell(number, len(requests))
+        after = requests.after(number)
+        found = _judge_one(
+            ground, ranker, compared, requests, number, matched_after=matched[after], n_candidates=n_candidates, rng=rng
+        )
+        if found is not None:
+            likes.append(found[0])
+            matches.append(found[1])
+            precision.append(found[2])
+            at_us.append(int(requests.at_us[number]))
+    shape = (0, len(compared))
+    as_columns = [np.array(rows).reshape(-1, shape[1]).T for rows in (likes, matches, precision)]
+    held = ground.decided.is_like
+    share = float(ground.matched[held].mean()) if held.any() else 0.0
+    with_match = int(np.isfinite(as_columns[1][0]).sum()) if as_columns[1].size else 0
+    has_matches = with_match >= _MIN_MATCHED and share >= _MIN_MATCH_SHARE
+    return JudgedLists(
+        compared, as_columns[0], as_columns[1], as_columns[2], np.array(at_us, dtype=np.int64), has_matches
+    )
+
+
+def _judge_one(
+    ground: HeldOutLists,
+    ranker: Ranker,
+    compared: tuple[ListPolicy, ...],
+    requests: Requests,
+    number: int,
+    *,
+    matched_after: Bools,
+    n_candidates: int,
+    rng: np.random.Generator,
+) -> tuple[list[float], list[float], list[float]] | None:
+    after, at_us = requests.after(number), int(requests.at_us[number])
+    requester = ground.requests.at(int(requests.actor[number]), at_us)
+    at_s = at_us / 1e6
+    terms = requester.terms(at_s)
+    people = ground.requests.people
+    targets = requests.decided.target[after].astype(np.int64)
+    open_ = ground.population.showable(terms, ground.population.positions(people.user_ids[targets]))
+    liked, matched = targets[open_ & requests.decided.is_like[after]], targets[open_ & matched_after]
+    if not liked.size:
+        return None
+    taste = PastTaste(people, ground.requests.history, at_us)
+    likes, matches, precision = [], [], []
+    for lists in _by_pool(compared, lambda policy: find_candidates(
+        ground.stage, ground.population, requester, terms, taste, policy=policy, n=n_candidates, at=at_s, rng=rng
+    ), ranker, people.positions):  # fmt: skip
+        likes.append(_ndcg(lists, liked))
+        matches.append(_ndcg(lists, matched) if matched.size else float("nan"))
+        precision.append(float(np.isin(lists[:MATCH_TOP], matched).sum() / MATCH_TOP))
+    return likes, matches, precision
+
+
+def _by_pool(
+    compared: tuple[ListPolicy, ...],
+    find: Callable[[ListPolicy], Candidates],
+    ranker: Ranker,
+    positions: Callable[[Ids], Ids],
+) -> Iterator[Ids]:
+    """Yield the positions of each policy's list, best first; policies of one weight share their candidates."""
+    pools: dict[float, tuple[Candidates, Floats, Floats, Floats]] = {}
+    for policy in compared:
+        if policy.weight not in pools:
+            found = find(ListPolicy(weight=policy.weight))
+            features = found.features()
+            n = len(features) // 2
+            like, back = np.split(ranker.predict(features), 2)
+            choice = like if ranker.choice is None else ranker.choice.predict(features[:n])
+            pools[policy.weight] = found, like, choice, np.where(found.waiting() > 0, CERTAIN, back)
+        found, like, choice, back = pools[policy.weight]
+        ids = found.pool.people.user_ids
+        scored = scored_by(policy, found.context, like, choice, back)
+        yield positions(ids[scored.order(ids)[:TOP]])
+
+
+def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> Verdict:
+    """Choose the served policy by what came next and by what was missing.
+
+    The trees are chosen where their merit is higher than that of the best simpler order, and surely lower by neither
+    question. With little evidence the simplest order stays, that of the first stage.
+    """
+    every, simple = coming.policies, np.array([is_simple(policy) for policy in coming.policies])
+    nothing = Interval(float("nan"), float("nan"), float("nan"), coming.requesters)
+    judged = [lists for lists in (coming, missing) if lists.requesters >= _MIN_REQUESTERS]
+    if not judged:
+        first = every[int(np.flatnonzero(simple)[0])]
+        return Verdict(first, first, nothing, figures(coming, missing, first, first, seed=seed))
+    merit = np.mean([lists.utility() for lists in judged], axis=0)
+    chosen = best_simple = int(np.flatnonzero(simple)[np.argmax(merit[simple])])
+    difference = nothing
+    if not simple.all():
+        best_trees = int(np.flatnonzero(~simple)[np.argmax(merit[~simple])])
+        gains = [
+            metrics.bootstrap_interval(lists.merits()[best_trees] - lists.merits()[best_simple], 500, seed)
+            for lists in judged
+        ]
+        difference = gains[0]
+        # Better by both questions together, and surely worse by neither.
+        if merit[best_trees] > merit[best_simple] and all(gain.high >= 0 for gain in gains):
+            chosen = best_trees
+    winner, rival = every[chosen], every[best_simple]
+    return Verdict(winner, rival, difference, figures(coming, missing, winner, rival, seed=seed))
+
+
+def figures(
+    coming: JudgedLists, missing: JudgedLists, chosen: ListPolicy, simpler: ListPolicy, *, seed: int
+) -> dict[str, JsonValue]:
+    """Return what the manifest keeps of a judgement: figures of every policy by name."""
+    by_policy: dict[str, JsonValue] = {}
+    for row, policy in enumerate(coming.policies):
+        by_policy[name_of(policy)] = {
+            f"ndcg_at_{TOP}": _mean(coming.likes[row]),
+            f"match_ndcg_at_{TOP}": _mean(coming.matches[row]),
+            f"match_precision_at_{MATCH_TOP}": _mean(coming.match_precision[row]),
+            f"missing_ndcg_at_{TOP}": _mean(missing.likes[row]),
+            f"missing_match_ndcg_at_{TOP}": _mean(missing.matches[row]),
+        }
+    return {
+        "requesters": coming.requesters,
+        "requesters_of_missing": missing.requesters,
+        "has_matches": coming.has_matches,
+        "gains": _gains(coming, chosen, seed),
+        "chosen": name_of(chosen),
+        "simpler": name_of(simpler),
+        "policies": by_policy,
+    }
+
+
+def _gains(judged: JudgedLists, chosen: ListPolicy, seed: int) -> dict[str, JsonValue]:
+    """Return the intervals of the differences to popularity and to the best order of the first stage, by measure."""
+    gains: dict[str, JsonValue] = {}
+    own = judged.policies.index(chosen)
+    rivals = {
+        "popularity": [row for row, policy in enumerate(judged.policies) if policy.order is Order.POPULAR],
+        "first_stage": [row for row, policy in enumerate(judged.policies) if policy.order is Order.RETRIEVAL],
+    }
+    for name, rows in rivals.items():
+        if not rows or not judged.requesters:
+            continue
+        for measure, values in (("likes", judged.likes), ("matches", judged.match_precision)):
+            if measure == "matches" and not judged.has_matches:
+                continue
+            best = max(rows, key=lambda row: float(np.nanmean(values[row])))
+            found = metrics.bootstrap_interval(values[own] - values[best], 500, seed)
+            gains[f"{measure}_over_{name}"] = [found.mean, found.low, found.high]
+    return gains
+
+
+def name_of(policy: ListPolicy) -> str:
+    """Return a policy's name in tables, e.g. `ranker choice product w0.5`."""
+    words = [policy.order.value]
+    if policy.order is Order.RANKER:
+        words += [policy.forward.value, policy.aggregator.value]
+    if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.FUSION}:
+        words.append(f"w{policy.weight:g}")
+    return " ".join(words)
+
+
+def _ndcg(shown: Ids, relevant: Ids) -> float:
+    gain = np.isin(shown, relevant) / np.log2(np.arange(2, shown.size + 2))
+    ideal = (1.0 / np.log2(np.arange(2, min(relevant.size, TOP) + 2))).sum()
+    return float(gain.sum() / ideal)
+
+
+def _beside_best(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return values float64[policies, n] as shares of the best policy's mean; NaN where there is nothing to find."""
+    known = np.isfinite(values[0]) if len(values) else np.zeros(0, dtype=np.bool_)
+    best = float(values[:, known].mean(axis=1).max()) if known.any() else 0.0
+    return np.asarray(values / best if best > 0 else np.zeros_like(values))
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,70 @@
+"""Settings of the embedding that won on this data, remembered between runs so that the next search begins with them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.features.events import Events
+from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
+from pipelines.retrieval.content import inputs_of
+from pipelines.retrieval.tuning import Trial, tune
+from pipelines.state import write_atomically
+
+if TYPE_CHECKING:
+    from feature_repo.people import People
+    from pipelines.resources import Platform
+    from pipelines.retrieval.assets import EmbeddingStep
+
+_FILE = "tuned_embedding.json"
+_SIMILAR = 1.5
+_TUNED = ("alpha", "regularization", "pass_confidence", "dimensions", "content_rounds")
+
+
+def tuned_settings(
+    platform: "Platform",
+    events: Events,
+    people: "People",
+    until_us: int,
+    step: "EmbeddingStep",
+    *,
+    tell: Callable[[str], None],
+) -> tuple[EmbeddingConfig, list[Trial]]:
+    """Return the settings to fit with and the trials that found them; without trials the step's own."""
+    if not step.tuning_trials:
+        return step.fit, []
+    path = platform.state.root / _FILE
+    likes = int(events.is_like.sum())
+    known = _remembered(path, step.fit, likes) if path.is_file() else None
+    trials = step.tuning_trials if known is None else max(step.tuning_trials // 2, 1)
+    config = TuningConfig(trials=trials, seconds=step.tuning_seconds, seed=step.seed)
+    chosen, tried = tune(
+        events,
+        people.user_ids,
+        inputs_of(people, until_us / 1e6),
+        step.fit,
+        config,
+        known=known,
+        tell=lambda trial: tell(
+            f"NDCG@20 {' and '.join(f'{value:.4f}' for value in trial.ndcg)} with {told(trial.config)} "
+            f"in {trial.seconds:.1f} s"
+        ),
+    )
+    if tried:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {name: getattr(chosen, name) for name in _TUNED}
+        write_atomically(path, json.dumps({"settings": kept, "likes": likes}).encode())
+    return chosen, tried
+
+
+def told(config: EmbeddingConfig) -> str:
+    """Return the tuned settings in words."""
+    return ", ".join(f"{name} {getattr(config, name):g}" for name in _TUNED)
+
+
+def _remembered(path: Path, step: EmbeddingConfig, likes: int) -> EmbeddingConfig | None:
+    """Return what won last time, where the data are of similar size."""
+    found = json.loads(path.read_bytes())
+    if not likes / _SIMILAR <= found["likes"] <= likes * _SIMILAR:
+        return None
+    return step.model_copy(update=found["settings"])

@@ -1,0 +1,193 @@
+"""Choose the embedding's settings on the data at hand, by lists of the last part of what it may learn from.
+
+A few fits are judged by NDCG over the whole catalogue on likes that were held back, the latest ones and some from all
+over the data: never by how well likes are told from passes, which points the other way wherever people choose whom they
+judge. No constant suits all data sets: confidence and penalty differ by a factor of ten between them.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.evaluation.spread import Spread
+from pipelines.features.events import Events
+from pipelines.ranking.sessions import Requests, has_decided
+from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
+from pipelines.retrieval.content import ContentInputs
+from pipelines.retrieval.dataset import first_decisions
+from pipelines.retrieval.errors import TooFewLikes
+from pipelines.retrieval.factorise import fit_embedding
+
+Floats = npt.NDArray[np.float32]
+TOP = 20
+_MIN_USERS = 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One tried setting, the NDCG@20 of its lists on each question, and their mean beside those of the first trial."""
+
+    config: EmbeddingConfig
+    ndcg: tuple[float, ...]
+    merit: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """Earlier events to fit on, and requests after them: decisions by then, and whom they liked afterwards."""
+
+    early: Events
+    actor: npt.NDArray[np.int64]
+    history: tuple[npt.NDArray[np.int32], ...]
+    history_likes: tuple[npt.NDArray[np.bool_], ...]
+    liked: tuple[npt.NDArray[np.int32], ...]
+
+    @classmethod
+    def missing(cls, events: Events, config: TuningConfig) -> "Question | None":
+        """Hold back pairs from all over the data; None where too few people like somebody among them."""
+        if not len(events):
+            return None
+        spread = Spread.of(events, int(events.at_us[-1]), config.seed)
+        late, early = spread.held_back, spread.known
+        return cls._asked(early, late, Requests.drawn(late, has_decided(early), config.max_people, config.seed))
+
+    @classmethod
+    def next(cls, events: Events, config: TuningConfig) -> "Question | None":
+        """Hold back the last share of the likes; None where too few people like somebody after the cut."""
+        likes = events.take(events.is_like)
+        if len(likes) < 2:
+            return None
+        cut_us = int(likes.at_us[min(int(len(likes) * (1.0 - config.share)), len(likes) - 1)]) - 1
+        early = events.between(None, cut_us)
+        firsts = first_decisions(events)
+        late = firsts.between(cut_us, int(np.iinfo(np.int64).max))
+        return cls._asked(early, firsts, Requests.drawn(late, has_decided(early), config.max_people, config.seed))
+
+    @classmethod
+    def _asked(cls, early: Events, late: Events, requests: Requests) -> "Question | None":
+        """Return requests with what was decided before each, of the early events and of the late ones."""
+        decided = first_decisions(early)
+        order = np.lexsort((decided.at_us, decided.actor))
+        actors = decided.actor[order]
+        late_order = np.lexsort((late.at_us, late.actor))
+        late_actors, late_at_us = late.actor[late_order], late.at_us[late_order]
+        history, history_likes, liked = [], [], []
+        for number in range(len(requests)):
+            who, at_us = requests.actor[number], requests.at_us[number]
+            known = order[slice(*np.searchsorted(actors, [who, who + 1]))]
+            first, last = np.searchsorted(late_actors, [who, who + 1])
+            last = first + np.searchsorted(late_at_us[first:last], at_us, side="left")
+            since = late_order[first:last]
+            history.append(np.concatenate([decided.target[known], late.target[since]]))
+            history_likes.append(np.concatenate([decided.is_like[known], late.is_like[since]]))
+            after = requests.after(number)
+            liked.append(requests.decided.target[after][requests.decided.is_like[after]])
+        asked = [number for number, likes in enumerate(history_likes) if likes.any()]
+        if len(asked) < _MIN_USERS:
+            return None
+        return cls(
+            early,
+            requests.actor[asked],
+            tuple(history[number] for number in asked),
+            tuple(history_likes[number] for number in asked),
+            tuple(liked[number] for number in asked),
+        )
+
+
+def tune(
+    events: Events,
+    user_ids: npt.NDArray[np.int64],
+    content_inputs: ContentInputs,
+    start: EmbeddingConfig,
+    config: TuningConfig,
+    *,
+    known: EmbeddingConfig | None = None,
+    tell: Callable[[Trial], None] = lambda _trial: None,
+) -> tuple[EmbeddingConfig, list[Trial]]:
+    """Return the best settings found within the time and the trials allowed, and all that were tried.
+
+    First penalty and confidence, log-uniform, or only around what is `known` to have won before; then passes and width
+    around the best; the content prior at last, and only where it wins.
+    """
+    questions = [found for found in (Question.next(events, config), Question.missing(events, config)) if found]
+    if not questions or not config.trials:
+        return start, []
+    began = time.monotonic()
+    tried: list[Trial] = []
+
+    def attempt(chosen: EmbeddingConfig) -> None:
+        if len(tried) >= config.trials or (tried and time.monotonic() - began > config.seconds):
+            return
+        if any(trial.config == chosen for trial in tried):
+            return
+        at = time.monotonic()
+        try:
+            ndcg = tuple(list_quality(question, user_ids, content_inputs, chosen) for question in questions)
+        except TooFewLikes:
+            return
+        measure = tried[0].ndcg if tried else ndcg
+        merit = float(np.mean([own / max(first, 1e-9) for own, first in zip(ndcg, measure, strict=True)]))
+        tried.append(Trial(chosen, ndcg, merit, time.monotonic() - at))
+        tell(tried[-1])
+
+    def best() -> EmbeddingConfig:
+        return max(tried, key=lambda trial: trial.merit).config if tried else start
+
+    plain = start.model_copy(update={"content_rounds": 0, "pass_confidence": 1.0})
+    if known is not None:
+        attempt(known)
+    for alpha, ridge in (
+        ()
+        if known is not None
+        else ((10.0, 50.0), (40.0, 100.0), (5.0, 30.0), (20.0, 200.0), (80.0, 400.0), (3.0, 10.0))
+    ):
+        attempt(plain.model_copy(update={"alpha": alpha, "regularization": ridge}))
+    for factor in (0.5, 2.0):
+        attempt(best().model_copy(update={"regularization": best().regularization * factor}))
+        attempt(best().model_copy(update={"alpha": max(best().alpha * factor, 1.0)}))
+    attempt(best().model_copy(update={"pass_confidence": max(best().alpha / 4.0, 1.0)}))
+    attempt(best().model_copy(update={"pass_confidence": max(best().alpha, 1.0)}))
+    attempt(best().model_copy(update={"dimensions": min(2 * start.dimensions, 512)}))
+    attempt(best().model_copy(update={"content_rounds": max(start.content_rounds, 3)}))
+    return best(), tried
+
+
+def list_quality(
+    question: Question, user_ids: npt.NDArray[np.int64], content_inputs: ContentInputs, config: EmbeddingConfig
+) -> float:
+    """Fit on the earlier events and return NDCG@20 over everybody who was liked by then.
+
+    Raises:
+        TooFewLikes: there is nothing to fit.
+    """
+    received = np.bincount(question.early.target[question.early.is_like], minlength=len(user_ids))
+    catalogue = np.flatnonzero(received > 0)
+    embedding, _ = fit_embedding(question.early, user_ids, content_inputs, config)
+    _, chosen = embedding.vectors(user_ids[catalogue])
+    column = np.full(len(user_ids), -1, dtype=np.int64)
+    column[catalogue] = np.arange(catalogue.size)
+    found = []
+    for number, actor in enumerate(question.actor.tolist()):
+        known, likes = question.history[number], question.history_likes[number]
+        prior = None
+        if embedding.parameters.content_prior:
+            prior = embedding.content_factors(content_inputs(np.array([actor])))[0][0]
+        chooser = embedding.fold_in_chooser(user_ids[known[likes]], user_ids[known[~likes]], prior=prior)
+        scores = chosen @ chooser
+        decided = column[known]
+        scores[decided[decided >= 0]] = -np.inf
+        found.append(_ndcg(scores, column[question.liked[number]]))
+    return float(np.mean(found))
+
+
+def _ndcg(scores: Floats, relevant: npt.NDArray[np.int64]) -> float:
+    """Return NDCG@20; whom nobody had liked by then cannot be found and counts as missed."""
+    k = min(TOP, scores.size)
+    top = np.argpartition(-scores, k - 1)[:k]
+    top = top[np.argsort(-scores[top], kind="stable")]
+    gain = np.isin(top, relevant) / np.log2(np.arange(2, k + 2))
+    return float(gain.sum() / (1.0 / np.log2(np.arange(2, min(relevant.size, TOP) + 2))).sum())

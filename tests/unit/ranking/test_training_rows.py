@@ -1,0 +1,119 @@
+"""What a ranker learns from: visits, requests in the past, and lists that are judged before one is chosen."""
+
+import numpy as np
+import pytest
+
+from feature_repo.people import People
+from pipelines.evaluation.spread import Spread
+from pipelines.features.events import BLOCK, LIKE, PASS, Events
+from pipelines.ranking.errors import NoLabels
+from pipelines.ranking.lists import JudgedLists, choose, is_simple, policies
+from pipelines.ranking.requests import PastRequests
+from pipelines.ranking.rows import WindowRows
+from pipelines.ranking.sessions import Requests, Sessions
+from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order
+
+IDS = np.arange(10, 70, 10, dtype=np.int64)
+DAY = 86_400_000_000
+
+
+def events(*rows: tuple[int, int, int, int]) -> Events:
+    """Rows of actor, target, kind, microseconds."""
+    ordered = sorted(rows, key=lambda row: row[3])
+    actor, target, kind, at = (np.array(column) for column in zip(*ordered, strict=True))
+    return Events(IDS, actor.astype(np.int32), target.astype(np.int32), kind.astype(np.int8), at.astype(np.int64))
+
+
+def test_a_past_requester_knows_what_was_decided_before_and_nothing_later() -> None:
+    history = events((0, 1, LIKE, 1), (0, 2, PASS, 2), (3, 0, BLOCK, 3), (0, 1, PASS, 4), (0, 4, LIKE, 5))
+    requests = PastRequests(People.build(IDS), history)
+    early, late = requests.at(0, 4), requests.at(0, 5)
+    assert (early.liked.tolist(), early.passed.tolist()) == ([20], [30])
+    assert (late.liked.tolist(), late.passed.tolist()) == ([], [20, 30])  # the latest decision counts, newest first
+    assert early.excluded.tolist() == [20, 30, 40]
+
+
+def test_who_waits_is_told_only_where_pending_likes_may_be_known() -> None:
+    history = events((1, 0, LIKE, 1), (2, 0, LIKE, 2), (0, 2, PASS, 3), (3, 0, PASS, 4))
+    quiet, told = (PastRequests(People.build(IDS), history, pending_likes=flag).at(0, 9) for flag in (False, True))
+    assert (quiet.liked_by.tolist(), quiet.waiting.tolist()) == ([], [])
+    assert (told.liked_by.tolist(), told.waiting.tolist()) == ([20, 30], [20])
+
+
+def test_a_visit_holds_the_decisions_of_one_person_and_day() -> None:
+    visits = Sessions.of(events((0, 1, LIKE, 1), (1, 2, LIKE, 2), (0, 2, PASS, 3), (0, 3, LIKE, DAY + 1)))
+    assert visits.actor.tolist() == [0, 0, 1]
+    assert [visits.decided.target[visits.rows(i)].tolist() for i in range(3)] == [[1, 2], [3], [2]]
+    assert visits.at_us.tolist() == [1, DAY + 1, 2]
+
+
+def test_a_request_leaves_something_to_follow_and_newcomers_some_history() -> None:
+    window = events(*((0, target, LIKE, 10 + target) for target in range(1, 6)), (1, 2, PASS, 9))
+    drawn = Requests.drawn(window, np.zeros(6, dtype=np.bool_), most=10, seed=1)
+    assert drawn.actor.tolist() == [0]  # the other one likes nobody
+    known = drawn.decided.at_us[drawn.after(0)]
+    assert 1 <= known.size < 5
+    assert known.min() == drawn.at_us[0]
+
+
+def test_decisions_of_the_same_instant_as_a_request_are_not_known_yet() -> None:
+    window = events((0, 1, LIKE, 5), (0, 2, LIKE, 5), (0, 3, LIKE, 5))
+    drawn = Requests.drawn(window, np.ones(6, dtype=np.bool_), most=10, seed=1)
+    assert drawn.decided.target[drawn.after(0)].tolist() == [1, 2, 3]
+
+
+def test_a_pair_is_held_back_in_both_directions_or_not_at_all() -> None:
+    rows = [(a, b, LIKE, 10 * a + b) for a in range(6) for b in range(6) if a != b]
+    spread = Spread.of(events(*rows), 1_000, seed=3, share=0.4)
+    assert 0 < len(spread.held_back) < len(rows)
+    assert set(spread.held_back.pair.tolist()) == set(spread.held_back.reversed_pair.tolist())
+    assert not set(spread.known.pair.tolist()) & set(spread.held_back.pair.tolist())
+    teaching, judging = spread.halves(3)
+    assert not set(teaching.actor.tolist()) & set(judging.actor.tolist())
+    assert spread.matched(spread.held_back).all()
+
+
+def test_rows_are_refused_where_there_are_none() -> None:
+    with pytest.raises(NoLabels, match="after T0"):
+        WindowRows.concat([]).frame(IDS)
+
+
+FIRST, KNN = ListPolicy(Order.RETRIEVAL), ListPolicy(Order.ITEM_KNN)
+TREES = ListPolicy(Order.RANKER, ForwardModel.CHOICE)
+
+
+def judged(first: float, knn: float, trees: float, n: int = 200) -> JudgedLists:
+    noise = np.random.default_rng(1).normal(scale=0.02, size=n)
+    likes = np.stack([np.full(n, value) + noise for value in (first, knn, trees)])
+    nothing = np.full_like(likes, np.nan)
+    return JudgedLists((FIRST, KNN, TREES), likes, nothing, nothing, np.arange(n), has_matches=False)
+
+
+def test_trees_serve_where_they_win_by_both_questions() -> None:
+    assert choose(judged(0.2, 0.3, 0.4), judged(0.2, 0.3, 0.31), 7).chosen == TREES
+
+
+def test_trees_that_surely_lose_by_one_question_give_way_to_the_best_simple_order() -> None:
+    verdict = choose(judged(0.2, 0.3, 0.5), judged(0.2, 0.3, 0.2), 7)
+    assert (verdict.chosen, verdict.simpler) == (KNN, KNN)
+
+
+def test_matches_count_where_they_can_be_measured() -> None:
+    lists = judged(0.3, 0.3, 0.3)
+    matches = np.stack([np.full(200, value) for value in (0.1, 0.2, 0.4)])
+    two_sided = JudgedLists(lists.policies, lists.likes, matches, matches, lists.at_us, has_matches=True)
+    assert choose(two_sided, two_sided, 7).chosen == TREES
+
+
+def test_little_evidence_keeps_the_order_of_the_first_stage() -> None:
+    assert choose(judged(0.1, 0.2, 0.9, n=5), judged(0.1, 0.2, 0.9, n=5), 7).chosen == FIRST
+
+
+def test_a_one_sided_setting_leaves_nothing_two_sided_to_choose() -> None:
+    class Stub:
+        choice = object()
+
+    found = policies(Stub(), aggregator="requester", sources=("item_knn", "popular"))  # type: ignore[arg-type]
+    assert {policy.aggregator for policy in found} == {Aggregator.REQUESTER}
+    assert {policy.weight for policy in found} == {1.0}
+    assert sum(is_simple(policy) for policy in found) == 4
