@@ -86,7 +86,7 @@ class Question:
             history_likes.append(np.concatenate([decided.is_like[known], late.is_like[since]]))
             after = requests.after(number)
             liked.append(requests.decided.target[after][requests.decided.is_like[after]])
-        asked = [number for number, likes in enumerate(history_likes) if likes.any()]
+        asked = [number for number, likes in enumerate(history_likes) if likes.any() and liked[number].size]
         if len(asked) < _MIN_USERS:
             return None
         return cls(
