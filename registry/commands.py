@@ -1,21 +1,15 @@
 """`duet promote` and `duet rollback`: moving releases from the command line."""
 
 import getpass
-import time
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated
 
 import typer
 
 from infra.cli.console import print_note, print_success
 from infra.cli.context import current_settings
 from registry import release_views
+from registry.followers import PROMOTION_S, ROLLBACK_S, refusals, wait_until_served
 from registry.opened import opened, reached
-
-if TYPE_CHECKING:
-    import psycopg
-
-_FOLLOW_S: Final = 10.0
-_LOOK_S: Final = 0.2
 
 
 def register(app: typer.Typer) -> None:
@@ -37,8 +31,10 @@ def promote(
     staging: Annotated[bool, typer.Option("--staging", help="Promote to Staging, as the challenger.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overrule failed or missing gates; needs --reason.")] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
+    wait: Annotated[bool, typer.Option(help="Wait until the serving workers serve it, for at most a minute.")] = True,
 ) -> None:
-    """Put a release that passed its gates into Production: verified first, moved in MLflow, recorded in the audit."""
+    """Put a release that passed its gates into Production: verified, moved in MLflow, audited, and served."""
+    from feature_repo.schema import ranking_schema_digest
     from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
     from registry.promotion import promote as move
 
@@ -51,18 +47,22 @@ def promote(
             versions = ReleaseVersions(embedding, index, ranker)
         else:
             versions = servers.rest.release_candidate(release_candidate)
+        before = refusals(servers.connection)
         move(
             servers.rest,
             servers.log,
             versions,
             actor=getpass.getuser(),
             way="cli",
+            feature_schema_digest=ranking_schema_digest(),
             reason=reason,
             stage=stage,
             force=force,
             cache=servers.cache,
         )
-    print_success(f"{versions.release_id} is in {stage}")
+        print_success(f"{versions.release_id} is in {stage}")
+        if wait and stage == PRODUCTION:
+            wait_until_served(servers.connection, versions.release_id, PROMOTION_S, before)
 
 
 def rollback(
@@ -71,6 +71,7 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
 ) -> None:
     """Put an earlier release back into Production, MLflow reachable or not, and wait until the workers serve it."""
+    from feature_repo.schema import ranking_schema_digest
     from registry.contracts import ReleaseVersions
     from registry.promotion import rollback as move_back
 
@@ -81,6 +82,7 @@ def rollback(
             servers.log,
             actor=getpass.getuser(),
             way="cli",
+            feature_schema_digest=ranking_schema_digest(),
             reason=reason,
             to=target,
             cache=servers.cache,
@@ -91,26 +93,4 @@ def rollback(
                 f"MLflow does not answer, so {versions.release_id} is pinned: serving obeys, and the stages in MLflow "
                 "follow by themselves once it answers"
             )
-        _wait_until_followed(servers.connection, versions.release_id)
-
-
-def _wait_until_followed(connection: "psycopg.Connection[Any]", release: str) -> None:
-    """Say when all serving workers serve a release, or which ones do not and why."""
-    from registry.workers import live_workers
-
-    began = time.monotonic()
-    while True:
-        workers = live_workers(connection)
-        late = [worker for worker in workers if worker.release != release]
-        took_s = time.monotonic() - began
-        if not workers:
-            print_note("no serving worker has reported to Postgres of late")
-            return
-        if not late:
-            print_success(f"served by {len(workers)} of {len(workers)} workers after {took_s:.1f} s")
-            return
-        if took_s > _FOLLOW_S:
-            break
-        time.sleep(_LOOK_S)
-    for worker in late:
-        print_note(f"{worker.name} still serves {worker.release or 'no release'}: {worker.refused or 'no reason said'}")
+        wait_until_served(servers.connection, versions.release_id, ROLLBACK_S)

@@ -44,15 +44,16 @@ def promote(
     *,
     actor: str,
     way: Way,
+    feature_schema_digest: str | None,
     reason: str = "",
     stage: str = PRODUCTION,
-    feature_schema_digest: str | None = None,
     force: bool = False,
     cache: ReleaseCache | None = None,
 ) -> ReleaseVersions:
     """Move a release that passed its gates to a stage and record it; doing it again changes nothing.
 
-    `force` overrules the gates and needs a `reason`; the audit tells both. Every byte is fetched and verified before
+    `feature_schema_digest` is that of the features which serving offers; None asks nothing of it. `force` overrules the
+    gates, never the schema, and needs a `reason`; the audit tells both. Every byte is fetched and verified before
     anything moves; with a `cache` it is then already where serving looks. A promotion to Production ends a pin. Raises
     UnknownVersion, IncoherentRelease, GatesNotPassed, ForceWithoutReason or CorruptArtifact before any move,
     PromotionConflict if another promotion is under way, PromotionFailed after having moved back what was moved.
@@ -73,9 +74,9 @@ def rollback(
     *,
     actor: str,
     way: Way,
+    feature_schema_digest: str | None,
     reason: str = "",
     to: ReleaseVersions | None = None,
-    feature_schema_digest: str | None = None,
     cache: ReleaseCache | None = None,
 ) -> ReleaseVersions:
     """Put an earlier release back into Production: `to`, or the one before the current according to the audit.
@@ -123,7 +124,7 @@ def rollback(
 def verify_release(
     registry: ModelRegistry,
     versions: ReleaseVersions,
-    feature_schema_digest: str | None = None,
+    feature_schema_digest: str | None,
     cache: ReleaseCache | None = None,
 ) -> _Digests:
     """Check the tags, then every byte and the manifests of a release, without moving anything; return its digests."""

@@ -149,7 +149,7 @@ def incoherence(versions: Mapping[ArtifactKind, ModelVersion], feature_schema_di
     if feature_schema_digest is not None and schema != feature_schema_digest:
         return (
             f"ranker {ranker.version} was trained on feature schema {schema[:12]}, the feature service provides "
-            f"{feature_schema_digest[:12]}"
+            f"{feature_schema_digest[:12]}: train the ranker again"
         )
     return None
 

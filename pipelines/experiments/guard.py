@@ -59,6 +59,7 @@ class Guard:
     registry: Callable[[], ModelRegistry | None]
     rails: Guardrails
     alert: Alert
+    feature_schema_digest: str | None
     cache: ReleaseCache | None = None
 
     def watch(self, now: datetime) -> list[Verdict]:
@@ -122,7 +123,15 @@ class Guard:
         try:
             if self.log.history(PRODUCTION, limit=1)[-1].at != judged.at:
                 return Verdict("champion", release, "well", "another release was promoted meanwhile", tuple(findings))
-            target = rollback(self.registry(), self.log, actor=ACTOR, way="automation", reason=why, cache=self.cache)
+            target = rollback(
+                self.registry(),
+                self.log,
+                actor=ACTOR,
+                way="automation",
+                feature_schema_digest=self.feature_schema_digest,
+                reason=why,
+                cache=self.cache,
+            )
         except RegistryError as error:
             return self._powerless(release, f"{why}; it could not be taken back: {error}", findings)
         summary = f"{why}; {target.release_id} is back in Production"

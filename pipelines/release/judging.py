@@ -1,12 +1,13 @@
 """Judge a registered release: load it, load Production's beside it, measure both, and write the report on its versions.
 
-A release that cannot be loaded is written down as failed by its first gate, and refused. A Production that cannot be
-loaded any more is nothing to compare with, and the report says so by naming none.
+A release that cannot be loaded is written down as failed by its first gate, and refused. Where Production cannot be
+loaded any more, every gate that compares with it fails and says why: a person may overrule that with `--force`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from pipelines.artifacts import artifact_directory
 from pipelines.release.measure import measure
 from pipelines.release.policy import Policy, judge
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
-from registry.errors import IncoherentRelease, RegistryError
+from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.gates import GateReport, GateResult, write_report
 from registry.release import Release, load_release
 
@@ -43,9 +44,10 @@ def judge_release(
         write_report(platform.registry, _unusable(platform, policy, versions, unusable))
         raise
     snapshot = platform.snapshot(platform.state.require("interactions"))
+    production, unloadable = production_release(platform, versions, tell)
     measured = measure(
         candidate,
-        production_release(platform, versions, tell),
+        production,
         snapshot,
         recorded=_recorded(platform, snapshot.people.user_ids, policy.sampling.replayed_people),
         sampling=policy.sampling,
@@ -53,6 +55,8 @@ def judge_release(
         clock=platform.clock,
         tell=tell,
     )
+    if unloadable is not None:
+        measured = replace(measured, against=unloadable.name, unloadable=unloadable.why)
     report = judge(policy, measured, versions.release_id, platform.clock.now())
     write_report(platform.registry, report)
     tell(f"gates of {report.release}: {report.verdict}")
@@ -73,21 +77,38 @@ def loaded(
     )
 
 
-def production_release(platform: "Platform", candidate: ReleaseVersions, tell: Callable[[str], None]) -> Release | None:
-    """Load the release in Production, if there is another one than the candidate and it can still be loaded."""
+class Unloadable(NamedTuple):
+    """What stands in Production and cannot be loaded here, and a sentence that says why."""
+
+    name: str
+    why: str
+
+
+def production_release(
+    platform: "Platform", candidate: ReleaseVersions, tell: Callable[[str], None]
+) -> tuple[Release | None, Unloadable | None]:
+    """Load the release in Production, if there is another one than the candidate, or say why it cannot be loaded.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer, so nobody knows.
+    """
+    if not platform.registry.in_stage(PRODUCTION):
+        tell("nothing to compare with: no model is in Production")
+        return None, None
+    name = "the set of models"
     try:
         versions = platform.registry.resolve_stage(PRODUCTION)
-    except IncoherentRelease as nothing:
-        tell(f"nothing to compare with: {nothing}")
-        return None
-    if versions == candidate:
-        tell(f"{versions.release_id} stands in Production itself, so there is nothing to compare it with")
-        return None
-    try:
-        return loaded(platform, versions)
+        name = versions.release_id
+        if versions == candidate:
+            tell(f"{name} stands in Production itself, so there is nothing to compare it with")
+            return None, None
+        return loaded(platform, versions), None
+    except RegistryUnavailable:
+        raise
     except RegistryError as unusable:
-        tell(f"{versions.release_id} in Production cannot be loaded here to compare with: {unusable}")
-        return None
+        why = f"{name} in Production cannot be loaded here: {unusable}"
+        tell(why)
+        return None, Unloadable(name, why)
 
 
 def _fetched(platform: "Platform", kind: ArtifactKind, version: int) -> Path:

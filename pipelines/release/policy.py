@@ -126,12 +126,16 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Measured:
-    """All that was measured of a release: by metric, or why not by metric; `counts` says on how much."""
+    """All that was measured of a release: by metric, or why not by metric; `counts` says on how much.
+
+    `unloadable` says why what stands in Production, `against`, could not be loaded to compare with.
+    """
 
     values: Mapping[str, Measurement]
     counts: Mapping[str, int]
     missing: Mapping[str, str] = field(default_factory=dict)
     against: str | None = None
+    unloadable: str | None = None
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -171,7 +175,7 @@ def judge(policy: Policy, measured: Measured, release: str, judged_at: Any) -> G
         release=release,
         policy=policy.digest,
         judged_at=judged_at,
-        against=measured.against,
+        against=measured.against if measured.unloadable is None else f"{measured.against}, which cannot be loaded",
         results=tuple(judge_gate(gate, measured) for gate in policy.gates),
     )
 
@@ -189,6 +193,9 @@ def judge_gate(gate: Gate, measured: Measured) -> GateResult:
         "value": found.value if found is not None and usable else None,
         "production": _finite(found.production) if found is not None else None,
     }
+    if measured.unloadable is not None and (gate.tolerance is not None or gate.metric in COMPARISONS):
+        # Never "nothing to compare with": what nobody could compare must not pass by itself.
+        return GateResult(**base, passed=False, why=f"It could not be compared: {measured.unloadable}")
     if (reason := _not_applicable(gate, measured)) is not None:
         return GateResult(**base, passed=True, skipped=True, why=f"Not applicable: {reason}.")
     if found is None or not usable:

@@ -93,11 +93,12 @@ def within_s(stage: Stage) -> float:
     return 10.0 * max(slowness(), stage.calm_p99_s / 0.05)
 
 
-def promote(duet: Duet, release: str) -> None:
+def promote(duet: Duet, release: str, *, wait: bool = False) -> None:
     versions = ReleaseVersions.parse(release)
     parts = ("--embedding", versions.embedding, "--index", versions.index, "--ranker", versions.ranker)
-    code, said = duet("promote", *map(str, parts))
+    code, said = duet("promote", "--wait" if wait else "--no-wait", *map(str, parts))
     assert code == 0, said
+    assert ("served by 1 of 1 workers" in said) is wait, said
 
 
 def until_served(stage: Stage, release: str, *, since: float | None = None) -> None:
@@ -113,7 +114,7 @@ def test_a_promotion_is_felt_by_the_worker_without_waiting_for_the_poll(stage: S
     with stage.crowd() as crowd:
         crowd.until_whole()
         for release in (RELEASE, SECOND, THIRD):
-            promote(duet, release)
+            promote(duet, release, wait=True)
             until_served(stage, release)
         seen = crowd.watch(0.5)
     stage.judge(crowd.answers)

@@ -56,7 +56,16 @@ class Promotions(RuleBasedStateMachine):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _promote(self, versions: ReleaseVersions, stage: str = PRODUCTION) -> None:
-        promote(self.registry, self.log, versions, actor="ada", way="cli", stage=stage, cache=self.cache)
+        promote(
+            self.registry,
+            self.log,
+            versions,
+            actor="ada",
+            way="cli",
+            feature_schema_digest=None,
+            stage=stage,
+            cache=self.cache,
+        )
 
     @rule(pair=numbers, ranker=numbers)
     def promote_coherent(self, pair: int, ranker: int) -> None:
@@ -120,7 +129,9 @@ class Promotions(RuleBasedStateMachine):
     def roll_back(self) -> None:
         current, standing = self._resolved(), standing_releases(self.log.history())
         try:
-            target = rollback(self.registry, self.log, actor="ada", way="cli", cache=self.cache)
+            target = rollback(
+                self.registry, self.log, actor="ada", way="cli", feature_schema_digest=None, cache=self.cache
+            )
         except NothingToRollBackTo:
             assert len({*standing, *({current} if current else ())}) <= 1
             return

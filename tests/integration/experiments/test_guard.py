@@ -25,7 +25,7 @@ from registry.promotion import promote
 from tests.conftest import make_settings
 from tests.experiment_rows import NEXT, RELEASE, TARGETS, Diary, begin
 from tests.fakes import MemoryRegistry
-from tests.releases import register_release, write_release
+from tests.releases import SCHEMA, register_release, write_release
 
 # The database dates what the guard does by its own clock, so this must be the time of the day.
 NOW = SystemClock().now()
@@ -46,6 +46,7 @@ class Tower:
     registry: MemoryRegistry
     alerts: list[tuple[str, str]] = field(default_factory=list)
     cache: ReleaseCache | None = None
+    schema: str = SCHEMA
 
     @property
     def log(self) -> PostgresPromotionLog:
@@ -56,7 +57,7 @@ class Tower:
             self.alerts.append((kind, summary))
 
         rails = load_guardrails()
-        return Guard(self.connection, self.log, lambda: self.registry, rails, alert, self.cache).watch(now)
+        return Guard(self.connection, self.log, lambda: self.registry, rails, alert, self.schema, self.cache).watch(now)
 
     def promoted(self, versions: ReleaseVersions, at: datetime | None = None) -> None:
         """Move a release to Production at an instant of the past, or now."""
@@ -266,7 +267,7 @@ def test_without_mlflow_a_degraded_release_is_taken_back_from_the_copy_that_serv
     tower: Tower, tmp_path: Path
 ) -> None:
     tower.cache = ReleaseCache(tmp_path)
-    promote(tower.registry, tower.log, FIRST, actor="ada", way="cli", cache=tower.cache)
+    promote(tower.registry, tower.log, FIRST, actor="ada", way="cli", feature_schema_digest=None, cache=tower.cache)
     tower.promoted(SECOND)
     at = tower.log.history(PRODUCTION)[-1].at
     assert at is not None

@@ -17,7 +17,7 @@ from registry.contracts import MODEL_NAMES, PRODUCTION, STAGING, ArtifactKind, R
 from registry.errors import GatesNotPassed
 from registry.gates import GateReport, read_report, write_report
 from registry.promotion import promote, rollback
-from tests.releases import gate_report
+from tests.releases import gate_report, write_release
 from tests.trainings import small_world, train
 
 pytestmark = [
@@ -105,7 +105,7 @@ def test_a_bad_candidate_is_registered_with_its_failure_and_promoted_only_by_for
     good = platform.registry.release_candidate()
     with platform.connection() as connection:
         log = PostgresPromotionLog(connection)
-        promote(platform.registry, log, good, actor="ada", way="cli")
+        promote(platform.registry, log, good, actor="ada", way="cli", feature_schema_digest=None)
         # Leaves of ten thousand decisions: no tree ever splits, and everybody gets the same probability.
         story = train(platform, "train_ranker", ranker={"min_child_weight": 10_000.0})
         bad, report = candidate(platform), report_of(platform)
@@ -126,14 +126,23 @@ def test_a_bad_candidate_is_registered_with_its_failure_and_promoted_only_by_for
         assert "* **stable**: `prediction_drift_psi` is " in described
         assert platform.registry.release_candidate() == bad, "it is registered like any other"
         with pytest.raises(GatesNotPassed, match=r"stable: `prediction_drift_psi` is [\d.]+, above 0\.5"):
-            promote(platform.registry, log, bad, actor="ada", way="cli", stage=STAGING)
+            promote(platform.registry, log, bad, actor="ada", way="cli", feature_schema_digest=None, stage=STAGING)
         assert platform.registry.resolve_stage(PRODUCTION) == good
-        promote(platform.registry, log, bad, actor="ada", way="cli", force=True, reason="a drill")
+        promote(
+            platform.registry,
+            log,
+            bad,
+            actor="ada",
+            way="cli",
+            feature_schema_digest=None,
+            force=True,
+            reason="a drill",
+        )
         assert platform.registry.resolve_stage(PRODUCTION) == bad
         entry = log.history(PRODUCTION)[-1]
         assert (entry.reason, entry.gates["forced"], entry.gates["verdict"]) == ("a drill", True, report.verdict)
         assert list(entry.gates["failures"]) == ["stable"]
-        assert rollback(platform.registry, log, actor="ada", way="cli") == good
+        assert rollback(platform.registry, log, actor="ada", way="cli", feature_schema_digest=None) == good
 
 
 def test_any_release_can_be_judged_again(platform: Platform, trained: RunStory) -> None:
@@ -146,3 +155,27 @@ def test_any_release_can_be_judged_again(platform: Platform, trained: RunStory) 
     assert [result.name for result in again.results] == ["canaries", "stable", "finds", "fair"]
     with pytest.raises(InvalidSetting, match="release"):
         run_job(platform, "judge_release", {"judge": {"release": "the best"}}, 1, Listener())
+
+
+def test_a_production_that_cannot_be_loaded_is_no_empty_production(platform: Platform, trained: RunStory) -> None:
+    versions = candidate(platform)
+    foreign = write_release(platform.settings.data_dir / "foreign", 3, schema="0" * 64)
+    placed = ReleaseVersions.of({kind: platform.models.log_version(kind, path) for kind, path in foreign.items()})
+    for kind in ArtifactKind:
+        platform.registry.transition_stage(kind, placed[kind], PRODUCTION)
+    run_job(platform, "judge_release", {"judge": {"release": versions.release_id}}, 1, Listener())
+    report = read_report(platform.registry, versions)
+    assert report is not None
+    assert [failure.name for failure in report.failures()] == ["stable", "finds"]
+    assert f"{placed.release_id} in Production cannot be loaded here: The ranker was trained on" in str(
+        report.failures()
+    )
+    with platform.connection() as connection, pytest.raises(GatesNotPassed, match=r"without `--force` and `--reason`"):
+        promote(
+            platform.registry,
+            PostgresPromotionLog(connection),
+            versions,
+            actor="ada",
+            way="cli",
+            feature_schema_digest=None,
+        )

@@ -8,12 +8,15 @@ import httpx
 import psycopg
 import pytest
 
+from feature_repo.schema import ranking_schema_digest
 from infra.cli.app import run
 from infra.endpoints import Endpoints
-from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind, ReleaseVersions
+from registry.audit import PostgresPromotionLog
+from registry.contracts import MODEL_NAMES, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import RegistrationFailed
 from registry.mlflow_rest import MlflowRest
 from registry.mlflow_store import MlflowStore
+from registry.promotion import promote
 from tests.releases import judge, write_release
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -22,7 +25,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
     root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed) for seed in range(2)]
+    return [write_release(root, seed, schema=ranking_schema_digest()) for seed in range(2)]
 
 
 @pytest.fixture
@@ -201,6 +204,44 @@ def test_the_commands_promote_roll_back_and_tell(
     assert len(list((tmp_path / "duet" / "releases" / "embedding").iterdir())) == 2
     models = api(mlflow_endpoints, "GET", "mlflow/registered-models/search")["registered_models"]
     assert {model["name"] for model in models} == set(MODEL_NAMES.values())
+
+
+def test_the_commands_refuse_a_release_that_this_version_cannot_serve_before_anything_moves(
+    store: MlflowStore,
+    rest: MlflowRest,
+    mlflow_endpoints: Endpoints,
+    written: list[dict[ArtifactKind, Path]],
+    connection: psycopg.Connection[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in mlflow_endpoints.environment().items():
+        monkeypatch.setenv(name, value)
+    served, older = ReleaseVersions(1, 1, 1), ReleaseVersions(2, 2, 2)
+    for paths in (written[0], write_release(tmp_path / "older", 7, schema="0" * 64)):
+        for kind, path in paths.items():
+            store.log_version(kind, path, release_candidate="rc")
+    judge(rest, served, older)
+    log = PostgresPromotionLog(connection)
+    for versions in (older, served):  # an older version of Duet served the first
+        promote(rest, log, versions, actor="ada", way="cli", feature_schema_digest=None)
+    connection.commit()
+    for command in (
+        ("promote", "--embedding", "2", "--index", "2", "--ranker", "2"),
+        ("promote", "--embedding", "2", "--index", "2", "--ranker", "2", "--force", "--reason", "now"),
+        ("promote", "--staging", "--embedding", "2", "--index", "2", "--ranker", "2"),
+        ("rollback",),
+        ("rollback", "--to", "e2-i2-r2"),
+    ):
+        assert run(["--data-dir", str(tmp_path / "duet"), *command]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "was trained on feature schema 000000000000" in said
+        assert "train the ranker again" in said
+    assert rest.resolve_stage(PRODUCTION) == served
+    assert rest.in_stage(STAGING) == {}
+    assert log.open_pin() is None
+    assert [entry.versions for entry in log.history()] == [older, served]
 
 
 def test_a_server_that_is_gone_cannot_register(

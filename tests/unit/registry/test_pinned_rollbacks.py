@@ -28,10 +28,19 @@ class World:
             self.promote(versions)
 
     def promote(self, versions: ReleaseVersions) -> None:
-        promote(self.registry, self.log, versions, actor="ada", way="cli", cache=self.cache)
+        promote(self.registry, self.log, versions, actor="ada", way="cli", feature_schema_digest=None, cache=self.cache)
 
     def roll_back(self, to: ReleaseVersions | None = None) -> ReleaseVersions:
-        return rollback(self.registry, self.log, actor="eve", way="cli", reason="worse", to=to, cache=self.cache)
+        return rollback(
+            self.registry,
+            self.log,
+            actor="eve",
+            way="cli",
+            feature_schema_digest=None,
+            reason="worse",
+            to=to,
+            cache=self.cache,
+        )
 
 
 @pytest.fixture(scope="module")

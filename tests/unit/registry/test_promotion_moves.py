@@ -58,7 +58,8 @@ def log() -> MemoryPromotionLog:
 
 
 def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, **kwargs: str) -> None:
-    assert promote(registry, log, versions, actor="ada", way="cli", **kwargs) == versions  # type: ignore[arg-type]
+    chosen = {"feature_schema_digest": SCHEMA, **kwargs}
+    assert promote(registry, log, versions, actor="ada", way="cli", **chosen) == versions  # type: ignore[arg-type]
 
 
 def stages(registry: MemoryRegistry) -> dict[str, list[str]]:
@@ -226,27 +227,27 @@ def test_a_challenger_may_share_parts_with_the_champion(registry: MemoryRegistry
 def test_rolling_back_twice_goes_two_releases_back(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     for versions in (FIRST, SECOND, THIRD):
         go(registry, log, versions)
-    assert rollback(registry, log, actor="ada", way="cli") == SECOND
-    assert rollback(registry, log, actor="ada", way="cli", reason="worse") == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == SECOND
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None, reason="worse") == FIRST
     assert registry.resolve_stage(PRODUCTION) == FIRST
     assert log.promotions[-1].rolled_back_from == SECOND.release_id
     with pytest.raises(NothingToRollBackTo):
-        rollback(registry, log, actor="ada", way="cli")
+        rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None)
     go(registry, log, THIRD)
-    assert rollback(registry, log, actor="ada", way="cli") == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
 
 
 def test_a_rollback_can_name_its_release(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     for versions in (FIRST, SECOND, THIRD):
         go(registry, log, versions)
-    assert rollback(registry, log, actor="ada", way="cli", to=FIRST) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None, to=FIRST) == FIRST
     assert registry.aliases(EMBEDDING) == {"champion": 1}
 
 
 def test_a_rollback_restores_what_a_stray_move_broke(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     go(registry, log, FIRST)
     registry.transition_stage(EMBEDDING, 2, PRODUCTION)
-    assert rollback(registry, log, actor="ada", way="cli") == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
     assert registry.resolve_stage(PRODUCTION) == FIRST
 
 
@@ -265,7 +266,7 @@ def test_a_rollback_refuses_when_production_changes_underneath(
 
     monkeypatch.setattr(cache, "fetch", fetch_slowly)
     with pytest.raises(PromotionConflict, match="Production changed"):
-        rollback(registry, log, actor="ada", way="cli", cache=cache)
+        rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None, cache=cache)
     assert registry.resolve_stage(PRODUCTION) == THIRD
 
 
@@ -281,7 +282,7 @@ def test_a_hand_moved_release_is_recorded_once(registry: MemoryRegistry, log: Me
     assert observe(registry, log) == []
     assert (log.promotions[-1].way, log.promotions[-1].actor) == ("ui", "mlflow")
     assert registry.aliases(INDEX) == {"champion": 2}
-    assert rollback(registry, log, actor="ada", way="cli") == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
     with log.exclusively():
         registry.transition_stage(RANKER, 3, PRODUCTION)
         assert observe(registry, log) == [], "a promotion under way records itself"
@@ -293,7 +294,7 @@ def test_a_rollback_knows_a_hand_moved_release_that_nobody_recorded(
     go(registry, log, FIRST)
     for kind in ArtifactKind:
         registry.transition_stage(kind, 2, PRODUCTION)
-    assert rollback(registry, log, actor="ada", way="cli") == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
 
 
 def test_the_release_at_an_instant(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
@@ -322,7 +323,7 @@ def test_the_cache_starts_serving_without_a_registry(
 ) -> None:
     cache = ReleaseCache(tmp_path / "releases")
     assert cache.last_good() is None
-    promote(registry, log, FIRST, actor="ada", way="cli", cache=cache)
+    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None, cache=cache)
     local = cache.fetch(registry, FIRST)
     assert registry.downloads == 3, "what promotion verified is not fetched again"
     names = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES}

@@ -191,3 +191,17 @@ def test_a_report_says_by_which_policy_and_against_what() -> None:
     assert GateReport.parse(report.model_dump_json(exclude_none=True)) == report
     assert "* **keeps**: `index_recall` is 0.8, below 0.89" in report.markdown()
     assert GateReport.parse("failed: finds") is None
+
+
+def test_a_production_that_cannot_be_loaded_fails_what_compares_with_it_whatever_the_gate_needs() -> None:
+    found = Measured(
+        {"index_recall": Measurement(0.95)}, {"people": 3}, against="e1-i1-r1", unloadable="e1-i1-r1 cannot be loaded."
+    )
+    own = gate(name="own", threshold=0.9)
+    beside = gate(name="beside", threshold=0.9, tolerance={"relative": 0.1}, needs={"people": 1_000})
+    drift = gate(name="drift", metric="latency_ratio", threshold=2, direction="lower")
+    report = judge(Policy(gates=(own, beside, drift)), found, "e2-i2-r2", NOW)
+    assert [result.name for result in report.failures()] == ["beside", "drift"]
+    assert {result.why for result in report.failures()} == {"It could not be compared: e1-i1-r1 cannot be loaded."}
+    assert report.against == "e1-i1-r1, which cannot be loaded"
+    assert "nothing in Production" not in report.markdown()

@@ -1,0 +1,101 @@
+"""`duet promote` and `duet rollback` end when the workers serve the release, or name those that do not and why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from registry import followers
+from registry.followers import PROMOTION_S, refusals, wait_until_served
+
+
+class Watch:
+    """A clock that only sleeping moves, and what happens during each sleep."""
+
+    def __init__(self, during: Callable[[int], None]) -> None:
+        self.now_s = 0.0
+        self.slept = 0
+        self._during = during
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.slept += 1
+        self._during(self.slept)
+
+
+def worker(connection: psycopg.Connection[Any], pid: int, release: str | None, refused: str | None = None) -> None:
+    connection.execute("delete from duet.serving_workers where pid = %s", (pid,))
+    connection.execute(
+        "insert into duet.serving_workers (worker_id, host, pid, release, refused)"
+        " values (gen_random_uuid(), 'ghent', %s, %s, %s)",
+        (pid, release, refused),
+    )
+
+
+def waited(
+    connection: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    during: Callable[[int], None],
+) -> tuple[str, Watch]:
+    watch = Watch(during)
+    with monkeypatch.context() as patch:
+        patch.setenv("COLUMNS", "250")
+        patch.setattr(followers, "time", watch)
+        wait_until_served(connection, "e2-i2-r2", PROMOTION_S, refusals(connection))
+    captured = capsys.readouterr()
+    return captured.out + captured.err, watch
+
+
+def test_the_wait_ends_when_the_last_worker_serves_the_release(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker(connection, 1, "e1-i1-r1")
+    worker(connection, 2, None)
+
+    def during(n: int) -> None:
+        if n in {3, 90}:
+            worker(connection, {3: 1, 90: 2}[n], "e2-i2-r2")
+
+    said, watch = waited(connection, monkeypatch, capsys, during)
+    assert "served by 2 of 2 workers after 18.0 s" in said
+    assert watch.slept == 90
+
+
+def test_workers_that_do_not_follow_are_named_with_their_reason_when_the_time_is_up(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker(connection, 1, "e2-i2-r2")
+    worker(connection, 2, "e1-i1-r1", "refused for long")
+    said, watch = waited(connection, monkeypatch, capsys, lambda _: None)
+    assert "served by 1 of 2 workers" in said
+    assert "ghent:2 still serves e1-i1-r1: refused for long" in said
+    assert "ghent:1" not in said
+    assert PROMOTION_S <= watch.now_s < PROMOTION_S + 1
+
+
+def test_a_refusal_that_stays_ends_the_wait_and_one_that_passes_does_not(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker(connection, 1, "e1-i1-r1")
+
+    def during(n: int) -> None:
+        changes = {1: "half moved", 10: None, 20: "The model ends its reader."}
+        if n in changes:
+            worker(connection, 1, "e1-i1-r1", changes[n])
+
+    said, watch = waited(connection, monkeypatch, capsys, during)
+    assert "ghent:1 still serves e1-i1-r1: The model ends its reader." in said
+    assert 4 + followers._REFUSED_S <= watch.now_s < 10
+
+
+def test_without_a_worker_there_is_nobody_to_wait_for(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, watch = waited(connection, monkeypatch, capsys, lambda _: None)
+    assert "no serving worker has reported" in said
+    assert watch.slept == 0
