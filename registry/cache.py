@@ -96,6 +96,12 @@ class ReleaseCache:
         failpoint("swap.after_good")
         self._write(self.root / _POINTERS[stage], content)
 
+    def begins_with(self, release: Release, stage: str = PRODUCTION) -> bool:
+        """Say whether exactly this release is the one to start with next time."""
+        pointer = _read(self.root / _POINTERS[stage])
+        digests = {kind: manifest.digest for kind, manifest in release.manifests.items()}
+        return pointer is not None and (pointer.versions, pointer.digests) == (release.versions, digests)
+
     @staticmethod
     def _write(target: Path, content: bytes) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)

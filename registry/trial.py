@@ -72,13 +72,18 @@ class ReleaseTrial:
         if refusal is not None:
             raise TrialFailed(refusal)
 
+    def give_up(self) -> None:
+        """End the child, if there is one: nobody wants its verdict any more."""
+        with self._lock:
+            process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the child, if there is one, and start no other."""
         with self._lock:
             self._closed = True
-            process = self._process
-        if process is not None:
-            process.kill()
+        self.give_up()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         with self._lock:

@@ -31,6 +31,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
         ├── FeaturesUnavailable         the online store did not answer: older features are used
         │   └── FeaturesLost            it answers, but was emptied since it was filled
+        ├── Overtaken                   a newer order for releases came while an older one was carried out
         ├── SnapshotError
         │   ├── UnusableGeneration      files of a snapshot that are damaged, or of another version or source
         │   ├── TooManyChanges          more changed than a refresh in place may read: it is written anew
@@ -218,6 +219,10 @@ class FeaturesUnavailable(ServingError):
 
 class FeaturesLost(FeaturesUnavailable):
     """The online store answers, but was emptied since it was filled."""
+
+
+class Overtaken(ServingError):
+    """A newer order for releases came while an older one was carried out: the older one changes nothing."""
 
 
 class SnapshotError(ServingError):

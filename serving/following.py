@@ -70,6 +70,7 @@ class Following:
             cache=copies,
             feature_schema_digest=ranking_schema_digest(),
             prove=self._trial.prove,
+            give_up=self._trial.give_up,
             load=_load_release,
             trial=self._try_release,
             observe=self._observe,

@@ -1,7 +1,7 @@
 """One place for a release that serves: what is in it, what was refused, and when that is tried again."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -10,7 +10,7 @@ import structlog
 
 from infra.metrics import ServingMetrics
 from registry.cache import LocalRelease
-from registry.contracts import ReleaseVersions
+from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.release import Release
 from serving.reasons import Reason
 
@@ -67,9 +67,11 @@ class Slot:
             return Reason.NO_RELEASE, self.empty
         return Reason.RELEASE_REFUSED, self.refusal
 
-    def holds(self, versions: ReleaseVersions) -> bool:
-        """Say whether these versions serve already."""
-        return self.release is not None and self.release.versions == versions
+    def holds(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str] | None = None) -> bool:
+        """Say whether these versions serve already, and are these bytes: a deleted version's number may come again."""
+        if self.release is None or self.release.versions != versions:
+            return False
+        return digests is None or digests == {kind: part.digest for kind, part in self.release.manifests.items()}
 
     def fill(self, release: Release, at: datetime) -> None:
         """Serve a release: one assignment; requests that captured the old one keep it to their end."""
@@ -84,6 +86,11 @@ class Slot:
         """Note that what serves is what the stage holds."""
         self.newest.forget()
         self._say(None)
+
+    def forget(self) -> None:
+        """Let what was given up in the middle be tried again at once."""
+        self.newest.forget()
+        self.copy.forget()
 
     def clear(self) -> None:
         """Hold nothing any more."""

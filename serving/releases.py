@@ -26,7 +26,8 @@ from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersion
 from registry.errors import CorruptArtifact, IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.release import Release
 from registry.store import ModelRegistry
-from serving.errors import BreakerOpen, Degraded, LevelUnavailable
+from serving.errors import BreakerOpen, Degraded, LevelUnavailable, Overtaken
+from serving.release_decision import Decision
 from serving.release_slot import Slot
 from serving.stage_view import Guard, StageView, unguarded
 
@@ -37,9 +38,9 @@ _log = structlog.get_logger(__name__)
 class ReleaseWatcher:
     """Holds the releases that serve.
 
-    `prove` tries a local copy aside and raises RegistryError; `load` loads it; `trial` answers real
-    requests with it; `observe` brings audit and registry in step, told the stages that were looked at. `pinned` returns
-    the open pin.
+    `prove` tries a local copy aside and raises RegistryError, and `give_up` ends that; `load` loads it; `trial` answers
+    real requests with it; `observe` brings audit and registry in step, told the stages that were looked at; `pinned`
+    returns the open pin.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class ReleaseWatcher:
         challenger_wanted: Callable[[], bool] = lambda: False,
         guard: Guard = unguarded,
         settle_s: float = 0.5,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._cache = cache
         # A registry that does not answer holds threads for a while; a pinned release must not wait for them.
         self._view = StageView(registry, feature_schema_digest, guard, settle_s)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="release-loading")
         self._prove = prove
+        self._give_up = give_up
         self._load = load
         self._trial = trial
         self._observe = observe
@@ -163,26 +166,49 @@ class ReleaseWatcher:
         if slot is self._champion:
             pin = self._pinned()
             self._metrics.release_pinned.set(0 if pin is None else 1)
+        decision = Decision(
+            (lambda: self._pinned() == pin) if slot is self._champion else self._wanted, stopped=self._give_up
+        )
         try:
-            await (self._follow(slot) if pin is None else self._obey(slot, pin))
+            await (self._follow(slot, decision) if pin is None else self._obey(slot, pin, decision))
+        except (asyncio.CancelledError, Overtaken) as error:
+            slot.forget()  # it was given up, not found wrong
+            if isinstance(error, Overtaken):
+                return False
+            raise
         except (RegistryUnavailable, BreakerOpen, TimeoutError) as error:
             slot.newest.forget()  # it may have gone away in the middle of a download: nothing was found wrong
-            restored = await self._restore(slot)
+            restored = await self._restored(slot, decision)
+            if restored is None:
+                return False
             if pin is not None:
                 slot.refuse(f"The pinned release {pin.versions.release_id} has no copy here: {error}", error)
             elif not restored:
                 slot.lack(str(error) or "The model registry does not answer.")
             return False
         except Exception as error:  # noqa: BLE001 a background task must outlive whatever its libraries raise
-            await self._restore(slot)
+            if await self._restored(slot, decision) is None:
+                return False
             known = isinstance(error, RegistryError)
             slot.refuse(str(error) if known else f"The release could not be loaded: {type(error).__name__}.", error)
         return True
 
-    async def _obey(self, slot: Slot, pin: Pin) -> None:
+    async def _restored(self, slot: Slot, decision: Decision) -> bool | None:
+        """Restore, and return None where the decision does not count any more: then nothing is to be said of it."""
+        try:
+            restored = await self._restore(slot, decision)
+            decision.require()
+        except (asyncio.CancelledError, Overtaken) as error:
+            slot.forget()
+            if isinstance(error, Overtaken):
+                return None
+            raise
+        return restored
+
+    async def _obey(self, slot: Slot, pin: Pin, decision: Decision) -> None:
         """Serve a pinned release from its copy here; only without one is the registry asked."""
-        if slot.holds(pin.versions):
-            slot.accept()
+        if slot.holds(pin.versions, pin.digests):
+            await self._stay(slot, decision)
             return
         if slot.newest.rests(pin.versions, self._clock.monotonic()):
             return
@@ -190,7 +216,7 @@ class ReleaseWatcher:
         local = await self._aside(lambda: self._cache.copy_of(pin.versions, pin.digests))
         if local is not None:
             try:
-                await self._serve(slot, local, is_new=not self._cache.is_good(local))
+                await self._serve(slot, local, decision, is_new=not self._cache.is_good(local))
             except CorruptArtifact as error:
                 _log.warning("copy_damaged", release=pin.versions.release_id, reason=str(error))
             else:
@@ -200,29 +226,31 @@ class ReleaseWatcher:
             raise IncoherentRelease(
                 f"{pin.versions.release_id} in MLflow is made of other bytes than the pinned release: promote another."
             )
-        await self._serve(slot, fetched, is_new=not self._cache.is_good(fetched))
+        await self._serve(slot, fetched, decision, is_new=not self._cache.is_good(fetched))
 
-    async def _follow(self, slot: Slot) -> None:
+    async def _follow(self, slot: Slot, decision: Decision) -> None:
         versions = await self._view.settled(slot)
+        decision.require()
         if versions is None:
             # A challenger that has left Staging is over; a Production that was emptied keeps its last good release.
             if slot is self._challenger:
                 slot.clear()
-            elif slot.release is None and await self._restore(slot):
+            elif slot.release is None and await self._restore(slot, decision):
                 return
+            decision.require()
             slot.accept()
             return
         if slot.holds(versions):
-            slot.accept()
+            await self._stay(slot, decision)
             return
         if slot.newest.rests(versions, self._clock.monotonic()):
             return
         slot.newest.note(versions, self._clock.monotonic())
         local = await self._view.fetched(versions, self._cache)
         failpoint("swap.after_fetch")
-        await self._serve(slot, local, is_new=not self._cache.is_good(local))
+        await self._serve(slot, local, decision, is_new=not self._cache.is_good(local))
 
-    async def _restore(self, slot: Slot) -> bool:
+    async def _restore(self, slot: Slot, decision: Decision) -> bool:
         """Start from the last good copy where nothing serves yet; return whether something does, or why not is said."""
         if slot.release is not None:
             return True
@@ -230,33 +258,36 @@ class ReleaseWatcher:
         try:
             local = await self._aside(lambda: self._cache.last_good(slot.stage))
             if local is not None and not slot.copy.rests(local, self._clock.monotonic()):
-                await self._serve(slot, local, is_new=False)
+                await self._serve(slot, local, decision, is_new=False)
+        except Overtaken:
+            raise
         except Exception as broken:  # noqa: BLE001 as above
+            decision.require()
             if local is not None:
                 slot.copy.note(local, self._clock.monotonic())
             slot.refuse(f"The last good release cannot be loaded: {broken}", broken)
             return True
         return local is not None
 
-    async def _serve(self, slot: Slot, local: LocalRelease, *, is_new: bool) -> None:
+    async def _serve(self, slot: Slot, local: LocalRelease, decision: Decision, *, is_new: bool) -> None:
         serving = self._already(local)
 
         def ready() -> Release:
+            decision.go_on()
             if serving is not None:
-                release = serving
-            else:
-                if is_new:
-                    self._prove(local)
-                    failpoint("swap.after_prove")
-                release = self._load(local)
-                failpoint("swap.after_load")
-                self._trial(release)
-                failpoint("swap.after_trial")
-            self._cache.remember(release, slot.stage)
-            failpoint("swap.after_remember")
+                return serving
+            if is_new:
+                self._prove(local)
+                failpoint("swap.after_prove")
+                decision.go_on()
+            release = self._load(local)
+            failpoint("swap.after_load")
+            decision.go_on()
+            self._trial(release)
+            failpoint("swap.after_trial")
             return release
 
-        release, before = await self._aside(ready), slot.release
+        release, before = await decision.work(self._loading, ready), slot.release
         slot.fill(release, self._clock.now())
         failpoint("swap.after_fill")
         if slot is self._champion:
@@ -265,11 +296,35 @@ class ReleaseWatcher:
                 self._metrics.index_built_at.set(datetime.fromisoformat(knows_until).timestamp())
             for kind in ArtifactKind:
                 self._metrics.release_version.labels(kind.value).set(local.versions[kind])
-        held = [one.release for one in (self._champion, self._challenger) if one.release is not None]
-        await self._aside(lambda: self._cache.prune([one.versions for one in held]))
-        if before is not None and not any(before is one for one in held):
+        await self._aside(lambda: self._remember(slot))
+        await self._aside(self._prune)
+        if before is not None and not any(before is one.release for one in (self._champion, self._challenger)):
             # Or else it would all be unmapped at once, by whichever request has it last, while others wait.
             await self._aside(lambda: forget_pages(before.addresses))
+
+    async def _stay(self, slot: Slot, decision: Decision) -> None:
+        """Go on with what serves, and see that a restart would begin with it."""
+        await self._aside(lambda: self._remember(slot))
+        decision.require()
+        slot.accept()
+
+    def _remember(self, slot: Slot) -> None:
+        """Note what serves now, whatever was meant to serve when this was asked for; only in the loading thread."""
+        release = slot.release
+        if release is None or self._cache.begins_with(release, slot.stage):
+            return
+        try:
+            self._cache.remember(release, slot.stage)
+        except OSError as error:
+            # It serves all the same, and the next look tries again.
+            _log.warning("release_not_remembered", release=release.release_id, error=str(error))
+        failpoint("swap.after_remember")
+
+    def _prune(self) -> None:
+        """Remove copies that nobody needs, as things are now: what is being fetched meanwhile stays."""
+        slots = (self._champion, self._challenger)
+        held = [slot.release.versions for slot in slots if slot.release is not None]
+        self._cache.prune([*held, *(slot.newest.what for slot in slots if slot.newest.what is not None)])
 
     def _already(self, local: LocalRelease) -> Release | None:
         """Return this release if it serves in the other slot: then all that is left is to swap."""

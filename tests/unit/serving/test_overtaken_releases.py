@@ -1,0 +1,174 @@
+"""What was overtaken by a newer order changes nothing: neither what serves, nor what a restart begins with."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.audit import Pin
+from registry.cache import LocalRelease, ReleaseCache
+from registry.contracts import ArtifactKind, ReleaseVersions
+from registry.release import Release
+from serving.releases import ReleaseWatcher
+from tests.unit.serving.test_release_watcher import Shop
+
+STEPS = ("prove", "load", "trial")
+
+
+class Interrupted(Shop):
+    """A shop in which something happens once, in the thread that makes a release ready, before one of its steps."""
+
+    def __init__(self, root: Path) -> None:
+        self.when: tuple[str, str] | None = None
+        self.happens: Callable[[], None] = lambda: None
+        self.given_up = threading.Event()
+        super().__init__(root)
+
+    def _reached(self, step: str, release: str) -> None:
+        if self.when == (step, release):
+            self.when = None
+            self.happens()
+
+    def _prove(self, local: LocalRelease) -> None:
+        self._reached("prove", local.versions.release_id)
+        super()._prove(local)
+
+    def load(self, local: LocalRelease) -> Release:  # type: ignore[override]
+        self._reached("load", local.versions.release_id)
+        return Shop.load(local)
+
+    def trial(self, release: Release) -> None:
+        self._reached("trial", release.release_id)
+        super().trial(release)
+
+    def pin(self, versions: ReleaseVersions) -> None:
+        digests = {kind: str(self.registry.version(kind, versions[kind]).digest) for kind in ArtifactKind}
+        self.log.pin(Pin(versions, digests, "eve", "cli", "worse"))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Interrupted:
+    shop = Interrupted(tmp_path)
+    shop.produce(shop.write("a"))
+    assert shop.look() is not None
+    shop.produce(shop.write("b", range(1, 31)))
+    return shop
+
+
+def serves(watcher: ReleaseWatcher) -> str | None:
+    return watcher.current.release_id if watcher.current else None
+
+
+def restarted_without_mlflow(shop: Interrupted) -> str | None:
+    shop.registry.down = True
+    shop.log.pins.clear()  # MLflow had followed, so nothing in Postgres names the release any more
+    shop.watcher = shop.new_watcher()
+    shop.look()
+    return serves(shop.watcher)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_urgent_rollback_leaves_no_trace_of_the_release_that_was_being_tried(shop: Interrupted, step: str) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        reached.set()
+        assert go_on.wait(60)
+
+    shop.when, shop.happens = (step, "e2-i2-r2"), wait
+    remembered: list[str] = []
+    remember = shop.cache.remember
+
+    def noted(release: Release, stage: str) -> None:
+        remembered.append(release.release_id)
+        remember(release, stage)
+
+    async def story() -> None:
+        shop.cache.remember = noted  # type: ignore[method-assign, assignment]
+        watcher = shop.watcher
+        task = asyncio.create_task(watcher.run())
+        await asyncio.to_thread(reached.wait, 60)
+        shop.pin(ReleaseVersions(1, 1, 1))
+        watcher.tried.clear()
+        watcher.nudge(urgent=True)
+        await asyncio.wait_for(watcher.tried.wait(), 60)  # the look was given up
+        go_on.set()
+        watcher.tried.clear()
+        await asyncio.wait_for(watcher.tried.wait(), 60)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(story())
+    assert serves(shop.watcher) == "e1-i1-r1"
+    assert "e2-i2-r2" not in remembered
+    assert not any((shop.root / "cache" / "good").rglob("e2-*"))
+    assert restarted_without_mlflow(shop) == "e1-i1-r1"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_pin_that_comes_during_a_trial_counts_before_anybody_has_cancelled_it(shop: Interrupted, step: str) -> None:
+    shop.when, shop.happens = (step, "e2-i2-r2"), lambda: shop.pin(ReleaseVersions(1, 1, 1))
+    assert serves_after_a_look(shop) == "e1-i1-r1"
+    assert shop.watcher.refusal is None
+    assert restarted_without_mlflow(shop) == "e1-i1-r1"
+
+
+def test_what_was_given_up_is_tried_again_at_once_when_it_is_wanted_again(shop: Interrupted) -> None:
+    shop.when, shop.happens = ("trial", "e2-i2-r2"), lambda: shop.pin(ReleaseVersions(1, 1, 1))
+    assert serves_after_a_look(shop) == "e1-i1-r1"
+    shop.log.pins.clear()
+    assert serves_after_a_look(shop) == "e2-i2-r2"
+
+
+def test_an_experiment_that_ends_during_the_trial_of_its_challenger_gets_none(shop: Interrupted) -> None:
+    shop.look()
+    challenger = shop.write("c", range(1, 41))
+    for kind in ArtifactKind:
+        shop.registry.transition_stage(kind, challenger[kind], "Staging")
+    shop.wanted = True
+
+    def end() -> None:
+        shop.wanted = False
+
+    shop.when, shop.happens = ("trial", challenger.release_id), end
+    shop.look()
+    assert shop.watcher.challenger is None
+    assert not any((shop.root / "cache" / "good").rglob("e3-*"))
+
+
+def test_a_pointer_that_somebody_else_left_behind_is_put_right_at_the_next_look(shop: Interrupted) -> None:
+    shop.look()
+    second = shop.watcher.current
+    assert second is not None
+    older = next(local for local in shop.cache.good() if local.versions.embedding == 1)
+    ReleaseCache(shop.cache.root).remember(Shop.load(older))
+    shop.look()
+    assert shop.cache.begins_with(second)
+
+
+def test_a_pin_on_other_bytes_of_the_same_numbers_is_not_what_serves(shop: Interrupted) -> None:
+    shop.look()
+    other: dict[Any, str] = dict.fromkeys(ArtifactKind, "0" * 64)
+    shop.log.pin(Pin(ReleaseVersions(2, 2, 2), other, "eve", "cli"))
+    shop.look()
+    assert "made of other bytes" in str(shop.watcher.refusal)
+
+
+def test_a_disk_that_is_full_keeps_no_release_from_serving(shop: Interrupted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shop.cache, "remember", full)
+        assert serves_after_a_look(shop) == "e2-i2-r2"
+        assert shop.watcher.refusal is None
+    shop.look()
+    assert restarted_without_mlflow(shop) == "e2-i2-r2"
+
+
+def serves_after_a_look(shop: Interrupted) -> str | None:
+    shop.look()
+    return serves(shop.watcher)
