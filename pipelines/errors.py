@@ -7,7 +7,8 @@ DuetError
     ├── EmptySnapshot            there is nobody, or not a single decision, to learn from
     ├── ImpossibleInstant        the instant asked for is not an instant or holds no data
     ├── InvalidSetting           a `--set` of the command line is unknown or malformed
-    └── RunFailed                a run of the command line ended in failure
+    ├── RunFailed                a run of the command line ended in failure
+    └── RunTerminated            a run of the command line was terminated in Dagster
 """
 
 from infra.errors import DuetError
@@ -39,3 +40,7 @@ class InvalidSetting(PipelineError):
 
 class RunFailed(PipelineError):
     """A run started from the command line ended in failure."""
+
+
+class RunTerminated(PipelineError):
+    """A run started from the command line was terminated in Dagster's UI."""

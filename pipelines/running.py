@@ -21,9 +21,10 @@ from dagster._core.instance.ref import InstanceRef
 
 from pipelines.code_version import ROOT
 from pipelines.definitions import build_definitions
-from pipelines.errors import InvalidSetting, RunFailed
+from pipelines.errors import InvalidSetting, RunFailed, RunTerminated
 from pipelines.orphans import PID_TAG, close_orphans
 from pipelines.reasons import innermost_reason
+from pipelines.termination import Termination, until_terminated
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
@@ -68,6 +69,7 @@ def run_job(
     Raises:
         InvalidSetting: the configuration is refused; nothing was started.
         RunFailed: a step failed.
+        RunTerminated: somebody terminated the run in Dagster.
     """
     job = build_definitions(platform).resolve_job_def(job_name)
     config = checked_config(job, settings)
@@ -82,12 +84,21 @@ def run_job(
         story = RunStory(run.run_id, log)
         listener.started(run.run_id, [node.name for node in job.nodes_in_topological_order])
         with log.open("w") as file, _quiet_libraries():
-            for event in execute_run_iterator(InMemoryJob(job), run, instance):
-                _tell(event, story, listener, file)
+            execute(job, run, instance, lambda event: _tell(event, story, listener, file))
         ended = instance.get_run_by_id(run.run_id)
+        if ended is not None and ended.status is dg.DagsterRunStatus.CANCELED:
+            raise RunTerminated(f"the run {run.run_id} of `{job_name}` was terminated in Dagster (log: {log})")
         if ended is None or not ended.is_success:
             raise RunFailed(_failure(story, job_name))
     return story
+
+
+def execute(
+    job: dg.JobDefinition, run: dg.DagsterRun, instance: DagsterInstance, tell: Callable[[DagsterEvent], None]
+) -> None:
+    """Work on a run in this process until it ends or is terminated, and tell its events."""
+    events = execute_run_iterator(InMemoryJob(job), run, instance)
+    until_terminated(events, Termination(instance, run.run_id), tell)
 
 
 def checked_config(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

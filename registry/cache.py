@@ -5,7 +5,6 @@ verified again when it is loaded. `good/` holds a note for each release that was
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.faults import failpoint
-from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseVersions, mark_of
 from registry.errors import CorruptArtifact
 from registry.release import Release
 from registry.store import ModelRegistry
@@ -144,6 +143,15 @@ class ReleaseCache:
         found = [self.copy_of(note.versions, note.digests) for note in map(_read, notes) if note is not None]
         return [local for local in found if local is not None]
 
+    def good_names(self) -> list[str]:
+        """Return the names of the good releases for a rollback, with their marks where numbers alone name several."""
+        found = self.good()
+        ids = [local.versions.release_id for local in found]
+        return [
+            name if ids.count(name) == 1 else f"{name}@{mark_of(local.digests)}"
+            for name, local in zip(ids, found, strict=True)
+        ]
+
     def prune(self, keep: Iterable[ReleaseVersions], spare: int = 1) -> list[Path]:
         """Remove copies that belong to no release in `keep`, but the `KEPT_GOOD` newest good ones; return them.
 
@@ -172,8 +180,7 @@ class ReleaseCache:
         return self.root / kind.value / f"{version}-{digest[:_SHORT]}"
 
     def _note(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str], stage: str) -> Path:
-        short = hashlib.sha256("".join(digests[kind] for kind in ArtifactKind).encode()).hexdigest()[:_SHORT]
-        return self.root / "good" / stage / f"{versions.release_id}-{short}.json"
+        return self.root / "good" / stage / f"{versions.release_id}-{mark_of(digests)}.json"
 
     def _directories(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str]) -> dict[ArtifactKind, Path]:
         return {kind: self.directory(kind, versions[kind], digests[kind]) for kind in ArtifactKind}

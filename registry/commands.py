@@ -67,7 +67,10 @@ def promote(
 
 def rollback(
     ctx: typer.Context,
-    to: Annotated[str | None, typer.Option(help="Release to go back to; default: the one before.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Release to go back to, `e3-i5-r2` or `e3-i5-r2@1a2b3c`; default: the one before."),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
 ) -> None:
     """Put an earlier release back into Production, MLflow reachable or not, and wait until the workers serve it."""
@@ -75,7 +78,8 @@ def rollback(
     from registry.contracts import ReleaseVersions
     from registry.promotion import rollback as move_back
 
-    target = ReleaseVersions.parse(to) if to is not None else None
+    name, _, mark = (to or "").partition("@")
+    target = ReleaseVersions.parse(name) if to is not None else None
     with reached(current_settings(ctx)) as servers:
         versions = move_back(
             servers.rest,
@@ -85,12 +89,11 @@ def rollback(
             feature_schema_digest=ranking_schema_digest(),
             reason=reason,
             to=target,
+            mark=mark or None,
             cache=servers.cache,
         )
         print_success(f"{versions.release_id} is back in Production")
-        if servers.log.open_pin() is not None:
-            print_note(
-                f"MLflow does not answer, so {versions.release_id} is pinned: serving obeys, and the stages in MLflow "
-                "follow by themselves once it answers"
-            )
+        waiting = release_views.why_pinned(servers)
+        if waiting is not None:
+            print_note(waiting)
         wait_until_served(servers.connection, versions.release_id, ROLLBACK_S)

@@ -7,6 +7,7 @@ measured with a clock, so equal inputs, configuration and code give equal digest
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -139,6 +140,11 @@ class ReleaseVersions:
     def of(cls, versions: dict[ArtifactKind, int]) -> Self:
         """Build from a version per kind."""
         return cls(versions[ArtifactKind.EMBEDDING], versions[ArtifactKind.INDEX], versions[ArtifactKind.RANKER])
+
+
+def mark_of(digests: Mapping[ArtifactKind, str]) -> str:
+    """Return twelve hexadecimal digits that tell releases of the same numbers apart by their bytes."""
+    return hashlib.sha256("".join(digests[kind] for kind in ArtifactKind).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

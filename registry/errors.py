@@ -25,6 +25,7 @@ DuetError
         ├── AuditUnavailable         the record of promotions cannot be read or written
         ├── GatesNotPassed           the release was not judged, or a gate failed
         ├── ForceWithoutReason       gates may be overruled only with a reason
+        ├── PinCannotEnd             MLflow has lost what a rollback pinned, so its stages can never follow
         ├── NothingToRollBackTo      the audit knows no earlier release
         └── NoCopy                   an earlier release is known, but its bytes are out of reach
 """
@@ -118,6 +119,10 @@ class GatesNotPassed(PromotionError):
 
 class ForceWithoutReason(PromotionError):
     """Gates may be overruled only with a reason."""
+
+
+class PinCannotEnd(PromotionError):
+    """MLflow has lost what a rollback pinned, so its stages can never follow."""
 
 
 class NothingToRollBackTo(PromotionError):

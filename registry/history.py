@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from registry.audit import Promotion, PromotionLog
-from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions, mark_of
+from registry.errors import UnknownVersion
 
 
 def release_at(log: PromotionLog, at: datetime | None = None, stage: str = PRODUCTION) -> Promotion | None:
@@ -48,9 +49,34 @@ def standing_releases(history: Sequence[Promotion]) -> list[ReleaseVersions]:
     return stack
 
 
-def known_digests(log: PromotionLog, versions: ReleaseVersions) -> Mapping[ArtifactKind, str] | None:
-    """Return the digests that a release had when it was last promoted, None if the audit does not know all three."""
-    for entry in reversed([*log.history(STAGING), *log.history(PRODUCTION)]):
-        if entry.versions == versions and set(entry.digests) == set(ArtifactKind):
-            return entry.digests
-    return None
+def known_digests(
+    log: PromotionLog, versions: ReleaseVersions, mark: str | None = None
+) -> Mapping[ArtifactKind, str] | None:
+    """Return the digests that a release had when it was last promoted, None if the audit does not know all three.
+
+    The number of a version that was deleted in MLflow may come again with other bytes: `mark` says which are meant.
+    Raises UnknownVersion where no release of these numbers has that mark.
+    """
+    known = [
+        entry.digests
+        for entry in reversed([*log.history(STAGING), *log.history(PRODUCTION)])
+        if entry.versions == versions and set(entry.digests) == set(ArtifactKind)
+    ]
+    if mark is None:
+        return known[0] if known else None
+    for digests in known:
+        if mark_of(digests).startswith(mark):
+            return digests
+    raise UnknownVersion(f"The audit knows no {versions.release_id}@{mark}: `duet releases` lists them.")
+
+
+def require_unambiguous(log: PromotionLog, versions: ReleaseVersions) -> None:
+    """Raise UnknownVersion where a release id names releases of different bytes, and say how to name each."""
+    marks = dict.fromkeys(
+        mark_of(entry.digests)
+        for entry in [*log.history(STAGING), *log.history(PRODUCTION)]
+        if entry.versions == versions and set(entry.digests) == set(ArtifactKind)
+    )
+    if len(marks) > 1:
+        names = ", ".join(f"{versions.release_id}@{mark}" for mark in marks)
+        raise UnknownVersion(f"`{versions.release_id}` names {len(marks)} releases, oldest first: give one of {names}.")

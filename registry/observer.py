@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from registry.audit import Promotion, PromotionLog
+from registry.audit import Pin, Promotion, PromotionLog
 from registry.contracts import (
     ARCHIVED,
     PRODUCTION,
@@ -20,7 +20,7 @@ from registry.contracts import (
     ModelVersion,
     ReleaseVersions,
 )
-from registry.errors import IncoherentRelease, PromotionConflict, UnknownVersion
+from registry.errors import PinCannotEnd, PromotionConflict, UnknownVersion
 from registry.gates import gates_of_observed
 from registry.history import release_at
 from registry.moves import move_forward, resolved, sync_aliases
@@ -34,8 +34,8 @@ Honoured = Callable[[ReleaseVersions], bool]
 def settle_pin(registry: ModelRegistry, log: PromotionLog, *, patiently: bool = False) -> ReleaseVersions | None:
     """Move the stages of MLflow to the pinned release and close the pin; None if there was nothing to do.
 
-    Raises PromotionConflict while somebody else moves, RegistryUnavailable, and IncoherentRelease if the versions in
-    MLflow are not the pinned bytes any more. The pin stays open then, and serving goes on obeying it.
+    Raises PromotionConflict while somebody else moves, RegistryUnavailable, and PinCannotEnd if the versions in MLflow
+    are not the pinned bytes any more. The pin stays open then, and serving goes on obeying it.
     """
     if log.open_pin() is None:
         return None
@@ -43,16 +43,39 @@ def settle_pin(registry: ModelRegistry, log: PromotionLog, *, patiently: bool = 
         pin = log.open_pin()
         if pin is None:
             return None
-        for kind in ArtifactKind:
-            found = registry.version(kind, pin.versions[kind]).digest
-            if found != pin.digests[kind]:
-                raise IncoherentRelease(
-                    f"{kind} version {pin.versions[kind]} in MLflow has digest {(found or 'unknown')[:12]}, the pinned "
-                    f"one had {pin.digests[kind][:12]}: promote another release to end the pin."
-                )
+        if (problem := pin_problem(registry, pin)) is not None:
+            raise PinCannotEnd(problem)
         move_forward(registry, pin.versions, PRODUCTION)
         log.close_pin("the stages of MLflow follow", pin)
     return pin.versions
+
+
+def pin_problem(registry: ModelRegistry, pin: Pin) -> str | None:
+    """Say why the stages of MLflow can never follow a pin, None if they can; raises RegistryUnavailable."""
+    for kind in ArtifactKind:
+        version = pin.versions[kind]
+        try:
+            found = registry.version(kind, version).digest
+        except UnknownVersion:
+            lost = f"{kind} version {version} was deleted in MLflow"
+        else:
+            if found == pin.digests[kind]:
+                continue
+            lost = (
+                f"{kind} version {version} in MLflow has digest {(found or 'unknown')[:12]}, the pinned one had "
+                f"{pin.digests[kind][:12]}"
+            )
+        return (
+            f"The pin on {pin.versions.release_id} cannot end: {lost}. It serves from local copies; promote another "
+            "release with `duet promote`."
+        )
+    return None
+
+
+class Observed(list[Promotion]):
+    """What was recorded, and why the open pin can never end, if so."""
+
+    pin_problem: str | None = None
 
 
 def observe(
@@ -60,18 +83,23 @@ def observe(
     log: PromotionLog,
     stages: tuple[str, ...] = tuple(STAGE_ALIASES),
     honoured: Honoured = lambda _: True,
-) -> list[Promotion]:
+) -> Observed:
     """Settle an open pin, record what was moved by hand, bring the aliases in step, and return what is new.
 
     A release in Production is recorded once it is `honoured`: verified, or serving. An incoherent stage is no release:
     what served goes on, so nothing is recorded until it is coherent or empty. While a promotion is under way nothing
-    is: it records itself.
+    is: it records itself. A pin that cannot end keeps nothing from being recorded.
     """
+    observed = Observed()
     try:
-        settle_pin(registry, log)
-        return [entry for stage in stages if (entry := _observe(registry, log, stage, honoured)) is not None]
+        try:
+            settle_pin(registry, log)
+        except PinCannotEnd as error:
+            observed.pin_problem = str(error)
+        observed += [entry for stage in stages if (entry := _observe(registry, log, stage, honoured)) is not None]
     except PromotionConflict:
-        return []
+        pass
+    return observed
 
 
 def _observe(registry: ModelRegistry, log: PromotionLog, stage: str, honoured: Honoured) -> Promotion | None:
@@ -89,6 +117,8 @@ def _observe(registry: ModelRegistry, log: PromotionLog, stage: str, honoured: H
 def _news(registry: ModelRegistry, log: PromotionLog, stage: str) -> Promotion | None:
     """Return what must be added to the audit for it to say what a stage holds."""
     standing = resolved(registry, stage)
+    if stage == PRODUCTION and not _moved_since(registry, standing, log.open_pin()):
+        return None
     last = _last(log, stage)
     if standing is not None:
         if last is not None and not last.is_departure and last.versions == standing:
@@ -104,6 +134,16 @@ def _news(registry: ModelRegistry, log: PromotionLog, stage: str) -> Promotion |
         gates={},
         from_stages=dict.fromkeys(ArtifactKind, stage),
     )
+
+
+def _moved_since(registry: ModelRegistry, standing: ReleaseVersions | None, pin: Pin | None) -> bool:
+    """Say whether somebody moved a stage after a pin was opened; else it holds what the rollback has left."""
+    if pin is None:
+        return True
+    if standing is None or pin.at is None:
+        return False
+    moved = [registry.version(kind, standing[kind]).updated_at for kind in ArtifactKind]
+    return any(at is not None and at > pin.at for at in moved)
 
 
 def _last(log: PromotionLog, stage: str) -> Promotion | None:

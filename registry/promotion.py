@@ -27,7 +27,7 @@ from registry.errors import (
     UnknownVersion,
 )
 from registry.gates import require_passed
-from registry.history import known_digests, standing_releases
+from registry.history import known_digests, require_unambiguous, standing_releases
 from registry.moves import move, resolved
 from registry.observer import settle_pin
 from registry.release import check_coherence
@@ -77,12 +77,14 @@ def rollback(
     feature_schema_digest: str | None,
     reason: str = "",
     to: ReleaseVersions | None = None,
+    mark: str | None = None,
     cache: ReleaseCache | None = None,
 ) -> ReleaseVersions:
     """Put an earlier release back into Production: `to`, or the one before the current according to the audit.
 
     It counts once it is pinned; a pin that is still open afterwards says that MLflow could not be told yet, which
     `settle_pin` does later. Without a registry, or with one that does not answer, the target must lie in `cache`.
+    `mark` says which bytes of `to` are meant where its numbers came twice; UnknownVersion is raised where that is open.
     Raises NothingToRollBackTo where there is no earlier one, NoCopy where its bytes are out of reach, PromotionConflict
     where Production changed meanwhile, IncoherentRelease or CorruptArtifact.
     """
@@ -98,10 +100,12 @@ def rollback(
     target = to or (standing[-2] if len(standing) > 1 else None)
     if target is None:
         raise NothingToRollBackTo("The audit knows no earlier release: promote one with `duet promote`.")
+    if to is not None and mark is None:
+        require_unambiguous(log, to)
     left = standing[-1] if standing else None
-    if target == left and (seen == target or registry is None):
+    if target == left and mark is None and (seen == target or registry is None):
         return target
-    digests = _verified(registry, log, target, feature_schema_digest, cache)
+    digests = _verified(registry, log, target, feature_schema_digest, cache, mark=mark)
     failpoint("rollback.after_verify")
     with log.ordering():
         registry, now = _look(registry)
@@ -153,9 +157,11 @@ def _verified(
     versions: ReleaseVersions,
     feature_schema_digest: str | None,
     cache: ReleaseCache | None,
+    *,
+    mark: str | None,
 ) -> _Digests:
     """Verify the copy that lies here, else what the registry has; return the digests."""
-    digests = known_digests(log, versions)
+    digests = known_digests(log, versions, mark)
     local = cache.copy_of(versions, digests) if cache is not None and digests is not None else None
     if local is not None:
         try:
@@ -170,7 +176,13 @@ def _verified(
             f"{versions.release_id} has no verified copy on {socket.gethostname()}, and MLflow does not answer: "
             "run this on a machine that served it (`duet releases` lists them), or start MLflow."
         )
-    return verify_release(registry, versions, feature_schema_digest, cache)
+    found = verify_release(registry, versions, feature_schema_digest, cache)
+    if mark is not None and found != digests:
+        raise NoCopy(
+            f"{versions.release_id}@{mark} has no verified copy on {socket.gethostname()}, and MLflow holds other "
+            "bytes under these numbers: run this on a machine that served it (`duet releases` lists them)."
+        )
+    return found
 
 
 def _stages(registry: ModelRegistry | None, versions: ReleaseVersions) -> dict[ArtifactKind, str | None]:

@@ -89,13 +89,31 @@ def _show_all(servers: Reached, limit: int) -> None:
     pin = servers.log.open_pin()
     if pin is not None:
         print_note(
-            f"{pin.versions.release_id} is pinned since {_when(pin.at)} by {pin.actor} ({pin.reason or 'no reason'}); "
-            "the stages in MLflow follow once it answers"
+            f"{pin.versions.release_id} is pinned since {_when(pin.at)} by {pin.actor} ({pin.reason or 'no reason'})"
         )
+        print_note(why_pinned(servers) or "the stages in MLflow have just followed")
     out().print(_workers_table(servers.connection))
     history = [*servers.log.history(PRODUCTION, limit), *servers.log.history(STAGING, limit)]
     history.sort(key=lambda promotion: promotion.at or datetime.min.replace(tzinfo=UTC), reverse=True)
     out().print(_history_table("promotions", history[:limit]))
+
+
+def why_pinned(servers: Reached) -> str | None:
+    """Say why the stages in MLflow do not follow a rollback yet, or never will; None without an open pin."""
+    from registry.errors import RegistryUnavailable
+    from registry.observer import pin_problem
+
+    pin = servers.log.open_pin()
+    if pin is None:
+        return None
+    try:
+        problem = None if servers.rest is None else pin_problem(servers.rest, pin)
+    except RegistryUnavailable:
+        problem = None
+    return problem or (
+        f"MLflow was not told yet, so {pin.versions.release_id} is pinned: serving obeys, and the stages in MLflow "
+        "follow by themselves once it answers"
+    )
 
 
 def _workers_table(connection: "psycopg.Connection[Any]") -> object:

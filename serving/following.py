@@ -19,7 +19,7 @@ from infra.settings import Settings
 from registry.audit import ORDERS, PostgresPromotionLog
 from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import ReleaseVersions
-from registry.observer import observe
+from registry.observer import Observed, observe
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
 from registry.trial import ReleaseTrial
@@ -107,7 +107,7 @@ class Following:
 
     def _observe(
         self, registry: ModelRegistry, stages: tuple[str, ...], honoured: Callable[[ReleaseVersions], bool]
-    ) -> object:
+    ) -> Observed:
         with self._connect() as connection:
             return observe(registry, PostgresPromotionLog(connection), stages, honoured)
 

@@ -48,6 +48,7 @@ class ReleaseReport(_Report):
     loaded_at: str | None = Field(description="UTC, ISO 8601.")
     refused: str | None = Field(description="Why the release that should serve does not.")
     pinned: str | None = Field(description="Release of a rollback that MLflow was not told of yet; it counts more.")
+    pin_problem: str | None = Field(None, description="Why MLflow can never be told of it, and what to do.")
 
 
 class PopulationReport(_Report):

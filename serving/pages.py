@@ -99,6 +99,7 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
             loaded_at=releases.loaded_at.astimezone(UTC).isoformat() if releases.loaded_at else None,
             refused=releases.refusal,
             pinned=releases.pin.versions.release_id if releases.pin else None,
+            pin_problem=releases.pin_problem,
         ),
         experiment=ExperimentReport(
             name=experiments.active.name if experiments.active else None,

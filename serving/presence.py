@@ -36,8 +36,7 @@ class Presence:
             await self._say(FORGET, (FORGOTTEN_S,))
             while True:
                 self._releases.changed.clear()
-                copies = await asyncio.to_thread(self._cache.good)
-                await self._say(REPORT, self._row([local.versions.release_id for local in copies]))
+                await self._say(REPORT, self._row(await asyncio.to_thread(self._cache.good_names)))
                 await asyncio.sleep(_SHORTEST_S)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._releases.changed.wait(), EVERY_S)

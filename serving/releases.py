@@ -24,6 +24,7 @@ from registry.audit import Pin
 from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, IncoherentRelease, RegistryError, RegistryUnavailable
+from registry.observer import Observed
 from registry.release import Release
 from registry.store import ModelRegistry
 from serving.errors import BreakerOpen, Degraded, LevelUnavailable, Overtaken
@@ -52,7 +53,7 @@ class ReleaseWatcher:
         prove: Callable[[LocalRelease], None],
         load: Callable[[LocalRelease], Release],
         trial: Callable[[Release], None],
-        observe: Callable[[ModelRegistry, tuple[str, ...], Callable[[ReleaseVersions], bool]], object],
+        observe: Callable[[ModelRegistry, tuple[str, ...], Callable[[ReleaseVersions], bool]], Observed],
         poll_s: float,
         clock: Clock,
         metrics: ServingMetrics,
@@ -83,6 +84,8 @@ class ReleaseWatcher:
         self._champion = Slot(PRODUCTION, "No model is in production yet: promote a release.", metrics, said)
         self._challenger = Slot(STAGING, "No release is in Staging: run `duet promote --staging`.", metrics, said)
         self._noted: object = None
+        self._unwritten: str | None = None
+        self._pin_problem: str | None = None
         self.tried = asyncio.Event()
 
     @property
@@ -104,6 +107,11 @@ class ReleaseWatcher:
     def pin(self) -> Pin | None:
         """Return the open pin, which the champion obeys."""
         return self._pinned()
+
+    @property
+    def pin_problem(self) -> str | None:
+        """Return why the open pin can never end, if so."""
+        return self._pin_problem if self._pinned() is not None else None
 
     @property
     def challenger(self) -> Release | None:
@@ -339,14 +347,24 @@ class ReleaseWatcher:
         held = [slot.release.release_id if slot.release else None for slot in (self._champion, self._challenger)]
         seen = (held, stages, dict(self._view.seen))
         if seen == self._noted and self._pinned() is None:
+            self._pin_problem = None
             return
+        problem = unwritten = None
         try:
-            await self._view.ask(lambda registry: self._observe(registry, stages, self._champion.holds))
+            observed = await self._view.ask(lambda registry: self._observe(registry, stages, self._champion.holds))
         except DuetError as error:
             # The stage is what counts; the audit catches up at the next look.
-            _log.warning("audit_not_written", exc_info=error)
+            unwritten = str(error) or type(error).__name__
         else:
             self._noted = seen
+            problem = observed.pin_problem
+        if unwritten is not None and unwritten != self._unwritten:
+            _log.warning("audit_not_written", reason=unwritten)
+        if problem is not None and problem != self._pin_problem:
+            _log.warning("pin_cannot_end", reason=problem)
+        self._unwritten = unwritten
+        if unwritten is None:
+            self._pin_problem = problem
 
     async def _aside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loading, work)

@@ -285,6 +285,8 @@ class Runtime:
             found.append(str(self.releases.absence()))
         elif self.releases.refusal is not None:
             found.append(self.releases.refusal)
+        if self.releases.pin_problem is not None:
+            found.append(self.releases.pin_problem)
         if self.snapshot.current is None or not len(self.snapshot.current.population):
             found.append("There is nobody in the snapshot of people.")
         if self.snapshot.problem is not None:

@@ -44,6 +44,7 @@ class MemoryRegistry(ModelRegistry):
         self._writes_left: int | None = None
         self._moves = 0
         self.down = False
+        self._forgotten: set[tuple[ArtifactKind, int]] = set()
         self.before_write: Callable[[], None] = lambda: None
         self.downloads = 0
 
@@ -79,6 +80,10 @@ class MemoryRegistry(ModelRegistry):
         self._sources[kind, number] = directory
         return number
 
+    def forget(self, kind: ArtifactKind, version: int) -> None:
+        """Delete a version, as somebody does who cleans up in MLflow."""
+        self._forgotten.add((kind, version))
+
     def fail_after(self, n_writes: int) -> None:
         """Let so many writes succeed and fail the next one."""
         self._writes_left = n_writes
@@ -98,11 +103,11 @@ class MemoryRegistry(ModelRegistry):
 
     def versions(self, kind: ArtifactKind) -> list[ModelVersion]:
         self._read()
-        return list(reversed(self._versions[kind]))
+        return [found for found in reversed(self._versions[kind]) if (kind, found.version) not in self._forgotten]
 
     def version(self, kind: ArtifactKind, version: int) -> ModelVersion:
         self._read()
-        if not 1 <= version <= len(self._versions[kind]):
+        if not 1 <= version <= len(self._versions[kind]) or (kind, version) in self._forgotten:
             raise UnknownVersion(f"{MODEL_NAMES[kind]} has no version {version}.")
         return self._versions[kind][version - 1]
 

@@ -157,7 +157,8 @@ def told(serving: Mapping[str, Any] | None) -> list[str]:
     release, experiment = serving["release"], serving["experiment"]
     lines = [f"[bold]serves[/] {escape(str(release.get('release') or 'no release'))}"]
     if release.get("pinned"):
-        lines.append(f"[yellow]pinned[/] {escape(str(release['pinned']))}: MLflow was not told of the rollback yet")
+        why = "see below" if release.get("pin_problem") else "MLflow was not told of the rollback yet"
+        lines.append(f"[yellow]pinned[/] {escape(str(release['pinned']))}: {why}")
     if experiment.get("challenger"):
         lines.append(f"[bold]challenger[/] {escape(str(experiment['challenger']))}")
     if experiment.get("refused"):

@@ -40,7 +40,7 @@ def look(platform: Platform) -> Standing:
         problem = None
         try:
             added = observe(platform.registry, log, honoured=_honoured(platform, connection))
-            problem = _incoherence(platform)
+            problem = added.pin_problem or _incoherence(platform)
         except RegistryUnavailable:
             problem = None  # nothing is known to be wrong with the release; MLflow has alerts of its own
         except RegistryError as error:

@@ -1,12 +1,21 @@
 """A rollback needs no MLflow; what it could not be told it is told later, by whoever looks first, once."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from registry.cache import KEPT_GOOD, ReleaseCache
-from registry.contracts import PRODUCTION, TAG_DIGEST, ArtifactKind, ReleaseVersions
-from registry.errors import IncoherentRelease, NoCopy, NothingToRollBackTo, PromotionConflict, RegistryUnavailable
+from registry.contracts import PRODUCTION, STAGING, TAG_DIGEST, ArtifactKind, ReleaseVersions, mark_of
+from registry.errors import (
+    NoCopy,
+    NothingToRollBackTo,
+    PinCannotEnd,
+    PromotionConflict,
+    RegistryUnavailable,
+    UnknownVersion,
+)
 from registry.observer import observe, settle_pin
 from registry.promotion import promote, rollback
 from registry.release import load_release
@@ -30,7 +39,7 @@ class World:
     def promote(self, versions: ReleaseVersions) -> None:
         promote(self.registry, self.log, versions, actor="ada", way="cli", feature_schema_digest=None, cache=self.cache)
 
-    def roll_back(self, to: ReleaseVersions | None = None) -> ReleaseVersions:
+    def roll_back(self, to: ReleaseVersions | None = None, mark: str | None = None) -> ReleaseVersions:
         return rollback(
             self.registry,
             self.log,
@@ -39,6 +48,7 @@ class World:
             feature_schema_digest=None,
             reason="worse",
             to=to,
+            mark=mark,
             cache=self.cache,
         )
 
@@ -167,7 +177,7 @@ def test_a_pin_is_not_carried_out_with_other_bytes(world: World) -> None:
     world.roll_back()
     world.registry.down = False
     world.registry.set_tag(ArtifactKind.RANKER, 2, TAG_DIGEST, "0" * 64)
-    with pytest.raises(IncoherentRelease, match="the pinned one had"):
+    with pytest.raises(PinCannotEnd, match="the pinned one had"):
         settle_pin(world.registry, world.log)
     assert world.log.open_pin() is not None
     assert world.registry.resolve_stage(PRODUCTION) == THIRD
@@ -183,3 +193,58 @@ def test_copies_that_a_rollback_may_need_stay(world: World) -> None:
     assert world.cache.prune([THIRD], spare=0) == []
     assert [local.versions for local in world.cache.good()] == [THIRD, SECOND, FIRST]
     assert KEPT_GOOD >= 3
+
+
+def test_a_pin_whose_version_was_deleted_says_so_ends_with_a_promotion_and_stops_no_audit(world: World) -> None:
+    world.registry.down = True
+    world.roll_back()
+    world.registry.down = False
+    world.registry.forget(ArtifactKind.INDEX, 2)
+    n_rows = len(world.log.promotions)
+    observed = observe(world.registry, world.log)
+    assert observed == []
+    assert observed.pin_problem == (
+        "The pin on e2-i2-r2 cannot end: index version 2 was deleted in MLflow. It serves from local copies; promote "
+        "another release with `duet promote`."
+    )
+    assert len(world.log.promotions) == n_rows, "what stood in Production before the rollback is no news"
+    for kind in ArtifactKind:
+        world.registry.transition_stage(kind, 1, STAGING)
+    assert [(entry.versions, entry.stage) for entry in observe(world.registry, world.log)] == [(FIRST, STAGING)]
+    world.promote(FIRST)
+    assert world.log.open_pin() is None
+    assert observe(world.registry, world.log).pin_problem is None
+
+
+def test_a_stage_moved_while_a_pin_cannot_end_is_in_the_audit(world: World) -> None:
+    world.registry.down = True
+    world.roll_back()
+    world.log.pins[-1] = replace(world.log.pins[-1], at=datetime(2020, 1, 1, tzinfo=UTC))  # before all moves here
+    world.registry.down = False
+    world.registry.forget(ArtifactKind.INDEX, 2)
+    for kind in ArtifactKind:
+        world.registry.transition_stage(kind, 1, PRODUCTION)
+    (entry,) = observe(world.registry, world.log)
+    assert (entry.versions, entry.way) == (FIRST, "ui")
+
+
+def test_a_release_whose_numbers_came_twice_is_named_by_its_mark(
+    world: World, written: list[dict[ArtifactKind, Path]]
+) -> None:
+    (old,) = {mark_of(entry.digests) for entry in world.log.promotions if entry.versions == FIRST}
+    again = World.__new__(World)
+    again.registry, again.log, again.cache = MemoryRegistry(), world.log, world.cache
+    for paths in (written[2], written[1]):  # the models were deleted in MLflow, and learnt anew
+        judge(again.registry, register_release(again.registry, paths))
+    again.promote(FIRST)
+    again.promote(SECOND)
+    new = mark_of(again.log.promotions[-2].digests)
+    assert old != new
+    with pytest.raises(UnknownVersion, match=f"names 2 releases, oldest first: give one of e1-i1-r1@{old}, .*@{new}"):
+        again.roll_back(to=FIRST)
+    with pytest.raises(UnknownVersion, match="no e1-i1-r1@beef"):
+        again.roll_back(to=FIRST, mark="beef")
+    assert again.roll_back(to=FIRST, mark=old[:6]) == FIRST
+    pin = again.log.open_pin()
+    assert pin is not None, "MLflow holds other bytes under these numbers"
+    assert mark_of(pin.digests) == old

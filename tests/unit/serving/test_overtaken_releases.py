@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from registry.audit import Pin
 from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import ArtifactKind, ReleaseVersions
+from registry.errors import AuditUnavailable
 from registry.release import Release
 from serving.releases import ReleaseWatcher
 from tests.unit.serving.test_release_watcher import Shop
@@ -172,3 +174,33 @@ def test_a_disk_that_is_full_keeps_no_release_from_serving(shop: Interrupted, mo
 def serves_after_a_look(shop: Interrupted) -> str | None:
     shop.look()
     return serves(shop.watcher)
+
+
+def test_a_pin_that_cannot_end_is_said_once_and_in_health(shop: Interrupted) -> None:
+    shop.look()
+    shop.pin(ReleaseVersions(1, 1, 1))
+    shop.registry.forget(ArtifactKind.INDEX, 1)
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert serves_after_a_look(shop) == "e1-i1-r1"
+    said = [line for line in logs if line["log_level"] == "warning"]
+    assert [line["event"] for line in said] == ["pin_cannot_end"]
+    assert "exc_info" not in said[0]
+    assert "index version 1 was deleted in MLflow" in str(shop.watcher.pin_problem)
+    shop.log.pins.clear()
+    shop.look()
+    assert shop.watcher.pin_problem is None
+
+
+def test_an_audit_that_cannot_be_written_is_said_once_per_reason(shop: Interrupted) -> None:
+    reasons = iter(["gone", "gone", "locked", "gone"])
+
+    def refuse(*_: object) -> Any:
+        raise AuditUnavailable(next(reasons))
+
+    shop.watcher = shop.new_watcher()
+    shop.watcher._observe = refuse
+    with capture_logs() as logs:
+        for _ in range(4):
+            shop.look()
+    assert [line["reason"] for line in logs if line["event"] == "audit_not_written"] == ["gone", "locked", "gone"]
