@@ -5,7 +5,7 @@ People are drawn, not answers: the delta method and the bootstrap both take a pe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final, Self
 
 import numpy as np
@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 RESAMPLES: Final = 200
 SMALLEST_EXPECTED: Final = 5
 """Below so many people expected in an arm, the chi-square distribution is no approximation."""
+ENOUGH_EVENTS: Final = 10
+"""Independent successes to be expected on each side from which on its rate is about normal: see `simulation`."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Sums:
             float(successes @ successes),
         )
 
+    def __add__(self, other: "Sums") -> "Sums":
+        """Put the people of both together."""
+        mine, theirs = astuple(self), astuple(other)
+        return Sums(*(one + two for one, two in zip(mine, theirs, strict=True)))
+
     @property
     def rate(self) -> float:
         """Return successes per trial, NaN without a trial."""
@@ -69,6 +76,46 @@ class Sums:
         clustered = self.people / (self.people - 1) * max(residuals, 0.0) / self.trials**2
         smoothed = (self.successes + 1) / (self.trials + 2)
         return max(clustered, smoothed * (1 - smoothed) / (self.trials + 2))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sides of one comparison, about whose difference nothing is known before."""
+
+    subject: Sums
+    other: Sums
+
+    @property
+    def _person(self) -> float:
+        """Return the mean square of how far a person's successes lie from the rate of everybody, of both sides."""
+        both = self.subject + self.other
+        rate = both.rate
+        return (
+            max(both.successes_squared - 2 * rate * both.product + rate * rate * both.trials_squared, 0) / both.people
+        )
+
+    def variance(self, side: Sums) -> float:
+        """Return the variance of a side's rate: its own, and no less than everybody's people would give it.
+
+        A small side whose few successes happen to be spread looks surer than it is; the large side knows better.
+        """
+        if not side.trials:
+            return float("inf")
+        return max(side.variance, side.people * self._person / side.trials**2)
+
+    @property
+    def effective_events(self) -> float:
+        """Return how many independent successes the smaller side can be expected to have, or failures if rarer.
+
+        As many as it would have at the rate of both, divided by how much those of one person resemble each other.
+        """
+        both = self.subject + self.other
+        rate = both.rate
+        if not 0 < rate < 1:
+            return 0.0
+        alone = rate * (1 - rate) * both.trials / both.people
+        expected = min(rate, 1 - rate) * min(self.subject.trials, self.other.trials)
+        return expected / max(self._person / alone, 1.0)
 
 
 def rate_estimate(sums: Sums, alpha: float) -> Estimate:

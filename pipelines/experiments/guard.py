@@ -27,6 +27,9 @@ from registry.promotion import rollback
 from registry.store import ModelRegistry
 
 ACTOR: Final = "dagster:guard"
+_FRESH: Final = timedelta(hours=1)
+_LATER: Final = timedelta(minutes=5)
+"""In its first hour a release is judged at every look, after that so often."""
 Outcome = Literal["waiting", "well", "broken", "ended", "rolled back"]
 Alert = Callable[[str, str, Mapping[str, JsonValue]], None]
 """Takes the kind of an alert, one sentence, and figures."""
@@ -98,7 +101,11 @@ class Guard:
         if len(standing) < 2 or standing[-1] != fresh.versions or fresh.at is None:
             return None  # the first release has nothing to be compared with, and nothing to go back to
         release, before = fresh.versions.release_id, standing[-2].release_id
-        findings = findings_of(self.connection, of_release(release, before, fresh.at, now), self.rails)
+        known = last_verdicts(self.connection).get("champion")
+        if known is not None and known.of == release and fresh.at + _FRESH < known.judged_at > now - _LATER:
+            return None  # by now there is much to read, and a few minutes more change little
+        watched = of_release(self.connection, release, before, fresh.at, now, rails=self.rails)
+        findings = findings_of(self.connection, watched, self.rails)
         broken = [finding for finding in findings if finding.broken]
         if not broken:
             return Verdict("champion", release, _unbroken(findings), shown(findings), tuple(findings))

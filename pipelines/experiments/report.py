@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final
 
 import numpy as np
 
 from pipelines.experiments.clustered import (
+    ENOUGH_EVENTS,
     Estimate,
     Floats,
+    Pair,
     Sums,
     quantile_estimates,
     rate_estimate,
@@ -143,14 +146,20 @@ def steps_of(outcomes: Outcomes, measure: str, stretch: Stretch, choices: Choice
         if min(champion.people, challenger.people) < ENOUGH_PEOPLE:
             continue
         at = stretch.since + (stretch.until - stretch.since) * (step + 1) / looks
-        seen = look(
-            challenger.rate - champion.rate,
-            champion.variance + challenger.variance,
-            choices.expected_effect * max(champion.rate, 1 / champion.trials),
-            choices.alpha,
-        )
-        steps.append(Step(at, seen, champion.rate, challenger.rate))
+        steps.append(Step(at, look_at(champion, challenger, choices), champion.rate, challenger.rate))
     return steps
+
+
+def look_at(champion: Sums, challenger: Sums, choices: Choices) -> Look:
+    """Return what may be said of two arms now: nothing before enough independent events can be expected in both."""
+    arms = Pair(challenger, champion)
+    variance = arms.variance(champion) + arms.variance(challenger)
+    return look(
+        challenger.rate - champion.rate,
+        variance if arms.effective_events >= ENOUGH_EVENTS else inf,
+        choices.expected_effect * max(champion.rate, 1 / champion.trials),
+        choices.alpha,
+    )
 
 
 def _present(trials: Floats, successes: Floats, of: np.ndarray[Any, np.dtype[np.bool_]]) -> Sums:

@@ -14,6 +14,11 @@ from pipelines.experiments.reading import ERRORS
 
 MAX_SAMPLED: Final = 2_000
 """Of each side, so many of the latest answers tell the like rate: each is a look at ten showings."""
+DEPENDENCIES: Final = ("eligibility_unavailable", "population_unavailable")
+"""The reasons of an answer that blame what every release depends on: Postgres, or the snapshot that is read from it."""
+OUTAGE_SHARE: Final = 0.05
+"""A minute in which so many answers have such a reason tells nothing of a release: its others are slow or late, too."""
+DAY: Final = timedelta(days=1)
 _ARMS = sql.SQL("""
     select arm = 'challenger' as subject, * from duet.answers
      where experiment = %(name)s and arm in ('champion', 'challenger')
@@ -23,7 +28,20 @@ _RELEASES = sql.SQL("""
     select release = %(release)s as subject, * from duet.answers
      where arm = 'champion'
        and ((release = %(release)s and answered_at >= %(since)s and answered_at < %(until)s)
-         or (release = %(before)s and answered_at >= %(before_since)s and answered_at < %(since)s))
+         or (release = %(before)s and answered_at >= %(before_since)s and answered_at < %(before_until)s))
+""")
+_TELLING = sql.SQL("""
+    select told.* from (
+        select every.*, avg(coalesce(reason = any(%(dependencies)s), false)::int)
+                   over (partition by date_trunc('minute', answered_at)) as blamed
+          from ({mine}) as every
+    ) as told
+    where blamed < %(outage_share)s and not coalesce(reason = any(%(dependencies)s), false)
+""")
+_YESTERDAY = sql.SQL("""
+    select count(*), count(distinct user_id), min(answered_at) from duet.answers
+     where arm = 'champion' and release = %(before)s
+       and answered_at >= %(before_since)s and answered_at < %(before_until)s
 """)
 _P95 = sql.SQL("""
     with mine as ({mine})
@@ -70,6 +88,7 @@ _LIKES = sql.SQL("""
     )
     select subject, count(*), sum(n), sum(n * n), sum(won), sum(n * won), sum(won * won) from person group by subject
 """)
+_JUST_BEGUN: Final = timedelta(minutes=10)
 _NOBODY = Sums(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -77,7 +96,7 @@ _NOBODY = Sums(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 class Watched:
     """Whose answers are judged beside whose, and in which window of the watch, from 0."""
 
-    mine: sql.SQL
+    mine: sql.Composed
     parameters: dict[str, Any]
     window: int
 
@@ -86,19 +105,38 @@ def of_experiment(name: str, started_at: datetime, now: datetime, window_s: floa
     """Return the challenger's answers beside the champion's, in the window that is open now."""
     window = int((now - started_at).total_seconds() // window_s)
     since = started_at + timedelta(seconds=window * window_s)
-    return Watched(_ARMS, {"name": name, "since": since, "until": now}, window)
+    return _telling(_ARMS, {"name": name, "since": since, "until": now}, window)
 
 
-def of_release(release: str, before: str, promoted_at: datetime, now: datetime) -> Watched:
-    """Return a release's answers since its promotion beside those of the one before, in the same time before."""
-    parameters = {
-        "release": release,
-        "before": before,
-        "since": promoted_at,
-        "until": now,
-        "before_since": promoted_at - (now - promoted_at),
-    }
-    return Watched(_RELEASES, parameters, 0)
+def of_release(
+    connection: psycopg.Connection[Any],
+    release: str,
+    before: str,
+    promoted_at: datetime,
+    now: datetime,
+    *,
+    rails: Guardrails,
+) -> Watched:
+    """Return a release's answers since its promotion beside those of the one before, in the same hours the day before.
+
+    A release that did not serve then is compared in the same length of time before the promotion.
+    """
+    beside = {"before": before, "before_since": promoted_at - DAY, "before_until": min(now, promoted_at + DAY) - DAY}
+    row = connection.execute(_YESTERDAY, beside).fetchone()
+    since, until = promoted_at, min(now, promoted_at + DAY)
+    if row is not None and row[0] >= rails.minimum_answers and row[1] >= rails.minimum_people:
+        begins = max(row[2], beside["before_since"])
+        if begins - beside["before_since"] > _JUST_BEGUN:  # it began to serve in the middle of these hours
+            since, beside["before_since"] = begins + DAY, begins
+    else:
+        beside |= {"before_since": promoted_at - (now - promoted_at), "before_until": promoted_at}
+    return _telling(_RELEASES, {"release": release, "since": since, "until": until, **beside}, 0)
+
+
+def _telling(answers: sql.SQL, parameters: dict[str, Any], window: int) -> Watched:
+    """Leave out, on both sides, what only tells that a dependency was away."""
+    given = {**parameters, "dependencies": list(DEPENDENCIES), "outage_share": OUTAGE_SHARE}
+    return Watched(_TELLING.format(mine=answers), given, window)
 
 
 def findings_of(connection: psycopg.Connection[Any], watched: Watched, rails: Guardrails) -> list[Finding]:

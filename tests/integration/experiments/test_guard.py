@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import psycopg
@@ -30,6 +31,9 @@ from tests.releases import SCHEMA, register_release, write_release
 # The database dates what the guard does by its own clock, so this must be the time of the day.
 NOW = SystemClock().now()
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+AWAY: dict[str, Any] = {"level": 4, "reason": "eligibility_unavailable", "took_ms": 900.0}
+"""An answer while Postgres is away."""
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
 
 
@@ -165,14 +169,14 @@ def test_a_few_failures_of_few_answers_are_waited_for(tower: Tower) -> None:
     assert (verdict.outcome, verdict.summary.split(";")[0]) == ("waiting", "error_rate: too few yet")
 
 
-def test_a_champion_that_fails_as_much_is_no_fault_of_the_challenger(tower: Tower) -> None:
+def test_an_outage_of_postgres_says_nothing_of_either_arm(tower: Tower) -> None:
     begin(tower.connection, NOW - 8 * MINUTE)
     diary = Diary(tower.connection)
-    for arm in ("champion", "challenger"):
-        traffic(diary, arm, begin=NOW - 8 * MINUTE, end=NOW, level=4, reason="eligibility_unavailable", took_ms=90.0)
+    traffic(diary, "champion", begin=NOW - 8 * MINUTE, end=NOW)
+    traffic(diary, "challenger", begin=NOW - 8 * MINUTE, end=NOW, **AWAY)
     diary.write()
     (verdict,) = tower.look()
-    assert verdict.outcome == "well"
+    assert verdict.outcome == "waiting"
 
 
 def test_an_experiment_that_somebody_just_ended_is_not_ended_again(tower: Tower) -> None:
@@ -180,6 +184,14 @@ def test_an_experiment_that_somebody_just_ended_is_not_ended_again(tower: Tower)
     stop_experiment(tower.connection, "taste", by=By("ada"))
     assert tower.look() == []
     assert tower.alerts == []
+
+
+def write_more(diary: Diary) -> None:
+    """Write answers of people who are known already."""
+    with diary.connection.cursor() as cursor, cursor.copy("copy duet.answers from stdin") as copy:
+        for row in diary.answers:
+            copy.write_row(row._replace(request_id=uuid4()))
+    diary.connection.commit()
 
 
 def a_promotion(tower: Tower, *, at: datetime = NOW - 10 * MINUTE, **fresh: Any) -> None:
@@ -219,9 +231,67 @@ def test_a_fresh_release_that_degrades_is_taken_back_once_with_audit_and_alert(t
 
 
 def test_an_old_release_is_not_watched_any_more(tower: Tower) -> None:
-    a_promotion(tower, at=NOW - 90 * MINUTE, level=2)
+    a_promotion(tower, at=NOW - 25 * HOUR, level=2)
     assert tower.look() == []
     assert tower.in_production() == NEXT
+
+
+def at_a_minute() -> datetime:
+    """Return an instant ten minutes ago at the beginning of a minute."""
+    return (NOW - 11 * MINUTE).replace(second=0, microsecond=0)
+
+
+def test_an_outage_after_a_promotion_rolls_back_no_innocent_release(tower: Tower) -> None:
+    at = at_a_minute()
+    a_promotion(tower, at=at)
+    diary = Diary(tower.connection)
+    for number in range(300):
+        when = at + 5 * MINUTE + 3 * MINUTE * number / 300
+        # What comes late or fails beside the answers that name Postgres is its fault, too.
+        beside = [AWAY, {"level": 2, "reason": "deadline_exceeded", "took_ms": 900.0}, {"failed": True, "level": 4}]
+        diary.answer(1 + number % 50, when, experiment=None, release=NEXT, **beside[number % 3])
+    write_more(diary)
+    (verdict,) = tower.look()
+    assert verdict.outcome == "well"
+    assert tower.in_production() == NEXT
+
+
+def test_an_outage_before_a_promotion_hides_no_harmful_release(tower: Tower) -> None:
+    at = at_a_minute()
+    tower.promoted(FIRST, at - 600 * MINUTE)
+    tower.promoted(SECOND, at)
+    diary = Diary(tower.connection)
+    traffic(diary, RELEASE, begin=at - 10 * MINUTE, end=at - 5 * MINUTE, n=200)
+    traffic(diary, RELEASE, begin=at - 5 * MINUTE, end=at, n=600, **AWAY)
+    traffic(diary, NEXT, begin=at, end=at + 10 * MINUTE, level=2, reason="ranking_failed")
+    diary.write()
+    (verdict,) = tower.look()
+    assert verdict.outcome == "rolled back"
+    assert "below_full_rate 1.0000 (limit 0.0500, other side 0.0000)" in verdict.summary
+
+
+def test_a_release_is_compared_in_the_same_hours_of_the_day_before(tower: Tower) -> None:
+    at = NOW - 10 * MINUTE
+    tower.promoted(FIRST, at - 48 * HOUR)
+    tower.promoted(SECOND, at)
+    diary = Diary(tower.connection)
+    traffic(diary, RELEASE, begin=at - 24 * HOUR, end=at - 24 * HOUR + 10 * MINUTE, took_ms=45.0)  # the busy hour
+    traffic(diary, RELEASE, begin=at - 10 * MINUTE, end=at, took_ms=10.0)
+    traffic(diary, NEXT, begin=at, end=at + 10 * MINUTE, took_ms=46.0)
+    diary.write()
+    (verdict,) = tower.look()
+    assert verdict.outcome == "well"
+
+
+def test_a_release_is_watched_for_a_day(tower: Tower) -> None:
+    a_promotion(tower, at=NOW - 23 * HOUR)
+    diary = Diary(tower.connection)
+    traffic(diary, RELEASE, begin=NOW - 25 * HOUR, end=NOW - 24 * HOUR)
+    traffic(diary, NEXT, begin=NOW - HOUR, end=NOW, n=800, level=2, reason="ranking_failed")
+    write_more(diary)
+    (verdict,) = tower.look()
+    assert verdict.outcome == "rolled back"
+    assert tower.in_production() == RELEASE
 
 
 def test_the_first_release_of_all_has_nothing_to_go_back_to(tower: Tower) -> None:

@@ -21,8 +21,8 @@ FOREVER = 10**9
 
 
 @pytest.fixture(scope="module")
-def instance(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    platform = Platform(make_settings(tmp_path_factory.mktemp("terminated")), mlflow_endpoints)
+def instance(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    platform = Platform(make_settings(tmp_path_factory.mktemp("terminated")), endpoints)
     with open_instance(platform) as instance:
         yield instance
 
