@@ -1,18 +1,19 @@
-"""`duet experiment report`: the read-out of an experiment on the command line."""
+"""`duet experiment report` and `simulate`: the read-out of an experiment, and how often such decisions are wrong."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from infra.cli.console import out, table
+from infra.cli.console import out, progress, table
 from infra.cli.context import current_settings
 from infra.cli.groups import group
 
 
 def register_report(app: typer.Typer) -> None:
-    """Add the command to the group of experiments."""
+    """Add the commands to the group of experiments."""
     group(app, "experiment").command("report", epilog="Example: duet experiment report taste-v2 --json")(report)
+    group(app, "experiment").command("simulate", epilog="Example: duet experiment simulate --worlds 400")(simulate)
 
 
 def report(
@@ -47,3 +48,19 @@ def report(
     p = found.sample_ratio_p
     out().print(f"sample ratio: {'too few people to test' if p is None else f'p = {p:.3g}'}")
     out().print(found.sentence, markup=False)
+
+
+def simulate(
+    worlds: Annotated[int, typer.Option(min=10, max=10_000, help="Experiments per case.")] = 100,
+) -> None:
+    """Show how often experiments without any difference are decided, by size, share, rate and clustering."""
+    from pipelines.experiments.simulation import GRID, JUDGES, row_of, simulate_grid
+
+    rows = []
+    with progress() as bars:
+        task = bars.add_task("cases", total=len(GRID))
+        for outcome in simulate_grid(worlds):
+            rows.append(row_of(outcome))
+            bars.advance(task)
+    columns = ["people", "share", "rate", "spread", *JUDGES]
+    out().print(table(f"decided wrongly, of {worlds} experiments without a difference", columns, rows, right=range(8)))

@@ -5,7 +5,7 @@ more the likes of one person resemble each other (a beta distribution of tastes;
 larger arm has at most `MOST_PEOPLE`: more would say its rate more exactly, and nothing of the smaller arm.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import inf, isfinite
@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 
 from pipelines.experiments.clustered import Floats, Sums
+from pipelines.experiments.guardrails import Guardrail, judge, load_guardrails
 from pipelines.experiments.report import ENOUGH_PEOPLE, LOOKS, Choices, look_at
-from pipelines.experiments.sequential import Decision, Look
+from pipelines.experiments.sequential import Decision, look
 
 MOST_PEOPLE: Final = 1_000
 SHOWN: Final = 8.0
@@ -23,6 +24,10 @@ SHOWN: Final = 8.0
 VISITS: Final = 0.25
 """Visits per person and look, in the mean."""
 _BATCH: Final = 25
+_RAILS: Final = load_guardrails()
+_LIKES: Final = _RAILS.of("like_rate") or Guardrail(metric="like_rate", worse="lower", factor=0.7)
+Judge = Callable[[Sums, Sums], bool]
+"""Says whether a champion and a challenger are told apart at one look."""
 
 
 @dataclass(frozen=True)
@@ -43,54 +48,83 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many of `worlds` experiments of a case were decided at any look, and how many had a look at all."""
+    """In how many of `worlds` experiments of a case each judge told the arms apart at any look, and was wrong."""
 
     case: Case
     worlds: int
-    decided: int
-    judged: int
+    wrong: Mapping[str, int]
 
-    @property
-    def share(self) -> float:
-        """Return the share of the experiments that were decided, and wrongly."""
-        return self.decided / self.worlds
+    def share(self, judge: str) -> float:
+        """Return the share of the experiments in which a judge was wrong."""
+        return self.wrong[judge] / self.worlds
 
 
+def read_out_by(expected_effect: float) -> Judge:
+    """Return the judge of the read-out, who expects an effect of this share of the rate."""
+    choices = Choices(expected_effect=expected_effect)
+
+    def told_apart(champion: Sums, challenger: Sums) -> bool:
+        enough = min(champion.people, challenger.people) >= ENOUGH_PEOPLE
+        return enough and look_at(champion, challenger, choices).decision is not Decision.OPEN
+
+    return told_apart
+
+
+def guard(champion: Sums, challenger: Sums) -> bool:
+    """Judge likes as the guard does in its first window."""
+    return judge(_RAILS, _LIKES, challenger, champion, 0).broken
+
+
+def each_arm_alone(champion: Sums, challenger: Sums) -> bool:
+    """Judge by the variance of each arm's own people, however few: what was done before, and is shown beside."""
+    if min(champion.people, challenger.people) < ENOUGH_PEOPLE:
+        return False
+    variance, tau = champion.variance + challenger.variance, max(champion.rate, 1 / champion.trials)
+    return look(challenger.rate - champion.rate, variance, tau, Choices().alpha).decision is not Decision.OPEN
+
+
+JUDGES: Final[Mapping[str, Judge]] = {
+    "read-out": read_out_by(Choices().expected_effect),
+    "read-out, effect 1": read_out_by(1.0),
+    "guard": guard,
+    "each arm alone": each_arm_alone,
+}
+HELD: Final = tuple(name for name in JUDGES if name != "each arm alone")
+"""The judges that decide, and must be right."""
 GRID: Final = tuple(
     Case(people, share, rate, concentration)
-    for people, share in ((3_000, 0.02), (3_000, 0.03), (10_000, 0.02), (10_000, 0.03), (3_000, 0.1), (3_000, 0.5))
-    for rate, concentration in product((0.002, 0.01, 0.05, 0.25), (inf, 20.0, 2.0, 0.5))
+    for people, share in ((3_000, 0.02), (10_000, 0.02), (3_000, 0.03), (10_000, 0.03), (3_000, 0.1), (2_000, 0.5))
+    for rate, concentration in product((0.004, 0.02, 0.1), (inf, 20.0, 2.0, 0.3))
 )
 """What is published: small and equal arms, rare and common outcomes, likes of everybody alike up to a few people's."""
-WORST: Final = (Case(10_000, 0.02, 0.01, 0.5), Case(3_000, 0.03, 0.05, 0.5), Case(10_000, 0.03, 0.002, 2.0))
-"""Cases in which variances alone were wrong most often; they stand for the grid in a test that takes seconds."""
-
-Judge = Callable[[Sums, Sums, Choices], Look]
+WORST: Final = (Case(10_000, 0.02, 0.02, 2.0), Case(10_000, 0.02, 0.02, 0.3), Case(3_000, 0.03, 0.004, 20.0))
+"""Cases in which variances alone were wrong often; they stand for the grid in a test that takes seconds."""
 
 
-def simulate(case: Case, worlds: int, seed: int = 1, judge: Judge = look_at) -> Outcome:
-    """Judge `worlds` experiments of one case."""
-    rng = np.random.default_rng((seed, case.people, round(1_000 * case.share), round(10_000 * case.rate)))
-    choices = Choices()
-    decided = judged = 0
+def simulate(case: Case, worlds: int, judges: Mapping[str, Judge] = JUDGES) -> Outcome:
+    """Judge `worlds` experiments of one case at every look."""
+    rng = np.random.default_rng((case.people, round(1_000 * case.share), round(10_000 * case.rate)))
+    wrong = dict.fromkeys(judges, 0)
     for done in range(0, worlds, _BATCH):
-        size = min(_BATCH, worlds - done)
-        champions, challengers = (_arm(rng, case, size, people) for people in case.arms)
+        champions, challengers = (_arm(rng, case, min(_BATCH, worlds - done), people) for people in case.arms)
         for looks in zip(champions, challengers, strict=True):
-            seen = [
-                judge(champion, challenger, choices)
-                for champion, challenger in zip(*looks, strict=True)
-                if min(champion.people, challenger.people) >= ENOUGH_PEOPLE
-            ]
-            judged += any(isfinite(one.high) for one in seen)
-            decided += any(one.decision is not Decision.OPEN for one in seen)
-    return Outcome(case, worlds, decided, judged)
+            for name, told_apart in judges.items():
+                wrong[name] += any(told_apart(*arms) for arms in zip(*looks, strict=True))
+    return Outcome(case, worlds, wrong)
 
 
 def simulate_grid(worlds: int, cases: Sequence[Case] = GRID) -> Iterator[Outcome]:
     """Simulate every case, one after the other."""
     for case in cases:
         yield simulate(case, worlds)
+
+
+def row_of(outcome: Outcome) -> list[str]:
+    """Return one row of the table: the case, then in how many experiments each judge was wrong."""
+    case = outcome.case
+    spread = f"{case.concentration:g}" if isfinite(case.concentration) else "alike"
+    told = [f"{case.people:,}", f"{case.share:.0%}", f"{case.rate:.1%}", spread]
+    return [*told, *(f"{outcome.share(name):.1%}" for name in outcome.wrong)]
 
 
 def _arm(rng: np.random.Generator, case: Case, worlds: int, people: int) -> list[list[Sums]]:
@@ -102,8 +136,8 @@ def _arm(rng: np.random.Generator, case: Case, worlds: int, people: int) -> list
     begins = rng.integers(0, LOOKS, shape)
     trials, successes = np.zeros(shape), np.zeros(shape)
     found: list[list[Sums]] = [[] for _ in range(worlds)]
-    for look in range(LOOKS):
-        shown = rng.poisson(SHOWN * rng.poisson(eager * (begins <= look)))
+    for number in range(LOOKS):
+        shown = rng.poisson(SHOWN * rng.poisson(eager * (begins <= number)))
         trials += shown
         successes += rng.binomial(shown, taste)
         for world in range(worlds):

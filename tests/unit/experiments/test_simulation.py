@@ -1,0 +1,40 @@
+"""Equal arms are told apart in at most 5 % of made-up experiments, also by rare, clustered outcomes in small arms."""
+
+import pytest
+
+from pipelines.experiments.clustered import ENOUGH_EVENTS, Pair, Sums
+from pipelines.experiments.simulation import GRID, HELD, WORST, Case, row_of, simulate
+
+MOST = 0.05
+
+
+@pytest.mark.parametrize("case", WORST, ids=str)
+def test_equal_arms_are_rarely_told_apart_where_variances_alone_were_wrong(case: Case) -> None:
+    found = simulate(case, worlds=100)
+    assert max(found.share(judge) for judge in HELD) <= MOST, row_of(found)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_000)
+def test_equal_arms_are_rarely_told_apart_in_every_case_of_the_published_grid() -> None:
+    for case in GRID:
+        found = simulate(case, worlds=400)
+        assert max(found.share(judge) for judge in HELD) <= MOST, row_of(found)
+
+
+def test_a_small_side_without_a_success_is_no_surer_than_everybody_together() -> None:
+    # A hundred people with ten showings; of the large side one in ten likes all ten, of the small one nobody does.
+    large, small = Sums(1_000, 10_000, 1_000, 100_000, 10_000, 10_000), Sums(100, 1_000, 0, 10_000, 0, 0)
+    pair = Pair(small, large)
+    rate = 1_000 / 11_000
+    person = (10_000 - 2 * rate * 10_000 + rate**2 * 110_000) / 1_100
+    assert pair.variance(small) == pytest.approx(100 * person / 1_000**2)
+    assert pair.variance(small) > 5 * small.variance
+    # At that rate 91 likes of the small side can be expected, but all ten of a person are one.
+    assert pair.effective_events == pytest.approx(9.09, abs=0.01)
+    assert pair.effective_events < ENOUGH_EVENTS
+
+
+def test_sides_without_any_success_have_no_events() -> None:
+    nothing = Sums(100, 1_000, 0, 10_000, 0, 0)
+    assert Pair(nothing, nothing).effective_events == 0
