@@ -52,14 +52,16 @@ def report(
 
 def simulate(
     worlds: Annotated[int, typer.Option(min=10, max=10_000, help="Experiments per case.")] = 100,
+    *,
+    worst: Annotated[bool, typer.Option("--worst", help="Only the three cases that are hardest to judge.")] = False,
 ) -> None:
     """Show how often experiments without any difference are decided, by size, share, rate and clustering."""
-    from pipelines.experiments.simulation import GRID, JUDGES, row_of, simulate_grid
+    from pipelines.experiments.simulation import GRID, JUDGES, WORST, row_of, simulate_grid
 
-    rows = []
+    rows, cases = [], WORST if worst else GRID
     with progress() as bars:
-        task = bars.add_task("cases", total=len(GRID))
-        for outcome in simulate_grid(worlds):
+        task = bars.add_task("cases", total=len(cases))
+        for outcome in simulate_grid(worlds, cases):
             rows.append(row_of(outcome))
             bars.advance(task)
     columns = ["people", "share", "rate", "spread", *JUDGES]

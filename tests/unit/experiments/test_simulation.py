@@ -2,6 +2,7 @@
 
 import pytest
 
+from infra.cli.app import run
 from pipelines.experiments.clustered import ENOUGH_EVENTS, Pair, Sums
 from pipelines.experiments.simulation import GRID, HELD, WORST, Case, row_of, simulate
 
@@ -20,6 +21,14 @@ def test_equal_arms_are_rarely_told_apart_in_every_case_of_the_published_grid() 
     for case in GRID:
         found = simulate(case, worlds=400)
         assert max(found.share(judge) for judge in HELD) <= MOST, row_of(found)
+
+
+def test_the_command_prints_a_row_per_case(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    assert run(["experiment", "simulate", "--worlds", "10", "--worst"]) == 0
+    said = capsys.readouterr().out
+    assert "decided wrongly, of 10 experiments without a difference" in said
+    assert said.count("10,000") == sum(case.people == 10_000 for case in WORST)
 
 
 def test_a_small_side_without_a_success_is_no_surer_than_everybody_together() -> None:
