@@ -1,6 +1,7 @@
 """A run from the shell ends when it is terminated in Dagster's UI: it is never CANCELED while it works, nor SUCCESS."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 
@@ -22,7 +23,8 @@ FOREVER = 10**9
 
 @pytest.fixture(scope="module")
 def instance(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    platform = Platform(make_settings(tmp_path_factory.mktemp("terminated")), endpoints)
+    servers = replace(endpoints, mlflow_url="http://127.0.0.1:9")  # which nobody asks here
+    platform = Platform(make_settings(tmp_path_factory.mktemp("terminated")), servers)
     with open_instance(platform) as instance:
         yield instance
 
