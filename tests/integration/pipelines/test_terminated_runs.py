@@ -80,7 +80,7 @@ def the_only_open(instance: dg.DagsterInstance) -> dg.DagsterRun:
     return run
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("work", [rest, grow_trees, learn_factors])
 def test_a_run_that_is_terminated_in_the_middle_of_a_step_ends_there(
     instance: dg.DagsterInstance, tmp_path: Path, work: Callable[[Path], None]
