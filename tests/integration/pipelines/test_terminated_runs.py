@@ -13,8 +13,9 @@ import xgboost
 from scipy import sparse
 
 from infra.endpoints import Endpoints
+from pipelines.errors import RunTerminated
 from pipelines.resources import Platform
-from pipelines.running import execute, open_instance
+from pipelines.running import Listener, execute, open_instance, run_job
 from tests.conftest import make_settings
 
 CANCELED, SUCCESS = dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS
@@ -139,3 +140,15 @@ def test_a_run_that_nobody_terminates_succeeds(instance: dg.DagsterInstance) -> 
     ended, _ = run_of(instance, job_of(lambda: sleep(1.5), done))
     assert ended.status is SUCCESS
     assert done == ["one", "two"]
+
+
+def test_whoever_started_the_run_reads_that_it_was_terminated(endpoints: Endpoints, tmp_path: Path) -> None:
+    platform = Platform(make_settings(tmp_path), replace(endpoints, mlflow_url="http://127.0.0.1:9"))
+
+    def step_started(_: str) -> None:
+        with open_instance(platform) as instance:
+            instance.report_run_canceling(the_only_open(instance))
+
+    with pytest.raises(RunTerminated, match=r"the run [0-9a-f-]+ of `evaluate` was terminated in Dagster \(log: /"):
+        run_job(platform, "evaluate", {}, 1, Listener(step_started=step_started))
+    platform.close()
