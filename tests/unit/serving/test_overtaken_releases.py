@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable
 from registry.release import Release
+from serving.errors import Overtaken
+from serving.release_decision import Decision
 from serving.releases import ReleaseWatcher
 from tests.unit.serving.test_release_watcher import Shop
 
@@ -169,6 +172,19 @@ def test_a_disk_that_is_full_keeps_no_release_from_serving(shop: Interrupted, mo
         assert shop.watcher.refusal is None
     shop.look()
     assert restarted_without_mlflow(shop) == "e2-i2-r2"
+
+
+def test_a_decision_that_nobody_cancelled_ends_when_what_it_rests_on_has_changed() -> None:
+    stands = ["the pin"]
+    decision = Decision(lambda: bool(stands))
+
+    async def work() -> None:
+        with ThreadPoolExecutor(1) as threads:
+            assert await decision.work(threads, lambda: 1) == 1
+            await decision.work(threads, stands.clear)
+
+    with pytest.raises(Overtaken, match="Another order came"):
+        asyncio.run(work())
 
 
 def serves_after_a_look(shop: Interrupted) -> str | None:
