@@ -38,7 +38,7 @@ class TuningConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trials: int = Field(default=14, ge=0, le=1_000, description="settings tried; 0 takes those given as they are")
+    trials: int = Field(default=15, ge=0, le=1_000, description="settings tried; 0 takes those given as they are")
     seconds: float = Field(default=240.0, gt=0, le=86_400, description="no further setting is tried after so long")
     share: float = Field(default=0.15, gt=0, lt=0.9, description="last share of the likes, on which lists are judged")
     max_people: int = Field(default=1_000, ge=10, le=1_000_000, description="people whose lists are judged")

@@ -6,7 +6,7 @@ judge. No constant suits all data sets: confidence and penalty differ by a facto
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,8 +110,8 @@ def tune(
 ) -> tuple[EmbeddingConfig, list[Trial]]:
     """Return the best settings found within the time and the trials allowed, and all that were tried.
 
-    First penalty and confidence, log-uniform, or only around what is `known` to have won before; then passes and width
-    around the best; the content prior at last, and only where it wins.
+    First penalty and confidence, log-uniform, or only around what is `known` to have won before; then the content
+    prior, which stays only where it wins; then passes and width around the best.
     """
     questions = [found for found in (Question.next(events, config), Question.missing(events, config)) if found]
     if not questions or not config.trials:
@@ -137,23 +137,37 @@ def tune(
     def best() -> EmbeddingConfig:
         return max(tried, key=lambda trial: trial.merit).config if tried else start
 
-    plain = start.model_copy(update={"content_rounds": 0, "pass_confidence": 1.0})
-    if known is not None:
-        attempt(known)
-    for alpha, ridge in (
-        ()
-        if known is not None
-        else ((10.0, 50.0), (40.0, 100.0), (5.0, 30.0), (20.0, 200.0), (80.0, 400.0), (3.0, 10.0))
-    ):
-        attempt(plain.model_copy(update={"alpha": alpha, "regularization": ridge}))
-    for factor in (0.5, 2.0):
-        attempt(best().model_copy(update={"regularization": best().regularization * factor}))
-        attempt(best().model_copy(update={"alpha": max(best().alpha * factor, 1.0)}))
-    attempt(best().model_copy(update={"pass_confidence": max(best().alpha / 4.0, 1.0)}))
-    attempt(best().model_copy(update={"pass_confidence": max(best().alpha, 1.0)}))
-    attempt(best().model_copy(update={"dimensions": min(2 * start.dimensions, 512)}))
-    attempt(best().model_copy(update={"content_rounds": max(start.content_rounds, 3)}))
+    for chosen in (known,) if known is not None else _first_settings(start):
+        attempt(chosen)
+    for move in _moves(start):
+        attempt(best().model_copy(update=move(best())))
     return best(), tried
+
+
+def _first_settings(start: EmbeddingConfig) -> Iterator[EmbeddingConfig]:
+    """Yield settings far apart: likes alone, more or less trusted, and what suits people shown to each other by chance."""
+    plain = start.model_copy(update={"content_rounds": 0, "pass_confidence": 1.0})
+    for alpha, ridge in ((10.0, 50.0), (40.0, 100.0), (5.0, 30.0), (20.0, 200.0), (80.0, 400.0), (3.0, 10.0)):
+        yield plain.model_copy(update={"alpha": alpha, "regularization": ridge})
+    # Passes as true negatives, and much from profiles.
+    yield start.model_copy(
+        update={"alpha": 100.0, "pass_confidence": 100.0, "regularization": 500.0, "content_rounds": 12}
+    )
+
+
+def _moves(start: EmbeddingConfig) -> Iterator[Callable[[EmbeddingConfig], dict[str, float]]]:
+    """Yield what to change of the best setting so far."""
+
+    def scaled(name: str, factor: float) -> Callable[[EmbeddingConfig], dict[str, float]]:
+        return lambda best: {name: max(float(getattr(best, name)) * factor, 1.0)}
+
+    yield lambda _best: {"content_rounds": max(start.content_rounds, 3)}
+    for factor in (0.5, 2.0):
+        yield scaled("regularization", factor)
+        yield scaled("alpha", factor)
+    yield lambda best: {"pass_confidence": max(best.alpha / 4.0, 1.0)}
+    yield lambda best: {"pass_confidence": max(best.alpha, 1.0)}
+    yield lambda _best: {"dimensions": min(2 * start.dimensions, 512)}
 
 
 def list_quality(

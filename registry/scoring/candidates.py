@@ -15,6 +15,7 @@ from feature_repo.people import People
 from feature_repo.population import MAX_POOL, Population
 from feature_repo.transforms import Terms, content_inputs
 from registry.arrays import Ids
+from registry.embedding import query_vectors
 from registry.item_index import MAX_N
 from registry.neighbours import Taste
 from registry.newcomers import Newcomers, with_newcomers
@@ -76,7 +77,7 @@ def from_index(
         found = with_newcomers(retrieve(release, factors, width, weight), late, factors, width, weight)
         return found, np.flatnonzero(population.showable(terms, population.positions(found.ids)))
 
-    if not (np.any(factors.chooser) or np.any(factors.chosen)):
+    if not np.any(query_vectors(factors.chooser[None], factors.chosen[None], weight)):
         return CandidateList(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
     found, keep = searched(width)
     enough = max(n // _ENOUGH, 1)
