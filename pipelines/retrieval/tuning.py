@@ -145,7 +145,7 @@ def tune(
 
 
 def _first_settings(start: EmbeddingConfig) -> Iterator[EmbeddingConfig]:
-    """Yield settings far apart: likes alone, more or less trusted, and what suits people shown to each other by chance."""
+    """Yield settings far apart: likes alone, more or less trusted, and what suits people who meet by chance."""
     plain = start.model_copy(update={"content_rounds": 0, "pass_confidence": 1.0})
     for alpha, ridge in ((10.0, 50.0), (40.0, 100.0), (5.0, 30.0), (20.0, 200.0), (80.0, 400.0), (3.0, 10.0)):
         yield plain.model_copy(update={"alpha": alpha, "regularization": ridge})
