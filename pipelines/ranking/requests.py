@@ -22,7 +22,11 @@ _NOBODY: Ids = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class PastRequester:
-    """A requester of `registry.scoring`, as of a past instant; ids int64, the newest decisions first."""
+    """A requester of `registry.scoring`, as of a past instant; ids int64, the newest decisions first.
+
+    As serving reads them, `liked_by` ever liked this person and `waiting` did so in their latest decision; neither has
+    an answer.
+    """
 
     user_id: int
     person: People
@@ -52,16 +56,15 @@ class PastRequests:
         _, first = np.unique(targets, return_index=True)
         first.sort()  # the newest first still
         targets, likes = targets[first], likes[first]
-        separated = np.concatenate(
-            [self._blocked.before(position, at_us)[0], self._blocked_by.before(position, at_us)[0]]
-        )
+        blocked = self._blocked.before(position, at_us)[0]
+        separated = np.concatenate([blocked, self._blocked_by.before(position, at_us)[0]])
         liked_by = waiting = _NOBODY
         if self.pending_likes:
             actors, liked = self._received.before(position, at_us)
+            open_ = ~np.isin(actors, np.concatenate([targets, blocked]))
+            actors, liked = actors[open_], liked[open_]
             _, latest = np.unique(actors, return_index=True)
-            latest.sort()
-            liked_by = actors[latest][liked[latest]]
-            waiting = liked_by[~np.isin(liked_by, np.concatenate([targets, separated]))]
+            liked_by, waiting = np.unique(actors[liked]), actors[latest][liked[latest]]
         return PastRequester(
             user_id=int(ids[position]),
             person=self.people.take([position]),

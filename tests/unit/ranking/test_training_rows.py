@@ -34,10 +34,12 @@ def test_a_past_requester_knows_what_was_decided_before_and_nothing_later() -> N
 
 
 def test_who_waits_is_told_only_where_pending_likes_may_be_known() -> None:
-    history = events((1, 0, LIKE, 1), (2, 0, LIKE, 2), (0, 2, PASS, 3), (3, 0, PASS, 4))
+    history = events(
+        (1, 0, LIKE, 1), (2, 0, LIKE, 2), (0, 2, PASS, 3), (3, 0, PASS, 4), (4, 0, LIKE, 5), (4, 0, PASS, 6)
+    )
     quiet, told = (PastRequests(People.build(IDS), history, pending_likes=flag).at(0, 9) for flag in (False, True))
     assert (quiet.liked_by.tolist(), quiet.waiting.tolist()) == ([], [])
-    assert (told.liked_by.tolist(), told.waiting.tolist()) == ([20, 30], [20])
+    assert (told.liked_by.tolist(), told.waiting.tolist()) == ([20, 50], [20])
 
 
 def test_a_visit_holds_the_decisions_of_one_person_and_day() -> None:
