@@ -13,13 +13,13 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_rows: int = Field(
-        default=150_000,
+        default=60_000,
         ge=100,
         le=50_000_000,
         description="decisions of each window that become rows; more are sampled, whole visits at a time",
     )
     max_lists: int = Field(
-        default=6_000, ge=10, le=1_000_000, description="people of each window whose candidates become rows"
+        default=2_000, ge=10, le=1_000_000, description="people of each window whose candidates become rows"
     )
     negatives: int = Field(
         default=40, ge=1, le=5_000, description="candidates of a list that were not chosen, kept as rows"
@@ -67,7 +67,7 @@ class RankerConfig(BaseModel):
     choice_depth: int = Field(default=3, ge=1, le=6, description="depth of a tree of the model of choices")
     choice_rounds: int = Field(default=150, ge=1, le=20_000, description="the most trees of the model of choices")
     judged_people: int = Field(
-        default=1_000, ge=20, le=1_000_000, description="people on whose lists the orders are compared"
+        default=600, ge=20, le=1_000_000, description="people on whose lists the orders are compared"
     )
     threads: int = Field(default=2, ge=1, le=64, description="threads of the training")
     seed: int = Field(default=7, ge=0, le=2**31 - 1, description="seed of row and feature sampling")

@@ -26,7 +26,7 @@ class EmbeddingStep(EmbeddingConfig):
     """Say how the embedding is fitted, and for how long its settings are searched for on the data at hand."""
 
     tuning_trials: int = Field(
-        default=15,
+        default=10,
         ge=0,
         le=1_000,
         description="settings tried on the last part of what may be learned from; 0 takes those given as they are",
