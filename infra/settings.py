@@ -50,7 +50,7 @@ class PostgresSettings(_Group):
     port: Port = Field(0, description="Port of the embedded server; 0 picks a free one once and remembers it.")
     shared_buffers_mb: int = Field(256, ge=16, le=65536, description="Page cache of the embedded server, MiB.")
     max_connections: int = Field(200, ge=20, le=5000, description="Connections the embedded server accepts.")
-    start_timeout_s: Seconds = Field(60.0, le=3600, description="Longest wait for the embedded server, s.")
+    start_timeout_s: Seconds = Field(60.0, le=3600, description="Longest start without progress, s.")
     pool_size: int = Field(10, ge=1, le=500, description="Connections a pool keeps open.")
     max_overflow: int = Field(20, ge=0, le=500, description="Connections a pool may open beyond `pool_size`.")
     max_waiting: int = Field(200, ge=1, le=10000, description="Requests that may wait for a connection of a pool.")
@@ -72,7 +72,7 @@ class RedisSettings(_Group):
     """Redis: the embedded server, and every client's limits."""
 
     port: Port = Field(0, description="Port of the embedded server; 0 picks a free one once and remembers it.")
-    start_timeout_s: Seconds = Field(60.0, le=3600, description="Longest wait for the embedded server, s.")
+    start_timeout_s: Seconds = Field(60.0, le=3600, description="Longest start without progress, s.")
     socket_timeout_s: Seconds = Field(0.05, le=60, description="Longest wait for an answer on the request path, s.")
     connect_timeout_s: Seconds = Field(0.05, le=60, description="Longest wait for a new connection, s.")
     max_connections: int = Field(64, ge=1, le=10000, description="Connections one client may open.")
@@ -90,7 +90,7 @@ class MlflowSettings(_Group):
     host: Host = Field("127.0.0.1", description="Address the started server listens on.")
     port: Port = Field(5000, description="Port of the started server; 0 picks a free one once and remembers it.")
     experiment: str = Field("duet", min_length=1, max_length=200, description="Experiment that runs are logged to.")
-    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait for the started server, s.")
+    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest start without progress, s.")
     request_timeout_s: Seconds = Field(10.0, le=600, description="Longest wait for one answer of the server, s.")
 
 
@@ -99,7 +99,7 @@ class DagsterSettings(_Group):
 
     host: Host = Field("127.0.0.1", description="Address the web server listens on.")
     port: Port = Field(3000, description="Port of the web server; 0 picks a free one.")
-    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait for the web server, s.")
+    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest start without progress, s.")
 
 
 class WebSettings(_Group):
@@ -198,7 +198,7 @@ class ServingSettings(_Group):
         "auto",
         description="How two directed scores become one; auto: what won on held-out lists, requester: one side.",
     )
-    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest wait until the service is ready, s.")
+    start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest start without progress, s.")
     max_concurrency: int = Field(16, ge=1, le=1000, description="Calls that one worker works on at once.")
     max_queued: int = Field(32, ge=0, le=10000, description="Calls that may wait for a place in one worker.")
     queue_timeout_ms: int = Field(75, ge=0, le=10000, description="Longest wait for a place, ms; then 503.")

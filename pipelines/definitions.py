@@ -5,6 +5,7 @@ Each domain adds what it has by a line of its own; nothing is defined here.
 
 import dagster as dg
 
+from infra.clock import SystemClock
 from infra.settings import load_settings
 from pipelines.automation.freshness import kept_fresh
 from pipelines.automation.schedules import SCHEDULES
@@ -15,7 +16,8 @@ from pipelines.experiments.assets import READ_OUT, experiment_report
 from pipelines.experiments.sensors import guard
 from pipelines.features.assets import features, online_features
 from pipelines.features.changed import changed_features
-from pipelines.history.assets import daily_activity, daily_totals
+from pipelines.history.assets import daily_activity_asset, daily_totals
+from pipelines.history.first_day import first_day
 from pipelines.ingest.assets import snapshots
 from pipelines.jobs import JOBS
 from pipelines.ranking.assets import ranker, ranking_dataset
@@ -31,7 +33,11 @@ from pipelines.search.assets import hyperparameter_search
 
 def build_definitions(platform: Platform | None = None) -> dg.Definitions:
     """Merge all domains; `platform` replaces the one that each run otherwise builds from its settings."""
-    policy = load_policy((platform.settings if platform else load_settings()).gates.file)
+    settings = platform.settings if platform else load_settings()
+    policy = load_policy(settings.gates.file)
+    begins = (
+        first_day(settings, platform.clock, platform.database_url) if platform else first_day(settings, SystemClock())
+    )
     return dg.Definitions(
         assets=[
             RELEASE_HISTORY,
@@ -51,7 +57,7 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
                     drift,
                     experiment_report,
                     hyperparameter_search,
-                    daily_activity,
+                    daily_activity_asset(begins),
                     daily_totals,
                 ]
             ),

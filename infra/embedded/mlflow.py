@@ -20,6 +20,7 @@ from infra.embedded.lease import Running
 from infra.embedded.ports import choose
 from infra.embedded.processes import end, identity, is_alive, working_in
 from infra.errors import ServerUnavailable
+from infra.progress import Progress, family
 from infra.settings import Settings
 from infra.telemetry import TELEMETRY_OFF
 from infra.web.token import guard_environment
@@ -121,15 +122,18 @@ class EmbeddedMlflow:
             backend=self._backend_digest(),
         )
         write_text(self._state, json.dumps(asdict(state)))
-        until = time.monotonic() + self._settings.start_timeout_s
-        while time.monotonic() < until and is_alive(pid, state.identity):
+        limit_s = self._settings.start_timeout_s
+        progress = Progress(limit_s, self.log, lambda: family(pid))
+        how_long = None
+        while how_long is None:
             if self._is_healthy(host, port):
                 return Running(pid, host, port)
             time.sleep(0.1)
+            how_long = progress.given_up() if is_alive(pid, state.identity) else "and ended"
         self.stop()
         raise ServerUnavailable(
-            f"The MLflow server did not become healthy on port {port} within {self._settings.start_timeout_s:.0f} s:"
-            f" its log `{self.log}` says why."
+            f"The MLflow server did not become healthy on port {port} {how_long}: its log `{self.log}` says why;"
+            f" DUET_MLFLOW__START_TIMEOUT_S ({limit_s:g} s) sets the limit."
         )
 
     def stop(self) -> None:

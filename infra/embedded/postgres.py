@@ -24,6 +24,7 @@ from infra.embedded.lease import Running
 from infra.embedded.ports import choose
 from infra.embedded.processes import end, working_in
 from infra.errors import PortTaken, ServerUnavailable
+from infra.progress import MOST, Progress
 from infra.settings import Settings
 
 HOST = "127.0.0.1"
@@ -229,20 +230,31 @@ class EmbeddedPostgres:
             "log_line_prefix": "%m [%p] ",
         }
         said = " ".join(f"-c {name}='{value}'" for name, value in options.items())
-        timeout_s = self._settings.start_timeout_s
-        command = [str(programs / "bin" / "pg_ctl"), "start", "-w", "-s", "-t", f"{timeout_s:.0f}", "-D", str(data)]
+        limit_s = self._settings.start_timeout_s
+        # How long it waits is decided here, by progress: its own limit is only one that never comes first.
+        patience = ("-t", f"{2 * MOST * limit_s:.0f}")
+        command = [str(programs / "bin" / "pg_ctl"), "start", "-w", "-s", *patience, "-D", str(data), "-o", said]
+        how_long = None
         with self.log.open("ab") as log:
             begin = log.tell()
-            result = subprocess.run(  # noqa: S603 - our own binary
-                [*command, "-o", said],
+            starting = subprocess.Popen(  # noqa: S603 - our own binary
+                command,
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                check=False,
                 cwd=data.parent if account.can_reach(data) else "/",
                 **account.popen(),
             )
-        if result.returncode == 0:
+            try:
+                progress = Progress(limit_s, self.log, self._processes)
+                while starting.poll() is None and how_long is None:
+                    time.sleep(0.02)
+                    how_long = progress.given_up()
+            finally:
+                if starting.poll() is None:
+                    starting.kill()
+                starting.wait()
+        if starting.returncode == 0:
             return
         with self.log.open("rb") as log:
             log.seek(begin)
@@ -251,8 +263,8 @@ class EmbeddedPostgres:
         if "Address already in use" in why or "could not bind" in why:
             raise PortTaken(f"Port {port} on {HOST} is taken: set `DUET_POSTGRES__PORT` to another port or to 0.")
         raise ServerUnavailable(
-            f"The embedded PostgreSQL did not start on port {port} within {timeout_s:.0f} s:"
-            f" its log `{self.log}` says why."
+            f"The embedded PostgreSQL did not start on port {port} {how_long or 'and ended'}: its log `{self.log}` says"
+            f" why; DUET_POSTGRES__START_TIMEOUT_S ({limit_s:g} s) sets the limit."
         )
 
     def _processes(self) -> list[psutil.Process]:

@@ -15,6 +15,7 @@ from infra.embedded.lease import Running
 from infra.embedded.ports import choose
 from infra.embedded.processes import end, working_in
 from infra.errors import ServerUnavailable
+from infra.progress import Progress
 from infra.settings import Settings
 
 HOST = "127.0.0.1"
@@ -77,14 +78,18 @@ class EmbeddedRedis:
             cwd="/",
             umask=0o077,
         )
-        until = time.monotonic() + self._settings.start_timeout_s
-        while result.returncode == 0 and time.monotonic() < until:
+        limit_s = self._settings.start_timeout_s
+        progress = Progress(limit_s, self.log, self._processes)
+        how_long = "and ended" if result.returncode else None
+        while how_long is None:
             if self._processes() and self._answers(port):
                 return Running(self._processes()[0].pid, HOST, port)
             time.sleep(0.02)
+            how_long = progress.given_up()
+        self.stop()
         raise ServerUnavailable(
-            f"The embedded Redis did not start on port {port} within {self._settings.start_timeout_s:.0f} s:"
-            f" its log `{self.log}` says why."
+            f"The embedded Redis did not start on port {port} {how_long}: its log `{self.log}` says why;"
+            f" DUET_REDIS__START_TIMEOUT_S ({limit_s:g} s) sets the limit."
         )
 
     def stop(self) -> None:

@@ -1,7 +1,6 @@
 """Days as assets: the figures of each, which a backfill computes for any range, and old rows folded into totals."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
@@ -13,7 +12,6 @@ from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import plots, table
 from pipelines.resources import Platform
 
-DAYS = dg.DailyPartitionsDefinition(start_date="2024-01-01", timezone="UTC")
 PLOTTED_DAYS = 90
 
 
@@ -27,21 +25,21 @@ class FoldingConfig(BaseModel):
     )
 
 
-def by_day(description: str) -> Callable[[Callable[..., None]], dg.AssetsDefinition]:
-    """Declare an asset of days, any range of which is computed by one run."""
+def daily_activity_asset(begins: date) -> dg.AssetsDefinition:
+    """Return the asset of days from `begins` on, any range of which is computed by one run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # what Dagster calls a backfill policy until it is settled
         return dg.asset(
-            partitions_def=DAYS,
+            name="daily_activity",
+            partitions_def=dg.DailyPartitionsDefinition(start_date=begins.isoformat(), timezone="UTC"),
             backfill_policy=dg.BackfillPolicy.single_run(),
             group_name="history",
             kinds={"postgres"},
-            description=description,
-        )
+            description="Likes, passes, matches, active people, impressions and their spread, of each day (UTC).",
+        )(_daily_activity)
 
 
-@by_day("Likes, passes, matches, active people, impressions and their spread, of each day (UTC).")
-def daily_activity(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+def _daily_activity(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """Compute each day of the run; a day computed again is replaced."""
     from pipelines.history.activity import store_day, stored_days
     from pipelines.history.plots import daily_activity_plot, exposure_plot

@@ -8,12 +8,15 @@ import dagster as dg
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 
 from infra.clock import FixedClock
+from infra.embedded.ports import free_port
 from pipelines.automation.schedules import daily_measure_activity, nightly_fold_history
 from pipelines.definitions import build_definitions
 from pipelines.history.activity import DailyActivity, measure_day, store_day, stored_days
 from pipelines.history.assets import daily_totals
+from pipelines.history.first_day import WITHOUT_DATA, first_day
 from pipelines.history.folding import FOLDS, fold_before, fold_rows
 from pipelines.resources import Platform
 
@@ -108,6 +111,7 @@ def test_a_backfill_of_a_range_is_one_run_that_computes_every_day(
     platform: Platform, instance: dg.DagsterInstance, connection: Db
 ) -> None:
     people(connection, 2)
+    did(connection, 1, "pass", 2, DAY)
     did(connection, 1, "like", 2, DAY + timedelta(days=2))
     job = build_definitions(platform).resolve_job_def("measure_activity")
     span = {"dagster/asset_partition_range_start": "2026-01-10", "dagster/asset_partition_range_end": "2026-01-13"}
@@ -119,6 +123,34 @@ def test_a_backfill_of_a_range_is_one_run_that_computes_every_day(
     pictures = [each for each in made if "plot: daily activity" in each.metadata]
     assert [each.partition for each in pictures] == ["2026-01-13"]
     assert [figures.likes for figures in stored_days(connection, date(2026, 1, 1), date(2026, 2, 1))] == [0, 0, 1, 0]
+
+
+def begins(platform: Platform) -> date:
+    days = build_definitions(platform).resolve_assets_def("daily_activity").partitions_def
+    assert isinstance(days, dg.DailyPartitionsDefinition)
+    return days.start.date()
+
+
+def test_days_begin_with_the_first_interaction_or_the_first_figures(platform: Platform, connection: Db) -> None:
+    assert begins(platform) == WITHOUT_DATA
+    people(connection, 2)
+    did(connection, 1, "like", 2, datetime(2019, 3, 4, 23, 59, tzinfo=UTC))
+    assert begins(platform) == date(2019, 3, 4)
+    store_day(connection, date(2018, 7, 1))
+    connection.commit()
+    assert begins(platform) == date(2018, 7, 1)
+
+
+def test_data_of_today_alone_leaves_yesterday_to_compute(platform: Platform, connection: Db) -> None:
+    people(connection, 2)
+    did(connection, 1, "like", 2, NOW)
+    assert first_day(platform.settings, FixedClock(NOW), platform.database_url) == date(2026, 5, 31)
+
+
+def test_a_code_location_without_its_database_loads_all_the_same(platform: Platform) -> None:
+    lost = f"postgresql://duet@127.0.0.1:{free_port()}/duet"
+    settings = platform.settings.model_copy(update={"database_url": SecretStr(lost)})
+    assert first_day(settings, FixedClock(NOW)) == WITHOUT_DATA
 
 
 def test_the_schedule_computes_the_days_it_missed(

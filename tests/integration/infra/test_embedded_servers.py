@@ -29,7 +29,7 @@ from infra.embedded.servers import ServerStatus, inspect, retire_all, stop_all
 from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import PortTaken, ServerUnavailable
 from infra.postgres import connect
-from infra.settings import Settings
+from infra.settings import RedisSettings, Settings
 from tests.killing import kill
 
 # Opens endpoints on the data folder argv[1], says so, and waits for its standard input to end.
@@ -37,7 +37,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from infra.endpoints import open_endpoints
-from infra.settings import Settings
+from infra.settings import RedisSettings, Settings
 settings = Settings(data_dir=Path(sys.argv[1]), postgres={"shared_buffers_mb": 16}, mlflow={"port": 0})
 with open_endpoints(settings) as endpoints:
     print(endpoints.database_url, flush=True)
@@ -334,3 +334,29 @@ def test_root_can_run_a_checkout_that_nobody_else_can_read(
         assert "cannot reach" in note
     finally:
         shutil.rmtree(aside)
+
+
+def test_a_start_that_progresses_is_waited_for_beyond_its_limit(
+    alone: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedRedis(alone.model_copy(update={"redis": RedisSettings(start_timeout_s=1.0)}))
+    answers, began = EmbeddedRedis._answers, time.monotonic()
+
+    def loading(one: EmbeddedRedis, port: int) -> bool:
+        with one.log.open("a") as log:
+            log.write("loading\n")
+        return time.monotonic() - began > 1.5 and answers(one, port)
+
+    monkeypatch.setattr(EmbeddedRedis, "_answers", loading)
+    running = server.start()
+    assert psutil.pid_exists(running.pid)
+
+
+def test_a_start_without_progress_is_given_up_with_its_setting_and_leaves_nothing(
+    alone: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = EmbeddedRedis(alone.model_copy(update={"redis": RedisSettings(start_timeout_s=0.5)}))
+    monkeypatch.setattr(EmbeddedRedis, "_answers", lambda *_: False)
+    with pytest.raises(ServerUnavailable, match=r"did not start .* without progress: .*DUET_REDIS__START_TIMEOUT_S"):
+        server.start()
+    assert server._processes() == []
