@@ -118,8 +118,8 @@ def historical_ranking_features(
 ) -> Float32:
     """Return float32[n, len(RANKING_FEATURES)] of directed pairs as they were at their instants, in input order.
 
-    `pairs` has requester_id, candidate_id, event_timestamp (UTC) and the context columns score_forward,
-    score_backward, similarity_to_liked, liked_requester. Joined and computed by Feast, `chunk` pairs at a time.
+    `pairs` has requester_id, candidate_id, event_timestamp (UTC) and the columns `layout.CONTEXT_COLUMNS`. Joined and
+    computed by Feast, `chunk` pairs at a time.
     """
     from feature_repo.definitions import PAIR_VIEW, SERVICE, VALUES
     from feature_repo.offline_store import FastRetrievalJob

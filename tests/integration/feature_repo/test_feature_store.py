@@ -6,7 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from feature_repo.layout import ACTIVITY, ATTRIBUTES, PROFILE, RANKING_FEATURES, RECIPROCITY
+from feature_repo.layout import (
+    ACTIVITY,
+    ATTRIBUTES,
+    CONTEXT_COLUMNS,
+    EVIDENCE_COLUMNS,
+    PROFILE,
+    RANKING_FEATURES,
+    RECIPROCITY,
+    TASTE_COLUMNS,
+)
 from feature_repo.store import PersonReader, historical_ranking_features, materialize, read_people
 from feature_repo.transforms import PairContext, ranking_features, ranking_features_both
 
@@ -16,14 +25,16 @@ T = datetime(2026, 3, 1, tzinfo=UTC)
 def pairs(rows: list[tuple[int, int, datetime]], seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(rows, columns=["requester_id", "candidate_id", "event_timestamp"])
-    for column in ("score_forward", "score_backward", "similarity_to_liked", "liked_requester"):
+    for column in CONTEXT_COLUMNS:
         frame[column] = rng.random(len(rows)).astype(np.float32)
     return frame
 
 
 def context(frame: pd.DataFrame) -> PairContext:
-    names = ("score_forward", "score_backward", "similarity_to_liked", "liked_requester")
-    return PairContext(*(frame[name].to_numpy(np.float32) for name in names))
+    return PairContext(
+        *(frame[name].to_numpy(np.float32) for name in TASTE_COLUMNS),
+        evidence=frame[list(EVIDENCE_COLUMNS)].to_numpy(np.float32),
+    )
 
 
 def fill(put: Any, rng: np.random.Generator) -> None:

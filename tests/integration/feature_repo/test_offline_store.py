@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from feature_repo.errors import MalformedFeatures
-from feature_repo.layout import ACTIVITY, PROFILE, RECIPROCITY
+from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE, RECIPROCITY
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 
@@ -116,7 +116,7 @@ def test_a_job_leaves_no_table_and_leftovers_of_the_stock_store_are_swept(
     from feature_repo.store import historical_ranking_features
 
     frame = pd.DataFrame({"requester_id": [1], "candidate_id": [2], "event_timestamp": [T]})
-    for column in ("score_forward", "score_backward", "similarity_to_liked", "liked_requester"):
+    for column in CONTEXT_COLUMNS:
         frame[column] = np.float32(0)
     historical_ranking_features(store, frame)
     assert sweep_entity_tables(store.config) == 0
