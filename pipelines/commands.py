@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from infra.settings import Settings
+    from pipelines.evaluation.given import GivenReport
     from pipelines.resources import Platform
     from pipelines.running import RunStory
 
@@ -107,18 +109,72 @@ def judge(
         _print_gates(platform, named, f"{sum(story.steps.values()):.0f} s")
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
     ctx: typer.Context,
     protocol: Annotated[
         Protocol, typer.Option(help="catalogue: everybody eligible; met: only those whose decision is known.")
     ] = Protocol.AUTO,
+    train_file: Annotated[
+        Path | None, typer.Option("--train", help="Training part of a published split, .csv or .parquet.")
+    ] = None,
+    test_file: Annotated[Path | None, typer.Option("--test", help="Its test part.")] = None,
+    one_sided: Annotated[
+        bool, typer.Option("--one-sided", help="Users and items, which are numbered apart, instead of people.")
+    ] = False,
+    threshold: Annotated[float, typer.Option(help="Ratings above it are likes.")] = 0.0,
+    trials: Annotated[
+        int, typer.Option(min=0, max=1_000, help="Settings of iALS tried on a given split; 0 takes the defaults.")
+    ] = 14,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures of a given split as JSON.")] = False,
 ) -> None:
-    """Compare the newest ranker with every simpler order on the held-out decisions, and print the table."""
+    """Compare the newest ranker with every simpler order on the held-out decisions, and print the table.
+
+    With `--train` and `--test` a published split is taken instead: the simpler orders are fitted on its training part
+    in memory, everybody is ranked, and neither the database nor any model is touched. The files have the columns
+    `actor` and `target`, or `user` and `item`, and may have `kind` or `rating`.
+    """
     from infra.cli.context import current_settings
 
+    if train_file is not None and test_file is not None:
+        report = _evaluated(train_file, test_file, one_sided=one_sided, threshold=threshold, trials=trials)
+        _print_given(report, as_json=as_json)
+        return
+    if train_file is not None or test_file is not None:
+        raise typer.BadParameter("A published split has two parts: give both `--train` and `--test`.")
+    if as_json:
+        raise typer.BadParameter("`--json` prints a given split: add `--train` and `--test`.")
     with _platform(current_settings(ctx)) as platform:
         _run(platform, "evaluate", {"evaluation": {"protocol": protocol.value}})
         _print_evaluation(platform)
+
+
+def _evaluated(train: Path, test: Path, *, one_sided: bool, threshold: float, trials: int) -> GivenReport:
+    from infra.cli.console import print_note
+    from pipelines.evaluation.given import compare_on
+    from pipelines.evaluation.splits import given_split, read_interactions
+    from pipelines.retrieval.config import TuningConfig
+
+    split = given_split(read_interactions(train), read_interactions(test), one_sided=one_sided, threshold=threshold)
+    if split.n_left_out:
+        print_note(f"{split.n_left_out} test rows repeat a pair of training and are left out")
+    return compare_on(split, TuningConfig(trials=trials), tell=print_note)
+
+
+def _print_given(report: GivenReport, *, as_json: bool) -> None:
+    import json
+
+    from infra.cli.console import out, table
+    from pipelines.evaluation.given import MEASURES
+
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+        return
+    rows = []
+    for method in report.methods():
+        cells = [report.interval(method, measure) for measure in MEASURES]
+        rows.append([method, *(f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]" for cell in cells)])
+    title = f"Given split, {report.asked} asked, everybody ranked"
+    out().print(table(title, ["method", "Recall@20", "NDCG@20", "MAP@20"], rows, right=range(1, 4)))
 
 
 def _platform(settings: Settings) -> Any:

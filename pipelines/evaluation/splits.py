@@ -47,8 +47,8 @@ def leave_last_out(events: Events) -> tuple[npt.NDArray[np.bool_], npt.NDArray[n
 class GivenSplit:
     """A published split over numbered ids: `train` and `test` hold likes, `closed` all pairs that training decided on.
 
-    All are CSR [n actors, n targets] of ones. Between people both numberings are the same. `n_left_out` test rows
-    repeat a pair of training, and nobody can be asked for them.
+    All are CSR [n actors, n targets] of ones; `between_people` says that both numberings are the same. `n_left_out`
+    test rows repeat a pair of training, and nobody can be asked for them.
     """
 
     actor_ids: npt.NDArray[np.object_]
@@ -57,6 +57,7 @@ class GivenSplit:
     closed: sparse.csr_array
     test: sparse.csr_array
     n_left_out: int
+    between_people: bool
 
 
 def read_interactions(path: Path) -> pd.DataFrame:
@@ -114,6 +115,7 @@ def given_split(train: pd.DataFrame, test: pd.DataFrame, *, one_sided: bool, thr
         closed,
         asked,
         int(known.nnz),
+        between_people=not one_sided,
     )
 
 
@@ -122,14 +124,13 @@ def ranked_lists(split: GivenSplit, scorer: Scorer, k: int) -> Iterator[tuple[Po
 
     Every target is ranked but those that training decided on and, between people, oneself; -1 beyond the end.
     """
-    between_people = split.actor_ids is split.target_ids or np.array_equal(split.actor_ids, split.target_ids)
     asked = np.flatnonzero(np.diff(split.test.indptr))
     for low in range(0, asked.size, _BLOCK):
         actors = asked[low : low + _BLOCK]
         scores = np.array(scorer(actors), dtype=np.float64)
         row, column = split.closed[actors].nonzero()
         scores[row, column] = -np.inf
-        if between_people:
+        if split.between_people:
             scores[np.arange(actors.size), actors] = -np.inf
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int64)
         yield actors, np.where(np.isfinite(np.take_along_axis(scores, best, axis=1)), best, -1)

@@ -94,3 +94,35 @@ def test_environment_wall_clock_and_global_randomness_are_read_only_in_infra() -
 
 def test_every_package_is_typed() -> None:
     assert all((ROOT / package / "py.typed").is_file() for package in {p.relative_to(ROOT).parts[0] for p in modules()})
+
+
+# The steps of a two-stage list. Whoever takes them one by one outside `registry/scoring` has made a second path.
+STEPS = {"combine", "scored_by", "score_candidates", "merge_candidates", "pair_context", "retrieve"}
+OWN_STEPS = {
+    # What the speed-up is measured against: a tutorial's path, which must not share ours.
+    "pipelines/bench/naive.py": {"combine"},
+    # Levels 2 and 3 merge one or a few lists, and rank by no release.
+    "serving/levels.py": {"merge_candidates"},
+    # Compiles what the first request would wait for; ranks nothing.
+    "serving/warm_up.py": {"merge_candidates"},
+    # Level 1 takes the same steps as `recommend`, with pauses between them; a test compares the lists person by person.
+    "serving/stages/ranking.py": {"pair_context", "scored_by"},
+    # Many policies are compared over the predictions of one pool, which are made once.
+    "pipelines/ranking/lists.py": {"scored_by"},
+    # Decisions on pairs that nobody listed are rows too; a test compares their columns with the served ones.
+    "pipelines/ranking/rows.py": {"pair_context"},
+}
+
+
+def test_no_second_two_stage_path_grows_beside_the_one_that_serves() -> None:
+    taken: dict[str, set[str]] = {}
+    for path in modules("serving", "pipelines", "registry"):
+        name = name_of(path)
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.Call) or name.startswith("registry/scoring/"):
+                continue
+            # A method of another thing may bear the same name: `datetime.combine`.
+            called = node.func.id if isinstance(node.func, ast.Name) else ""
+            if called in STEPS:
+                taken.setdefault(name, set()).add(called)
+    assert taken == OWN_STEPS

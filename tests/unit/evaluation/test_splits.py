@@ -86,3 +86,10 @@ def test_what_is_no_split_is_refused_with_its_reason(tmp_path: Path) -> None:
         given_split(TRAIN, TEST.drop(columns="item"), one_sided=True)
     with pytest.raises(RefusedSplit, match="training part holds no like"):
         given_split(TRAIN, TEST, one_sided=True, threshold=9)
+
+
+def test_users_and_items_of_equal_ids_are_not_the_same() -> None:
+    train = pd.DataFrame({"user": [1, 2], "item": [2, 1]})
+    split = given_split(train, pd.DataFrame({"user": [1], "item": [1]}), one_sided=True)
+    [(_, shown)] = ranked_lists(split, lambda who: np.zeros((len(who), 2)), 2)
+    assert shown.tolist() == [[0, -1]]  # item 1 has nothing to do with user 1
