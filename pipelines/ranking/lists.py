@@ -74,7 +74,12 @@ class JudgedLists:
         NDCG of likes as a share of the best policy's mean; on two-sided data that of matches is added.
         """
         merit = _beside_best(self.likes)
-        return merit + np.nan_to_num(_beside_best(self.matches)) if self.has_matches else merit
+        if not self.has_matches:
+            return merit
+        matches = _beside_best(self.matches)
+        # Whoever matched nobody says nothing of matches: the others count for as many, so that both halves weigh alike.
+        known = np.isfinite(matches[0])
+        return merit + np.where(known, np.nan_to_num(matches), 0.0) * (known.size / max(int(known.sum()), 1))
 
     def utility(self) -> npt.NDArray[np.float64]:
         """Return the mean merit of each policy, float64[policies]."""

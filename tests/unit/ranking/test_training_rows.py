@@ -119,3 +119,11 @@ def test_a_one_sided_setting_leaves_nothing_two_sided_to_choose() -> None:
     assert {policy.aggregator for policy in found} == {Aggregator.REQUESTER}
     assert {policy.weight for policy in found} == {1.0}
     assert sum(is_simple(policy) for policy in found) == 4
+
+
+def test_matches_weigh_as_much_as_likes_however_few_people_matched() -> None:
+    lists = judged(0.30, 0.10, 0.20)
+    matches = np.full((3, 200), np.nan)
+    matches[:, :20] = np.array([[0.1], [0.1], [0.4]])
+    two_sided = JudgedLists(lists.policies, lists.likes, matches, matches, lists.at_us, has_matches=True)
+    np.testing.assert_allclose(two_sided.utility(), [1.25, 0.58, 1.67], atol=0.05)
