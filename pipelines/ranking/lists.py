@@ -79,7 +79,8 @@ class JudgedLists:
         matches = _beside_best(self.matches)
         # Whoever matched nobody says nothing of matches: the others count for as many, so that both halves weigh alike.
         known = np.isfinite(matches[0])
-        return merit + np.where(known, np.nan_to_num(matches), 0.0) * (known.size / max(int(known.sum()), 1))
+        share = max(int(known.sum()), 1) / known.size
+        return np.asarray(merit + np.where(known, np.nan_to_num(matches), 0.0) / share)
 
     def utility(self) -> npt.NDArray[np.float64]:
         """Return the mean merit of each policy, float64[policies]."""
