@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 
 _SHOWN_PROGRESS = 90
+# A terminal has room for the measures that decide; Dagster and MLflow show all of them.
+_ONLY_IN_FULL = {
+    "recall_at_20", "mrr_at_20", "novelty_at_10", "holistic_precision_at_10", "holistic_ndcg_at_10",
+    "holistic_recall_at_10", "stable_recall_at_10", "stable_precision_at_10",
+}  # fmt: skip
 
 
 class TrainingJob(StrEnum):
@@ -269,7 +274,7 @@ def _print_evaluation(platform: Platform) -> None:
 
     judged = platform.state.require("evaluation", "evaluate")
     data = pd.read_csv(judged.path / TABLE_FILE)
-    measures = list(dict.fromkeys(data["measure"]))
+    measures = [name for name in dict.fromkeys(data["measure"]) if name not in _ONLY_IN_FULL]
     means = data.pivot_table(index="method", columns="measure", values="mean", sort=False)
     rows = [
         [

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.inputs import Snapshot
 
 TABLE_FILE = "table.csv"
+SLICES_FILE = "slices.csv"
 REPORT_FILE = "report.json"
 
 
@@ -54,16 +55,28 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         metrics=report.metrics(),
         params=parameters,
         figures=report.figures,
-        tables={"evaluation.csv": report.table.to_csv(index=False), "evaluation_wide.csv": wide.to_csv(index=False)},
+        tables={
+            "evaluation.csv": report.table.to_csv(index=False),
+            "evaluation_wide.csv": wide.to_csv(index=False),
+            "evaluation_slices.csv": report.slices.to_csv(index=False),
+        },
         tags=tags,
         dagster_run_id=context.run.run_id,
         dagster_url=platform.run_url(context.run.run_id),
     )
-    digest = combined_digest({"table": report.table.to_csv(index=False), "config": parameters, **tags})
+    digest = combined_digest(
+        {
+            "table": report.table.to_csv(index=False),
+            "slices": report.slices.to_csv(index=False),
+            "config": parameters,
+            **tags,
+        }
+    )
     with platform.state.staging("evaluation") as scratch:
         staged = scratch / "report"
         staged.mkdir()
         report.table.to_csv(staged / TABLE_FILE, index=False)
+        report.slices.to_csv(staged / SLICES_FILE, index=False)
         written = {"protocol": report.protocol, "numbers": report.numbers, "ranker_version": judged.version}
         (staged / REPORT_FILE).write_text(json.dumps(written, sort_keys=True, indent=2))
         directory = platform.state.adopt(staged, "evaluation", digest)
@@ -80,6 +93,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             **plots(report.figures),
             "protocol": report.protocol,
             "table": frame(report.table),
+            "slices": frame(report.slices),
             "numbers": frame_of_numbers(report),
             "oracle": truth is not None,
             "mlflow": link(platform.models.run_url(run)),

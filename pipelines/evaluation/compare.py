@@ -13,22 +13,21 @@ import pandas as pd
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.transforms import content_score
 from pipelines import metrics
-from pipelines.evaluation import methods, oracle, plots, protocols
+from pipelines.evaluation import methods, oracle, plots, protocols, tables
 from pipelines.evaluation.scene import Scene
 from pipelines.ranking.files import RankingRows
 
 Floats = npt.NDArray[np.float32]
-TOP = 10
 _MET_SHARE = 0.8
-COLUMNS = ("method", "measure", "mean", "low", "high", "people")
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """`table` has COLUMNS; `numbers` are single figures by name; `figures` are PNG bytes by name."""
+    """`table` and `slices` are those of `tables`; `numbers` are single figures and `figures` PNG bytes by name."""
 
     protocol: str
     table: pd.DataFrame
+    slices: pd.DataFrame
     numbers: dict[str, float]
     figures: dict[str, bytes] = field(repr=False)
 
@@ -63,7 +62,7 @@ def evaluate(
     judged = judge_rows(scene, rows)
     met = protocol == "met"
     result = protocols.met(scene, met_scores(scene, rows)) if met else protocols.catalogue(scene)
-    table = pd.DataFrame(_rows(scene, result, truth), columns=list(COLUMNS))
+    table = tables.comparison_table(scene, result, truth)
     figures = {"evaluation_comparison": plots.comparison(table, protocol)}
     if judged is not None:
         figures["held_out_calibration"] = plots.calibration(judged.bins, "held-out decisions")
@@ -72,7 +71,7 @@ def evaluate(
     numbers["held_out_decisions"] = float(len(scene.held_out))
     if judged is not None:
         numbers |= judged.numbers
-    return EvaluationReport(protocol, table, numbers, figures)
+    return EvaluationReport(protocol, table, tables.slice_table(scene, result), numbers, figures)
 
 
 def choose_protocol(scene: Scene) -> str:
@@ -154,37 +153,3 @@ def met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics.Numb
 
 def _column(rows: RankingRows, name: str) -> npt.NDArray[np.float32]:
     return rows.features[:, RANKING_FEATURES.index(name)]
-
-
-def _rows(
-    scene: Scene, result: protocols.ProtocolResult, truth: oracle.LikeProbability | None
-) -> list[tuple[str, str, float, float, float, int]]:
-    rows: list[tuple[str, str, float, float, float, int]] = []
-    ids, config = scene.people.user_ids, scene.config
-
-    def add(method: str, measure: str, values: npt.NDArray[np.float64]) -> None:
-        interval = metrics.bootstrap_interval(values, config.bootstrap_rounds, config.seed)
-        rows.append((method, measure, interval.mean, interval.low, interval.high, interval.n))
-
-    for name, lists in result.rankings.items():
-        if result.protocol == "catalogue":
-            add(name, "recall_at_100", metrics.recall_at(lists.liked, lists.relevant, 100))
-            add(name, "recall_at_500", metrics.recall_at(lists.liked, lists.relevant, 500))
-        add(name, "ndcg_at_10", metrics.ndcg_at(lists.liked, lists.relevant, TOP))
-        add(name, "map_at_10", metrics.average_precision_at(lists.liked, lists.relevant, TOP))
-        for k in (3, TOP) if result.protocol == "met" else (TOP,):
-            add(name, f"match_precision_at_{k}", metrics.precision_at(lists.matched, k, lists.sizes))
-        if truth is not None:
-            add(name, "true_match_precision_at_10", oracle.expected_match_precision(lists, ids, truth, TOP))
-        exposure = np.bincount(lists.shown[:, :TOP][lists.shown[:, :TOP] >= 0], minlength=ids.size)
-        exposure = exposure[result.reachable]
-        for measure, value in (
-            ("coverage_at_10", metrics.coverage(exposure)),
-            ("gini_at_10", metrics.gini(exposure)),
-        ):
-            rows.append((name, measure, value, float("nan"), float("nan"), int(exposure.size)))
-    if truth is not None:
-        requesters = next(iter(result.rankings.values())).requesters
-        best = oracle.oracle_match_precision(result, requesters, ids, truth, TOP)
-        add(oracle.ORACLE, "true_match_precision_at_10", best)
-    return rows

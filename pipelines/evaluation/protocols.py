@@ -24,7 +24,8 @@ DEPTH = 500
 class Rankings:
     """One method's lists: requesters int64[n], shown int64[n, depth] (-1 beyond the end), hits and matches alike.
 
-    `relevant` int64[n] counts the liked candidates of each requester, `sizes` int64[n] all candidates.
+    `relevant` int64[n] counts the liked candidates of each requester, `to_match` int64[n] those who became a match,
+    `sizes` int64[n] all candidates.
     """
 
     requesters: Positions
@@ -32,6 +33,7 @@ class Rankings:
     liked: npt.NDArray[np.bool_]
     matched: npt.NDArray[np.bool_]
     relevant: npt.NDArray[np.int64]
+    to_match: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
 
 
@@ -104,8 +106,9 @@ def _met_rankings(scene: Scene, requesters: Positions, ordered: list[npt.NDArray
         liked[at, : head.size] = held_out.is_like[head]
         matched[at, : head.size] = scene.held_out_matched[head]
     relevant = np.array([int(held_out.is_like[rows].sum()) for rows in ordered], dtype=np.int64)
+    to_match = np.array([int(scene.held_out_matched[rows].sum()) for rows in ordered], dtype=np.int64)
     sizes = np.array([rows.size for rows in ordered], dtype=np.int64)
-    return Rankings(requesters, shown, liked, matched, relevant, sizes)
+    return Rankings(requesters, shown, liked, matched, relevant, to_match, sizes)
 
 
 def _rank(
@@ -122,7 +125,7 @@ def _rank(
     shown = {name: np.full((n, width), -1, dtype=np.int64) for name in methods}
     liked = {name: np.zeros((n, width), dtype=np.bool_) for name in methods}
     matched = {name: np.zeros((n, width), dtype=np.bool_) for name in methods}
-    relevant = np.zeros(n, dtype=np.int64)
+    relevant, to_match = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     held_out, mutual = scene.held_out, scene.held_out_matched
     order = np.argsort(held_out.actor, kind="stable")
     actors = held_out.actor[order]
@@ -134,6 +137,7 @@ def _rank(
         targets = held_out.target[own]
         likes_mask[targets], match_mask[targets] = held_out.is_like[own], mutual[own]
         relevant[row] = likes_mask[candidates[row]].sum()
+        to_match[row] = match_mask[candidates[row]].sum()
         for number, (name, method) in enumerate(methods.items()):
             rng = np.random.default_rng([scene.config.seed, requester, number])
             best = method(scene, requester, rng.permutation(candidates[row]), rng)[:width]
@@ -143,6 +147,7 @@ def _rank(
         likes_mask[targets] = match_mask[targets] = False
     sizes = np.array([c.size for c in candidates], dtype=np.int64)
     rankings = {
-        name: Rankings(requesters, shown[name], liked[name], matched[name], relevant, sizes) for name in methods
+        name: Rankings(requesters, shown[name], liked[name], matched[name], relevant, to_match, sizes)
+        for name in methods
     }
     return ProtocolResult(protocol, rankings, candidates, np.unique(np.concatenate(candidates)))

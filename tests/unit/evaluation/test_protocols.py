@@ -167,3 +167,48 @@ def test_nobody_to_ask_is_said() -> None:
 def test_a_person_unknown_to_the_truth_is_said() -> None:
     with pytest.raises(UnknownPerson, match="person 10"):
         oracle.match_probability(lambda a, _b: np.full(a.size, np.nan), IDS[:1], IDS[1:2])
+
+
+def both_like(*pairs: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    return [row for at, (a, b) in enumerate(pairs) for row in ((a, b, LIKE, 2 * at + 1), (b, a, LIKE, 2 * at + 2))]
+
+
+def test_differences_are_paired_with_the_two_stages_and_absent_where_there_is_none() -> None:
+    table = evaluate(scene(*both_like((0, 4), (1, 5)), factors=taste_for(3, 4), protocol="catalogue")).table.set_index(
+        ["method", "measure"]
+    )
+    reached = table.loc[("one_sided", "ndcg_at_20")]
+    reference = table.loc[("two_stage", "ndcg_at_20")]
+    assert reached["difference"] == pytest.approx(reached["mean"] - reference["mean"])
+    assert reached["difference_low"] <= reached["difference"] <= reached["difference_high"]
+    assert np.isnan(reference["difference"])
+    assert np.isnan(table.loc[("one_sided", "gini_at_10")]["difference"])
+
+
+def test_matches_are_counted_from_both_sides_where_both_people_were_asked() -> None:
+    table = evaluate(scene(*both_like((0, 4), (1, 5)), protocol="catalogue")).table.set_index(["method", "measure"])
+    for measure in ("match_recall_at_10", "holistic_recall_at_10"):
+        assert table.loc[("random", measure)]["mean"] == 1.0  # four men or two women fit into ten places
+    assert table.loc[("random", "stable_recall_at_10")]["mean"] == 2.0
+    assert table.loc[("random", "holistic_recall_at_10")]["people"] == 2
+    one_way = evaluate(scene((0, 4, LIKE, 5), (1, 5, LIKE, 6), protocol="catalogue")).table
+    assert not one_way["measure"].str.startswith(("holistic", "stable", "match_recall")).any()
+
+
+def test_slices_tell_newcomers_from_others_and_the_popular_from_the_rest() -> None:
+    past = [(0, man, PASS, -9) for man in (2, 3)] + [(1, 5, LIKE, -8)]
+    slices = evaluate(scene(*past, (0, 4, LIKE, 5), (0, 5, LIKE, 6), (1, 4, LIKE, 7))).slices
+    mine = slices[slices["method"] == "popularity"]
+    swipes = mine[(mine["slice"] == "swipes") & (mine["measure"] == "recall_at_20")]
+    assert swipes["group"].tolist() == ["1 swipe", "2 to 3 swipes"]
+    assert swipes["mean"].tolist() == [1.0, 1.0]
+    deciles = mine[mine["slice"] == "popularity"]
+    assert deciles["people"].sum() == 3  # likes that could be found
+    assert len(deciles) == 2
+
+
+def test_people_who_met_are_compared_by_the_same_measures_and_slices() -> None:
+    report = evaluate(scene(*both_like((0, 4), (0, 5), (1, 4), (1, 5)), protocol="met"))
+    assert report.protocol == "met"
+    assert {"ndcg_at_20", "match_recall_at_10", "holistic_recall_at_10"} <= set(report.table["measure"])
+    assert set(report.slices["slice"]) == {"swipes", "activity", "popularity"}
