@@ -194,6 +194,13 @@ class ServingSettings(_Group):
     exploration_share: float = Field(
         0.05, ge=0, le=0.5, allow_inf_nan=False, description="Share of an answer given to random exploration."
     )
+    exposure_strength: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description="How much of the prices of exposure is taken off scores: 0 nothing, 1 what the market asks.",
+    )
     aggregator: Literal["auto", "requester", "product", "harmonic", "min", "geometric"] = Field(
         "auto",
         description="How two directed scores become one; auto: what won on held-out lists, requester: one side.",

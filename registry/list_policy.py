@@ -43,12 +43,16 @@ class ForwardModel(StrEnum):
 
 @dataclass(frozen=True)
 class ListPolicy:
-    """How a list is ordered; `weight` is the share of the forward score in the retrieval query."""
+    """How a list is ordered; `weight` is the share of the forward score in the retrieval query.
+
+    `exposure_strength` says how much of the prices of exposure is subtracted: a setting of serving, never learned.
+    """
 
     order: Order = Order.RANKER
     forward: ForwardModel = ForwardModel.LIKE
     aggregator: Aggregator = Aggregator.PRODUCT
     weight: float = 0.5
+    exposure_strength: float = 0.0
 
     def parameters(self) -> dict[str, JsonValue]:
         """Return what the manifest holds of it."""

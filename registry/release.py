@@ -23,6 +23,7 @@ from registry.embedding import Embedding
 from registry.errors import IncoherentRelease
 from registry.item_index import ItemIndex
 from registry.neighbours import Neighbours
+from registry.prices import Prices
 from registry.ranker import Ranker
 
 DEFAULT_LAST_LIKES: Final = 20
@@ -38,6 +39,7 @@ class Release:
     ranker: Ranker
     manifests: Mapping[ArtifactKind, Manifest]
     neighbours: Neighbours | None = None
+    prices: Prices | None = None
 
     @property
     def release_id(self) -> str:
@@ -89,6 +91,7 @@ def load_release(
         ),
         manifests=manifests,
         neighbours=Neighbours.load(directories[ArtifactKind.INDEX], manifests[ArtifactKind.INDEX]),
+        prices=Prices.load(directories[ArtifactKind.INDEX], manifests[ArtifactKind.INDEX]),
     )
     self_check(release)
     return release

@@ -27,7 +27,7 @@ from serving.resilience.models import Model, ModelBreakers
 from serving.run import Run, breathe
 from serving.stages.filtering import filter_pool, terms_of
 from serving.stages.ranking import rank
-from serving.stages.reranking import explore
+from serving.stages.reranking import explore, spread_exposure
 from serving.stages.retrieval import found_for
 from serving.stages.safety import asked_at_once
 
@@ -81,6 +81,7 @@ class FullLevel:
             with self._guarding(Model.RANKER, run, release):
                 ranked = await rank(release, requester, found, run.recent_likes, policy, at=run.at)
         with run.stage(Stage.RERANKING):
+            ranked = spread_exposure(ranked, release.prices, policy.exposure_strength)
             return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
 
     @contextmanager

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pipelines.artifacts import Explanation, finish_artifact, production_or_newest
 from pipelines.comparison import compared
+from pipelines.exposure.config import PricesConfig
 from pipelines.launchpad import launch_checked, read_config
 from pipelines.lineage import lineage_of
 from pipelines.presentation import link, path, plots, table
@@ -19,7 +20,11 @@ from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
     from pipelines.artifacts import Registered
+    from pipelines.exposure.sampling import Priced
+    from pipelines.inputs import Snapshot
+    from pipelines.retrieval.rebuild import Rebuilt
     from pipelines.retrieval.tuning import Trial
+    from registry.neighbours import Neighbours
 
 
 class EmbeddingStep(EmbeddingConfig):
@@ -41,12 +46,17 @@ class EmbeddingStep(EmbeddingConfig):
         return EmbeddingConfig.model_validate(self.model_dump(include=set(EmbeddingConfig.model_fields)))
 
 
-class IndexStep(IndexBuildConfig):
-    """Say which index is built and how fresh its people are."""
+class IndexStep(IndexBuildConfig, PricesConfig):
+    """Say which index is built, how fresh its people are, and which lists the prices of exposure come from."""
 
     refresh: bool = Field(
         default=True, description="bring people with decisions since the fit up to date before they are indexed"
     )
+
+    @property
+    def build(self) -> IndexBuildConfig:
+        """Return the settings of the index alone."""
+        return IndexBuildConfig.model_validate(self.model_dump(include=set(IndexBuildConfig.model_fields)))
 
 
 @dg.asset(
@@ -173,22 +183,32 @@ def candidate_index(
     if made is None or made.run_id != context.run.run_id:
         made = production_or_newest(platform, ArtifactKind.EMBEDDING)
     context.log.info("indexing with embedding version %s (%s)", made.version, made.digest[:12])
-    build = IndexBuildConfig(**config.model_dump(exclude={"refresh"}))
-    made_anew = rebuilt(made, platform.snapshot(pointer), build, refresh=config.refresh, tell=tell)
+    snapshot = platform.snapshot(pointer)
+    made_anew = rebuilt(made, snapshot, config.build, refresh=config.refresh, tell=tell)
     index, report = made_anew.index, made_anew.report
     neighbours = fit_neighbours(made_anew.events, NeighboursConfig())
     tell(f"neighbours of {len(neighbours)} people")
-    metrics = report.metrics() | {
-        "index_refreshed_factors": float(made_anew.recomputed),
-        "index_people_known": float(made_anew.known),
-    }
+    priced = _priced(platform, snapshot, made_anew, neighbours, config)
+    tell(f"prices of exposure of {len(priced.prices)} people from {priced.lists} lists")
+    metrics = (
+        report.metrics()
+        | priced.metrics()
+        | {
+            "index_refreshed_factors": float(made_anew.recomputed),
+            "index_people_known": float(made_anew.known),
+        }
+    )
     figures = {"recall_against_nprobe": recall_curve(report, config.target_recall)}
     lineage = lineage_of(pointer, embedding_digest=made.digest)
     registered = finish_artifact(
         platform,
         ArtifactKind.INDEX,
         lambda directory: index.save(
-            directory, lineage, config.model_dump(mode="json"), metrics, beside=neighbours.writers()
+            directory,
+            lineage,
+            config.model_dump(mode="json"),
+            metrics,
+            beside={**neighbours.writers(), **priced.prices.writers()},
         ),
         Explanation(config.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
@@ -206,6 +226,31 @@ def candidate_index(
             "recall_curve": table([asdict(point) for point in report.curve]),
         }
     )
+
+
+def _priced(
+    platform: Platform, snapshot: "Snapshot", made: "Rebuilt", neighbours: "Neighbours", config: IndexStep
+) -> "Priced":
+    """Return prices of exposure from lists of the new index, by everything known now."""
+    import numpy as np
+
+    from feature_repo.population import Population
+    from pipelines.exposure.sampling import Market, fit_prices
+    from pipelines.inputs import microseconds_of
+    from pipelines.ranking.requests import PastRequests
+    from registry.release import DEFAULT_LAST_LIKES
+    from registry.scoring.first_stage import FittedStage
+
+    people, settings = snapshot.people, platform.settings
+    population = Population.build(people.take(np.flatnonzero(snapshot.users["visible"].to_numpy().astype(bool))))
+    market = Market(
+        FittedStage(made.embedding, made.index, neighbours, DEFAULT_LAST_LIKES),
+        population,
+        PastRequests(people, snapshot.events, settings.ranking.pending_likes),
+        microseconds_of(snapshot.as_of) + 1,
+        settings.serving.n_candidates,
+    )
+    return fit_prices(market, config, platform.clock.monotonic)
 
 
 def _publish(

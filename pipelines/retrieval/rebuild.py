@@ -28,9 +28,10 @@ from registry.item_index import BuildReport, ItemIndex
 class Rebuilt:
     """The index, how its build went, how many factors were brought up to date, how many people were fitted.
 
-    `events` are the interactions that may be learned from.
+    `embedding` holds the factors it was built from, `events` the interactions that may be learned from.
     """
 
+    embedding: Embedding
     index: ItemIndex
     report: BuildReport
     recomputed: int
@@ -66,7 +67,7 @@ def rebuilt(
         tell=tell,
     )
     index = replace(index, refreshed_factors=recomputed)
-    return Rebuilt(index, report, recomputed, int(embedding.known(visible.user_ids).sum()), learned)
+    return Rebuilt(embedding, index, report, recomputed, int(embedding.known(visible.user_ids).sum()), learned)
 
 
 def learned_until_us(manifest: Manifest) -> int:

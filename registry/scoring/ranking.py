@@ -27,6 +27,8 @@ _SCORE_OF = {
 }
 CERTAIN = np.float32(1.0)
 AUTO: Final = "auto"
+UNKNOWN: Final = -1e9
+"""The score of those whom the source that orders says nothing about: they come after everybody else."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Scored:
 def served_policy(release: Release, settings: Settings) -> ListPolicy:
     """Return the policy by which a release is served here."""
     serving = settings.serving
-    return policy_for(release.ranker.policy, serving.aggregator, serving.requester_weight)
+    policy = policy_for(release.ranker.policy, serving.aggregator, serving.requester_weight)
+    return replace(policy, exposure_strength=serving.exposure_strength)
 
 
 def policy_for(policy: ListPolicy, aggregator: str = AUTO, weight: float | None = None) -> ListPolicy:
@@ -81,8 +84,7 @@ def scored_by(policy: ListPolicy, context: PairContext, like: Floats, choice: Fl
     elif policy.order is Order.FUSION:
         score = _fused(context.evidence[:, _PLACES])
     else:
-        # Whom a source says nothing about comes after everybody else.
-        score = np.nan_to_num(context.evidence[:, _SCORE_OF[policy.order]], nan=-1e9)
+        score = np.nan_to_num(context.evidence[:, _SCORE_OF[policy.order]], nan=UNKNOWN)
     return Scored(np.asarray(score, dtype=np.float32), like, back)
 
 

@@ -4,7 +4,7 @@ Serving takes the same steps with pauses between them; the trial of a release, t
 evaluation call `recommend`, so what is evaluated is what is served.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from registry.scoring.candidates import (
     topped_up,
 )
 from registry.scoring.context import pair_context
+from registry.scoring.exposure import less_price
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.pool import Pool
 from registry.scoring.ranking import Scored, score_candidates
@@ -108,4 +109,5 @@ def recommend(
     )
     scored = score_candidates(release.ranker, policy, found.features(), found.context, found.waiting())
     ids = found.pool.people.user_ids
+    scored = replace(scored, score=less_price(scored.score, ids, release.prices, policy.exposure_strength))
     return ids[scored.order(ids)], scored

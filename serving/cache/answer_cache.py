@@ -25,7 +25,7 @@ from serving.experiments.assignment import Variant
 from serving.reasons import Level, Reason, Stage
 from serving.run import Run
 
-_ORDERING: Final = {"n_candidates", "requester_weight", "exploration_share", "aggregator"}
+_ORDERING: Final = {"n_candidates", "requester_weight", "exploration_share", "exposure_strength", "aggregator"}
 """The settings of serving that decide who is in an answer."""
 
 

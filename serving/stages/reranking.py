@@ -1,5 +1,6 @@
-"""Re-ranking after stage 2: exploration now; diversity and exposure control have their place here.
+"""Re-ranking after stage 2: prices of exposure, then exploration; diversity has its place here too.
 
+A price is taken off the score of who is in more demand than there is room for, by the function of `registry.scoring`.
 With probability `share` a place goes to somebody drawn at random instead of the next best, so that people nobody has
 judged yet are seen; the logged propensity makes that usable for evaluation.
 """
@@ -8,8 +9,19 @@ from dataclasses import replace
 
 import numpy as np
 
+from registry.prices import Prices
+from registry.scoring.exposure import less_price
 from serving.pool import Ranked
 from serving.reasons import Source
+
+
+def spread_exposure(ranked: Ranked, prices: Prices | None, strength: float) -> Ranked:
+    """Order a pool by score less price; strength 0 returns the very same pool."""
+    user_ids = ranked.pool.people.user_ids
+    score = less_price(ranked.score, user_ids, prices, strength)
+    if score is ranked.score:
+        return ranked
+    return replace(ranked, score=score, order=np.lexsort((user_ids, -score)).astype(np.int64))
 
 
 def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) -> Ranked:
