@@ -87,6 +87,7 @@ def train(
         story = _run(platform, job.value, settings)
         if job in {TrainingJob.TRAIN_ALL, TrainingJob.TRAIN_RANKER}:
             _print_evaluation(platform)
+            _print_advice(platform)
         took = f"{sum(story.steps.values()):.0f} s in {len(story.steps)} steps"
         candidate = platform.state.find("release_candidate")
         if job is TrainingJob.SEARCH_HYPERPARAMETERS:
@@ -264,6 +265,18 @@ def _print_gates(platform: Platform, release: str, took: str) -> None:
     for failure in report.failures():
         print_note(f"{failure.name}: {failure.why}")
     print_note(f"release candidate {release} cannot be promoted ({took}) without `--force --reason`")
+
+
+def _print_advice(platform: Platform) -> None:
+    """Name the setting that suits the data, where it is not set."""
+    from infra.cli.console import print_note
+    from pipelines.messages import Contacts
+
+    if platform.settings.ranking.pending_likes:
+        return
+    advice = Contacts.of(platform.snapshot(platform.state.require("interactions")).events).advice()
+    if advice is not None:
+        print_note(advice)
 
 
 def _print_evaluation(platform: Platform) -> None:

@@ -28,6 +28,7 @@ from pipelines.ingest.reading import SourceFile
 from pipelines.ingest.report import ImportReport
 from pipelines.ingest.resolution import close_to, left_over, resolve
 from pipelines.ingest.transaction import Progress, importing, no_progress
+from pipelines.messages import Contacts
 
 
 def import_tables(
@@ -143,6 +144,8 @@ class _InteractionsFile:
         progress("merging interactions", 1, 1)
         quarantine.take_staged()
         report.notes += [*self._notes, *times.notes()]
+        if advice := Contacts.staged(connection, "staged_interactions").advice():
+            report.notes.append(advice)
 
 
 def _open(path: Path, mapping: Mapping, encoding: str | None) -> SourceFile:

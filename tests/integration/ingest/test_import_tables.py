@@ -358,3 +358,14 @@ def test_an_import_without_files_or_inside_a_transaction_is_refused(
     connection.execute("select 1")
     with pytest.raises(IngestError, match="open transaction"):
         import_tables(connection, people=tmp_path / "people.csv", interactions=None, data_dir=tmp_path, clock=clock)
+
+
+def test_an_import_of_messages_names_the_setting_that_lets_those_who_wait_be_found(run: Importer) -> None:
+    people = "user_id,gender\n" + "".join(f"{user_id},woman\n" for user_id in range(1, 42))
+    written = [f"1,{other},like,2026-05-01\n" for other in range(2, 42)]
+    answers = [f"{other},1,like,2026-05-02\n" for other in range(2, 12)]
+    header = "actor,target,kind,time\n"
+    told = run(people, header + "".join(written + answers)).notes
+    assert any("25% of the contacts were answered. `DUET_RANKING__PENDING_LIKES=true`" in note for note in told)
+    one_pass = run(None, header + "".join([*written, *answers, "2,3,pass,2026-05-03\n"])).notes
+    assert not any("PENDING_LIKES" in note for note in one_pass)
