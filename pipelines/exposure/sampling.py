@@ -20,8 +20,7 @@ from registry.prices import Prices
 from registry.ranker import ListPolicy, Order
 from registry.scoring.exposure import spread_of
 from registry.scoring.first_stage import FirstStage
-from registry.scoring.ranking import scored_by
-from registry.scoring.two_stages import find_candidates
+from registry.scoring.two_stages import listed_by_first_stage
 
 Ids = npt.NDArray[np.int64]
 Listed = tuple[Ids, npt.NDArray[np.float32]]
@@ -96,22 +95,18 @@ def sampled_lists(market: Market, config: PricesConfig, monotonic: Callable[[], 
 def _listed(market: Market, taste: PastTaste, position: int, width: int, rng: np.random.Generator) -> Listed:
     """Return the best candidates of one person as positions, and their scores in standard deviations of the pool."""
     requester = market.requests.at(position, market.at_us)
-    at_s, policy = market.at_us / 1e6, ListPolicy(Order.FUSION)
-    found = find_candidates(
+    at_s = market.at_us / 1e6
+    ids, score = listed_by_first_stage(
         market.stage,
         market.population,
         requester,
         requester.terms(at_s),
         taste,
-        policy=policy,
+        policy=ListPolicy(Order.FUSION),
         n=market.n_candidates,
         at=at_s,
         rng=rng,
     )
-    unused = np.zeros(len(found.pool), dtype=np.float32)
-    scored = scored_by(policy, found.context, unused, unused, unused)
-    ids = found.pool.people.user_ids
-    best = scored.order(ids)[:width]
-    spread = spread_of(scored.score)
-    score = scored.score[best] / np.float32(spread) if spread > 0 else unused[best]
-    return market.requests.people.positions(ids[best]), score
+    spread = spread_of(score)
+    unit = score / np.float32(spread) if spread > 0 else np.zeros_like(score)
+    return market.requests.people.positions(ids[:width]), unit[:width]

@@ -32,7 +32,7 @@ from registry.scoring.context import pair_context
 from registry.scoring.exposure import less_price
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.pool import Pool
-from registry.scoring.ranking import Scored, score_candidates
+from registry.scoring.ranking import Scored, score_candidates, scored_by
 from registry.scoring.requester import Requester, TasteOfOthers, among
 
 
@@ -87,6 +87,26 @@ def find_candidates(
     pool = pooled(population, merged, n)
     context = pair_context(stage, requester, factors, taste, pool.people, others=others, at=at)
     return Candidates(requester, pool, factors, context, at)
+
+
+def listed_by_first_stage(
+    stage: FirstStage,
+    population: Population,
+    requester: Requester,
+    terms: Terms,
+    others: TasteOfOthers,
+    *,
+    policy: ListPolicy,
+    n: int,
+    at: float,
+    rng: np.random.Generator,
+) -> tuple[Ids, Floats]:
+    """Return ids and scores of one request's candidates, best first, by an order that needs no ranker."""
+    found = find_candidates(stage, population, requester, terms, others, policy=policy, n=n, at=at, rng=rng)
+    unused = np.zeros(len(found.pool), dtype=np.float32)
+    scored, ids = scored_by(policy, found.context, unused, unused, unused), found.pool.people.user_ids
+    order = scored.order(ids)
+    return ids[order], scored.score[order]
 
 
 def recommend(
