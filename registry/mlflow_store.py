@@ -1,6 +1,6 @@
-"""Logging to MLflow: the one module that imports mlflow.
+"""Logging to MLflow: runs, artefacts and versions.
 
-Artefacts are uploaded as plain files, never through a model flavour, so no pickle is ever written. The version is
+Artefacts are uploaded as plain files, with MLflow's flavours beside them, and no pickle is ever written. The version is
 registered last: a run that dies before leaves a failed run and no version.
 """
 
@@ -99,6 +99,7 @@ class MlflowStore:
                 failpoint(f"{kind}.after_metrics")
                 self._log_files(run_id, figures or {}, tables or {})
                 failpoint(f"{kind}.after_figures")
+                self._log_flavours(kind, directory, manifest, run_id)
                 for name in (*manifest.files, MANIFEST_NAME):
                     self._client.log_artifact(run_id, str(directory / name), _ARTIFACT_PATH)
                     failpoint(f"{kind}.after_file")
@@ -239,6 +240,14 @@ class MlflowStore:
                 path.write_text(text)
             if any(Path(folder).iterdir()):
                 self._client.log_artifacts(run_id, folder)
+
+    def _log_flavours(self, kind: ArtifactKind, directory: Path, manifest: Manifest, run_id: str) -> None:
+        # MLflow's pyfunc takes a second to import, and nothing but a registration needs it.
+        from registry.mlflow_flavours import write_flavours
+
+        with tempfile.TemporaryDirectory() as folder:
+            write_flavours(kind, directory, manifest, Path(folder))
+            self._client.log_artifacts(run_id, str(Path(folder) / "model"), _ARTIFACT_PATH)
 
     def _find(self, kind: ArtifactKind, digest: str) -> int | None:
         found = self._client.search_model_versions(

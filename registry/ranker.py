@@ -21,7 +21,7 @@ from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatu
 from registry.list_policy import Aggregator, ForwardModel, ListPolicy, Order, combine
 from registry.trees import Trees
 
-_MODEL: Final = "model.ubj"
+MODEL_FILE: Final = "model.ubj"
 _FEATURES: Final = "features.json"
 _CHOICE: Final = "choice.ubj"
 _CHOICE_FEATURES: Final = "choice_features.json"
@@ -225,7 +225,7 @@ class Ranker:
             directory,
             ArtifactKind.RANKER,
             {
-                _MODEL: lambda path: _write(path, raw),
+                MODEL_FILE: lambda path: _write(path, raw),
                 _FEATURES: lambda path: _write(path, names),
                 _CANARY: npz_writer({"features": self.canary_features, "expected": self.canary_expected}),
                 **({_REFERENCE: npy_writer(self.reference)} if self.reference is not None else {}),
@@ -267,7 +267,7 @@ class Ranker:
         if _CHOICE in manifest.files:
             choice = cls._read(directory, (_CHOICE, _CHOICE_FEATURES), offered, threads, policy, fills=fills)
         canary = read_npz(directory / _CANARY, {"features": (np.float32, 2), "expected": (np.float32, 1)})
-        ranker = cls._read(directory, (_MODEL, _FEATURES), offered, threads, policy, fills=fills)
+        ranker = cls._read(directory, (MODEL_FILE, _FEATURES), offered, threads, policy, fills=fills)
         return replace(
             ranker,
             canary_features=canary["features"],
@@ -277,6 +277,15 @@ class Ranker:
             attributes=_attributes(manifest),
             judged=_read_judged(directory / _JUDGED) if _JUDGED in manifest.files else None,
         )
+
+    @classmethod
+    def load_alone(cls, directory: Path, *, verified: Manifest | None = None) -> Self:
+        """Verify and read the model of P(like) alone, which will be offered its own columns in its own order."""
+        manifest = verified or verify_artifact(directory)
+        names = _read_names(directory / _FEATURES)
+        of_choice = _read_names(directory / _CHOICE_FEATURES) if _CHOICE in manifest.files else ()
+        loaded = cls.load(directory, tuple(dict.fromkeys((*names, *of_choice))), verified=manifest)
+        return replace(loaded, choice=None).offered(names)
 
     @classmethod
     def _read(

@@ -86,7 +86,8 @@ def test_a_version_carries_all_that_explains_it(
         ).get("files", [])
     }
     assert {"figures/curve.png", "tables/importance.csv", "artifact/model.ubj", "artifact/manifest.json"} <= files
-    assert not any("pkl" in file or "MLmodel" in file for file in files)
+    assert "artifact/MLmodel" in files
+    assert not any("pkl" in file or "pickle" in file for file in files)
 
 
 def test_an_evaluation_is_a_run_without_a_version(store: MlflowStore, mlflow_endpoints: Endpoints) -> None:
