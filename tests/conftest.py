@@ -211,7 +211,7 @@ def empty_tables(connection: psycopg.Connection[Any]) -> None:
 
 
 def allow_tests_more(settings: Settings) -> None:
-    """Let the role of the services make databases and roles and empty append-only tables, which only tests do."""
+    """Let the role of the services make databases, roles, standbys and empty append-only tables, as only tests do."""
     from infra.embedded.postgres import ROLE, EmbeddedPostgres
 
     server = EmbeddedPostgres(settings)
@@ -221,7 +221,7 @@ def allow_tests_more(settings: Settings) -> None:
         role = sql.Identifier(ROLE)
         # Workers of one run share the server, and two must not change one row of the catalogue at once.
         connection.execute("select pg_advisory_lock(1)")
-        connection.execute(sql.SQL("alter role {} createdb createrole").format(role))
+        connection.execute(sql.SQL("alter role {} createdb createrole replication").format(role))
         connection.execute(sql.SQL("grant set on parameter session_replication_role to {}").format(role))
 
 

@@ -151,6 +151,7 @@ def test_a_role_that_may_create_nothing_can_use_a_migrated_database(endpoints: E
     with connect(endpoints.database_url, autocommit=True) as connection:
         name = psycopg.sql.Identifier(role)
         connection.execute(psycopg.sql.SQL("create role {} login password 'reader'").format(name))
+        connection.execute(psycopg.sql.SQL("grant {} to current_user").format(name))  # to drop what it owns at the end
         for schema in SCHEMAS:
             schema_name = psycopg.sql.Identifier(schema)
             connection.execute(psycopg.sql.SQL("grant usage on schema {} to {}").format(schema_name, name))

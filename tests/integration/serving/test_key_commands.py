@@ -108,7 +108,8 @@ def test_workers_follow_the_table(connected_settings: Settings, connection: psyc
 def test_production_does_not_start_before_there_is_a_key(
     connected_settings: Settings, connection: psycopg.Connection[Any]
 ) -> None:
-    production = connected_settings.model_copy(update={"environment": "production"})
+    guarded = connected_settings.web.model_copy(update={"auth": "required"})
+    production = connected_settings.model_copy(update={"environment": "production", "web": guarded})
     with pytest.raises(ConfigurationError, match="duet keys create"):
         guard_start(production)
     create_key(connection, "website")

@@ -14,7 +14,7 @@ from infra.cli.checks import Finding, check_servers
 from infra.endpoints import Endpoints, open_endpoints
 from infra.postgres import connect
 from infra.settings import Settings
-from tests.conftest import make_settings, remove_kept_aside
+from tests.conftest import allow_tests_more, make_settings, remove_kept_aside
 from tests.serving_process import serving_process
 from tests.serving_world import insert_people
 from tests.standby import Standby, standby_of
@@ -75,6 +75,7 @@ def replicated(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -
     with contextlib.ExitStack() as stack:
         stack.callback(remove_kept_aside, settings)
         own = stack.enter_context(open_endpoints(settings))
+        allow_tests_more(settings)
         primary = stack.enter_context(connect(own.database_url, autocommit=True))
         insert_people(primary, 40)
         standby = stack.enter_context(standby_of(own.database_url, root))
