@@ -223,6 +223,8 @@ def allow_tests_more(settings: Settings) -> None:
         connection.execute("select pg_advisory_lock(1)")
         connection.execute(sql.SQL("alter role {} createdb createrole replication").format(role))
         connection.execute(sql.SQL("grant set on parameter session_replication_role to {}").format(role))
+        for function in ("pg_wal_replay_pause", "pg_wal_replay_resume"):
+            connection.execute(sql.SQL("grant execute on function {}() to {}").format(sql.Identifier(function), role))
 
 
 def remove_kept_aside(settings: Settings) -> None:
