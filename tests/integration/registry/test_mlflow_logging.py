@@ -12,6 +12,7 @@ from feature_repo.schema import ranking_schema_digest
 from infra.cli.app import run
 from infra.endpoints import Endpoints
 from registry.audit import PostgresPromotionLog
+from registry.cache import ReleaseCache
 from registry.contracts import MODEL_NAMES, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import RegistrationFailed
 from registry.mlflow_rest import MlflowRest
@@ -225,8 +226,9 @@ def test_the_commands_refuse_a_release_that_this_version_cannot_serve_before_any
             store.log_version(kind, path, release_candidate="rc")
     judge(rest, served, older)
     log = PostgresPromotionLog(connection)
+    cache = ReleaseCache(tmp_path / "duet" / "releases")
     for versions in (older, served):  # an older version of Duet served the first
-        promote(rest, log, versions, actor="ada", way="cli", feature_schema_digest=None)
+        promote(rest, log, versions, actor="ada", way="cli", feature_schema_digest=None, cache=cache)
     connection.commit()
     for command in (
         ("promote", "--embedding", "2", "--index", "2", "--ranker", "2"),
