@@ -1,7 +1,12 @@
 """Versions as MLflow's own users load them: pyfunc and xgboost, by version and by stage, without pickle."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import mlflow
 import mlflow.pyfunc
 import mlflow.xgboost
@@ -10,6 +15,7 @@ import pandas as pd
 import pytest
 import xgboost
 
+from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind
 from registry.embedding import Embedding
@@ -125,3 +131,40 @@ def test_a_pickled_model_is_refused_where_the_setting_of_these_tests_holds(
     described.save(str(every / "MLmodel"))
     with pytest.raises(mlflow.MlflowException, match="pickle is disallowed"):
         mlflow.pyfunc.load_model(str(every))
+
+
+@pytest.mark.long
+def test_mlflow_serves_the_ranker(
+    uris: dict[ArtifactKind, str], written: dict[ArtifactKind, Path], tmp_path: Path
+) -> None:
+    features = frame()
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", uris[ArtifactKind.RANKER], "-p", str(port)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # MLflow looks for uvicorn there
+    log = tmp_path / "serve.log"
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [*command, "--env-manager", "local", "-h", "127.0.0.1"],
+            env={**os.environ, "PATH": path},
+            stdout=said,
+            stderr=said,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        while server.poll() is None and not _answers(f"{url}/ping"):
+            pass
+        assert server.poll() is None, log.read_text()
+        body: dict[str, Any] = {"dataframe_split": features.to_dict("split")}
+        answer = httpx.post(f"{url}/invocations", json=body, timeout=60).raise_for_status().json()
+    finally:
+        server.terminate()
+        server.wait()
+    expected = Ranker.load(written[ArtifactKind.RANKER], FEATURES).predict(features.to_numpy(np.float32))
+    assert answer["predictions"] == pytest.approx(expected.tolist())
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1).is_success
+    except httpx.HTTPError:
+        return False
