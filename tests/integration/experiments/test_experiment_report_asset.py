@@ -49,7 +49,7 @@ def test_the_asset_shows_table_plots_and_decision_and_links_a_run_of_mlflow_that
     plots = [name for name in shown if name.startswith("plot")]
     assert plots == ["plot: like rate difference", "plot: match rate difference", "plot: rates"]
     assert all("data:image/png;base64," in str(shown[name].value) for name in plots)
-    run_id = str(shown["mlflow"].value).rpartition("/")[2]
+    run_id = str(shown["mlflow"].value).rpartition("/")[2].partition("?")[0]
     answer = httpx.get(
         f"{mlflow_endpoints.mlflow_url}/api/2.0/mlflow/runs/get", params={"run_id": run_id}, timeout=30
     ).json()["run"]
