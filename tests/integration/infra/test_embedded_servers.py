@@ -303,7 +303,7 @@ def test_data_that_belonged_to_the_shared_account_becomes_the_servers_own(alone:
 def test_configured_urls_start_nothing(tmp_path: Path, connected_settings: Settings, endpoints: Endpoints) -> None:
     with open_endpoints(connected_settings) as opened:
         assert (opened.database_url, opened.redis_url) == (endpoints.database_url, endpoints.redis_url)
-    assert not connected_settings.data_dir.exists()
+    assert not list(connected_settings.data_dir.glob("*")), "the folder is made private, and nothing is in it"
 
 
 def test_stop_all_stops_servers_in_use(alone: Settings) -> None:
