@@ -15,7 +15,7 @@ import pytest
 
 from infra.endpoints import Endpoints
 from infra.postgres import connect
-from registry.audit import PostgresPromotionLog
+from registry.audit import _ORDERS_LOCK, PostgresPromotionLog
 from registry.contracts import MODEL_NAMES, PRODUCTION, STAGE_ALIASES, ArtifactKind, ReleaseVersions
 from registry.errors import IncoherentRelease
 from registry.mlflow_rest import MlflowRest
@@ -203,7 +203,13 @@ def test_of_two_processes_that_promote_at_once_one_wins_and_the_other_gets_a_cle
 
         def is_held() -> bool:
             assert slow.poll() is None, slow.communicate()
-            return connection.execute("select 1 from pg_locks where locktype = 'advisory'").fetchone() is not None
+            held = (
+                "select 1 from pg_locks where locktype = 'advisory' and objid = %s and classid = %s and database = %s"
+            )
+            own = connection.execute("select oid from pg_database where datname = current_database()").fetchone()
+            assert own is not None
+            low, high = _ORDERS_LOCK & 0xFFFFFFFF, _ORDERS_LOCK >> 32
+            return connection.execute(held, (low, high, own[0])).fetchone() is not None
 
         until(is_held, 120)
         proxy.set(Mode.BLACK_HOLE)
