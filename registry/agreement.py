@@ -25,6 +25,7 @@ _DEVIATIONS: Final = 4.0
 # Refreshed factors gave 0.87 to 1.0 in worlds of 177 to 4,000 people and give 0.75 where two camps are all there is to
 # know of anybody; rows of other people gave 0.36 to 0.59.
 _LEAST_RANK: Final = 0.65
+_FEW_LEFT: Final = 0.5
 _SEED: Final = 7
 
 
@@ -40,6 +41,8 @@ def foreign_factors(embedding: Embedding, index: ItemIndex) -> str | None:
     error = math.sqrt(refreshed * (1.0 - refreshed) / (2 * compared.size))
     if differ > refreshed + _SPARE + _DEVIATIONS * error:
         return f"{differ:.0%} of its factors are not the embedding's, and {refreshed:.0%} were refreshed"
+    if refreshed < _FEW_LEFT:
+        return None  # most factors were compared one by one, which says more than any rank
     rank = _rank_of_found(embedding, index, index.user_ids[compared])
     if rank is not None and rank < _LEAST_RANK:
         return (

@@ -144,6 +144,12 @@ def mlflow_endpoints(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def empty_mlflow(mlflow_endpoints: Endpoints) -> Endpoints:
     """The MLflow server without any registered model."""
+    forget_models(mlflow_endpoints)
+    return mlflow_endpoints
+
+
+def forget_models(endpoints: Endpoints) -> None:
+    """Delete every registered model, whatever stage its versions stand in."""
     import httpx
 
     from registry.contracts import MODEL_NAMES
@@ -151,11 +157,10 @@ def empty_mlflow(mlflow_endpoints: Endpoints) -> Endpoints:
     for name in MODEL_NAMES.values():
         httpx.request(
             "DELETE",
-            f"{mlflow_endpoints.mlflow_url}/api/2.0/mlflow/registered-models/delete",
+            f"{endpoints.mlflow_url}/api/2.0/mlflow/registered-models/delete",
             json={"name": name},
             timeout=30,
         )
-    return mlflow_endpoints
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pipelines.definitions import build_definitions
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, run_job
-from tests.conftest import empty_tables, make_settings
+from tests.conftest import empty_tables, forget_models, make_settings
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 PEOPLE = 150
@@ -29,6 +29,7 @@ SMALL = {
 @contextmanager
 def small_world(mlflow_endpoints: Endpoints, data_dir: Path, **settings: Any) -> Iterator[Platform]:
     """Give a platform on a fresh data directory with 150 people, and a clock five months after their end."""
+    forget_models(mlflow_endpoints)  # what other tests promoted is no Production of this world
     # A Feast project of its own: until when another test has materialised features does not count here.
     chosen = make_settings(data_dir, features={"project": f"training_{uuid4().hex}"}, **settings)
     with connect(mlflow_endpoints.database_url) as connection:

@@ -23,7 +23,7 @@ from pipelines.retrieval.factorise import fit_embedding
 
 Floats = npt.NDArray[np.float32]
 TOP = 20
-_MIN_USERS = 10
+_MIN_USERS = 5
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def embedding_objective(snapshot: "Snapshot", before_us: int | None, t0_us: int,
     from pipelines.retrieval.tuning import Question, list_quality
 
     people = snapshot.people
-    question = Question.next(snapshot.events.between(before_us, t0_us), TuningConfig(seed=config.seed))
+    events, tuning = snapshot.events.between(before_us, t0_us), TuningConfig(seed=config.seed)
+    question = Question.next(events, tuning) or Question.missing(events, tuning)
     if question is None:
         raise TooFewLikes("Too few people like somebody in the last days before T0: import more days of data.")
 
