@@ -152,15 +152,12 @@ def forget_models(endpoints: Endpoints) -> None:
     """Delete every registered model, whatever stage its versions stand in."""
     import httpx
 
-    from registry.contracts import MODEL_NAMES
+    from infra.web.token import bearer
 
-    for name in MODEL_NAMES.values():
-        httpx.request(
-            "DELETE",
-            f"{endpoints.mlflow_url}/api/2.0/mlflow/registered-models/delete",
-            json={"name": name},
-            timeout=30,
-        )
+    api = f"{endpoints.mlflow_url}/api/2.0/mlflow/registered-models"
+    with httpx.Client(headers=bearer(endpoints.mlflow_token), timeout=30) as client:
+        for model in client.get(f"{api}/search").json().get("registered_models", []):
+            client.request("DELETE", f"{api}/delete", json={"name": model["name"]}).raise_for_status()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.webhook import Webhook, listening
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PEOPLE = 300
-ASKED = 100  # of them, in an experiment
+ASKED = 200  # of them, in an experiment: so many that the guard can be sure
 ONLOOKERS = range(201, 213)  # others, who decide nothing: one person shown to each, as the guard counts those, too
 SMALL = {
     "embeddings": {"dimensions": 16, "iterations": 8},

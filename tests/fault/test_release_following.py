@@ -125,12 +125,15 @@ def test_a_promotion_is_felt_by_the_worker_without_waiting_for_the_poll(stage: S
 def test_each_worker_tells_in_postgres_what_it_serves_and_could_go_back_to(stage: Stage) -> None:
     with connect(stage.endpoints.database_url, autocommit=True) as connection:
         until(
-            lambda: [worker.release for worker in live_workers(connection)] == [THIRD],
+            # The copy is kept, and told of, after the release serves.
+            lambda: (
+                [(worker.release, worker.copies) for worker in live_workers(connection)]
+                == [(THIRD, [THIRD, SECOND, RELEASE])]
+            ),
             instead=lambda: live_workers(connection),
         )
         (worker,) = live_workers(connection)
     assert worker.pid in {child.pid for child in stage.service.workers()}
-    assert worker.copies == [THIRD, SECOND, RELEASE]
     assert (worker.refused, worker.pin_id) == (None, None)
 
 

@@ -16,7 +16,7 @@ from infra.web.token import bearer
 from registry.contracts import ArtifactKind
 from registry.errors import RegistryUnavailable
 from registry.mlflow_rest import MlflowRest
-from tests.conftest import make_settings
+from tests.conftest import forget_models, make_settings
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def settings(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def guarded(settings: Settings) -> Iterator[Endpoints]:
     with open_endpoints(settings, mlflow=True) as started:
+        forget_models(started)  # other servers of this worker had the same database
         yield started
+        forget_models(started)
     stop_all(settings)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from infra.cli.platform import asked, told
+from infra.settings import Settings
 
 HEALTH: dict[str, Any] = {
     "status": "degraded",
@@ -42,9 +43,11 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-def test_what_serving_says_of_its_releases_is_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_serving_says_of_its_releases_is_shown(
+    settings: Settings, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Handler, "body", json.dumps(HEALTH).encode())
-    found = asked(url)
+    found = asked(settings, url)
     assert found is not None
     assert set(found) == {"status", "reasons", "release", "experiment"}
     lines = "\n".join(told(found))
@@ -56,13 +59,13 @@ def test_what_serving_says_of_its_releases_is_shown(url: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"nonsense"])
 def test_a_service_that_says_something_else_says_nothing(
-    url: str, monkeypatch: pytest.MonkeyPatch, body: bytes
+    settings: Settings, url: str, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     monkeypatch.setattr(Handler, "body", body)
-    assert asked(url) is None
+    assert asked(settings, url) is None
     assert told(None) == ["[yellow]serving[/] does not say what it serves"]
 
 
-def test_a_service_that_is_away_says_nothing() -> None:
-    assert asked(None) is None
-    assert asked("http://127.0.0.1:1") is None
+def test_a_service_that_is_away_says_nothing(settings: Settings) -> None:
+    assert asked(settings, None) is None
+    assert asked(settings, "http://127.0.0.1:1") is None
