@@ -8,7 +8,7 @@ import typer
 from infra.cli.console import print_note, print_success
 from infra.cli.context import current_settings
 from registry import release_views
-from registry.followers import PROMOTION_S, ROLLBACK_S, refusals, wait_until_served
+from registry.followers import PROMOTION_S, ROLLBACK_S, refusals, wait_until_challenging, wait_until_served
 from registry.opened import opened, reached
 
 
@@ -47,7 +47,7 @@ def promote(
             versions = ReleaseVersions(embedding, index, ranker)
         else:
             versions = servers.rest.release_candidate(release_candidate)
-        before = refusals(servers.connection)
+        before = refusals(servers.connection, stage)
         move(
             servers.rest,
             servers.log,
@@ -61,7 +61,9 @@ def promote(
             cache=servers.cache,
         )
         print_success(f"{versions.release_id} is in {stage}")
-        if wait and stage == PRODUCTION:
+        if wait and staging:
+            wait_until_challenging(servers.connection, versions.release_id, before)
+        elif wait:
             wait_until_served(servers.connection, versions.release_id, PROMOTION_S, before)
 
 

@@ -7,7 +7,9 @@ import psycopg
 import pytest
 
 from registry import followers
-from registry.followers import PROMOTION_S, refusals, wait_until_served
+from registry.contracts import PRODUCTION, STAGING
+from registry.experiments import By, State, start_experiment, stop_experiment
+from registry.followers import PROMOTION_S, refusals, wait_until_challenging, wait_until_served
 
 
 class Watch:
@@ -27,12 +29,20 @@ class Watch:
         self._during(self.slept)
 
 
-def worker(connection: psycopg.Connection[Any], pid: int, release: str | None, refused: str | None = None) -> None:
+def worker(
+    connection: psycopg.Connection[Any],
+    pid: int,
+    release: str | None,
+    refused: str | None = None,
+    *,
+    challenger: str | None = None,
+    challenger_refused: str | None = None,
+) -> None:
     connection.execute("delete from duet.serving_workers where pid = %s", (pid,))
     connection.execute(
-        "insert into duet.serving_workers (worker_id, host, pid, release, refused)"
-        " values (gen_random_uuid(), 'ghent', %s, %s, %s)",
-        (pid, release, refused),
+        "insert into duet.serving_workers (worker_id, host, pid, release, refused, challenger, challenger_refused)"
+        " values (gen_random_uuid(), 'ghent', %s, %s, %s, %s, %s)",
+        (pid, release, refused, challenger, challenger_refused),
     )
 
 
@@ -41,12 +51,18 @@ def waited(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     during: Callable[[int], None],
+    *,
+    stage: str = PRODUCTION,
 ) -> tuple[str, Watch]:
     watch = Watch(during)
     with monkeypatch.context() as patch:
         patch.setenv("COLUMNS", "250")
         patch.setattr(followers, "time", watch)
-        wait_until_served(connection, "e2-i2-r2", PROMOTION_S, refusals(connection))
+        before = refusals(connection, stage)
+        if stage == STAGING:
+            wait_until_challenging(connection, "e2-i2-r2", before)
+        else:
+            wait_until_served(connection, "e2-i2-r2", PROMOTION_S, before)
     captured = capsys.readouterr()
     return captured.out + captured.err, watch
 
@@ -98,4 +114,52 @@ def test_without_a_worker_there_is_nobody_to_wait_for(
 ) -> None:
     said, watch = waited(connection, monkeypatch, capsys, lambda _: None)
     assert "no serving worker has reported" in said
+    assert watch.slept == 0
+
+
+@pytest.mark.parametrize("state", [State.RUNNING, State.SHADOW])
+def test_a_challenger_of_an_active_experiment_is_waited_for_like_a_champion(
+    connection: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    state: State,
+) -> None:
+    start_experiment(connection, "taste", share=0.5, state=state, by=By("ada"))
+    worker(connection, 1, "e2-i2-r2", challenger="e2-i2-r2")  # its champion does not count
+    worker(connection, 2, "e2-i2-r2")
+
+    def during(n: int) -> None:
+        if n == 5:
+            worker(connection, 2, "e1-i1-r1", challenger="e2-i2-r2")
+
+    said, watch = waited(connection, monkeypatch, capsys, during, stage=STAGING)
+    assert "served by 2 of 2 workers as challenger after 1.0 s" in said
+    assert watch.slept == 5
+
+
+def test_a_challenger_that_the_workers_refuse_is_named_with_their_reason(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_experiment(connection, "taste", share=0.5, state=State.RUNNING, by=By("ada"))
+    worker(connection, 1, "e1-i1-r1", "about the champion")
+
+    def during(n: int) -> None:
+        if n == 1:
+            worker(connection, 1, "e1-i1-r1", challenger_refused="The model ends its reader.")
+
+    said, watch = waited(connection, monkeypatch, capsys, during, stage=STAGING)
+    assert "served by 0 of 1 workers as challenger" in said
+    assert "ghent:1 still serves no release as challenger: The model ends its reader." in said
+    assert watch.now_s < 10
+
+
+def test_a_challenger_without_an_active_experiment_is_said_to_be_staged_and_not_waited_for(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_experiment(connection, "taste", share=0.5, state=State.RUNNING, by=By("ada"))
+    stop_experiment(connection, "taste", by=By("ada"))
+    worker(connection, 1, "e1-i1-r1")
+    said, watch = waited(connection, monkeypatch, capsys, lambda _: None, stage=STAGING)
+    assert "e2-i2-r2 is staged, and served once an experiment starts: run `duet experiment start NAME`" in said
+    assert "served by" not in said
     assert watch.slept == 0

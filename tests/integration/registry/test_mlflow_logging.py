@@ -191,6 +191,7 @@ def test_the_commands_promote_roll_back_and_tell(
     assert (code, "without a reason: add `--reason` to `--force`" in said) == (1, True), said
     code, said = duet(*challenger, "--force", "--reason", "a rehearsal")
     assert (code, "e2-i2-r1 is in Staging" in said) == (0, True), said
+    assert "e2-i2-r1 is staged, and served once an experiment starts" in said
     code, said = duet("rollback", "--reason", "worse")
     assert (code, "e1-i1-r1 is back in Production" in said) == (0, True), said
     assert rest.resolve_stage(PRODUCTION) == ReleaseVersions(1, 1, 1)
