@@ -15,6 +15,7 @@ import psutil
 from feature_repo.store import apply_catalogue, open_feature_store
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
+from infra.web.client import tls
 from tests.conftest import make_settings
 from tests.serving_world import remember_town
 from tests.waiting import until
@@ -49,7 +50,11 @@ class ServingProcess:
             nonlocal good
             assert self.process.poll() is None, self.log.read_text()
             try:
-                good = good + 1 if httpx.get(f"{self.url}/health/ready", trust_env=False).status_code == 200 else 0
+                good = (
+                    good + 1
+                    if httpx.get(f"{self.url}/health/ready", trust_env=False, verify=tls()).status_code == 200
+                    else 0
+                )
             except httpx.TransportError:
                 good = 0
             return good == 5

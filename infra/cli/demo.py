@@ -25,6 +25,7 @@ from infra.cli.console import err, one_line, out, print_note
 from infra.cli.context import current_invocation
 from infra.cli.errors import DemoFailed
 from infra.settings import Settings, load_settings
+from infra.web.client import tls
 from infra.web.token import bearer, links, own_token
 
 DATA_DIR = Path(".duet/demo")
@@ -220,7 +221,8 @@ def _refusal(settings: Settings, wanted: str | None) -> str | None:
 
     try:
         headers = bearer(own_token(settings))
-        health = httpx.get(f"{serving_url(settings)}/health", headers=headers, timeout=5.0, trust_env=False).json()
+        url = f"{serving_url(settings)}/health"
+        health = httpx.get(url, headers=headers, timeout=5.0, trust_env=False, verify=tls()).json()
         serving, refused = health["release"]["release"], health["release"]["refused"]
         status, reasons = health["status"], "; ".join(health["reasons"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:

@@ -30,10 +30,10 @@ class Asker:
         self._asked: dict[Question, Future[str | None]] = {}
         self._at: dict[Question, float] = {}
 
-    def ask(self, questions: Mapping[Question, Probe], every_s: float) -> None:
-        """Ask those that were not asked within `every_s` seconds and are not being asked."""
+    def ask(self, questions: Mapping[Question, tuple[Probe, float]]) -> None:
+        """Ask those that were not asked within their number of seconds and are not being asked; forget all others."""
         now = time.monotonic()
-        for question, probe in questions.items():
+        for question, (probe, every_s) in questions.items():
             if question not in self._asked and now - self._at.get(question, -every_s) >= every_s:
                 self._at[question] = now
                 self._asked[question] = self._pool.submit(probe.check)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from infra.web.client import tls
 from infra.web.token import bearer
 
 DAEMON_SILENT_S = 300.0
@@ -122,6 +123,7 @@ class GraphqlProbe:
                 headers=bearer(self.token),
                 timeout=self.timeout_s,
                 trust_env=False,
+                verify=tls(),
             )
             data = answer.raise_for_status().json()["data"]
             oldest = max(self.since, time.time() - DAEMON_SILENT_S)

@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 
 import httpx
 
+from infra.web.client import tls
+
 
 class Probe(Protocol):
     """Tells whether a service answers."""
@@ -36,7 +38,7 @@ class HttpProbe:
     def check(self) -> str | None:
         """Return None when `url` answers 200, else the reason."""
         try:
-            response = httpx.get(self.url, timeout=self.timeout_s, trust_env=False)
+            response = httpx.get(self.url, timeout=self.timeout_s, trust_env=False, verify=tls())
         except httpx.HTTPError as failure:
             return f"{self.url} does not answer ({type(failure).__name__})"
         if response.status_code == httpx.codes.OK:

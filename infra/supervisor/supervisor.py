@@ -227,17 +227,19 @@ class Supervisor:
             child.begin_to_end()
 
     def _ask(self) -> None:
-        for every_s, starting in ((PROBE_EVERY_S, False), (min(STARTING_EVERY_S, PROBE_EVERY_S), True)):
-            questions: dict[Question, Probe] = {}
-            for name, service in self.state.services.items():
-                if service.phase not in _ASKED or (service.phase is ServicePhase.STARTING) is not starting:
-                    continue
-                if (watched := self._externals.get(name)) is not None:
-                    if not watched.is_being_revived:
-                        questions[Question(name, "ready", watched.generation)] = watched.spec.probe
-                elif (child := self._children.get(name)) is not None and not child.is_being_ended:
-                    questions |= {Question(name, kind, child.generation): probe for kind, probe in child.questions()}
-            self._asker.ask(questions, every_s)
+        questions: dict[Question, tuple[Probe, float]] = {}
+        for name, service in self.state.services.items():
+            if service.phase not in _ASKED:
+                continue
+            starting = service.phase is ServicePhase.STARTING
+            every_s = min(STARTING_EVERY_S, PROBE_EVERY_S) if starting else PROBE_EVERY_S
+            if (watched := self._externals.get(name)) is not None:
+                if not watched.is_being_revived:
+                    questions[Question(name, "ready", watched.generation)] = (watched.spec.probe, every_s)
+            elif (child := self._children.get(name)) is not None and not child.is_being_ended:
+                for kind, probe in child.questions():
+                    questions[Question(name, kind, child.generation)] = (probe, every_s)
+        self._asker.ask(questions)
 
     def _hear(self, question: Question, refusal: str | None) -> None:
         if (watched := self._externals.get(question.name)) is not None:

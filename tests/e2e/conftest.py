@@ -15,6 +15,8 @@ import httpx
 import psutil
 import pytest
 
+from infra.web.client import tls
+
 ANY_FREE_PORT = {
     "DUET_MLFLOW__PORT": "0",
     "DUET_DAGSTER__PORT": "0",
@@ -90,13 +92,14 @@ class Duet:
         return {"Authorization": f"Bearer {self.token}"}
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(f"{self.urls['serving']}{path}", json=body, timeout=10)
+        return httpx.post(f"{self.urls['serving']}{path}", json=body, timeout=10, verify=tls())
 
     def ask_dagster(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = httpx.post(
             f"{self.urls['dagster']}/graphql",
             json={"query": query, "variables": variables},
             headers=self.bearer,
+            verify=tls(),
             timeout=60,
         ).json()
         assert "errors" not in answer, answer

@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from infra.web.client import tls
 from tests.e2e.conftest import Duet
 from tests.killing import kill as kill_process
 from tests.waiting import until
@@ -21,7 +22,9 @@ RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
 
 
 def served_release(duet: Duet) -> str | None:
-    release: str | None = httpx.get(f"{duet.urls['serving']}/health", timeout=10).json()["release"]["release"]
+    release: str | None = httpx.get(f"{duet.urls['serving']}/health", timeout=10, verify=tls()).json()["release"][
+        "release"
+    ]
     return release
 
 

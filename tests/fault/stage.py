@@ -14,6 +14,7 @@ import redis
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from infra.settings import Settings
+from infra.web.client import tls
 from tests.conftest import empty_tables, make_settings
 from tests.fault.crowd import Answer, Crowd, ask_each, percentile
 from tests.fault.proxy import Fault, Mode, TcpProxy
@@ -73,7 +74,9 @@ class Stage:
 
     def health(self) -> dict[str, Any]:
         """Return what the service says of itself."""
-        report: dict[str, Any] = httpx.get(f"{self.service.url}/health", timeout=20, trust_env=False).json()
+        report: dict[str, Any] = httpx.get(
+            f"{self.service.url}/health", timeout=20, trust_env=False, verify=tls()
+        ).json()
         return report
 
     def judge(self, answers: Iterable[Answer]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from infra.endpoints import Endpoints
 from infra.postgres import connect
+from infra.web.client import tls
 from tests.fault.crowd import Answer, Crowd, ask_each
 from tests.fault.proxy import Mode
 from tests.fault.stage import ASKERS, Stage, staged
@@ -111,7 +112,7 @@ def test_answers_and_writes_are_back_after_the_database_however_long_it_was_away
 
 
 def not_ready(stage: Stage) -> bool:
-    return httpx.get(f"{stage.service.url}/health/ready", timeout=20, trust_env=False).status_code == 503
+    return httpx.get(f"{stage.service.url}/health/ready", timeout=20, trust_env=False, verify=tls()).status_code == 503
 
 
 @pytest.mark.parametrize("table", [b"duet.users", b"duet.interactions"], ids=["people", "interactions"])
