@@ -5,6 +5,7 @@ Nothing heavy is imported here; each command loads what it needs when it runs.
 
 from __future__ import annotations
 
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _SHOWN_PROGRESS = 90
 # A terminal has room for the measures that decide; Dagster and MLflow show all of them.
+_COMPARED = "ndcg_at_20"
 _ONLY_IN_FULL = {
     "recall_at_20", "mrr_at_20", "novelty_at_10", "holistic_precision_at_10", "holistic_ndcg_at_10",
     "holistic_recall_at_10", "stable_recall_at_10", "stable_precision_at_10",
@@ -289,12 +291,21 @@ def _print_evaluation(platform: Platform) -> None:
     data = pd.read_csv(judged.path / TABLE_FILE)
     measures = [name for name in dict.fromkeys(data["measure"]) if name not in _ONLY_IN_FULL]
     means = data.pivot_table(index="method", columns="measure", values="mean", sort=False)
+    apart = data[data["measure"] == _COMPARED].set_index("method")
     rows = [
         [
             method,
             *("" if pd.isna(means.loc[method].get(name)) else f"{means.loc[method][name]:.4f}" for name in measures),
+            _difference(apart.loc[method]) if method in apart.index else "",
         ]
         for method in means.index
     ]
+    columns = ["method", *(name.replace("_", " ") for name in measures), "ndcg at 20 less two stages"]
     title = f"Held-out window, protocol {judged.facts['protocol']}"
-    out().print(table(title, ["method", *(name.replace("_", " ") for name in measures)], rows, right=range(1, 20)))
+    out().print(table(title, columns, rows, right=range(1, 20)))
+
+
+def _difference(row: Any) -> str:
+    """Return how far a method is from the two stages over the same people, with its interval; empty for themselves."""
+    apart, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
+    return f"{apart:+.4f} [{low:+.4f}, {high:+.4f}]" if math.isfinite(apart) else ""

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy import sparse
 
 Floats = npt.NDArray[np.float64]
-Positions = npt.NDArray[np.int64]
 
 
 def attribute_values(
@@ -43,26 +42,21 @@ def preferences(likes: sparse.csr_array, values: sparse.csr_array) -> sparse.csr
 
 
 def reciprocal_compatibility(
-    preferred: sparse.csr_array, values: sparse.csr_array, n_attributes: int, actors: Positions, targets: Positions
+    preferred: sparse.csr_array, values: sparse.csr_array, n_attributes: int, actor: int
 ) -> Floats:
-    """Return the harmonic mean of both directions for aligned pairs, float64[p].
+    """Return the harmonic mean of both directions between one person and everybody, float64[n].
 
     As in the paper, where one of the two has liked nobody the other's direction stands alone; where neither has, zero.
     """
-    forward = _compatibility(preferred, values, n_attributes, actors, targets)
-    backward = _compatibility(preferred, values, n_attributes, targets, actors)
+    forward = values @ preferred[[actor]].toarray().ravel() / n_attributes
+    backward = preferred @ values[[actor]].toarray().ravel() / n_attributes
     likes_somebody = np.diff(preferred.indptr) > 0
-    both = np.zeros(len(actors))
+    if not likes_somebody[actor]:
+        return np.where(likes_somebody, backward, 0.0)
+    both = np.zeros(len(forward))
     total = forward + backward
     np.divide(2 * forward * backward, total, out=both, where=total > 0)
-    one_side = np.where(likes_somebody[actors], forward, backward)
-    return np.where(likes_somebody[actors] & likes_somebody[targets], both, one_side)
-
-
-def _compatibility(
-    preferred: sparse.csr_array, values: sparse.csr_array, n_attributes: int, who: Positions, whom: Positions
-) -> Floats:
-    return np.asarray(preferred[who].multiply(values[whom]).sum(axis=1)).ravel() / n_attributes
+    return np.where(likes_somebody, both, forward)
 
 
 def _one_hot(code: npt.NDArray[np.integer]) -> sparse.csr_array:

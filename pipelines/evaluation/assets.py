@@ -29,7 +29,7 @@ REPORT_FILE = "report.json"
     pool="training",
     op_tags={"duet/heavy": "yes"},
     config_schema=launch_checked(EvaluationConfig),
-    description="Random, popular, content, one-sided, reciprocal and two-stage orders on decisions after T1.",
+    description="Every simpler order that has something to go by, beside the two stages, on decisions after T1.",
 )
 def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
     """Compare the methods, log the comparison and keep its table."""

@@ -122,8 +122,10 @@ def met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics.Numb
     rng = np.random.default_rng(scene.config.seed)
     scores: dict[str, metrics.Numbers] = {
         methods.RANDOM: rng.random(len(pairs)),
-        methods.CONTENT: content_score(scene.people.take(requesters), scene.people.take(candidates), pairs.at_us / 1e6),
     }
+    if methods.tells_people_apart(scene.people):
+        asked, shown = scene.people.take(requesters), scene.people.take(candidates)
+        scores[methods.CONTENT] = content_score(asked, shown, pairs.at_us / 1e6)
     if rows is None:
         return scores
     n = scene.events.n_people

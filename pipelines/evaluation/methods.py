@@ -1,7 +1,8 @@
 """The ways to order people that are compared: baselines, neighbours, two retrievals, and the full two stages.
 
 Each takes one requester and the eligible undecided candidates and returns them best first. Ties fall by a seeded
-shuffle of the candidates, so no method profits from the order of ids.
+shuffle of the candidates, so no method profits from the order of ids. A method that has nothing to go by on some data
+is left out: its order would be chance under another name.
 """
 
 from collections.abc import Callable
@@ -10,19 +11,28 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from feature_repo.layout import INTEREST_COLUMNS, PROFILE
+from feature_repo.people import People
+from feature_repo.population import Population
 from feature_repo.transforms import content_score
+from pipelines.baselines.popularity import decayed_popularity
+from pipelines.evaluation.published import Scores, lfrr, recon
 from pipelines.evaluation.scene import Positions, Scene
 from pipelines.metrics import Numbers
 from pipelines.ranking.requests import PastTaste
+from pipelines.retrieval.config import NeighboursConfig
 from registry.embedding import pair_scores
-from registry.neighbours import EASE, ITEM_KNN, POPULAR, SPECTRAL, USER_KNN
+from registry.neighbours import POPULAR, Neighbours
+from registry.release import Release
 from registry.scoring.two_stages import recommend
 
 Method = Callable[[Scene, int, Positions, np.random.Generator], Positions]
 
 RANDOM, POPULARITY, CONTENT = "random", "popularity", "content"
 RECENT_POPULARITY: Final = "recent_popularity"
+RECON, LFRR = "recon", "lfrr"
 ONE_SIDED, RECIPROCAL, TWO_STAGE = "one_sided", "reciprocal", "two_stage"
+_DAY_US = 86_400_000_000
 
 
 def by_chance(_scene: Scene, _requester: int, candidates: Positions, rng: np.random.Generator) -> Positions:
@@ -51,54 +61,86 @@ def by_both_tastes(scene: Scene, requester: int, candidates: Positions, _rng: np
     return best_first(candidates, retrieval_scores(scene, requester, candidates, scene.config.weight))
 
 
-def by_two_stages(scene: Scene, requester: int, candidates: Positions, rng: np.random.Generator) -> Positions:
-    """Put first whom the judged release would show, by the functions that serve; the rest follows stage 1."""
-    first = by_both_tastes(scene, requester, candidates, rng)
-    if scene.judged is None or scene.population is None:
-        return first
-    asked = scene.requests.at(requester, scene.windows.t1_us + 1)
-    ids, _ = recommend(
-        scene.judged,
-        scene.population,
-        asked,
-        asked.terms(scene.at_s),
-        PastTaste(scene.people, scene.requests.history, scene.windows.t1_us + 1),
-        policy=scene.judged.ranker.policy,
-        n=scene.config.n_candidates,
-        at=scene.at_s,
-        rng=rng,
-    )
-    head = scene.people.positions(ids)
-    head = head[np.isin(head, candidates)]
-    return np.concatenate([head, first[~np.isin(first, head)]])
+def by_two_stages(judged: Release, population: Population) -> Method:
+    """Return the method that puts first whom a release would show, by the functions that serve; then stage 1."""
 
-
-def by_neighbours(source: str) -> Method:
-    """Return the method that puts first whom one neighbour score names; whom it says nothing about comes last."""
-
-    def method(scene: Scene, requester: int, candidates: Positions, _rng: np.random.Generator) -> Positions:
-        taste = scene.taste(requester)
-        if taste is None:
-            return candidates
-        rows = taste.neighbours.positions(scene.people.user_ids[candidates])
-        return best_first(candidates, np.nan_to_num(taste.scores(rows)[source], nan=-np.inf))
+    def method(scene: Scene, requester: int, candidates: Positions, rng: np.random.Generator) -> Positions:
+        asked = scene.requests.at(requester, scene.windows.t1_us + 1)
+        ids, _ = recommend(
+            judged,
+            population,
+            asked,
+            asked.terms(scene.at_s),
+            PastTaste(scene.people, scene.requests.history, scene.windows.t1_us + 1),
+            policy=judged.ranker.policy,
+            n=scene.config.n_candidates,
+            at=scene.at_s,
+            rng=rng,
+        )
+        head = scene.people.positions(ids)
+        head = head[np.isin(head, candidates)]
+        first = by_both_tastes(scene, requester, candidates, rng)
+        return np.concatenate([head, first[~np.isin(first, head)]])
 
     return method
 
 
-METHODS: Final[dict[str, Method]] = {
-    RANDOM: by_chance,
-    POPULARITY: by_popularity,
-    RECENT_POPULARITY: by_neighbours(POPULAR),
-    CONTENT: by_content,
-    ITEM_KNN: by_neighbours(ITEM_KNN),
-    USER_KNN: by_neighbours(USER_KNN),
-    SPECTRAL: by_neighbours(SPECTRAL),
-    EASE: by_neighbours(EASE),
-    ONE_SIDED: by_own_taste,
-    RECIPROCAL: by_both_tastes,
-    TWO_STAGE: by_two_stages,
-}
+def by_neighbours(neighbours: Neighbours, source: str) -> Method:
+    """Return the method that puts first whom one neighbour score names; whom it says nothing about comes last."""
+
+    def method(scene: Scene, requester: int, candidates: Positions, _rng: np.random.Generator) -> Positions:
+        asked = scene.requests.at(requester, scene.windows.t1_us + 1)
+        rows = neighbours.positions(scene.people.user_ids[candidates])
+        scores = neighbours.taste_of(asked.user_id, asked.liked).scores(rows)[source]
+        return best_first(candidates, np.nan_to_num(scores, nan=-np.inf))
+
+    return method
+
+
+def by_scores(scores: Scores) -> Method:
+    """Return the method that puts first whom a requester's scores of everybody name."""
+
+    def method(_scene: Scene, requester: int, candidates: Positions, _rng: np.random.Generator) -> Positions:
+        return best_first(candidates, scores(requester)[candidates])
+
+    return method
+
+
+def methods_of(scene: Scene) -> dict[str, Method]:
+    """Return every method that has something to go by here, in the order of the table."""
+    found: dict[str, Method] = {RANDOM: by_chance}
+    if scene.likes_received.any():
+        recent = recent_popularity(scene)
+        found |= {POPULARITY: by_popularity, RECENT_POPULARITY: by_scores(lambda _requester: recent)}
+    if tells_people_apart(scene.people):
+        found[CONTENT] = by_content
+    if (content := recon(scene.people, scene.before)) is not None:
+        found[RECON] = by_scores(content)
+    if (factors := lfrr(scene.people, scene.before, scene.config.seed)) is not None:
+        found[LFRR] = by_scores(factors)
+    if scene.judged is not None and scene.judged.neighbours is not None:
+        neighbours = scene.judged.neighbours
+        found |= {source: by_neighbours(neighbours, source) for source in neighbours.sources if source != POPULAR}
+    if scene.factors.chooser.any():
+        found |= {ONE_SIDED: by_own_taste, RECIPROCAL: by_both_tastes}
+    if scene.judged is not None and scene.population is not None:
+        found[TWO_STAGE] = by_two_stages(scene.judged, scene.population)
+    return found
+
+
+def recent_popularity(scene: Scene) -> npt.NDArray[np.float64]:
+    """Return the likes everybody received up to T1, the latest weighing most, float64[n]."""
+    likes = scene.before.take(scene.before.is_like)
+    age_days = (scene.windows.t1_us - likes.at_us) / _DAY_US
+    half_life = NeighboursConfig().popularity_half_life_days
+    return decayed_popularity(likes.target, age_days, len(scene.people), half_life=half_life)
+
+
+def tells_people_apart(people: People) -> bool:
+    """Tell whether any two profiles differ in what content compares: interests, age, place, attributes."""
+    compared = [PROFILE.index(name) for name in ("birth_day", "latitude", "longitude", *INTEREST_COLUMNS)]
+    said = np.nan_to_num(np.concatenate([people.profile[:, compared], people.attributes], axis=1), nan=-1.0)
+    return bool((said != said[:1]).any())
 
 
 def retrieval_scores(scene: Scene, requester: int, candidates: Positions, weight: float) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from feature_repo.transforms import mutually_eligible
 from pipelines.evaluation.errors import NobodyToAsk
-from pipelines.evaluation.methods import METHODS, Method
+from pipelines.evaluation.methods import Method, methods_of
 from pipelines.evaluation.scene import Positions, Scene
 from pipelines.metrics import Numbers
 
@@ -47,8 +47,10 @@ class ProtocolResult:
     reachable: Positions = field(repr=False)
 
 
-def catalogue(scene: Scene, methods: Mapping[str, Method] = METHODS, depth: int = DEPTH) -> ProtocolResult:
+def catalogue(scene: Scene, methods: Mapping[str, Method] | None = None, depth: int = DEPTH) -> ProtocolResult:
     """Rank all visible, mutually eligible, undecided people for a sample of those who like somebody after T1.
+
+    Without `methods`, by all that have something to go by.
 
     Raises:
         NobodyToAsk: nobody likes an eligible undecided person in the held-out window.
@@ -70,7 +72,8 @@ def catalogue(scene: Scene, methods: Mapping[str, Method] = METHODS, depth: int 
         if open_.any():
             requesters.append(requester)
             candidates.append(everybody[open_])
-    return _rank(scene, "catalogue", (np.array(requesters, dtype=np.int64), candidates), methods, depth)
+    asked_for = np.array(requesters, dtype=np.int64), candidates
+    return _rank(scene, "catalogue", asked_for, methods_of(scene) if methods is None else methods, depth)
 
 
 def met(scene: Scene, scored: Mapping[str, Numbers], depth: int = DEPTH) -> ProtocolResult:

@@ -17,7 +17,6 @@ from pipelines.evaluation.windows import Windows
 from pipelines.features.events import Events
 from pipelines.ranking.context import Factors, LikeHistory
 from pipelines.ranking.requests import PastRequests
-from registry.neighbours import Taste
 from registry.release import Release
 
 Positions = npt.NDArray[np.int64]
@@ -94,13 +93,6 @@ class Scene:
     def requests(self) -> PastRequests:
         """Return who asks, as of any instant."""
         return PastRequests(self.people, self.events, self.pending_likes)
-
-    def taste(self, requester: int) -> Taste | None:
-        """Return what the likes of a requester up to T1 say by neighbours; None where nothing was fitted."""
-        if self.judged is None or self.judged.neighbours is None:
-            return None
-        asked = self.requests.at(requester, self.windows.t1_us + 1)
-        return self.judged.neighbours.taste_of(asked.user_id, asked.liked)
 
 
 @dataclass(frozen=True)

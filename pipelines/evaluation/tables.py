@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from feature_repo.layout import GENDER_CODES, PROFILE
 from pipelines import metrics
 from pipelines.evaluation import oracle
 from pipelines.evaluation.methods import TWO_STAGE
@@ -26,6 +27,7 @@ SLICE_COLUMNS = ("method", "slice", "group", "measure", "mean", "low", "high", "
 SLICED = ("ndcg_at_20", "recall_at_20", "match_precision_at_10")
 _NOTHING = float("nan")
 _DECILES = 10
+_GENDERS = {code: name for name, code in GENDER_CODES.items()}
 
 
 def personal(scene: Scene, protocol: str, lists: Rankings, truth: oracle.LikeProbability | None) -> dict[str, Values]:
@@ -103,21 +105,34 @@ def matches_among(scene: Scene, requesters: npt.NDArray[np.int64]) -> npt.NDArra
 
 
 def slice_table(scene: Scene, result: ProtocolResult) -> pd.DataFrame:
-    """Return the measures in SLICED for newcomers and by activity, and recall by the popularity of who is found."""
+    """Return the measures in SLICED for newcomers, by activity and gender, and recall by popularity."""
     before = scene.before
     decisions = np.bincount(before.actor[before.is_decision], minlength=before.n_people)
+    genders = scene.people.profile[:, PROFILE.index("gender")]
     rounds, seed = scene.config.bootstrap_rounds, scene.config.seed
     rows: list[tuple[object, ...]] = []
     for name, lists in result.rankings.items():
         measured = personal(scene, result.protocol, lists, None)
         own = decisions[lists.requesters].astype(np.int64)
-        for kind, slices in (("swipes", metrics.by_swipes(own)), ("activity", metrics.by_activity(own))):
+        kinds = {
+            "swipes": metrics.by_swipes(own),
+            "activity": metrics.by_activity(own),
+            "gender": metrics.by_label([gender_name(genders[requester]) for requester in lists.requesters.tolist()]),
+        }
+        for kind, slices in kinds.items():
             for measure in (measure for measure in SLICED if measure in measured):
                 for group, found in slices.intervals(measured[measure], rounds, seed).items():
                     if found.n:
                         rows.append((name, kind, group, measure, found.mean, found.low, found.high, found.n))
         rows += _by_popularity(scene, name, result, lists)
     return pd.DataFrame(rows, columns=list(SLICE_COLUMNS))
+
+
+def gender_name(code: float) -> str | None:
+    """Return the name of a gender's code, one for all that have no fixed code; None where it is unknown."""
+    if not code > 0:
+        return None
+    return _GENDERS.get(int(code), "another gender")
 
 
 def _by_popularity(scene: Scene, name: str, result: ProtocolResult, lists: Rankings) -> Iterator[tuple[object, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from pipelines.baselines.popularity import decayed_popularity
 from pipelines.features.events import Events
 from pipelines.retrieval.config import NeighboursConfig
 from pipelines.retrieval.dataset import latest_decisions
@@ -148,8 +149,7 @@ def _popularity(likes: Likes, half_life_days: float) -> Floats:
     if not likes.at_us.size:
         return np.zeros(n, dtype=np.float32)
     age_days = (likes.at_us.max() - likes.at_us) / _DAY_US
-    weight = np.exp2(-age_days / half_life_days)
-    return np.bincount(likes.target, weights=weight, minlength=n).astype(np.float32)
+    return decayed_popularity(likes.target, age_days, n, half_life=half_life_days).astype(np.float32)
 
 
 def _in_time(rows: npt.NDArray[np.int32], columns: npt.NDArray[np.int32], n: int) -> SparseRows:

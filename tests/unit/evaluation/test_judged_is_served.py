@@ -204,7 +204,7 @@ def test_the_list_of_two_stages_that_is_judged_is_the_served_one_person_by_perso
         ranked = served(chosen, position, policy, settings)
         ids = ranked.pool.people.user_ids[ranked.order]
         candidates = np.random.default_rng(position).permutation(scene.people.positions(np.sort(ids)))
-        judged = by_two_stages(scene, position, candidates, np.random.default_rng(position))
+        judged = by_two_stages(release, world.population)(scene, position, candidates, np.random.default_rng(position))
         assert scene.people.user_ids[judged].tolist() == ids.tolist(), f"person {10 + position}"
         lengths.append(len(ids))
     assert min(lengths) > N // 8

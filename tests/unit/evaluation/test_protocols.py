@@ -1,11 +1,13 @@
 """Who is asked, who may be shown, what counts, and what the truth says of it."""
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from feature_repo.layout import ATTRIBUTES, PROFILE
 from feature_repo.people import People
 from feature_repo.transforms import profile_vectors
 from pipelines.evaluation import methods, oracle
@@ -14,9 +16,11 @@ from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.errors import NobodyToAsk, UnknownPerson
 from pipelines.evaluation.protocols import catalogue, met
 from pipelines.evaluation.scene import Scene
+from pipelines.evaluation.tables import comparison_table
 from pipelines.evaluation.windows import Windows
 from pipelines.features.events import BLOCK, LIKE, PASS, REPORT, Events
 from pipelines.ranking.context import Factors
+from registry.neighbours import NEIGHBOUR_SOURCES
 
 MEN = (2, 3, 4, 5)
 IDS = np.array([10, 20, 30, 40, 50, 60], dtype=np.int64)
@@ -101,7 +105,7 @@ def test_what_happens_after_t1_does_not_move_any_order() -> None:
         (5, 1, LIKE, -9), (1, 5, LIKE, -8), (0, 4, LIKE, 5), (1, 2, LIKE, 1), (1, 3, LIKE, 1), factors=taste_for(3, 4)
     )
     left, right = catalogue(honest).rankings, catalogue(planted).rankings
-    for name in methods.METHODS:
+    for name in left:
         mine = right[name].shown[right[name].requesters == 0]
         np.testing.assert_array_equal(left[name].shown[:1], mine)
 
@@ -109,6 +113,47 @@ def test_what_happens_after_t1_does_not_move_any_order() -> None:
 def test_popularity_counts_likes_up_to_t1() -> None:
     world = scene((1, 5, LIKE, -9), (1, 2, LIKE, 1), (1, 3, LIKE, 2), (0, 4, LIKE, 5))
     assert catalogue(world).rankings[methods.POPULARITY].shown[0, 0] == 5
+
+
+def test_recent_popularity_forgets_old_likes() -> None:
+    year = 365 * 86_400_000_000
+    old = [(0, 2, LIKE, -year), (1, 2, LIKE, -year)]
+    result = catalogue(scene(*old, (1, 3, LIKE, -9), (0, 4, LIKE, 5)))
+    mine = {
+        name: lists.shown[0].tolist() for name, lists in result.rankings.items()
+    }  # of woman 0, who has decided on 2
+    assert mine[methods.RECENT_POPULARITY][0] == 3
+    everybody = catalogue(scene((4, 0, LIKE, -year), (5, 0, LIKE, -year), (4, 1, LIKE, -9), (2, 1, LIKE, 5)))
+    assert everybody.rankings[methods.POPULARITY].shown[0].tolist() == [0, 1]
+    assert everybody.rankings[methods.RECENT_POPULARITY].shown[0].tolist() == [1, 0]
+
+
+def smoking(*codes: float) -> Scene:
+    """Everybody's one attribute; woman 0 liked man 2, man 4 liked woman 1, and woman 0 likes man 4 after T1."""
+    world = scene((0, 2, LIKE, -9), (4, 1, LIKE, -8), (0, 4, LIKE, 5))
+    attributes = ATTRIBUTES.default_rows(6)
+    attributes[:, 0] = codes
+    return replace(world, people=People.build(IDS, profile=world.people.profile, attributes=attributes))
+
+
+def test_recon_puts_first_who_has_what_the_requester_chose_and_chose_what_the_requester_has() -> None:
+    result = catalogue(smoking(1, 1, 2, 1, 2, 1))
+    assert result.rankings[methods.RECON].shown[0, 0] == 4
+
+
+def test_lfrr_puts_first_who_is_liked_alike_and_likes_alike() -> None:
+    two_camps = [(0, 2, LIKE, -9), (1, 2, LIKE, -8), (1, 3, LIKE, -7), (2, 0, LIKE, -6), (3, 0, LIKE, -5)]
+    result = catalogue(scene(*two_camps, (5, 1, LIKE, -4), (0, 4, LIKE, 5)))
+    assert result.rankings[methods.LFRR].shown[0, 0] == 3
+
+
+def test_a_method_with_nothing_to_go_by_is_absent_and_no_row_in_the_order_of_chance() -> None:
+    assert list(methods.methods_of(scene((0, 4, LIKE, 5)))) == [methods.RANDOM]
+    one_way = smoking(1, 1, 1, 1, 1, 1)
+    assert methods.RECON not in methods.methods_of(one_way), "an attribute that all share tells nothing"
+    assert methods.CONTENT not in methods.methods_of(one_way)
+    assert methods.LFRR not in methods.methods_of(one_way), "nobody who is liked likes anybody"
+    assert not {*NEIGHBOUR_SOURCES, methods.TWO_STAGE} & set(methods.methods_of(one_way))
 
 
 def test_met_ranks_only_those_whose_decision_is_known() -> None:
@@ -147,7 +192,8 @@ def test_the_oracle_knows_the_best_list_and_judges_every_other() -> None:
 def test_a_report_holds_methods_by_measures_the_oracle_and_a_picture() -> None:
     report = evaluate(scene((0, 4, LIKE, 5), (1, 5, LIKE, 6), factors=taste_for(4)), truth=truth)
     assert report.protocol == "catalogue"
-    assert list(dict.fromkeys(report.table["method"])) == [*methods.METHODS, "oracle"]
+    named = ["random", "one_sided", "reciprocal", "oracle"]
+    assert list(dict.fromkeys(report.table["method"])) == named, "nobody liked anybody, and all profiles are the same"
     named = report.metrics()
     reached = named["reciprocal_true_match_precision_at_10"]
     assert named["oracle_true_match_precision_at_10"] == pytest.approx(reached)  # all four fit into ten places
@@ -174,9 +220,9 @@ def both_like(*pairs: tuple[int, int]) -> list[tuple[int, int, int, int]]:
 
 
 def test_differences_are_paired_with_the_two_stages_and_absent_where_there_is_none() -> None:
-    table = evaluate(scene(*both_like((0, 4), (1, 5)), factors=taste_for(3, 4), protocol="catalogue")).table.set_index(
-        ["method", "measure"]
-    )
+    world = scene(*both_like((0, 4), (1, 5)), factors=taste_for(3, 4))
+    compared = {methods.ONE_SIDED: methods.by_own_taste, methods.TWO_STAGE: methods.by_both_tastes}
+    table = comparison_table(world, catalogue(world, compared), None).set_index(["method", "measure"])
     reached = table.loc[("one_sided", "ndcg_at_20")]
     reference = table.loc[("two_stage", "ndcg_at_20")]
     assert reached["difference"] == pytest.approx(reached["mean"] - reference["mean"])
@@ -207,8 +253,17 @@ def test_slices_tell_newcomers_from_others_and_the_popular_from_the_rest() -> No
     assert len(deciles) == 2
 
 
+def test_slices_tell_women_from_men_and_leave_out_whose_gender_is_unknown() -> None:
+    world = scene((0, 4, LIKE, 5), (1, 5, LIKE, 6), (4, 0, LIKE, 7), (5, 0, LIKE, 8))
+    profile = world.people.profile.copy()
+    profile[1, PROFILE.index("gender")] = 0
+    slices = evaluate(replace(world, people=People.build(IDS, profile=profile))).slices
+    found = slices[(slices["method"] == "random") & (slices["slice"] == "gender")]
+    assert dict(zip(found["group"], found["people"], strict=True)) == {"man": 2, "woman": 1}
+
+
 def test_people_who_met_are_compared_by_the_same_measures_and_slices() -> None:
     report = evaluate(scene(*both_like((0, 4), (0, 5), (1, 4), (1, 5)), protocol="met"))
     assert report.protocol == "met"
     assert {"ndcg_at_20", "match_recall_at_10", "holistic_recall_at_10"} <= set(report.table["measure"])
-    assert set(report.slices["slice"]) == {"swipes", "activity", "popularity"}
+    assert set(report.slices["slice"]) == {"swipes", "activity", "gender", "popularity"}
