@@ -34,6 +34,11 @@ def is_marked(client: redis.Redis, project: str) -> bool:
     return bool(client.exists(_key(project, "filled")))
 
 
+def forget(client: redis.Redis, project: str) -> None:
+    """Take the mark away: the store does not hold what it was filled with; raises what redis raises."""
+    client.delete(_key(project, "filled"))
+
+
 def was_emptied(settings: Settings, endpoints: Endpoints) -> bool:
     """Tell whether a store that was filled before lost its mark; False while it does not answer, or leaves none."""
     if settings.features.online_store != "fail_fast":

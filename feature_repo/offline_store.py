@@ -302,6 +302,20 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
 
         return int(row[0]) if row else 0, blocks()
 
+    @staticmethod
+    def written_until(config: RepoConfig, view: FeatureView, until: datetime, user_ids: Int64) -> Int64:
+        """Return those of a few people who have a row of a packed view that was written and valid by `until`, by id."""
+        plan = JoinView.of(view, [view.features[0].name])
+        if plan is None or plan.created is None:
+            raise TypeError(f"The view {view.name} does not hold one packed vector and when it was written.")
+        key = sql.Identifier(plan.columns[0])
+        query = sql.SQL("select distinct {} from {} where {} = any (%(ids)s) and {} <= %(at)s and {} <= %(at)s").format(
+            key, plan.table, key, plan.at, plan.created
+        )
+        with _connection(config) as connection:
+            found = connection.execute(query, {"ids": user_ids.tolist(), "at": until.astimezone(UTC)}).fetchall()
+        return np.sort(np.array([row[0] for row in found], dtype=np.int64))
+
 
 def sweep_entity_tables(config: RepoConfig) -> int:
     """Drop the entity tables that killed jobs of the stock store left, and return how many.

@@ -105,6 +105,13 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         except redis.RedisError as error:
             raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
 
+    def forget_filling(self, config: RepoConfig) -> None:
+        """Take the mark of the filling away, so that the next one writes everybody; raises FeatureStoreUnavailable."""
+        try:
+            filling.forget(self._get_fast_client(config.online_store), config.project)
+        except redis.RedisError as error:
+            raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
+
     def was_emptied(self, config: RepoConfig) -> bool:
         """Tell whether the mark of a filling is gone; False while the store does not answer."""
         try:

@@ -179,7 +179,7 @@ def materialize(
     further back, for rows that were written late: an import of old data. A row that is already newer online stays. A
     store that was emptied is filled with everybody.
     """
-    online = _own_store(store)
+    online = own_store(store)
     if online is not None and not online.begin_filling(store.config):
         since = EPOCH
     done = []
@@ -233,7 +233,7 @@ def online_until(store: "FeatureStore") -> datetime | None:
     return None if any(end is None for end in ends) else min(ends)
 
 
-def _own_store(store: "FeatureStore") -> "FailFastRedisOnlineStore | None":
+def own_store(store: "FeatureStore") -> "FailFastRedisOnlineStore | None":
     """Return our online store, or None where another one is configured, which leaves no mark."""
     from feature_repo.online_store import FailFastRedisOnlineStore
 
@@ -283,21 +283,21 @@ class PersonReader:
     """Reads people from the online store, prepared once: one round trip per person or per chunk of people."""
 
     def __init__(self, store: "FeatureStore") -> None:
-        self._store = store
+        self.store = store
         self._views = user_views(store)
         self._ttl_micros = [round(view.ttl.total_seconds() * 1e6) if view.ttl else 0 for view in self._views]
 
     def filled_until(self) -> datetime | None:
         """Return until when every view is online, by Feast's own record of it; None before the first time."""
         # Views are filled in this order, each recorded after its rows: past the cache, the last one tells it all.
-        view = self._store.registry.get_feature_view(VIEWS[-1].name, self._store.project, allow_cache=False)
+        view = self.store.registry.get_feature_view(VIEWS[-1].name, self.store.project, allow_cache=False)
         until: datetime | None = view.most_recent_end_time
         return until
 
     def was_emptied(self) -> bool:
         """Tell whether the store has lost what it was filled with; False before the first time, or if it is away."""
-        online = _own_store(self._store)
-        return online is not None and self.filled_until() is not None and online.was_emptied(self._store.config)
+        online = own_store(self.store)
+        return online is not None and self.filled_until() is not None and online.was_emptied(self.store.config)
 
     def read(self, user_id: int, at: float | None = None) -> People | None:
         """Return one person (a row of People), or None for somebody without any features online."""
@@ -321,18 +321,18 @@ class PersonReader:
         from feature_repo.online_store import FailFastRedisOnlineStore
 
         ids = np.unique(np.asarray(user_ids, dtype=np.int64))
-        online = self._store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
+        online = self.store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
         if not isinstance(online, FailFastRedisOnlineStore):
             return await asyncio.to_thread(self._read, ids, at)
         return self._people(
-            ids, await online.read_packed_async(self._store.config, self._wanted(timed=at is not None), ids), at
+            ids, await online.read_packed_async(self.store.config, self._wanted(timed=at is not None), ids), at
         )
 
     async def aclose(self) -> None:
         """Close the connections of `read_async`."""
         from feature_repo.online_store import FailFastRedisOnlineStore
 
-        online = self._store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
+        online = self.store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
         if isinstance(online, FailFastRedisOnlineStore):
             await online.close_async()
 
@@ -360,11 +360,11 @@ class PersonReader:
     def _stored(self, ids: Int64, *, timed: bool) -> list[tuple[Float32, Int64]]:
         from feature_repo.online_store import FailFastRedisOnlineStore
 
-        provider = self._store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
+        provider = self.store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
         online = provider.online_store
         wanted = self._wanted(timed=timed)
         if isinstance(online, FailFastRedisOnlineStore):
-            return online.read_packed(self._store.config, wanted, ids)
+            return online.read_packed(self.store.config, wanted, ids)
         return [self._generic(provider, view, width, ids) for view, width, _ in wanted]
 
     def _generic(self, provider: Any, view: "FeatureView", width: int, ids: Int64) -> tuple[Float32, Int64]:
@@ -377,7 +377,7 @@ class PersonReader:
         name = view.features[0].name
         try:
             # A fresh list: the store appends to it.
-            found = provider.online_read(self._store.config, view, keys, [name])
+            found = provider.online_read(self.store.config, view, keys, [name])
         except (OSError, RuntimeError) as error:
             raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
         for position, (stamp, values) in enumerate(found):

@@ -30,7 +30,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
         ├── FeaturesUnavailable         the online store did not answer: older features are used
-        │   └── FeaturesLost            it answers, but was emptied since it was filled
+        │   └── FeaturesLost            it answers, but lost people since it was filled
         ├── Overtaken                   a newer order for releases came while an older one was carried out
         ├── SnapshotError
         │   ├── UnusableGeneration      files of a snapshot that are damaged, or of another version or source
@@ -218,7 +218,7 @@ class FeaturesUnavailable(ServingError):
 
 
 class FeaturesLost(FeaturesUnavailable):
-    """The online store answers, but was emptied since it was filled."""
+    """The online store answers, but was emptied or has lost people since it was filled."""
 
 
 class Overtaken(ServingError):

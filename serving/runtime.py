@@ -135,6 +135,7 @@ class Runtime:
             builds=BuildProcess(settings, self.endpoints, generations),
             refresh=self._refresh_people,
             filled_at=self._stored.filled_at,
+            require=self._stored.require,
             settings=settings.serving,
             clock=clock,
             metrics=metrics,

@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
@@ -27,6 +29,9 @@ LARGE_TAIL: Final = 2_000
 MANY_LATE_LIKES: Final = 50_000
 THOROUGH_EVERY_S: Final = 60.0
 FILLED_EVERY_S: Final = 15.0
+SAMPLE_EVERY_S: Final = 60.0
+SAMPLE_PEOPLE: Final = 400
+"""So many people are looked up online each time: of a loss of 1 % that finds one in 98 of 100 looks."""
 BUILD_PAUSE_S: Final = 30.0
 REPAIR_AFTER_S: Final = 60.0
 """Time until what was written without the online store is written again."""
@@ -34,6 +39,7 @@ FIRST_RETRY_S: Final = 1.0
 _POLL_S: Final = 0.1
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+Int64 = NDArray[np.int64]
 
 
 class Builds(Protocol):
@@ -61,7 +67,10 @@ class Refresh(Protocol):
 
 
 class SnapshotKeeper:
-    """Holds the current snapshot; `refresh` and `filled_at` block and run in a thread."""
+    """Holds the current snapshot; `refresh`, `filled_at` and `require` block and run in a thread.
+
+    `require` raises FeaturesLost where some of a few people lack their features online.
+    """
 
     def __init__(
         self,
@@ -70,6 +79,7 @@ class SnapshotKeeper:
         builds: Builds,
         refresh: Refresh,
         filled_at: Callable[[], datetime | None],
+        require: Callable[[Int64], None],
         settings: ServingSettings,
         clock: Clock,
         metrics: ServingMetrics,
@@ -78,6 +88,7 @@ class SnapshotKeeper:
         self._builds = builds
         self._refresh = refresh
         self._filled_at = filled_at
+        self._require = require
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -90,7 +101,8 @@ class SnapshotKeeper:
         self._lost: str | None = None
         self._refreshed_s: float | None = None
         never = float("-inf")
-        self._thorough_s = self._filled_s = self._built_s = never
+        self._thorough_s = self._filled_s = self._built_s = self._sampled_s = never
+        self._samples = 0
         self.current: Snapshot | None = None
         self.tried = asyncio.Event()
 
@@ -237,16 +249,27 @@ class SnapshotKeeper:
         self._filled_s = self._clock.monotonic()
         try:
             filled_at = await self._in_thread(self._filled_at)
+            await self._look_at_some(self.current.population.base.user_ids)
         except FeaturesLost as error:
             if self._lost is None:
-                _log.warning("online_store_emptied", why=str(error))
-            self._lost = str(error)
+                _log.warning("online_features_lost", why=str(error))
+                self._lost = str(error)
             return False
         except FeaturesUnavailable as error:
             _log.warning("online_store_unknown", why=str(error))
             return False
         self._lost = None
         return filled_at != self.current.filled_at
+
+    async def _look_at_some(self, user_ids: Int64) -> None:
+        """Once in a while require a few people, spread over all and others each time; raises what `require` does."""
+        if self._clock.monotonic() - self._sampled_s < SAMPLE_EVERY_S:
+            return
+        self._sampled_s = self._clock.monotonic()
+        every = -(-len(user_ids) // SAMPLE_PEOPLE) or 1
+        sample = np.array(user_ids[self._samples % every :: every])
+        self._samples += 1
+        await self._in_thread(lambda: self._require(sample))
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)

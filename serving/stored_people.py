@@ -84,6 +84,18 @@ class StoredPeople:
             )
         return until
 
+    def require(self, user_ids: NDArray[int64]) -> None:
+        """Raise FeaturesLost where some of a few people are not online any more, and FeaturesUnavailable."""
+        from feature_repo.losses import lost_people
+
+        with self._reading():
+            due, lost = lost_people(self._opened(), user_ids)
+        if lost:
+            raise FeaturesLost(
+                f"The online feature store has lost {lost} of {due} people who were looked at: they are as if they had "
+                "never done anything until the next run of `materialize_changes`, which fills everybody in again."
+            )
+
     @staticmethod
     @contextlib.contextmanager
     def _reading() -> Iterator[None]:

@@ -176,11 +176,13 @@ def test_two_keepers_share_one_generation_and_both_follow_changes(
             with connect(endpoints.database_url, autocommit=True) as own:
                 return changes.applied(own, snapshot, thorough=thorough)
 
+        stored = StoredPeople(settings, endpoints, SystemClock())
         return SnapshotKeeper(
             generations=generations,
             builds=BuildProcess(settings, endpoints, generations),
             refresh=refresh,
-            filled_at=StoredPeople(settings, endpoints, SystemClock()).filled_at,
+            filled_at=stored.filled_at,
+            require=stored.require,
             settings=settings.serving,
             clock=SystemClock(),
             metrics=serving_metrics(),

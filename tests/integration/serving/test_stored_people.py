@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import redis
 
-from feature_repo.layout import ACTIVITY, VIEWS
+from feature_repo.layout import ACTIVITY, PROFILE, VIEWS
 from feature_repo.store import apply_catalogue, materialize, materialize_people, open_feature_store
 from infra.clock import FixedClock
 from infra.endpoints import Endpoints
@@ -41,9 +41,10 @@ def filled(
         for user_id in (1, 2):
             connection.execute(
                 psycopg.sql.SQL(
-                    "insert into features.{} (user_id, event_timestamp, values) values (%s, %s, %s)"
+                    "insert into features.{} (user_id, event_timestamp, created_timestamp, values)"
+                    " values (%s, %s, %s, %s)"
                 ).format(psycopg.sql.Identifier(layout.name)),
-                (user_id, at, values.tolist()),
+                (user_id, at, at, values.tolist()),
             )
     connection.commit()
     store = open_feature_store(settings, endpoints)
@@ -112,6 +113,40 @@ def test_a_store_that_was_emptied_is_told_from_one_that_was_never_filled(
     materialize(store, filled + timedelta(hours=3))
     assert stored.filled_at() == filled + timedelta(hours=3)
     assert stored.many(np.array([1, 2])).activity[:, LIKES_SENT].tolist() == [9, 9]
+
+
+def test_a_person_who_was_evicted_is_found_missing_and_comes_back_with_the_next_filling(
+    filled: datetime, settings: Settings, endpoints: Endpoints, clock: FixedClock, redis_client: redis.Redis
+) -> None:
+    stored = StoredPeople(settings, endpoints, clock)
+    everybody = np.array([1, 2, 3])  # nothing was ever written of 3
+    stored.require(everybody)
+    (key,) = [key for key in redis_client.scan_iter() if (2).to_bytes(8, "little") in key]
+    redis_client.delete(key)
+    stored.require(np.array([1, 3]))
+    with pytest.raises(FeaturesLost, match="has lost 1 of 2 people who were looked at"):
+        stored.require(everybody)
+    with pytest.raises(FeaturesLost, match="was emptied"):  # no mark: the next filling is one of everybody
+        stored.filled_at()
+    materialize(open_feature_store(settings, endpoints), filled + timedelta(hours=2))
+    stored.require(everybody)
+    assert stored.filled_at() == filled + timedelta(hours=2)
+
+
+def test_somebody_whose_first_row_was_written_after_the_last_filling_is_not_missed(
+    filled: datetime,
+    settings: Settings,
+    endpoints: Endpoints,
+    clock: FixedClock,
+    connection: psycopg.Connection[Any],
+) -> None:
+    connection.execute(
+        "insert into features.user_profile (user_id, event_timestamp, created_timestamp, values)"
+        " values (3, %s, %s, %s)",
+        (filled, filled + timedelta(hours=2), [0.0] * PROFILE.width),
+    )
+    connection.commit()
+    StoredPeople(settings, endpoints, clock).require(np.array([1, 2, 3]))
 
 
 def test_without_redis_the_reason_is_said(

@@ -3,11 +3,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import ServingSettings
+from serving import snapshot
 from serving.errors import BuildFailed, FeaturesLost, FeaturesUnavailable, SnapshotError, TooManyChanges
 from serving.generations import Generations
 from serving.population_source import Snapshot
@@ -25,6 +29,8 @@ class Source:
         self.lost = False
         self.failure: Exception | None = None
         self.came: list[int] = []
+        self.evicted: set[int] = set()
+        self.required: list[list[int]] = []
 
     def refresh(self, snapshot: Snapshot, *, thorough: bool) -> Snapshot:
         self.refreshed.append(thorough)
@@ -38,6 +44,11 @@ class Source:
         if self.failure is not None:
             raise FeaturesUnavailable("No store.")
         return self.filled
+
+    def require(self, user_ids: NDArray[np.int64]) -> None:
+        self.required.append(user_ids.tolist())
+        if lost := self.evicted.intersection(self.required[-1]):
+            raise FeaturesLost(f"{len(lost)} of {len(user_ids)} were lost.")
 
 
 class Builds:
@@ -93,6 +104,7 @@ class World:
             builds=self.builds,
             refresh=self.source.refresh,
             filled_at=self.source.filled_at,
+            require=self.source.require,
             settings=ServingSettings(),
             clock=self.clock,
             metrics=serving_metrics(),
@@ -271,6 +283,36 @@ def test_a_store_that_was_emptied_is_told_until_it_is_filled_again_and_read_anew
     assert not world.keeper.features_lost
     assert world.keeper.problem is None
     assert world.builds.started == started + 1
+
+
+def test_people_whom_the_store_has_lost_are_told_once_and_until_it_is_filled_again(world: World) -> None:
+    world.source.filled = world.clock.now()
+    world.step()
+    world.source.evicted = {2}
+    with capture_logs() as logged:
+        world.step(60)
+        world.source.lost = True  # the mark went with the finding
+        world.step(60)
+        world.step(60)
+    assert [entry["why"] for entry in logged if entry["event"] == "online_features_lost"] == ["1 of 2 were lost."]
+    assert world.keeper.features_lost
+    assert world.keeper.problem == "1 of 2 were lost."
+    assert serving_metrics().features_lost._value.get() == 1
+    world.source.evicted, world.source.lost, world.source.filled = set(), False, world.clock.now()
+    world.step(60)
+    assert not world.keeper.features_lost
+    assert world.keeper.problem is None
+    assert serving_metrics().features_lost._value.get() == 0
+
+
+def test_a_few_people_are_looked_for_online_once_a_minute_and_others_each_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "SAMPLE_PEOPLE", 1)
+    world.step()
+    for _ in range(10):
+        world.step(FILLED_EVERY_S)
+    assert world.source.required == [[1], [2], [1]]
 
 
 def test_people_who_were_read_without_their_features_are_told_as_such(world: World) -> None:
