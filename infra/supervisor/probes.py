@@ -7,6 +7,7 @@ inner process that is gone.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,8 +78,7 @@ class CodeServerProbe:
     The request is Dagster's `ListRepositories`; an empty message is all it needs, so nothing of Dagster is imported.
     """
 
-    host: str
-    port: int
+    socket: Path
     timeout_s: float = 10.0
 
     def check(self) -> str | None:
@@ -86,11 +86,11 @@ class CodeServerProbe:
         import grpc
 
         try:
-            with grpc.insecure_channel(f"{self.host}:{self.port}") as channel:
+            with grpc.insecure_channel(f"unix:{self.socket}") as channel:
                 channel.unary_unary("/api.DagsterApi/ListRepositories")(b"", timeout=self.timeout_s)
         except grpc.RpcError as failure:
             code = failure.code().name if isinstance(failure, grpc.Call) else type(failure).__name__
-            return f"the code server at {self.host}:{self.port} does not answer ({code})"
+            return f"the code server at {self.socket} does not answer ({code})"
         return None
 
 

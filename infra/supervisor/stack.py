@@ -22,6 +22,7 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ConfigurationError
 from infra.settings import Settings
 from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
+from infra.supervisor.sockets import private_socket
 from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Step
 from infra.supervisor.state import logs_dir
 from infra.telemetry import TELEMETRY_OFF
@@ -55,9 +56,9 @@ def duet_stack(settings: Settings) -> Iterator[tuple[list[Spec], list[External]]
 
 @dataclass(frozen=True)
 class Addresses:
-    """The ports of this start, all of them free a moment ago."""
+    """Where this start listens: the socket of Dagster's code server, and ports that were free a moment ago."""
 
-    code_server: int
+    code_server: Path
     dagster_host: str
     dagster_port: int
     serving_host: str
@@ -75,14 +76,17 @@ class Addresses:
 
 
 def choose_addresses(settings: Settings) -> Addresses:
-    """Check or pick the ports of everything that starts here.
+    """Check or pick the addresses of everything that starts here.
+
+    Whoever reaches the code server runs code as this account, so it listens where no other account comes in.
 
     Raises:
         PortTaken: something else listens on a port of the settings.
+        ConfigurationError: there is no place for a socket of this account's own.
     """
     dagster, serving = settings.dagster, settings.serving
     return Addresses(
-        code_server=free_port(LOOPBACK),
+        code_server=private_socket(settings.data_dir, "dagster-code"),
         dagster_host=dagster.host,
         dagster_port=_port(dagster.host, dagster.port, "DUET_DAGSTER__PORT"),
         serving_host=serving.host,
@@ -111,14 +115,14 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         "PYTHONUNBUFFERED": "1",
     }
     workspace = str(home / "workspace.yaml")
-    code = CodeServerProbe(LOOPBACK, addresses.code_server)
+    code = CodeServerProbe(addresses.code_server)
     dagster = _local(addresses.dagster_host, addresses.dagster_port)
     serving = _local(addresses.serving_host, addresses.serving_port)
     return [
         Step("dagster-storage", (*_python("dagster"), "instance", "migrate"), shared),
         Service(
             "dagster-code",
-            (*_python("dagster"), "code-server", "start", "--host", LOOPBACK, "--port", str(addresses.code_server),
+            (*_python("dagster"), "code-server", "start", "--socket", str(addresses.code_server),
              "--module-name", CODE_MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point",
              "--heartbeat-ttl", str(CODE_UNHEARD_S), *PLAIN_LOG),
             shared,
@@ -202,7 +206,7 @@ def prepare_dagster_home(data_dir: Path, addresses: Addresses) -> Path:
     home = data_dir.resolve() / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(_project_file("dagster.yaml"), home / "dagster.yaml")
-    server = {"host": LOOPBACK, "port": addresses.code_server, "location_name": LOCATION}
+    server = {"socket": str(addresses.code_server), "location_name": LOCATION}
     (home / "workspace.yaml").write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
     return home
 

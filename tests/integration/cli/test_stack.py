@@ -19,6 +19,7 @@ from infra.errors import PortTaken
 from infra.settings import Settings
 from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
 from infra.supervisor.processes import end, marked, spawn, sweep, tail
+from infra.supervisor.sockets import private_socket
 from infra.supervisor.spec import HttpProbe, Service, Step, TcpProbe
 from infra.supervisor.stack import build_stack, choose_addresses, list_externals, prepare_dagster_home
 
@@ -105,7 +106,7 @@ def test_the_workspace_points_at_our_code_server(tmp_path: Path) -> None:
     addresses = choose_addresses(make(tmp_path))
     home = prepare_dagster_home(tmp_path, addresses)
     [entry] = yaml.safe_load((home / "workspace.yaml").read_text())["load_from"]
-    assert entry["grpc_server"]["port"] == addresses.code_server
+    assert entry == {"grpc_server": {"socket": str(addresses.code_server), "location_name": "duet"}}
     assert (home / "dagster.yaml").is_file()
 
 
@@ -175,8 +176,6 @@ def mute() -> Iterator[int]:
 
 def test_a_server_that_hangs_is_not_healthy_because_its_port_is_open(mute: int) -> None:
     assert TcpProbe("127.0.0.1", mute).check() is None
-    code = CodeServerProbe("127.0.0.1", mute, timeout_s=0.3).check()
-    assert code == f"the code server at 127.0.0.1:{mute} does not answer (DEADLINE_EXCEEDED)"
     redis = RedisProbe(f"redis://:planted@127.0.0.1:{mute}/0", timeout_s=0.3).check()
     assert redis is not None
     assert redis.startswith(f"127.0.0.1:{mute} answers no PING (")
@@ -186,6 +185,15 @@ def test_a_server_that_hangs_is_not_healthy_because_its_port_is_open(mute: int) 
     assert "planted" not in redis + postgres
 
 
+def test_a_code_server_that_hangs_is_not_healthy_because_its_socket_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "code"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        silent = CodeServerProbe(path, timeout_s=0.3).check()
+    assert silent == f"the code server at {path} does not answer (DEADLINE_EXCEEDED)"
+
+
 def test_databases_that_answer_are_healthy(endpoints: Endpoints) -> None:
     assert PostgresProbe(endpoints.database_url).check() is None
     assert RedisProbe(endpoints.redis_url).check() is None
@@ -193,21 +201,26 @@ def test_databases_that_answer_are_healthy(endpoints: Endpoints) -> None:
 
 def test_a_code_server_is_asked_through_to_the_process_that_holds_the_code(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text("import dagster as dg\n\n@dg.asset\ndef one() -> None: ...\n")
-    port = free_port()
+    path = private_socket(tmp_path / "data", "dagster-code")
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))  # what a server leaves that was killed
     command = (
-        *(sys.executable, "-m", "dagster", "code-server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        *(sys.executable, "-m", "dagster", "code-server", "start", "--socket", str(path)),
         *("--python-file", str(tmp_path / "tiny.py"), "--location-name", "tiny"),
     )
     log, mark = tmp_path / "log", str(tmp_path)
     home = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "yes"}
     process = spawn(command, mark=mark, environment=home, log_path=log)
-    probe = CodeServerProbe("127.0.0.1", port)
+    probe = CodeServerProbe(path)
     try:
         wait_for(lambda: probe.check() is None, tail_of=log)
+        assert path.is_socket()
+        assert path.stat().st_mode & 0o077 == 0
+        assert not [c for p in marked(mark) for c in p.net_connections("inet")]
         inner = next(p for p in marked(mark) if p.pid != process.pid and " grpc " in f" {' '.join(p.cmdline())} ")
         inner.kill()
         wait_for(lambda: probe.check() is not None, tail_of=log)
-        assert TcpProbe("127.0.0.1", port).check() is None
+        assert path.is_socket()
     finally:
         end(process, 5.0)
         sweep(mark)
