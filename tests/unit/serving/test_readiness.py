@@ -1,0 +1,82 @@
+"""`/health/ready` sends no traffic to a worker that could show nobody safely, whatever its health check found last."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.clock import FixedClock
+from infra.settings import Settings
+from serving.health import LiveReport
+from serving.pages import pages
+from serving.pulse import Pulse
+from serving.resilience.breaker import Dependency, State
+from serving.runtime import Runtime
+
+SAFE = "Reads of Postgres failed a moment ago and are cut off, so nobody can be shown safely."
+
+
+async def up() -> None:
+    pass
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, clock: FixedClock) -> Runtime:
+    """A worker that is warm, whose health check has just found Postgres up."""
+    found = Runtime(Settings(data_dir=tmp_path), clock)
+    found.pulse = Pulse({"postgres": up}, clock, after=lambda: None)
+    asyncio.run(found.pulse.beat())
+    found.warm = True
+    return found
+
+
+def cut_off(runtime: Runtime, dependency: Dependency) -> None:
+    """Let calls fail until the breaker opens."""
+    breaker = runtime.breakers[dependency]
+
+    async def fail() -> None:
+        while breaker.state is not State.OPEN:
+            with pytest.raises(OSError, match="refused"):
+                await breaker.call(refused, 30.0)
+
+    async def refused() -> None:
+        raise OSError("refused")
+
+    asyncio.run(fail())
+
+
+def get(runtime: Runtime, path: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=pages(runtime))
+        async with httpx.AsyncClient(transport=transport, base_url="http://worker") as client:
+            return await client.get(path)
+
+    return asyncio.run(ask())
+
+
+def test_a_worker_whose_reads_of_postgres_are_cut_off_is_not_ready_until_they_may_be_tried_again(
+    runtime: Runtime, clock: FixedClock
+) -> None:
+    assert runtime.outage() is None
+    cut_off(runtime, Dependency.POSTGRES)
+    answer = get(runtime, "/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not_ready", "reasons": [SAFE]})
+    assert get(runtime, "/health/live").json() == LiveReport().model_dump()
+    clock.advance(runtime.settings.serving.breaker.open_s)
+    assert runtime.outage() is None
+
+
+def test_a_worker_that_cannot_write_or_has_no_redis_still_gets_traffic(runtime: Runtime) -> None:
+    for dependency in set(Dependency) - {Dependency.POSTGRES}:
+        cut_off(runtime, dependency)
+    assert runtime.outage() is None
+
+
+def test_a_worker_whose_health_check_hangs_is_not_ready(runtime: Runtime, clock: FixedClock) -> None:
+    clock.advance(15.0)
+    assert runtime.outage() is None
+    clock.advance(0.5)
+    answer = get(runtime, "/health/ready")
+    assert (answer.status_code, answer.json()["status"]) == (503, "not_ready")
+    assert "the health check of this worker hangs" in answer.json()["reasons"][0]
