@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import ErrorDetails, to_json
 from starlette.responses import Response
 
 from infra.errors import DuetError
@@ -83,12 +83,18 @@ def defect(error: Exception) -> InternalError:
 def invalid(error: ValidationError) -> InvalidRequest:
     """Render pydantic's findings without its links, its inputs and its class names."""
     details = [
-        {"field": ".".join(str(part) for part in finding["loc"]), "message": finding["msg"]}
-        for finding in error.errors(include_url=False, include_input=False, include_context=False)[:MAX_DETAILS]
+        {"field": ".".join(str(part) for part in finding["loc"]), "message": _advice(finding)}
+        for finding in error.errors(include_url=False, include_context=False)[:MAX_DETAILS]
     ]
     first = details[0]
     where = f"`{first['field']}`: " if first["field"] else ""
     return InvalidRequest(f"The request is not valid: {where}{first['message']}.", details)
+
+
+def _advice(finding: ErrorDetails) -> str:
+    if finding["type"] == "int_type" and isinstance(finding["input"], str):
+        return f"{finding['msg']}, not a string: send the number without quotation marks"
+    return finding["msg"]
 
 
 def _own(response: Response) -> Response:

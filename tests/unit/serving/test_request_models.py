@@ -2,9 +2,10 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from serving.api_models import InteractionRequest, RecommendationRequest
+from serving.responses import invalid
 
 GOOD_REQUESTS = [
     {"user_id": 1},
@@ -65,6 +66,29 @@ def test_a_request_out_of_bounds_is_refused(body: dict[str, Any]) -> None:
 def test_an_impossible_interaction_is_refused(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         InteractionRequest.model_validate_json(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "field"),
+    [
+        (RecommendationRequest, {"user_id": "42"}, "user_id"),
+        (InteractionRequest, {**LIKE, "actor_id": "42"}, "actor_id"),
+        (InteractionRequest, {**LIKE, "target_id": "42"}, "target_id"),
+    ],
+)
+def test_an_id_in_quotation_marks_is_refused_with_its_field_and_what_to_send(
+    model: type[BaseModel], body: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate_json(json.dumps(body))
+    refusal = invalid(caught.value)
+    assert refusal.status == 422
+    assert str(refusal) == (
+        f"The request is not valid: `{field}`: Input should be a valid integer, not a string: send the number without "
+        "quotation marks."
+    )
+    assert [detail["field"] for detail in refusal.details] == [field]
+    assert "42" not in str(refusal)
 
 
 def test_an_interaction_needs_three_fields_only() -> None:
