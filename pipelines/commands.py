@@ -20,7 +20,6 @@ from pipelines.ingest.commands import register_import
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from infra.settings import Settings
     from pipelines.evaluation.given import GivenReport
     from pipelines.resources import Platform
     from pipelines.running import RunStory
@@ -80,12 +79,13 @@ def train(
     """
     from infra.cli.console import out, print_success
     from infra.cli.context import current_settings
+    from pipelines.opening import opened_platform
     from pipelines.running import parse_settings
 
     settings = parse_settings(setting or [])
     if as_of:
         settings.setdefault("snapshots", {})["as_of"] = as_of
-    with _platform(current_settings(ctx)) as platform:
+    with opened_platform(current_settings(ctx)) as platform:
         story = _run(platform, job.value, settings)
         if job in {TrainingJob.TRAIN_ALL, TrainingJob.TRAIN_RANKER}:
             _print_evaluation(platform)
@@ -110,8 +110,9 @@ def judge(
 ) -> None:
     """Hold a release against the gates again, write the report on its versions and print it."""
     from infra.cli.context import current_settings
+    from pipelines.opening import opened_platform
 
-    with _platform(current_settings(ctx)) as platform:
+    with opened_platform(current_settings(ctx)) as platform:
         story = _run(platform, "judge_release", {"judge": {"release": release}})
         named = platform.registry.release_candidate().release_id if release == "latest" else release
         _print_gates(platform, named, f"{sum(story.steps.values()):.0f} s")
@@ -142,6 +143,7 @@ def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
     `actor` and `target`, or `user` and `item`, and may have `kind` or `rating`.
     """
     from infra.cli.context import current_settings
+    from pipelines.opening import opened_platform
 
     if train_file is not None and test_file is not None:
         report = _evaluated(train_file, test_file, one_sided=one_sided, threshold=threshold, trials=trials)
@@ -151,7 +153,7 @@ def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
         raise typer.BadParameter("A published split has two parts: give both `--train` and `--test`.")
     if as_json:
         raise typer.BadParameter("`--json` prints a given split: add `--train` and `--test`.")
-    with _platform(current_settings(ctx)) as platform:
+    with opened_platform(current_settings(ctx)) as platform:
         _run(platform, "evaluate", {"evaluation": {"protocol": protocol.value}})
         _print_evaluation(platform)
 
@@ -183,27 +185,6 @@ def _print_given(report: GivenReport, *, as_json: bool) -> None:
         rows.append([method, *(f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]" for cell in cells)])
     title = f"Given split, {report.asked} asked, everybody ranked"
     out().print(table(title, ["method", "Recall@20", "NDCG@20", "MAP@20"], rows, right=range(1, 4)))
-
-
-def _platform(settings: Settings) -> Any:
-    """Open the servers for the length of a command."""
-    import contextlib
-
-    from infra.endpoints import open_endpoints
-    from infra.telemetry import disable_telemetry
-    from pipelines.resources import Platform
-
-    @contextlib.contextmanager
-    def opened() -> Any:
-        disable_telemetry()
-        with open_endpoints(settings, mlflow=True) as endpoints:
-            platform = Platform(settings, endpoints)
-            try:
-                yield platform
-            finally:
-                platform.close()
-
-    return opened()
 
 
 def _run(platform: Platform, job: str, settings: Mapping[str, Mapping[str, Any]]) -> RunStory:

@@ -9,7 +9,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID, uuid5
 
 import psycopg
 from psycopg import sql
@@ -68,6 +69,15 @@ class State(StrEnum):
     OFF = "off"
     SHADOW = "shadow"
     RUNNING = "running"
+
+
+SHADOW_VARIANT: Final = "shadow"
+"""The variant and the arm that what a shadow logs carries."""
+
+
+def shadow_request_id(request_id: UUID) -> UUID:
+    """Return the id under which the shadow of a request is logged."""
+    return uuid5(request_id, SHADOW_VARIANT)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def experiment_report(
 
     from pipelines.experiments.plots import figures_of
     from pipelines.experiments.readout import read_out
-    from pipelines.experiments.tables import metrics_of, rows_of
+    from pipelines.experiments.tables import metrics_of, rows_of, shadow_rows
 
     name = read_config(context, ReportConfig).experiment
     with platform.connection() as connection:
@@ -68,6 +68,11 @@ def experiment_report(
             "since": stretch.since.isoformat(),
             "share": stretch.share,
             "mlflow": link(platform.models.run_url(run)),
+            **(
+                {}
+                if report.counterfactual is None
+                else {"what the shadow would have reached": table(shadow_rows(report.counterfactual))}
+            ),
             **({} if report.sample_ratio_p is None else {"sample ratio p": report.sample_ratio_p}),
             **plots(figures),
         }

@@ -1,11 +1,12 @@
-"""`duet experiment report` and `simulate`: the read-out of an experiment, and how often such decisions are wrong."""
+"""`duet experiment report`, `interleave` and `simulate`: the read-out, two releases offline, and wrong decisions."""
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from infra.cli.console import out, progress, table
+from infra.cli.console import out, print_note, progress, table
 from infra.cli.context import current_settings
 from infra.cli.groups import group
 
@@ -13,6 +14,8 @@ from infra.cli.groups import group
 def register_report(app: typer.Typer) -> None:
     """Add the commands to the group of experiments."""
     group(app, "experiment").command("report", epilog="Example: duet experiment report taste-v2 --json")(report)
+    interleaving = "Example: duet experiment interleave e1-i1-r1 e2-i2-r2"
+    group(app, "experiment").command("interleave", epilog=interleaving)(interleave)
     group(app, "experiment").command("simulate", epilog="Example: duet experiment simulate --worlds 400")(simulate)
 
 
@@ -29,7 +32,7 @@ def report(
     from infra.postgres import connect
     from pipelines.experiments.readout import read_out
     from pipelines.experiments.tables import as_json as numbers
-    from pipelines.experiments.tables import rows_of
+    from pipelines.experiments.tables import rows_of, shadow_rows
 
     settings = current_settings(ctx)
     with (
@@ -45,8 +48,39 @@ def report(
     ended = "running" if stretch.running else f"until {stretch.until:%Y-%m-%d %H:%M:%S}"
     title = f"{stretch.name}: {stretch.share:.1%} since {stretch.since:%Y-%m-%d %H:%M:%S}, {ended}"
     out().print(table(title, ["", *(arm.name for arm in found.arms)], rows, right=range(1, 4)))
+    if found.counterfactual is not None:
+        would = shadow_rows(found.counterfactual)
+        title = f"what the shadow would have reached, by {found.counterfactual.showings:,} showings of the champion"
+        out().print(table(title, ["", *list(would[0])[1:]], [list(row.values()) for row in would], right=range(1, 6)))
     p = found.sample_ratio_p
     out().print(f"sample ratio: {'too few people to test' if p is None else f'p = {p:.3g}'}")
+    out().print(found.sentence, markup=False)
+
+
+def interleave(
+    ctx: typer.Context,
+    first: Annotated[str, typer.Argument(help="Release id such as `e1-i1-r1`.")],
+    second: Annotated[str, typer.Argument(help="The release to compare it with.")],
+    after: Annotated[
+        datetime | None, typer.Option(help="Count likes after this instant, UTC. Default: since both have learned.")
+    ] = None,
+) -> None:
+    """Compare two releases offline by team-draft interleaving, on the likes since both have learned."""
+    from pipelines.opening import opened_platform
+    from pipelines.release.interleaving import interleave_releases, learned_until
+    from pipelines.release.judging import loaded
+    from registry.contracts import ReleaseVersions
+
+    settings = current_settings(ctx)
+    with opened_platform(settings) as platform:
+        one, other = (loaded(platform, ReleaseVersions.parse(name)) for name in (first, second))
+        snapshot = platform.snapshot(platform.state.require("interactions"))
+        known = max(learned_until(one), learned_until(other))
+        since = known if after is None else after.replace(tzinfo=UTC)
+        found = interleave_releases(one, other, snapshot, settings, since)
+    if since < known:
+        print_note(f"likes up to {known:%Y-%m-%d %H:%M:%S} were learned by one of the two, which favours it")
+    out().print(f"{found.requesters} people who liked somebody after {found.after:%Y-%m-%d %H:%M:%S}")
     out().print(found.sentence, markup=False)
 
 

@@ -20,18 +20,21 @@ from psycopg import sql
 
 from feature_repo.kinds import LIKES, listed
 from pipelines.experiments.clustered import Floats
+from pipelines.experiments.counterfactual import Showings
 from pipelines.experiments.errors import NothingToReport
 from registry.contracts import PRODUCTION, STAGE_ALIASES, STAGING
 from registry.errors import NoSuchExperiment
-from registry.experiments import State, experiment_events, list_experiments
+from registry.experiments import SHADOW_VARIANT, State, experiment_events, list_experiments, shadow_request_id
 
 CHAMPION: Final = STAGE_ALIASES[PRODUCTION]
 CHALLENGER: Final = STAGE_ALIASES[STAGING]
-SHADOW: Final = "shadow"
+SHADOW: Final = SHADOW_VARIANT
 ERRORS: Final = ("challenger_failed", "retrieval_failed", "ranking_failed")
 """The reasons of an answer that blame the release of its arm."""
 MAX_ANSWERS: Final = 400_000
 """Of a long experiment, so many of the latest answers tell levels, errors and latency."""
+MAX_SHOWINGS: Final = 200_000
+"""And so many of the champion's latest showings tell what the shadow would have reached."""
 
 _ARMS = sql.SQL("""
     with mine as (
@@ -85,6 +88,35 @@ _OUTCOMES = sql.SQL("""
            count(*), count(*) filter (where liked), count(*) filter (where matched)
       from followed group by 1, 2, 3
 """).format(likes=listed(LIKES))
+_SHOWINGS = sql.SQL("""
+    with shadowed as (
+        select distinct user_id from duet.answers
+         where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s and arm = 'shadow'
+    ), shown as (
+        select distinct on (user_id, target_id) user_id, target_id, request_id, position, propensity, shown_at
+          from duet.answers join shadowed using (user_id) join duet.impressions using (request_id, user_id)
+         where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
+           and arm = 'champion' and answers.variant = 'champion' and not cached
+         order by user_id, target_id, shown_at
+    ), latest as (
+        select * from shown where shown_at + %(window)s <= %(until)s order by shown_at desc limit %(most)s
+    ), judged as (
+        select latest.*, exists (
+                   select from duet.interactions as mine
+                    where mine.actor_id = user_id and mine.target_id = latest.target_id and mine.kind in ({likes})
+                      and mine.occurred_at >= shown_at and mine.occurred_at <= shown_at + %(window)s
+               ) as chose
+          from latest
+    ), states as materialized (
+        select user_id, target_id, pair.*
+          from judged, duet.pair_state(user_id, target_id, shown_at + %(window)s) as pair where chose
+    )
+    select user_id, target_id, request_id, position, propensity, liked_at is not null, matched_at is not null
+      from judged left join states using (user_id, target_id) order by request_id, position
+""").format(likes=listed(LIKES))
+_SHADOWS = """
+    select request_id, position, target_id from duet.impressions where request_id = any(%s)
+"""
 
 
 @dataclass(frozen=True)
@@ -187,6 +219,28 @@ def read_outcomes(connection: psycopg.Connection[Any], stretch: Stretch, window:
         np.array(exposures, dtype=np.float64),
         np.array(likes, dtype=np.float64),
         np.array(matches, dtype=np.float64),
+    )
+
+
+def read_showings(
+    connection: psycopg.Connection[Any], stretch: Stretch, window: timedelta, most: int = MAX_SHOWINGS
+) -> Showings:
+    """Read the latest showings of the champion to whose requests the shadow made a list too, each pair's first."""
+    rows = connection.execute(_SHOWINGS, {**_of(stretch), "window": window, "most": most}).fetchall()
+    twins = {row[2]: shadow_request_id(row[2]) for row in rows}
+    shadows = {(twin, place): target for twin, place, target in connection.execute(_SHADOWS, [[*twins.values()]])}
+    answered = {twin for twin, _ in shadows}
+    kept = [row for row in rows if twins[row[2]] in answered]
+    users, targets, requests, places, logged, liked, matched = zip(*kept, strict=True) if kept else ((),) * 7
+    theirs = [shadows.get((twins[request], place)) for request, place in zip(requests, places, strict=True)]
+    return Showings(
+        np.array(users, dtype=np.int64),
+        np.array(places, dtype=np.int64),
+        np.array(logged, dtype=np.float64),
+        np.array([one == other for one, other in zip(targets, theirs, strict=True)], dtype=np.float64),
+        np.array([one is not None for one in theirs], dtype=np.bool_),
+        np.array(liked, dtype=np.bool_),
+        np.array(matched, dtype=np.bool_),
     )
 
 

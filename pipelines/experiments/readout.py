@@ -8,6 +8,7 @@ import psycopg
 
 from infra.settings import ExperimentSettings
 from pipelines.experiments import reading
+from pipelines.experiments.counterfactual import estimate
 from pipelines.experiments.report import LOOKS, Choices, ExperimentReport, build_report
 
 _SEED: Final = 20260601
@@ -28,6 +29,7 @@ def read_out(
         people=reading.read_people(connection, stretch),
         answers=reading.read_answers(connection, stretch),
         outcomes=reading.read_outcomes(connection, stretch, window, LOOKS),
+        counterfactual=estimate(reading.read_showings(connection, stretch, window)),
         choices=Choices(settings.decide_by, settings.alpha, settings.expected_effect, window),
         rng=np.random.default_rng(_SEED),
     )

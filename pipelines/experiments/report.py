@@ -17,6 +17,7 @@ from pipelines.experiments.clustered import (
     rate_estimate,
     sample_ratio_p,
 )
+from pipelines.experiments.counterfactual import Counterfactual
 from pipelines.experiments.reading import CHALLENGER, CHAMPION, SHADOW, Answers, Outcomes, People, Stretch
 from pipelines.experiments.sequential import Decision, Look, look
 from registry.experiments import State
@@ -65,7 +66,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class ExperimentReport:
-    """What is known of an experiment; `steps` by measure, oldest first."""
+    """What is known of an experiment; `steps` by measure, oldest first.
+
+    `counterfactual` says what a shadow would have reached, None where none ranked.
+    """
 
     stretch: Stretch
     choices: Choices
@@ -73,6 +77,7 @@ class ExperimentReport:
     arms: list[Arm]
     sample_ratio_p: float | None
     steps: dict[str, list[Step]]
+    counterfactual: Counterfactual | None = None
 
     @property
     def ratio_is_broken(self) -> bool:
@@ -112,6 +117,7 @@ def build_report(
     outcomes: Outcomes,
     choices: Choices,
     rng: np.random.Generator,
+    counterfactual: Counterfactual | None = None,
 ) -> ExperimentReport:
     """Compute the read-out."""
     names = [CHAMPION, CHALLENGER, *([SHADOW] if (answers.arms == SHADOW).any() else [])]
@@ -123,6 +129,7 @@ def build_report(
         [_arm(name, counts.get(name), answers, outcomes, alpha=choices.alpha, rng=rng) for name in names],
         sample_ratio_p(people.champion, people.challenger, stretch.share) if stretch.state is State.RUNNING else None,
         {measure: steps_of(outcomes, measure, stretch, choices) for measure in MEASURES},
+        counterfactual,
     )
 
 

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.experiments.clustered import Estimate
+from pipelines.experiments.counterfactual import Counterfactual
 from pipelines.experiments.report import ExperimentReport
+from pipelines.metrics.off_policy import OffPolicyEstimate
 
 
 def rows_of(report: ExperimentReport) -> list[dict[str, Any]]:
@@ -64,6 +66,43 @@ def as_json(report: ExperimentReport) -> dict[str, Any]:
             ]
             for measure, steps in report.steps.items()
         },
+        "shadow_would_have_reached": _shadow_numbers(report.counterfactual),
+    }
+
+
+def shadow_rows(found: Counterfactual) -> list[dict[str, Any]]:
+    """Return what the shadow would have reached: one row per measure, the champion's own rate and each estimator's."""
+    return [
+        {
+            "figure": _named(measure),
+            "champion": f"{found.own[measure]:.4f}",
+            **{name: _estimated(one) for name, one in estimates.items()},
+            "effective showings": f"{next(iter(estimates.values())).effective_rows:,.0f}",
+        }
+        for measure, estimates in found.estimates.items()
+    ]
+
+
+def _estimated(one: OffPolicyEstimate) -> str:
+    if not np.isfinite(one.value):
+        return "-"
+    low, high = one.interval()
+    return f"{one.value:.4f} ({low:.4f}..{high:.4f})"
+
+
+def _shadow_numbers(found: Counterfactual | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "showings": found.showings,
+        **{
+            measure: {
+                "champion": found.own[measure],
+                "effective_showings": next(iter(estimates.values())).effective_rows,
+                **{name.replace(" ", "_"): _numbers((one.value, *one.interval())) for name, one in estimates.items()},
+            }
+            for measure, estimates in found.estimates.items()
+        },
     }
 
 
@@ -79,6 +118,9 @@ def metrics_of(report: ExperimentReport) -> dict[str, float]:
                 f"{measure}.low": last.low,
                 f"{measure}.high": last.high,
             }
+    if report.counterfactual is not None:
+        for measure, estimates in report.counterfactual.estimates.items():
+            found |= {f"shadow.{measure}.{name.replace(' ', '_')}": one.value for name, one in estimates.items()}
     if report.sample_ratio_p is not None:
         found["sample_ratio_p"] = report.sample_ratio_p
     return {name: value for name, value in found.items() if np.isfinite(value)}

@@ -2,8 +2,9 @@
 
 DuetError
 └── PipelineError
-    ├── NoCandidate    the parts at hand do not make a release
-    └── InvalidGates   the file of the gates cannot be read or says something impossible
+    ├── NoCandidate       the parts at hand do not make a release
+    ├── InvalidGates      the file of the gates cannot be read or says something impossible
+    └── NothingToCompare  nothing happened since that could tell two releases apart
 """
 
 from pipelines.errors import PipelineError
@@ -15,3 +16,7 @@ class NoCandidate(PipelineError):
 
 class InvalidGates(PipelineError):
     """The file of the gates cannot be read or says something impossible."""
+
+
+class NothingToCompare(PipelineError):
+    """Nothing happened since that could tell two releases apart."""

@@ -8,26 +8,21 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from pipelines.evaluation.drift import feature_psi
-from pipelines.features.history import PeopleHistory
 from pipelines.inputs import microseconds_of
-from pipelines.ranking.requests import PastRequests
 from pipelines.release.policy import Measured, Measurement, Sampling
 from pipelines.release.replay import (
-    Contender,
     Positions,
     Replay,
     baseline_lists,
+    contenders_at,
     exposure_gini,
     replay,
     shown_share,
 )
-from pipelines.retrieval.stage import Ground
 from registry.contracts import ArtifactKind
 from registry.release import Release
-from registry.scoring.ranking import served_policy
 
 if TYPE_CHECKING:
     from infra.clock import Clock
@@ -61,7 +56,7 @@ def measure(
     tell(f"the held-out lists say: {counts['requesters']} requesters, {counts['decisions']} decisions")
     both = [release for release in (candidate, production) if release is not None]
     requesters = _requesters(recorded, visible, sampling)
-    contenders = _contenders(both, snapshot, settings)
+    contenders = contenders_at(both, snapshot, settings, microseconds_of(snapshot.as_of) + 1)
     replays = replay(contenders, requesters, sampling.timed_people, clock)
     counts["replays"] = int(replays[0].seconds.size)
     _replayed(replays, baseline_lists(contenders[0], requesters), visible, values)
@@ -143,17 +138,6 @@ def _features(
         return
     name, value = next(iter(moved.items()))
     values["feature_drift_psi"] = Measurement(value, note=f"`{name}` moved most")
-
-
-def _contenders(both: list[Release], snapshot: "Snapshot", settings: "Settings") -> list[Contender]:
-    """Put releases before the people and events at the end of the data."""
-    end_us = microseconds_of(snapshot.as_of) + 1
-    instants = [pd.Timestamp(end_us, unit="us", tz="UTC")]
-    ground = Ground(snapshot, PeopleHistory.build(snapshot.people, snapshot.events, instants))
-    population = ground.population_at(end_us)
-    requests = PastRequests(ground.people_at(end_us), snapshot.events, settings.ranking.pending_likes)
-    n = max(settings.serving.n_candidates, 10)
-    return [Contender(release, served_policy(release, settings), population, requests, n, end_us) for release in both]
 
 
 def _lists(

@@ -6,17 +6,26 @@ release after the other for each of them, so that a busy machine slows all alike
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from feature_repo.population import Population
 from infra.clock import Clock
+from pipelines.features.history import PeopleHistory
 from pipelines.metrics import gini
 from pipelines.ranking.requests import PastRequests, PastTaste
+from pipelines.retrieval.stage import Ground
 from registry.ranker import ListPolicy, Order
 from registry.release import Release
+from registry.scoring.ranking import served_policy
 from registry.scoring.two_stages import recommend
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+    from pipelines.inputs import Snapshot
 
 Positions = npt.NDArray[np.int64]
 TOP = 10
@@ -33,6 +42,20 @@ class Contender:
     requests: PastRequests
     n_candidates: int
     at_us: int
+
+
+def contenders_at(
+    releases: Sequence[Release], snapshot: "Snapshot", settings: "Settings", at_us: int
+) -> list[Contender]:
+    """Put releases before the people and events of a snapshot as they were just before an instant."""
+    instants = [pd.Timestamp(at_us, unit="us", tz="UTC")]
+    ground = Ground(snapshot, PeopleHistory.build(snapshot.people, snapshot.events, instants))
+    population = ground.population_at(at_us)
+    requests = PastRequests(ground.people_at(at_us), snapshot.events, settings.ranking.pending_likes)
+    n = max(settings.serving.n_candidates, TOP)
+    return [
+        Contender(release, served_policy(release, settings), population, requests, n, at_us) for release in releases
+    ]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
-from uuid import uuid5
 
 import structlog
 
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
-from registry.experiments import State
+from registry.experiments import SHADOW_VARIANT, State, shadow_request_id
 from registry.release import Release
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Answered, Impression
@@ -29,8 +28,6 @@ from serving.reasons import Level
 from serving.resilience.deadline import Deadline
 from serving.run import Run
 
-SHADOW: Final = "shadow"
-"""The variant that shadow impressions carry; their request id is `uuid5(id of the answer, "shadow")`."""
 MAX_QUEUED: Final = 64
 WORK_SHARE: Final = 0.05
 PATIENCE_S: Final = 1.0
@@ -127,7 +124,7 @@ class Shadow:
         return replace(
             offer.run,
             release=offer.release,
-            request_id=uuid5(offer.run.request_id, SHADOW),
+            request_id=shadow_request_id(offer.run.request_id),
             deadline=Deadline.after(PATIENCE_S + TIME_S, self._clock),
             timings_ms={},
             degraded=[],
@@ -170,7 +167,7 @@ class Shadow:
                 float(ranked.propensity[row]),
                 found_by[0],
                 release,
-                SHADOW,
+                SHADOW_VARIANT,
                 self._strategy.level.value,
                 shown_at,
             )
@@ -184,8 +181,8 @@ class Shadow:
             run.request_id,
             run.request.user_id,
             offer.experiment,
-            SHADOW,
-            SHADOW,
+            SHADOW_VARIANT,
+            SHADOW_VARIANT,
             offer.release.release_id,
             level.value,
             None,

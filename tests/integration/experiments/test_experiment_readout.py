@@ -8,14 +8,15 @@ from typer.testing import CliRunner
 
 from infra.cli.app import build_app
 from infra.settings import ExperimentSettings, Settings
+from pipelines.experiments.counterfactual import IPS, SNIPS
 from pipelines.experiments.errors import NothingToReport
 from pipelines.experiments.reading import last_stretch, read_outcomes, read_people
 from pipelines.experiments.readout import read_out
 from pipelines.experiments.report import ExperimentReport
 from pipelines.experiments.sequential import Decision
-from pipelines.experiments.tables import as_json, rows_of
+from pipelines.experiments.tables import as_json, rows_of, shadow_rows
 from registry.errors import NoSuchExperiment
-from registry.experiments import State
+from registry.experiments import State, shadow_request_id
 from tests.experiment_rows import TARGETS, Diary, begin, event
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -113,6 +114,31 @@ def test_whoever_was_served_by_both_arms_is_left_out_and_counted(diary: Diary) -
     people = read_people(diary.connection, stretch)
     assert (people.champion, people.challenger, people.both) == (1, 0, 1)
     assert read_outcomes(diary.connection, stretch, HOUR, 4).user_ids.tolist() == [2]
+
+
+def test_a_shadow_is_told_what_it_would_have_reached_by_the_showings_that_exploration_drew(diary: Diary) -> None:
+    first, second, drawn = range(TARGETS, TARGETS + 3)
+    at = START + HOUR
+    for user_id in (1, 2):
+        shown = [first, second if user_id == 1 else drawn]
+        seen = diary.answer(user_id, at, shown=shown, liked=[shown[1]])
+        diary.answer(user_id, at, arm="shadow", shown=[first, drawn], request_id=shadow_request_id(seen.request_id))
+    diary.answer(3, at, shown=[first], liked=[first])  # which the shadow did not rank
+    chances = {first: 0.8, second: 0.8, drawn: 0.1}
+    diary.impressions = [row._replace(propensity=chances[row.target_id]) for row in diary.impressions]
+    found = report(diary)
+    assert found.counterfactual is not None
+    assert (found.counterfactual.showings, found.counterfactual.own["like_rate"]) == (4, 0.5)
+    # Weights 1 / .8 twice for the first place, 0 and 1 / .1 for the second; the drawn one was liked.
+    assert found.counterfactual.estimates["like_rate"][IPS].value == pytest.approx(10 / 4)
+    assert found.counterfactual.estimates["like_rate"][SNIPS].value == pytest.approx(10 / 12.5)
+    assert as_json(found)["shadow_would_have_reached"]["like_rate"]["self-normalised"][0] == pytest.approx(0.8)
+    assert shadow_rows(found.counterfactual)[0]["champion"] == "0.5000"
+
+
+def test_without_a_shadow_nothing_is_said_of_one(diary: Diary) -> None:
+    diary.answer(1, START + HOUR, shown=[TARGETS])
+    assert report(diary).counterfactual is None
 
 
 def test_a_testers_answers_and_those_of_another_experiment_do_not_count(diary: Diary) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from feature_repo.transforms import profile_fingerprints
+from infra.cli.app import build_app
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.errors import InvalidSetting, RunFailed
+from pipelines.release.errors import NothingToCompare
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
 from registry.artifacts import read_manifest, verify_artifact
@@ -91,6 +94,23 @@ def test_the_evaluation_asks_the_oracle_of_a_generated_world(platform: Platform,
     table = (platform.state.require("evaluation").path / "table.csv").read_text()
     assert "oracle,true_match_precision_at_10" in table
     assert "two_stage,ndcg_at_10" in table
+
+
+def test_two_releases_are_compared_on_the_likes_since_both_have_learned(
+    platform: Platform, trained: RunStory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in platform.endpoints.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DUET_DATA_DIR", str(platform.settings.data_dir))
+    release, t1 = str(platform.state.require("release_candidate").facts["release"]), platform.state.require("ranker").t1
+    compare = ["experiment", "interleave", release, release]
+    with pytest.raises(NothingToCompare, match="Nobody liked anybody new"):
+        CliRunner().invoke(build_app(), compare, catch_exceptions=False)
+    assert t1 is not None
+    shown = CliRunner().invoke(build_app(), [*compare, "--after", f"{t1:%Y-%m-%d %H:%M:%S}"], catch_exceptions=False)
+    assert "people who liked somebody after" in shown.output
+    assert " lists to " in shown.output
+    assert "which favours it" in " ".join(shown.output.split())
 
 
 def test_the_same_inputs_give_the_same_digests_and_no_new_versions(platform: Platform, trained: RunStory) -> None:

@@ -11,13 +11,13 @@ from feature_repo.people import People
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from registry.contracts import ReleaseVersions
-from registry.experiments import State
+from registry.experiments import SHADOW_VARIANT, State
 from registry.release import Release
 from registry.retrieval import CandidateList, merge_candidates
 from serving.api_models import RecommendationRequest
 from serving.experiments import shadow as shadows
 from serving.experiments.assignment import Assignment, Variant
-from serving.experiments.shadow import SHADOW, Shadow
+from serving.experiments.shadow import Shadow
 from serving.impressions import Answered, Impression
 from serving.pool import Pool, Ranked, Requester
 from serving.reasons import Level, Source
@@ -128,11 +128,16 @@ def test_the_challengers_order_is_logged_as_a_shadow_of_the_answer() -> None:
     play(stage, until=lambda: bool(stage.answers))
     assert [(one.position, one.target_id, one.score) for one in stage.logged] == [(1, 3, 3.0), (2, 2, 2.0)]
     first = stage.logged[0]
-    assert (first.variant, first.release, first.level, first.user_id) == (SHADOW, "e2-i2-r2", 1, 9)
-    assert first.request_id == uuid5(ANSWER, SHADOW)
+    assert (first.variant, first.release, first.level, first.user_id) == (SHADOW_VARIANT, "e2-i2-r2", 1, 9)
+    assert first.request_id == uuid5(ANSWER, SHADOW_VARIANT)
     assert first.propensity == pytest.approx(0.95)
     (row,) = stage.answers
-    assert (row.request_id, row.user_id, row.arm, row.variant) == (uuid5(ANSWER, SHADOW), 9, SHADOW, SHADOW)
+    assert (row.request_id, row.user_id, row.arm, row.variant) == (
+        uuid5(ANSWER, SHADOW_VARIANT),
+        9,
+        SHADOW_VARIANT,
+        SHADOW_VARIANT,
+    )
     assert (row.experiment, row.release, row.level, row.shown, row.failed) == ("taste", "e2-i2-r2", 1, 2, False)
     assert 0 < row.took_ms < 5_000
 
