@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SHOWN_PROGRESS = 90
 # A terminal has room for the measures that decide; Dagster and MLflow show all of them.
-_COMPARED = "ndcg_at_20"
+_SERVED, _COMPARED = "two_stage", "ndcg_at_20"
 _ONLY_IN_FULL = {
     "recall_at_20", "mrr_at_20", "novelty_at_10", "holistic_precision_at_10", "holistic_ndcg_at_10",
     "holistic_recall_at_10", "stable_recall_at_10", "stable_precision_at_10",
@@ -266,7 +266,7 @@ def _print_evaluation(platform: Platform) -> None:
     import pandas as pd
 
     from infra.cli.console import out, table
-    from pipelines.evaluation.assets import TABLE_FILE
+    from pipelines.evaluation.assets import COLD_START_FILE, SLICES_FILE, TABLE_FILE
 
     judged = platform.state.require("evaluation", "evaluate")
     data = pd.read_csv(judged.path / TABLE_FILE)
@@ -284,6 +284,22 @@ def _print_evaluation(platform: Platform) -> None:
     columns = ["method", *(name.replace("_", " ") for name in measures), "ndcg at 20 less two stages"]
     title = f"Held-out window, protocol {judged.facts['protocol']}"
     out().print(table(title, columns, rows, right=range(1, 20)))
+    slices = pd.read_csv(judged.path / SLICES_FILE)
+    mine = slices[(slices["method"] == _SERVED) & (slices["measure"] == _COMPARED)]
+    if len(mine):
+        shown = [[group, f"{people}", interval] for group, people, interval in _means(mine, "group")]
+        out().print(table("Two stages by slice", ["people who", "people", "ndcg at 20"], shown, right=range(1, 3)))
+    curve = pd.read_csv(judged.path / COLD_START_FILE)
+    if len(curve):
+        points = curve[curve["measure"] == _COMPARED]
+        shown = [[f"{n}", f"{people}", interval] for n, people, interval in _means(points, "swipes")]
+        out().print(table("Newcomers, swipe by swipe", ["swipes", "people", "ndcg at 20"], shown, right=range(3)))
+
+
+def _means(rows: Any, of: str) -> list[tuple[Any, int, str]]:
+    """Return what each row is of, how many people it is over, and its mean with the interval."""
+    found = zip(rows[of], rows["people"], rows["mean"], rows["low"], rows["high"], strict=True)
+    return [(what, int(people), f"{mean:.4f} [{low:.4f}, {high:.4f}]") for what, people, mean, low, high in found]
 
 
 def _difference(row: Any) -> str:

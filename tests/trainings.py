@@ -22,7 +22,7 @@ SMALL = {
     "embeddings": {"dimensions": 8, "iterations": 5, "tuning_trials": 2},
     "ranker": {"rounds": 30, "early_stopping_rounds": 5, "choice_rounds": 20, "judged_people": 40},
     "features": {"max_snapshots": 8},
-    "evaluation": {"bootstrap_rounds": 50},
+    "evaluation": {"bootstrap_rounds": 50, "cold_start_people": 20},
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TABLE_FILE = "table.csv"
 SLICES_FILE = "slices.csv"
+COLD_START_FILE = "cold_start.csv"
 REPORT_FILE = "report.json"
 
 
@@ -59,6 +60,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             "evaluation.csv": report.table.to_csv(index=False),
             "evaluation_wide.csv": wide.to_csv(index=False),
             "evaluation_slices.csv": report.slices.to_csv(index=False),
+            "evaluation_cold_start.csv": report.cold_start.to_csv(index=False),
         },
         tags=tags,
         dagster_run_id=context.run.run_id,
@@ -68,6 +70,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         {
             "table": report.table.to_csv(index=False),
             "slices": report.slices.to_csv(index=False),
+            "cold_start": report.cold_start.to_csv(index=False),
             "config": parameters,
             **tags,
         }
@@ -77,6 +80,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         staged.mkdir()
         report.table.to_csv(staged / TABLE_FILE, index=False)
         report.slices.to_csv(staged / SLICES_FILE, index=False)
+        report.cold_start.to_csv(staged / COLD_START_FILE, index=False)
         written = {"protocol": report.protocol, "numbers": report.numbers, "ranker_version": judged.version}
         (staged / REPORT_FILE).write_text(json.dumps(written, sort_keys=True, indent=2))
         directory = platform.state.adopt(staged, "evaluation", digest)
@@ -94,6 +98,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             "protocol": report.protocol,
             "table": frame(report.table),
             "slices": frame(report.slices),
+            "cold_start": frame(report.cold_start),
             "numbers": frame_of_numbers(report),
             "oracle": truth is not None,
             "mlflow": link(platform.models.run_url(run)),

@@ -1,4 +1,4 @@
-"""Compare every method on the held-out window and put the oracle beside them where there is one.
+"""Compare every method on the held-out window, the oracle beside them where there is one, and newcomers by swipe.
 
 The table holds a mean over people with its bootstrap interval for each method and measure; the ranker's probabilities
 are judged on all held-out decisions. What cannot be measured is absent from the table, never zero.
@@ -14,6 +14,7 @@ from feature_repo.layout import RANKING_FEATURES
 from feature_repo.transforms import content_score
 from pipelines import metrics
 from pipelines.evaluation import methods, oracle, plots, protocols, tables
+from pipelines.evaluation.cold_start import cold_start_curve
 from pipelines.evaluation.scene import Scene
 from pipelines.ranking.files import RankingRows
 
@@ -23,11 +24,15 @@ _MET_SHARE = 0.8
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """`table` and `slices` are those of `tables`; `numbers` are single figures and `figures` PNG bytes by name."""
+    """`table` and `slices` are those of `tables`, `cold_start` the curve of `cold_start`, empty where unmeasurable.
+
+    `numbers` are single figures and `figures` PNG bytes by name.
+    """
 
     protocol: str
     table: pd.DataFrame
     slices: pd.DataFrame
+    cold_start: pd.DataFrame
     numbers: dict[str, float]
     figures: dict[str, bytes] = field(repr=False)
 
@@ -67,11 +72,14 @@ def evaluate(
     if judged is not None:
         figures["held_out_calibration"] = plots.calibration(judged.bins, "held-out decisions")
         figures["held_out_scores"] = plots.score_distribution(judged.labels, judged.scores, "held-out decisions")
+    curve = cold_start_curve(scene)
+    if len(curve):
+        figures["cold_start"] = plots.cold_start(curve)
     numbers = {"held_out_people": float(len(next(iter(result.rankings.values())).requesters))}
     numbers["held_out_decisions"] = float(len(scene.held_out))
     if judged is not None:
         numbers |= judged.numbers
-    return EvaluationReport(protocol, table, tables.slice_table(scene, result), numbers, figures)
+    return EvaluationReport(protocol, table, tables.slice_table(scene, result), curve, numbers, figures)
 
 
 def choose_protocol(scene: Scene) -> str:

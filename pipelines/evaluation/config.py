@@ -42,6 +42,9 @@ class EvaluationConfig(BaseModel):
         "auto takes met where people decide on most of those they could ever meet",
     )
     max_people: int = Field(default=1_000, ge=10, le=1_000_000, description="requesters of the catalogue protocol")
+    cold_start_people: int = Field(
+        default=100, ge=0, le=10_000, description="people asked as if new, swipe by swipe, for the cold-start curve"
+    )
     n_candidates: int = Field(default=300, ge=10, le=10_000, description="candidates the first stage hands on")
     weight: float = Field(default=0.5, ge=0, le=1, description="weight of the forward score in the retrieval query")
     aggregator: Aggregator = Field(default="product", description="how the ranker's two directions are combined")

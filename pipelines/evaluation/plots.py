@@ -35,6 +35,20 @@ def comparison(table: pd.DataFrame, protocol: str) -> bytes:
 
 
 @picture
+def cold_start(curve: pd.DataFrame) -> bytes:
+    """Draw how good the list of a newcomer is after each of the first swipes, with 95 % intervals."""
+    with canvas("Newcomers, swipe by swipe", "swipes that the list knows of", "mean over people") as drawing:
+        for measure, color in zip(dict.fromkeys(curve["measure"]), (BLUE, ORANGE), strict=False):
+            rows = curve[curve["measure"] == measure]
+            swipes, mean = rows["swipes"].to_numpy(dtype=float), rows["mean"].to_numpy(dtype=float)
+            low, high = (rows[end].to_numpy(dtype=float) for end in ("low", "high"))
+            drawing.axes.fill_between(swipes, low, high, color=color, alpha=0.2)
+            drawing.axes.plot(swipes, mean, color=color, marker="o", ms=4, label=str(measure).replace("_", " "))
+        drawing.axes.set_ylim(bottom=0)
+    return drawing.png
+
+
+@picture
 def calibration(bins: CalibrationBins, of: str) -> bytes:
     """Draw the observed share of likes against the predicted probability."""
     with canvas(f"Calibration on {of} (error {bins.error:.3f})", "predicted P(like)", "observed share") as drawing:
