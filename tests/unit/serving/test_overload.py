@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import Clock, FixedClock, SystemClock
 from infra.metrics import serving_metrics
 from serving.errors import Overloaded
 from serving.resilience.limiter import Limiter
@@ -52,6 +52,7 @@ def test_a_call_does_not_wait_longer_than_it_may() -> None:
         with pytest.raises(Overloaded):
             async with limit.place():
                 pass
+        assert (limit.in_flight, limit.queued) == (1, 0)
         end.set()
         assert await first == "done"
         assert (limit.in_flight, limit.queued) == (0, 0)
@@ -72,6 +73,21 @@ def test_a_call_that_would_wait_in_vain_is_refused_without_waiting(clock: FixedC
         limit.refuse_in_vain()  # a place is free: whatever the past was
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize(("held_s", "refused"), [(0.035, False), (0.04, True)])
+def test_a_call_is_refused_that_expects_to_wait_for_most_of_what_it_may(
+    clock: FixedClock, *, held_s: float, refused: bool
+) -> None:
+    async def go() -> bool:
+        limit = limiter(places=1, queued=10, wait_s=0.05, clock=clock)
+        for _ in range(200):
+            async with limit.place():
+                clock.advance(held_s)
+        async with limit.place():
+            return limit.in_vain() is not None
+
+    assert asyncio.run(go()) is refused
 
 
 def test_a_cancelled_call_gives_its_place_on() -> None:
@@ -105,15 +121,19 @@ def test_a_place_handed_over_to_a_call_that_gives_up_in_the_same_moment_is_not_l
     asyncio.run(go())
 
 
-def quick_limiter() -> Limiter:
+def adaptive(clock: Clock, longest_s: float) -> Limiter:
     return Limiter(
         max_concurrency=8,
         max_queued=2,
         queue_timeout_s=5,
-        clock=SystemClock(),
+        clock=clock,
         metrics=serving_metrics(),
-        longest_s=0.01,
+        longest_s=longest_s,
     )
+
+
+def quick_limiter() -> Limiter:
+    return adaptive(SystemClock(), longest_s=0.01)
 
 
 def test_while_calls_take_too_long_because_of_each_others_computing_there_is_room_for_fewer_and_later_for_all() -> None:
@@ -132,6 +152,61 @@ def test_while_calls_take_too_long_because_of_each_others_computing_there_is_roo
                 await asyncio.sleep(0.001)
 
     asyncio.run(asyncio.wait_for(go(), 10))
+
+
+async def computed(limit: Limiter, clock: FixedClock, held_s: float) -> None:
+    """Hold a place for so long, half of it for a neighbour's computing."""
+
+    async def compute() -> None:
+        clock.advance(held_s / 2)
+
+    neighbour = asyncio.create_task(compute())
+    async with limit.place():
+        clock.advance(held_s / 2)
+    await neighbour
+
+
+@pytest.mark.parametrize(
+    ("held_s", "places"),
+    [
+        (0.125, [8, 8]),  # as long as it may
+        (0.1265625, [7, 6]),  # a little longer takes a tenth of the room
+        (0.1875, [5, 3]),  # so many of them would be in time
+        (1.0, [4, 2]),  # much longer takes half of it
+    ],
+)
+def test_there_is_room_for_as_many_as_would_be_in_time_and_it_shrinks_neither_by_little_nor_by_much(
+    clock: FixedClock, held_s: float, places: list[int]
+) -> None:
+    async def go() -> list[int]:
+        limit, seen = adaptive(clock, longest_s=0.125), list[int]()
+        for _ in places:
+            await computed(limit, clock, held_s)
+            seen.append(limit.places)
+        return seen
+
+    assert asyncio.run(go()) == places
+
+
+def test_how_long_all_calls_of_a_period_took_says_how_many_would_be_in_time(clock: FixedClock) -> None:
+    async def go() -> int:
+        limit = adaptive(clock, longest_s=0.04)
+        for held_s in (0.05, 0.0625):
+            await computed(limit, clock, held_s)
+        return limit.places
+
+    assert asyncio.run(go()) == 5
+
+
+@pytest.mark.parametrize(("late", "places"), [(1, 8), (2, 4)])
+def test_one_late_call_of_ten_takes_no_room_and_two_do(clock: FixedClock, late: int, places: int) -> None:
+    async def go() -> int:
+        limit = adaptive(clock, longest_s=0.001)
+        for number in range(10):  # all end within the period but the last, which is long over it
+            await computed(limit, clock, 0.01 if number < late - 1 else 1.0 if number == 9 else 0.0005)
+        return limit.places
+
+    assert asyncio.run(go()) == places
 
 
 def test_calls_that_take_long_because_of_something_slow_elsewhere_leave_the_room_as_it_is() -> None:
