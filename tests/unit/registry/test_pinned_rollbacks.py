@@ -1,5 +1,6 @@
 """A rollback needs no MLflow; what it could not be told it is told later, by whoever looks first, once."""
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,15 @@ from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import FEATURES, SCHEMA, judge, register_release, write_release
 
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
+
+
+class ObservedLog(MemoryPromotionLog):
+    """An audit whose stages somebody observes just now, for no longer than a patient one waits."""
+
+    def observing(self, *, patiently: bool = False) -> AbstractContextManager[None]:
+        if not patiently:
+            raise PromotionConflict("Somebody observes.")
+        return super().observing(patiently=True)
 
 
 class World:
@@ -72,6 +82,15 @@ def test_without_mlflow_a_rollback_is_pinned_and_audited(world: World) -> None:
     assert (pin.versions, pin.actor, pin.reason) == (SECOND, "eve", "worse")
     entry = world.log.promotions[-1]
     assert (entry.versions, entry.rolled_back_from, entry.digests) == (SECOND, THIRD.release_id, pin.digests)
+
+
+def test_a_rollback_waits_for_whoever_observes_the_stages_so_that_they_follow_at_once(world: World) -> None:
+    observed = ObservedLog()
+    observed.promotions = world.log.promotions
+    world.log = observed
+    assert world.roll_back() == SECOND
+    assert world.log.open_pin() is None
+    assert world.registry.resolve_stage(PRODUCTION) == SECOND
 
 
 def test_once_mlflow_answers_its_stages_follow_and_the_pin_is_closed_by_whoever_looks(world: World) -> None:
@@ -228,18 +247,36 @@ def test_a_stage_moved_while_a_pin_cannot_end_is_in_the_audit(world: World) -> N
     assert (entry.versions, entry.way) == (FIRST, "ui")
 
 
-def test_a_release_whose_numbers_came_twice_is_named_by_its_mark(
-    world: World, written: list[dict[ArtifactKind, Path]]
-) -> None:
+def learnt_anew(world: World, written: list[dict[ArtifactKind, Path]]) -> tuple[World, str, str]:
+    """Return the world after its models were deleted in MLflow and learnt anew, and both marks of the first release."""
     (old,) = {mark_of(entry.digests) for entry in world.log.promotions if entry.versions == FIRST}
     again = World.__new__(World)
     again.registry, again.log, again.cache = MemoryRegistry(), world.log, world.cache
-    for paths in (written[2], written[1]):  # the models were deleted in MLflow, and learnt anew
+    for paths in (written[2], written[1]):
         judge(again.registry, register_release(again.registry, paths))
     again.promote(FIRST)
     again.promote(SECOND)
     new = mark_of(again.log.promotions[-2].digests)
     assert old != new
+    return again, old, new
+
+
+def test_on_a_machine_without_copies_only_the_bytes_that_mlflow_holds_can_be_named(
+    world: World, written: list[dict[ArtifactKind, Path]], tmp_path: Path
+) -> None:
+    again, old, new = learnt_anew(world, written)
+    again.cache = ReleaseCache(tmp_path / "elsewhere")
+    with pytest.raises(NoCopy, match=f"e1-i1-r1@{old} has no verified copy on .* MLflow holds other bytes"):
+        again.roll_back(to=FIRST, mark=old)
+    assert again.log.open_pin() is None
+    assert again.roll_back(to=FIRST, mark=new) == FIRST
+    assert again.registry.resolve_stage(PRODUCTION) == FIRST
+
+
+def test_a_release_whose_numbers_came_twice_is_named_by_its_mark(
+    world: World, written: list[dict[ArtifactKind, Path]]
+) -> None:
+    again, old, new = learnt_anew(world, written)
     with pytest.raises(UnknownVersion, match=f"names 2 releases, oldest first: give one of e1-i1-r1@{old}, .*@{new}"):
         again.roll_back(to=FIRST)
     with pytest.raises(UnknownVersion, match="no e1-i1-r1@beef"):

@@ -169,6 +169,19 @@ def test_a_failure_midway_moves_everything_back(
     assert len(log.promotions) == 1
 
 
+@pytest.mark.parametrize("n_writes", range(6))
+def test_a_challenger_whose_promotion_fails_midway_is_the_challenger_again(
+    registry: MemoryRegistry, log: MemoryPromotionLog, n_writes: int
+) -> None:
+    go(registry, log, FIRST)
+    go(registry, log, SECOND, stage=STAGING)
+    registry.fail_after(n_writes)
+    with pytest.raises(PromotionFailed, match="nothing has changed"):
+        go(registry, log, SECOND)
+    assert (registry.resolve_stage(PRODUCTION), registry.resolve_stage(STAGING)) == (FIRST, SECOND)
+    assert registry.aliases(INDEX) == {"champion": 1, "challenger": 2}
+
+
 def test_a_registry_that_stays_down_is_reported_and_a_second_run_completes(
     registry: MemoryRegistry, log: MemoryPromotionLog
 ) -> None:
