@@ -192,7 +192,11 @@ class ServingSettings(_Group):
     )
     max_body_bytes: int = Field(65536, ge=1024, le=10485760, description="Largest accepted request body, bytes.")
     exploration_share: float = Field(
-        0.05, ge=0, le=0.5, allow_inf_nan=False, description="Share of an answer given to random exploration."
+        0.02,
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+        description="Share of an answer given to random exploration, in its lower half.",
     )
     exposure_strength: float = Field(
         0.0,

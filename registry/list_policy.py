@@ -21,7 +21,7 @@ class Order(StrEnum):
     SPECTRAL = "spectral"
     EASE = "ease"
     POPULAR = "popular"
-    FUSION = "fusion"
+    BLEND = "blend"
 
 
 class Aggregator(StrEnum):

@@ -20,7 +20,7 @@ from serving.pool import Int64, Ranked
 from serving.reasons import Level, Reason
 from serving.run import Run
 
-OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "fusion"]
+OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
 _LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content", "random", "empty"]]]] = {
     Level.FULL: (1, "full"),
     Level.CONTENT: (2, "content"),

@@ -1,8 +1,8 @@
 """Prices of exposure from a sample of the lists that the two stages would make now.
 
-There may be no ranker yet when an index is built, so the lists are ordered by the fusion of all scores of the first
-stage: who is found near the top by several of them is near the top of what is served. Every list counts once, and its
-scores are in standard deviations of its own candidates, as serving subtracts them.
+There may be no ranker yet when an index is built, so the lists are ordered by the blend of factors and likes in common:
+whom both put near the top is near the top of what is served. Every list counts once, and its scores are in standard
+deviations of its own candidates, as serving subtracts them.
 """
 
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def _listed(market: Market, taste: PastTaste, position: int, width: int, rng: np
         requester,
         requester.terms(at_s),
         taste,
-        policy=ListPolicy(Order.FUSION),
+        policy=ListPolicy(Order.BLEND),
         n=market.n_candidates,
         at=at_s,
         rng=rng,

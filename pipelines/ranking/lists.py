@@ -118,8 +118,9 @@ def policies(ranker: Ranker, *, aggregator: str, sources: tuple[str, ...]) -> tu
     one_sided = aggregator == Aggregator.REQUESTER.value
     weights = (ONE_SIDED_WEIGHT,) if one_sided else (TWO_SIDED_WEIGHT, ONE_SIDED_WEIGHT)
     found = [ListPolicy(Order.RETRIEVAL, weight=weight) for weight in weights]
-    orders = [*(order for order in Order if order.value in sources), Order.FUSION]
-    found += [ListPolicy(order, weight=weights[0]) for order in orders]
+    if {Order.EASE.value, Order.SPECTRAL.value} & {*sources}:
+        found += [ListPolicy(Order.BLEND, weight=weight) for weight in weights]
+    found += [ListPolicy(order, weight=weights[0]) for order in Order if order.value in sources]
     both = (Aggregator.PRODUCT,) if aggregator == "auto" else (Aggregator(aggregator),)
     aggregators = dict.fromkeys((Aggregator.REQUESTER, *both)) if aggregator == "auto" else dict.fromkeys(both)
     models = (ForwardModel.LIKE,) if ranker.choice is None else (ForwardModel.CHOICE, ForwardModel.LIKE)
@@ -311,7 +312,7 @@ def name_of(policy: ListPolicy) -> str:
     words = [policy.order.value]
     if policy.order is Order.RANKER:
         words += [policy.forward.value, policy.aggregator.value]
-    if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.FUSION}:
+    if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.BLEND}:
         words.append(f"w{policy.weight:g}")
     return " ".join(words)
 

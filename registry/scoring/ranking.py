@@ -9,15 +9,13 @@ from typing import Final
 
 import numpy as np
 
-from feature_repo.layout import EVIDENCE_COLUMNS, LISTED_SOURCES
+from feature_repo.layout import EVIDENCE_COLUMNS
 from feature_repo.transforms import PairContext
 from infra.settings import Settings
 from registry.arrays import Floats, Ids
 from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker, combine
 from registry.release import Release
 
-_PLACES = tuple(EVIDENCE_COLUMNS.index(f"{source}_place") for source in LISTED_SOURCES if source != "popular")
-_FUSION_OFFSET = 60.0
 _SCORE_OF = {
     Order.ITEM_KNN: EVIDENCE_COLUMNS.index("item_knn_score"),
     Order.USER_KNN: EVIDENCE_COLUMNS.index("user_knn_score"),
@@ -79,16 +77,28 @@ def scored_by(policy: ListPolicy, context: PairContext, like: Floats, choice: Fl
     """Return the scores of a policy from predictions float32[n] that were made already."""
     if policy.order is Order.RANKER:
         score = combine(choice if policy.forward is ForwardModel.CHOICE else like, back, policy.aggregator)
-    elif policy.order is Order.RETRIEVAL:
+    elif policy.order in {Order.RETRIEVAL, Order.BLEND}:
         score = policy.weight * context.score_forward + (1.0 - policy.weight) * context.score_backward
-    elif policy.order is Order.FUSION:
-        score = _fused(context.evidence[:, _PLACES])
+        if policy.order is Order.BLEND:
+            score = _standardised(score) + _standardised(_by_likes_in_common(context.evidence))
     else:
         score = np.nan_to_num(context.evidence[:, _SCORE_OF[policy.order]], nan=UNKNOWN)
     return Scored(np.asarray(score, dtype=np.float32), like, back)
 
 
-def _fused(places: Floats) -> Floats:
-    """Return the reciprocal rank fusion (Cormack et al. 2009) of log(1 + place) by source, float32[n]; NaN adds 0."""
-    found: Floats = np.nan_to_num(1.0 / (_FUSION_OFFSET + np.exp(places)), nan=0.0).sum(axis=1, dtype=np.float32)
-    return found
+def _by_likes_in_common(evidence: Floats) -> Floats:
+    """Return the score of EASE, or where it knows nobody here that of the spectral filter, float32[n]; may be NaN."""
+    ease: Floats = evidence[:, _SCORE_OF[Order.EASE]]
+    return evidence[:, _SCORE_OF[Order.SPECTRAL]] if np.isnan(ease).all() else ease
+
+
+def _standardised(score: Floats) -> Floats:
+    """Return how many standard deviations of the list each score lies above its mean; unknown ones count as the least.
+
+    Scores of different kinds add up only like this: which source is surer of somebody counts, unlike with ranks.
+    """
+    known = score[~np.isnan(score)]
+    spread = known.std() if known.size else np.float32(0.0)
+    if spread <= 0:
+        return np.zeros_like(score)
+    return np.asarray((np.nan_to_num(score, nan=known.min()) - known.mean()) / spread, dtype=np.float32)

@@ -57,7 +57,7 @@ class Candidates:
 
 def primary_source(policy: ListPolicy) -> str:
     """Return the source that keeps most places: the one whose order is served, or else the index."""
-    return RETRIEVAL if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.FUSION} else policy.order.value
+    return RETRIEVAL if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.BLEND} else policy.order.value
 
 
 def find_candidates(

@@ -1,8 +1,9 @@
 """Re-ranking after stage 2: prices of exposure, then exploration; diversity has its place here too.
 
 A price is taken off the score of who is in more demand than there is room for, by the function of `registry.scoring`.
-With probability `share` a place goes to somebody drawn at random instead of the next best, so that people nobody has
-judged yet are seen; the logged propensity makes that usable for evaluation.
+A `share` of the places goes to somebody drawn at random instead of the next best, so that people nobody has judged yet
+are seen; the logged propensity makes that usable for evaluation. All of them lie in the lower half of an answer, where
+a place that is given away costs its reader least.
 """
 
 from dataclasses import replace
@@ -25,16 +26,19 @@ def spread_exposure(ranked: Ranked, prices: Prices | None, strength: float) -> R
 
 
 def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) -> Ranked:
-    """Give each of the first `limit` places to a random-source candidate with probability `share`."""
+    """Give a `share` of the first `limit` places, each of the lower half alike, to random-source candidates."""
     found = ranked.pool.found
-    propensity = np.full(len(ranked.pool), 1.0 - share, dtype=np.float32)
+    propensity = np.ones(len(ranked.pool), dtype=np.float32)
     if share <= 0 or Source.RANDOM.value not in found.sources or not len(ranked.order):
-        return replace(ranked, propensity=np.ones_like(propensity))
+        return replace(ranked, propensity=propensity)
     column = found.sources.index(Source.RANDOM.value)
     drawn = np.flatnonzero(found.ranks[:, column] >= 0)
     if not len(drawn):
-        return replace(ranked, propensity=np.ones_like(propensity))
-    places = np.flatnonzero(rng.random(min(limit, len(ranked.order))) < share)
+        return replace(ranked, propensity=propensity)
+    n = min(limit, len(ranked.order))
+    lower = np.arange(n // 2, n)
+    rate = min(share * n / lower.size, 1.0)
+    places = lower[rng.random(lower.size) < rate]
     chosen = rng.permutation(drawn)[: len(places)]
     is_chosen = np.zeros(len(ranked.pool), dtype=np.bool_)
     is_chosen[chosen] = True
@@ -44,8 +48,9 @@ def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) 
     is_explored[places[: len(chosen)]] = True
     order[is_explored] = chosen
     order[~is_explored] = greedy
-    # Per place, to first order: the greedy choice keeps it with 1 - share; a drawn person gets it with share / n.
+    # Per place, to first order: the greedy choice keeps it with 1 - rate; a drawn person gets it with rate / n.
     # The draw itself had a propensity too: being among the random source's candidates.
     chance = found.propensity[chosen, column]
-    propensity[chosen] = share / len(drawn) * np.where(np.isnan(chance), np.float32(1.0), chance)
+    propensity[order[lower]] = 1.0 - rate
+    propensity[chosen] = rate / len(drawn) * np.where(np.isnan(chance), np.float32(1.0), chance)
     return replace(ranked, order=order, propensity=propensity)

@@ -33,8 +33,12 @@ def applied(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> A
 
     settings = Settings(environment="test", data_dir=tmp_path_factory.mktemp("features"))
     store = open_feature_store(settings, endpoints)
-    apply_catalogue(store)
     with connect(endpoints.database_url, autocommit=True) as connection:
+        apply_catalogue(store)
+        # Other files of this worker may have materialised features of this project before.
+        connection.execute("delete from feast.feature_views where project_id = 'duet'")
+        store.refresh_registry()
+        apply_catalogue(store)
         connection.execute("drop table if exists feast.untouched_views")
         connection.execute("create table feast.untouched_views as select * from feast.feature_views")
     return store

@@ -186,7 +186,7 @@ POLICIES = (
     ListPolicy(),
     ListPolicy(Order.RANKER, ForwardModel.CHOICE, Aggregator.HARMONIC, 0.8),
     ListPolicy(Order.RETRIEVAL, weight=0.3),
-    ListPolicy(Order.FUSION),
+    ListPolicy(Order.BLEND),
     ListPolicy(Order.ITEM_KNN),
 )
 

@@ -115,10 +115,10 @@ def test_a_one_sided_setting_leaves_nothing_two_sided_to_choose() -> None:
     class Stub:
         choice = object()
 
-    found = policies(Stub(), aggregator="requester", sources=("item_knn", "popular"))  # type: ignore[arg-type]
+    found = policies(Stub(), aggregator="requester", sources=("item_knn", "ease", "popular"))  # type: ignore[arg-type]
     assert {policy.aggregator for policy in found} == {Aggregator.REQUESTER}
     assert {policy.weight for policy in found} == {1.0}
-    assert sum(is_simple(policy) for policy in found) == 4
+    assert sum(is_simple(policy) for policy in found) == 5
 
 
 def test_matches_weigh_as_much_as_likes_however_few_people_matched() -> None:

@@ -36,17 +36,29 @@ def test_about_the_share_of_places_is_explored() -> None:
     drawn = 0
     for seed in range(400):
         result = explore(ranked(200, 150), 20, 0.25, np.random.default_rng(seed))
-        drawn += int(np.count_nonzero(result.propensity[result.order[:20]] < 0.5))
+        drawn += int(np.count_nonzero(result.propensity[result.order[:20]] < 0.1))
     assert drawn / (400 * 20) == pytest.approx(0.25, abs=0.03)
 
 
-def test_the_propensity_of_the_explored_is_share_times_both_draws() -> None:
+def test_the_upper_half_of_an_answer_is_never_given_away() -> None:
+    for seed in range(50):
+        result = explore(ranked(), 10, 0.4, np.random.default_rng(seed))
+        assert result.order[:5].tolist() == list(range(5))
+        assert result.propensity[:5].tolist() == [1.0] * 5
+
+
+def test_the_propensity_of_the_explored_is_the_rate_of_the_lower_half_times_both_draws() -> None:
     result = explore(ranked(20, 10), 10, 0.4, np.random.default_rng(1))
-    values = {round(float(value), 4) for value in result.propensity}
-    assert values == {0.6, 0.02}  # 1 - share, and share / 10 drawn * 0.5 chance of being drawn
+    values = {round(float(result.propensity[row]), 4) for row in result.order[5:10]}
+    assert values == {0.2, 0.04}  # 1 - 2 * share, and 2 * share / 10 drawn * 0.5 chance of being drawn
+
+
+def test_an_answer_of_one_explores_its_only_place() -> None:
+    explored = [explore(ranked(), 1, 0.25, np.random.default_rng(seed)).order[0] >= 10 for seed in range(400)]
+    assert sum(explored) / 400 == pytest.approx(0.25, abs=0.06)
 
 
 def test_the_greedy_keep_their_order() -> None:
     result = explore(ranked(), 10, 0.3, np.random.default_rng(2))
-    greedy = [row for row in result.order.tolist() if result.propensity[row] > 0.5]
+    greedy = [row for row in result.order.tolist() if result.propensity[row] >= 0.4]
     assert greedy == sorted(greedy)
