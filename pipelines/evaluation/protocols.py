@@ -89,7 +89,9 @@ def met(scene: Scene, scored: Mapping[str, Numbers], depth: int = DEPTH) -> Prot
     lists = [by_requester[s : s + c] for s, c in zip(start, count, strict=True) if c >= 2]
     requesters = people[count >= 2].astype(np.int64)
     if not lists:
-        raise NobodyToAsk("Nobody decided on two people in the held-out window: import more days of data.")
+        raise NobodyToAsk(
+            "Nobody decided on two people in the held-out window: take the protocol `catalogue`, which needs one like."
+        )
     rankings = {}
     for name, score in scored.items():
         ordered = [rows[np.argsort(-np.asarray(score, dtype=np.float64)[rows], kind="stable")] for rows in lists]

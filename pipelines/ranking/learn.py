@@ -72,23 +72,36 @@ def learn(
         OneClass: neither the decisions nor the lists hold both answers.
         BadFeatures: no feature varies.
     """
-    like, choice = rows.kind == RowKind.LIKE, rows.kind == RowKind.CHOICE
+    choice = rows.kind == RowKind.CHOICE
     fixed = rounds or (None, None)
-    has_passes, has_lists = _both(rows.labels[like]), _both(rows.labels[choice])
-    if not has_passes and not has_lists:
-        raise OneClass(
-            f"All {int(like.sum())} decisions of the ranker's window are the same, and none of the people found for "
-            "somebody was liked afterwards: import more days of data."
-        )
-    of_choice = _grown(rows, choice, choice_config(config), rounds=fixed[1], progress=progress, what=CHOICES)
-    # Without a pass nobody knows what a like is told from but those who were found and not chosen.
-    part, names = (like, RANKING_FEATURES) if has_passes else (choice, PAIR_FEATURES)
+    part, names = told_apart(rows)
+    of_choice = None
+    if _both(rows.labels[choice]):
+        of_choice = _grown(rows, choice, choice_config(config), rounds=fixed[1], progress=progress, what=CHOICES)
     of_like = _grown(rows, part, config, rounds=fixed[0], progress=progress, what=LIKES, names=names)
-    if of_like is None:
-        raise OneClass(f"All {int(part.sum())} decisions of the ranker's window are the same: import more days.")
     second = None if of_choice is None else _ranker(rows, choice, *of_choice)
     return Learned(
         _ranker(rows, part, *of_like, choice=second), of_like[1], None if of_choice is None else of_choice[1]
+    )
+
+
+def told_apart(rows: RankingRows) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
+    """Return the rows bool[n] that tell likes from what is none, and what a model of likes may see of them.
+
+    They are the decisions; without a pass, those who were found for somebody, of whom some were liked afterwards.
+
+    Raises:
+        OneClass: neither the decisions nor the lists hold both answers.
+    """
+    like, choice = rows.kind == RowKind.LIKE, rows.kind == RowKind.CHOICE
+    if _both(rows.labels[like]):
+        return like, RANKING_FEATURES
+    if _both(rows.labels[choice]):
+        return choice, PAIR_FEATURES
+    raise OneClass(
+        f"All {int(like.sum())} decisions of the ranker's window are the same, and none of the people found for "
+        "somebody was liked afterwards: import decisions of the other kind, or of so many people that some of those "
+        "found are liked later."
     )
 
 
@@ -108,9 +121,7 @@ def _grown(
     progress: Callable[[str], Progress] | None,
     what: str,
     names: tuple[str, ...] = CHOICE_FEATURES,
-) -> tuple[Any, TrainingReport] | None:
-    if not _both(rows.labels[part]):
-        return None
+) -> tuple[Any, TrainingReport]:
     columns = [RANKING_FEATURES.index(name) for name in names]
     return train_ranker(
         rows.features[part][:, columns],

@@ -73,7 +73,9 @@ class WindowRows:
             NoLabels: there is no row.
         """
         if not len(self):
-            raise NoLabels("No pair was decided for the first time after T0: import more days of data.")
+            raise NoLabels(
+                "No pair was decided for the first time after T0: import later decisions, or lower `embedding_share`."
+            )
         ids = pd.DataFrame(
             {
                 "requester_id": user_ids[self.requester],

@@ -277,7 +277,10 @@ def _check(features: Floats, labels: Numbers, names: Sequence[str]) -> None:
         column = int(np.flatnonzero(np.isinf(features).any(axis=0))[0])
         raise BadFeatures(f"The feature `{names[column]}` is infinite in some row: use NaN for what is not known.")
     if not _both_classes(labels):
-        raise OneClass(f"All {labels.size} decisions of the ranker's window are the same: import more days of data.")
+        raise OneClass(
+            f"All {labels.size} decisions of the ranker's window are the same: give rows of which some are likes and "
+            "some are not."
+        )
 
 
 def validation_loss(
@@ -306,7 +309,10 @@ def validation_loss(
     _check(features, labels, feature_names)
     late = _latest(at_us, config.validation_share)
     if not (_both_classes(labels[~late]) and _both_classes(labels[late])):
-        raise OneClass("The early or the latest decisions are all the same: import more days of data.")
+        raise OneClass(
+            "The early or the latest rows of the ranker's window are all the same, so no trial can be judged: "
+            "move `validation_share`."
+        )
     kept = _informative(features[~late])
     matrix, names = filled(features[:, kept]), [feature_names[column] for column in kept]
     early, judged = (

@@ -11,16 +11,23 @@ if TYPE_CHECKING:
 
 
 def ranker_objective(rows: "RankingRows", config: "SearchConfig") -> "Objective":
-    """Return an objective that grows trees on the early decisions of the ranker's window, judged on the late."""
+    """Return an objective that grows trees on the early rows of the ranker's window, judged on the late.
+
+    The rows are those that a model of likes is trained on. Raises OneClass where all of them say the same.
+    """
+    from feature_repo.layout import RANKING_FEATURES
     from pipelines.ranking.config import RankerConfig
-    from pipelines.ranking.rows import RowKind
+    from pipelines.ranking.learn import told_apart
     from pipelines.ranking.train import validation_loss
 
-    known = rows.take(~rows.late & (rows.kind == RowKind.LIKE))
+    early = rows.take(~rows.late)
+    part, names = told_apart(early)
+    known = early.take(part)
+    features = known.features[:, [RANKING_FEATURES.index(name) for name in names]]
 
     def judge(parameters: Mapping[str, float], report: Callable[[int, float], None]) -> float:
         chosen = RankerConfig.model_validate({**parameters, "threads": config.threads, "seed": config.seed})
-        return validation_loss(known.features, known.labels, known.at_us, chosen, after_round=report)
+        return validation_loss(features, known.labels, known.at_us, chosen, after_round=report, feature_names=names)
 
     return judge
 
@@ -40,7 +47,10 @@ def embedding_objective(snapshot: "Snapshot", before_us: int | None, t0_us: int,
     events, tuning = snapshot.events.between(before_us, t0_us), TuningConfig(seed=config.seed)
     question = Question.next(events, tuning) or Question.missing(events, tuning)
     if question is None:
-        raise TooFewLikes("Too few people like somebody in the last days before T0: import more days of data.")
+        raise TooFewLikes(
+            "Too few people like somebody before T0 for settings to be judged: train with the defaults, or import "
+            "more likes."
+        )
 
     def judge(parameters: Mapping[str, float], report: Callable[[int, float], None]) -> float:
         del report  # a fit has no value before its end

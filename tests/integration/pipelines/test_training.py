@@ -21,6 +21,7 @@ from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
 from registry.artifacts import read_manifest, verify_artifact
 from registry.contracts import ArtifactKind, ReleaseVersions
+from registry.gates import read_report
 from registry.mlflow_rest import MlflowRest
 from serving.population_source import load
 from tests.trainings import NOW, PEOPLE, small_world, train
@@ -305,3 +306,20 @@ def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform
     assert narrow.digest != whole.digest
     assert len(Embedding.load(narrow.path)) <= np.union1d(decided.actor, decided.target).size
     assert platform.state.require("release_candidate").run_id == narrow.run_id
+
+
+def test_likes_without_a_pass_train_a_candidate_that_skips_what_nobody_can_measure(
+    platform: Platform, trained: RunStory
+) -> None:
+    with platform.connection() as connection:
+        connection.execute("delete from duet.interactions where kind = 'pass'")
+    train(platform, snapshots={"max_volume_drop": 1.0, "max_like_rate_drift": 1.0})
+    candidate = ReleaseVersions.parse(str(platform.state.require("release_candidate").facts["release"]))
+    report = read_report(platform.registry, candidate)
+    assert report is not None
+    assert report.passed, report.failures()
+    measured = {result.metric: result.value for result in report.results}
+    assert (measured["held_out_auc"], measured["calibration_error"]) == (None, None), "nobody said no"
+    assert measured["gain_over_popularity"] is not None
+    table = (platform.state.require("evaluation").path / "table.csv").read_text()
+    assert "two_stage,ndcg_at_20" in table

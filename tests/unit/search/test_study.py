@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from feature_repo.layout import RANKING_FEATURES
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import OneClass
+from pipelines.ranking.files import RankingRows
+from pipelines.ranking.rows import RowKind
 from pipelines.ranking.train import validation_loss
 from pipelines.retrieval.config import EmbeddingConfig
 from pipelines.search.assets import require_best, train_with
 from pipelines.search.config import SPACES, SearchConfig
 from pipelines.search.errors import NoTrial
+from pipelines.search.objectives import ranker_objective
 from pipelines.search.study import (
     COMPLETE,
     PRUNED,
@@ -137,3 +141,26 @@ def test_the_loss_of_a_ranker_is_that_of_rows_it_has_not_seen() -> None:
     assert told == list(range(20))
     with pytest.raises(OneClass):
         validation_loss(features, np.ones(600), at_us, config, after_round=lambda _s, _v: None, feature_names=names)
+
+
+def rows_of(kind: RowKind, labels: np.ndarray, features: np.ndarray) -> RankingRows:
+    n = labels.size
+    at_us, ids = np.arange(n, dtype=np.int64), np.ones(n, dtype=np.int64)
+    return RankingRows(
+        features, labels.astype(np.float32), at_us, ids, ids, np.ones(n, np.float32), np.full(n, kind, np.int8),
+        np.zeros(n, np.bool_),
+    )  # fmt: skip
+
+
+def test_a_ranker_is_searched_for_on_likes_alone_by_whom_people_chose_among_those_found() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, len(RANKING_FEATURES))).astype(np.float32)
+    chosen = features[:, RANKING_FEATURES.index("item_knn_score")] > 0
+    likes, found = rows_of(RowKind.LIKE, np.ones(400), features), rows_of(RowKind.CHOICE, chosen, features)
+    both = RankingRows(
+        **{name: np.concatenate([getattr(part, name) for part in (likes, found)]) for name in vars(found)}
+    )
+    judge = ranker_objective(both, SearchConfig(threads=1))
+    assert judge({"rounds": 20, "max_depth": 2}, lambda _step, _value: None) < 0.5
+    with pytest.raises(OneClass, match="none of the people found for somebody was liked afterwards"):
+        ranker_objective(likes, SearchConfig())
