@@ -37,6 +37,7 @@ def applied(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> A
         apply_catalogue(store)
         # Other files of this worker may have materialised features of this project before.
         connection.execute("delete from feast.feature_views where project_id = 'duet'")
+        connection.execute("delete from feast.feature_view_version_history where project_id = 'duet'")
         store.refresh_registry()
         apply_catalogue(store)
         connection.execute("drop table if exists feast.untouched_views")
