@@ -10,7 +10,6 @@ Four scores of a directed pair, each from the likes that the requester has made 
 The matrices are fitted offline and mapped; a new like counts at the next request. Somebody without a like gets NaN.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -392,8 +391,3 @@ def _sums(start: Ids, column: Rows, values: Floats, rows: Ids) -> Floats:
             total += values[column[at]]
         out[i] = total
     return out
-
-
-def names_of(scores: Mapping[str, Floats]) -> tuple[str, ...]:
-    """Return the sources that gave a finite score to somebody."""
-    return tuple(name for name, values in scores.items() if np.isfinite(values).any())

@@ -17,7 +17,7 @@ from infra.clock import Clock
 from infra.settings import Settings
 from registry.release import Release
 from registry.scoring.ranking import served_policy
-from registry.scoring.two_stages import recommend
+from registry.scoring.two_stages import find_candidates, recommend
 from serving.pool import Requester
 from serving.population_source import Snapshot
 from serving.stages.filtering import terms_of
@@ -70,14 +70,16 @@ def try_release(
         liked = np.array(likes.get(user_id, ()), dtype=np.int64)
         requester = Requester(user_id, person, np.unique(np.append(liked, user_id)), liked, _NOBODY)
         at = clock.now().timestamp()
-        recommend(
+        policy = served_policy(release, settings)
+        found = find_candidates(
             release,
             population,
             requester,
             terms_of(requester, None, at),
             snapshot.recent_likes,
-            policy=served_policy(release, settings),
+            policy=policy,
             n=settings.serving.n_candidates,
             at=at,
             rng=rng,
         )
+        recommend(release, policy, found)

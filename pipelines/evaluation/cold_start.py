@@ -23,7 +23,7 @@ from pipelines.ranking.requests import PastRequester, PastTaste
 from pipelines.retrieval.dataset import first_decisions
 from registry.embedding import Embedding
 from registry.release import Release
-from registry.scoring.two_stages import recommend
+from registry.scoring.two_stages import find_candidates, recommend
 
 STEPS: Final = (0, 1, 2, 3, 5, 10, 20)
 """Swipes that the list may know of."""
@@ -109,18 +109,14 @@ class _Newcomer:
         ids = scene.people.user_ids[known.target][::-1]
         liked = known.is_like[::-1]
         asked = replace(self.requester, liked=ids[liked], passed=ids[~liked])
-        others = PastTaste(scene.people, scene.requests.history, scene.windows.t1_us + 1)
-        found, _ = recommend(
-            judged,
-            population,
-            asked,
-            asked.terms(scene.at_s),
-            _WithoutOwn(others, int(asked.person.user_ids[0])),
-            policy=judged.ranker.policy,
-            n=scene.config.n_candidates,
-            at=scene.at_s,
-            rng=np.random.default_rng([scene.config.seed, int(asked.person.user_ids[0])]),
-        )
+        own = int(asked.person.user_ids[0])
+        others = _WithoutOwn(PastTaste(scene.people, scene.requests.history, scene.windows.t1_us + 1), own)
+        policy, at, rng = judged.ranker.policy, scene.at_s, np.random.default_rng([scene.config.seed, own])
+        candidates = find_candidates(
+            judged, population, asked, asked.terms(at), others,
+            policy=policy, n=scene.config.n_candidates, at=at, rng=rng,
+        )  # fmt: skip
+        found, _ = recommend(judged, policy, candidates)
         listed = np.full(WIDE, -1, dtype=np.int64)
         listed[: len(found[:WIDE])] = scene.people.positions(found[:WIDE])
         return listed

@@ -24,7 +24,7 @@ from pipelines.retrieval.config import NeighboursConfig
 from registry.embedding import pair_scores
 from registry.neighbours import POPULAR, Neighbours
 from registry.release import Release
-from registry.scoring.two_stages import recommend
+from registry.scoring.two_stages import find_candidates, recommend
 
 Method = Callable[[Scene, int, Positions, np.random.Generator], Positions]
 
@@ -66,17 +66,10 @@ def by_two_stages(judged: Release, population: Population) -> Method:
 
     def method(scene: Scene, requester: int, candidates: Positions, rng: np.random.Generator) -> Positions:
         asked = scene.requests.at(requester, scene.windows.t1_us + 1)
-        ids, _ = recommend(
-            judged,
-            population,
-            asked,
-            asked.terms(scene.at_s),
-            PastTaste(scene.people, scene.requests.history, scene.windows.t1_us + 1),
-            policy=judged.ranker.policy,
-            n=scene.config.n_candidates,
-            at=scene.at_s,
-            rng=rng,
-        )
+        others = PastTaste(scene.people, scene.requests.history, scene.windows.t1_us + 1)
+        policy, n, at = judged.ranker.policy, scene.config.n_candidates, scene.at_s
+        found = find_candidates(judged, population, asked, asked.terms(at), others, policy=policy, n=n, at=at, rng=rng)
+        ids, _ = recommend(judged, policy, found)
         head = scene.people.positions(ids)
         head = head[np.isin(head, candidates)]
         first = by_both_tastes(scene, requester, candidates, rng)

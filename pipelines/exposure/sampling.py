@@ -20,7 +20,7 @@ from registry.prices import Prices
 from registry.ranker import ListPolicy, Order
 from registry.scoring.exposure import spread_of
 from registry.scoring.first_stage import FirstStage
-from registry.scoring.two_stages import listed_by_first_stage
+from registry.scoring.two_stages import find_candidates, listed_by_first_stage
 
 Ids = npt.NDArray[np.int64]
 Listed = tuple[Ids, npt.NDArray[np.float32]]
@@ -96,17 +96,19 @@ def _listed(market: Market, taste: PastTaste, position: int, width: int, rng: np
     """Return the best candidates of one person as positions, and their scores in standard deviations of the pool."""
     requester = market.requests.at(position, market.at_us)
     at_s = market.at_us / 1e6
-    ids, score = listed_by_first_stage(
+    policy = ListPolicy(Order.BLEND)
+    found = find_candidates(
         market.stage,
         market.population,
         requester,
         requester.terms(at_s),
         taste,
-        policy=ListPolicy(Order.BLEND),
+        policy=policy,
         n=market.n_candidates,
         at=at_s,
         rng=rng,
     )
+    ids, score = listed_by_first_stage(policy, found)
     spread = spread_of(score)
     unit = score / np.float32(spread) if spread > 0 else np.zeros_like(score)
     return market.requests.people.positions(ids[:width]), unit[:width]

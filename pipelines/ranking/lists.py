@@ -22,7 +22,7 @@ from pipelines.ranking.sessions import Requests
 from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.ranking import CERTAIN, scored_by
-from registry.scoring.two_stages import Candidates, find_candidates
+from registry.scoring.two_stages import Candidates, find_candidates, listed_by_first_stage, reads_neighbours
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -218,9 +218,15 @@ def _by_pool(
     ranker: Ranker,
     positions: Callable[[Ids], Ids],
 ) -> Iterator[Ids]:
-    """Yield the positions of each policy's list, best first; policies of one weight share their candidates."""
+    """Yield the positions of each policy's list, best first; policies of one weight share their candidates.
+
+    Those that read no neighbours are served from candidates of their own, and judged on them.
+    """
     pools: dict[float, tuple[Candidates, Floats, Floats, Floats]] = {}
     for policy in compared:
+        if not reads_neighbours(policy):
+            yield positions(listed_by_first_stage(policy, find(policy))[0][:TOP])
+            continue
         if policy.weight not in pools:
             found = find(ListPolicy(weight=policy.weight))
             features = found.features()

@@ -21,7 +21,7 @@ from pipelines.retrieval.stage import Ground
 from registry.ranker import ListPolicy, Order
 from registry.release import Release
 from registry.scoring.ranking import served_policy
-from registry.scoring.two_stages import recommend
+from registry.scoring.two_stages import find_candidates, recommend
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -91,17 +91,19 @@ def answer(contender: Contender, requester: int, policy: ListPolicy | None = Non
     """Return up to ten people for one requester, best first, int64[<= 10], by the functions that serve."""
     asked = contender.requests.at(requester, contender.at_us)
     at_s = contender.at_us / 1e6
-    ids, _ = recommend(
+    policy = policy or contender.policy
+    found = find_candidates(
         contender.release,
         contender.population,
         asked,
         asked.terms(at_s),
         PastTaste(contender.requests.people, contender.requests.history, contender.at_us),
-        policy=policy or contender.policy,
+        policy=policy,
         n=contender.n_candidates,
         at=at_s,
         rng=np.random.default_rng(requester),
     )
+    ids, _ = recommend(contender.release, policy, found)
     return contender.requests.people.positions(ids[:TOP])
 
 

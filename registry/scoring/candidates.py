@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from feature_repo.people import People
 from feature_repo.population import MAX_POOL, Population
 from feature_repo.transforms import Terms, content_inputs
-from registry.arrays import Ids
 from registry.embedding import query_vectors
 from registry.item_index import MAX_N
 from registry.neighbours import Taste
@@ -206,11 +205,6 @@ def _bounded(merged: MergedCandidates, n: int) -> MergedCandidates:
     return best
 
 
-def ids_of(lists: Mapping[str, CandidateList]) -> Ids:
-    """Return everybody found by any source, once, ascending."""
-    return np.unique(np.concatenate([np.empty(0, np.int64), *(found.ids for found in lists.values())]))
-
-
 __all__ = [
     "LIKED_YOU",
     "RANDOM",
@@ -219,7 +213,6 @@ __all__ = [
     "from_index",
     "from_neighbours",
     "from_population",
-    "ids_of",
     "places_of_neighbours",
     "places_of_others",
     "pooled",

@@ -1,16 +1,19 @@
 """Both stages for one request on one screen: candidates from every source, their context, the order.
 
-Serving takes the same steps with pauses between them; the trial of a release, the replay of gates and the offline
-evaluation call `recommend`, so what is evaluated is what is served.
+The first stage is a generator of its steps. Serving lets other requests have their turn between them; the trial of a
+release, the replay of gates and the offline evaluation go through them at once, so what is evaluated is what is served.
 """
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
 from feature_repo.population import Population
 from feature_repo.transforms import PairContext, Terms, ranking_matrix
 from registry.arrays import Floats, Ids
+from registry.neighbours import Taste
 from registry.newcomers import Newcomers
 from registry.ranker import ListPolicy, Order
 from registry.release import Release
@@ -34,6 +37,24 @@ from registry.scoring.first_stage import FirstStage
 from registry.scoring.pool import Pool
 from registry.scoring.ranking import Scored, score_candidates, scored_by
 from registry.scoring.requester import Requester, TasteOfOthers, among
+
+
+class Step(StrEnum):
+    """What the first stage is about to do."""
+
+    INDEX = "index"
+    NEIGHBOURS = "neighbours"
+    POPULATION = "population"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The pool of one request, and what was computed of the requester on the way."""
+
+    requester: Requester
+    pool: Pool
+    factors: Factors
+    taste: Taste | None
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,40 @@ def primary_source(policy: ListPolicy) -> str:
     return RETRIEVAL if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.BLEND} else policy.order.value
 
 
+def reads_neighbours(policy: ListPolicy) -> bool:
+    """Tell whether likes in common have a say in the order, so that whom they name belongs among the candidates."""
+    return policy.order is not Order.RETRIEVAL
+
+
+def candidate_steps(
+    stage: FirstStage,
+    population: Population,
+    requester: Requester,
+    terms: Terms,
+    *,
+    policy: ListPolicy,
+    n: int,
+    at: float,
+    rng: np.random.Generator,
+    at_least: int = 0,
+    late: Newcomers | None = None,
+    may_widen: Callable[[], bool] = lambda: True,
+) -> Generator[Step, None, Found]:
+    """Find at most `n` people who may be shown, as of unix seconds `at`; stop before each step and name it."""
+    factors, taste = requester_factors(stage, requester, at), taste_of(stage, requester)
+    yield Step.INDEX
+    indexed = from_index(stage, population, terms, factors, weight=policy.weight, n=n, late=late, may_widen=may_widen)
+    lists, primary = {RETRIEVAL: indexed}, primary_source(policy)
+    if reads_neighbours(policy):
+        yield Step.NEIGHBOURS
+        lists |= from_neighbours(taste, population, terms, n if primary != RETRIEVAL else places_of_neighbours(n))
+    yield Step.POPULATION
+    places = places_of_others(n, len(indexed))
+    lists |= from_population(population, requester, terms, places, rng=rng, at=at, at_least=at_least - len(indexed))
+    merged = topped_up(population, requester.person, terms, first(lists, primary), n=n, places=places, rng=rng, at=at)
+    return Found(requester, pooled(population, merged, n), factors, taste)
+
+
 def find_candidates(
     stage: FirstStage,
     population: Population,
@@ -71,62 +126,29 @@ def find_candidates(
     n: int,
     at: float,
     rng: np.random.Generator,
-    at_least: int = 0,
-    late: Newcomers | None = None,
 ) -> Candidates:
     """Return at most `n` people who may be shown, with everything the order needs, as of unix seconds `at`."""
-    factors, taste = requester_factors(stage, requester, at), taste_of(stage, requester)
-    found = {RETRIEVAL: from_index(stage, population, terms, factors, weight=policy.weight, n=n, late=late)}
-    primary = primary_source(policy)
-    found |= from_neighbours(taste, population, terms, n if primary != RETRIEVAL else places_of_neighbours(n))
-    missing = at_least - len(found[RETRIEVAL])
-    places = places_of_others(n, len(found[RETRIEVAL]))
-    found |= from_population(population, requester, terms, places, rng=rng, at=at, at_least=missing)
-    lists = first(found, primary)
-    merged = topped_up(population, requester.person, terms, lists, n=n, places=places, rng=rng, at=at)
-    pool = pooled(population, merged, n)
-    context = pair_context(stage, requester, factors, taste, pool.people, others=others, at=at)
-    return Candidates(requester, pool, factors, context, at)
+    steps = candidate_steps(stage, population, requester, terms, policy=policy, n=n, at=at, rng=rng)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Found = end.value
+            break
+    context = pair_context(stage, requester, found.factors, found.taste, found.pool.people, others=others, at=at)
+    return Candidates(requester, found.pool, found.factors, context, at)
 
 
-def listed_by_first_stage(
-    stage: FirstStage,
-    population: Population,
-    requester: Requester,
-    terms: Terms,
-    others: TasteOfOthers,
-    *,
-    policy: ListPolicy,
-    n: int,
-    at: float,
-    rng: np.random.Generator,
-) -> tuple[Ids, Floats]:
+def listed_by_first_stage(policy: ListPolicy, found: Candidates) -> tuple[Ids, Floats]:
     """Return ids and scores of one request's candidates, best first, by an order that needs no ranker."""
-    found = find_candidates(stage, population, requester, terms, others, policy=policy, n=n, at=at, rng=rng)
     unused = np.zeros(len(found.pool), dtype=np.float32)
     scored, ids = scored_by(policy, found.context, unused, unused, unused), found.pool.people.user_ids
     order = scored.order(ids)
     return ids[order], scored.score[order]
 
 
-def recommend(
-    release: Release,
-    population: Population,
-    requester: Requester,
-    terms: Terms,
-    others: TasteOfOthers,
-    *,
-    policy: ListPolicy,
-    n: int,
-    at: float,
-    rng: np.random.Generator,
-    at_least: int = 0,
-    late: Newcomers | None = None,
-) -> tuple[Ids, Scored]:
+def recommend(release: Release, policy: ListPolicy, found: Candidates) -> tuple[Ids, Scored]:
     """Return the ids of one request's list, best first, and the scores of the pool they were chosen from."""
-    found = find_candidates(
-        release, population, requester, terms, others, policy=policy, n=n, at=at, rng=rng, at_least=at_least, late=late
-    )
     scored = score_candidates(release.ranker, policy, found.features(), found.context, found.waiting())
     ids = found.pool.people.user_ids
     scored = replace(scored, score=less_price(scored.score, ids, release.prices, policy.exposure_strength))

@@ -17,10 +17,10 @@ from registry.release import Release
 from registry.scoring.context import pair_context
 from registry.scoring.ranking import CERTAIN, scored_by
 from registry.scoring.requester import TasteOfOthers, among
+from registry.scoring.two_stages import Found
 from serving.api_models import Explanation, Influence
 from serving.pool import Float32, Int64, Ranked, Requester
 from serving.run import breathe
-from serving.stages.retrieval import Found
 
 _STRONGEST = 5
 # Both probabilities are explained from the side of the requester: what they may know of the reversed pair.

@@ -38,6 +38,7 @@ from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.release import Release
 from registry.scoring.context import pair_context
 from registry.scoring.recent_likes import RecentLikes
+from registry.scoring.two_stages import Step, candidate_steps
 from serving.api_models import RecommendationRequest
 from serving.levels import FullLevel
 from serving.people_store import PendingLikes
@@ -208,6 +209,22 @@ def test_the_list_of_two_stages_that_is_judged_is_the_served_one_person_by_perso
         assert scene.people.user_ids[judged].tolist() == ids.tolist(), f"person {10 + position}"
         lengths.append(len(ids))
     assert min(lengths) > N // 8
+
+
+def test_whom_neighbours_name_is_looked_up_only_where_likes_in_common_have_a_say(world: World) -> None:
+    asked = world.scene().requests.at(0, T1 + 1)
+
+    def steps(policy: ListPolicy) -> list[Step]:
+        rng = np.random.default_rng(1)
+        return list(
+            candidate_steps(
+                world.release, world.population, asked, asked.terms(AT), policy=policy, n=20, at=AT, rng=rng
+            )
+        )
+
+    assert steps(ListPolicy(Order.RETRIEVAL)) == [Step.INDEX, Step.POPULATION]
+    for order in (Order.RANKER, Order.BLEND, Order.ITEM_KNN):
+        assert steps(ListPolicy(order)) == [Step.INDEX, Step.NEIGHBOURS, Step.POPULATION]
 
 
 def training_features(world: World, rows: WindowRows, of: np.ndarray) -> np.ndarray:

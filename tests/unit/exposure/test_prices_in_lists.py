@@ -25,7 +25,7 @@ from registry.retrieval import CandidateList, merge_candidates
 from registry.scoring.exposure import less_price
 from registry.scoring.first_stage import FittedStage
 from registry.scoring.pool import Pool
-from registry.scoring.two_stages import recommend
+from registry.scoring.two_stages import find_candidates, recommend
 from serving.pool import Ranked
 from serving.stages.reranking import spread_exposure
 from tests.releases import make_embedding, make_index, make_ranker
@@ -75,17 +75,19 @@ def lists_at(market: Market, prices: Prices | None, strength: float) -> np.ndarr
     shown = []
     for position in range(60):
         asked = market.requests.at(position, NOW_US)
-        ids, _ = recommend(
+        policy = ListPolicy(Order.ITEM_KNN, exposure_strength=strength)
+        found = find_candidates(
             release,
             market.population,
             asked,
             asked.terms(NOW_US / 1e6),
             PastTaste(market.requests.people, market.requests.history, NOW_US),
-            policy=ListPolicy(Order.ITEM_KNN, exposure_strength=strength),
+            policy=policy,
             n=60,
             at=NOW_US / 1e6,
             rng=np.random.default_rng(position),
         )
+        ids, _ = recommend(release, policy, found)
         shown.append(ids[:PLACES])
     return np.array(shown)
 

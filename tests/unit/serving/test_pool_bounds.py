@@ -3,7 +3,7 @@ import numpy as np
 from feature_repo.people import People
 from feature_repo.population import Population
 from registry.retrieval import CandidateList, merge_candidates
-from serving.stages.retrieval import places_of_others, pooled
+from registry.scoring.candidates import places_of_others, pooled
 
 POPULATION = Population.build(People.build(np.arange(1, 21)))
 
