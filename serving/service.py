@@ -13,6 +13,7 @@ This is an entry point: it reads the settings, once, when it is imported.
 import logging
 import os
 import sys
+from typing import Any
 from uuid import uuid4
 
 import bentoml
@@ -25,7 +26,7 @@ from infra.logging import adopt_loggers, configure_logging
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
 from infra.web.limits import HttpLimits, limit_http, trust_proxies
-from serving import context, responses
+from serving import context, openapi, responses
 from serving.access.policy import guard_start
 from serving.api_models import InteractionRequest, RecommendationRequest, Recommendations, StoredInteraction
 from serving.border import App, Border
@@ -53,6 +54,11 @@ _drain = Drain(
 
 class Guarded(bentoml.Service):  # type: ignore[misc]
     """A BentoML service inside our border: what it does for every request comes only after what we let in."""
+
+    @property
+    def openapi_spec(self) -> dict[str, Any]:
+        """Return the document that the service answers with at /docs.json; a Bento carries it."""
+        return openapi.document()
 
     def to_asgi(self, is_main: bool = True) -> App:  # noqa: FBT001, FBT002 as BentoML has it
         """Return the app that the server runs."""
