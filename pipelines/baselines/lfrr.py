@@ -6,6 +6,7 @@ ask for the implicit-feedback one (Hu, Koren, Volinsky 2008), which is used here
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,15 +27,28 @@ class SideModels:
     chosen: npt.NDArray[np.float32]
     side: Positions
 
-    def preference(self, actors: Positions, targets: Positions) -> Floats:
-        """Return how much each actor would like the target, float64[p], within (0, 1)."""
-        side = self.side[actors]
-        score = np.einsum("ij,ij->i", self.chooser[side, actors], self.chosen[side, targets], dtype=np.float64)
-        return np.asarray(np.clip(score, _LEAST, _MOST), dtype=np.float64)
+    def liking(self, actor: int) -> Floats:
+        """Return how much one person would like everybody, float64[n], within (0, 1)."""
+        side = self.side[actor]
+        return _bounded(self.chosen[side] @ self.chooser[side, actor])
 
-    def scores(self, actors: Positions, targets: Positions, how: Aggregation = "harmonic") -> Floats:
-        """Return the aggregated score of aligned pairs, float64[p]; it is the same from either side."""
-        return aggregate(self.preference(actors, targets), self.preference(targets, actors), how)
+    def liked(self, target: int) -> Floats:
+        """Return how much everybody would like one person, each by the model of their side, float64[n]."""
+        by_side = self._own @ self.chosen[:, target].T
+        return _bounded(by_side[np.arange(len(self.side)), self.side])
+
+    def scores(self, actor: int, how: Aggregation = "harmonic") -> Floats:
+        """Return the aggregated scores of one person and everybody, float64[n]; a pair's is the same from either."""
+        return aggregate(self.liking(actor), self.liked(actor), how)
+
+    @cached_property
+    def _own(self) -> npt.NDArray[np.float32]:
+        """Return everybody's factors as a chooser in the model of their own side, float32[n, d]."""
+        return self.chooser[self.side, np.arange(len(self.side))]
+
+
+def _bounded(score: npt.NDArray[np.float32]) -> Floats:
+    return np.clip(score.astype(np.float64), _LEAST, _MOST)
 
 
 def fit_side_models(

@@ -50,8 +50,7 @@ def lfrr(people: People, before: Events, seed: int) -> Scores | None:
         return None
     gender = np.maximum(np.nan_to_num(people.profile[:, PROFILE.index("gender")]), 0).astype(np.int64)
     models = fit_side_models(likes, gender != np.bincount(gender).argmax(), seed=seed)
-    everybody = np.arange(len(people), dtype=np.int64)
-    return lambda requester: models.scores(np.full(len(people), requester, dtype=np.int64), everybody)
+    return models.scores
 
 
 def _likes(before: Events) -> sparse.csr_array:
