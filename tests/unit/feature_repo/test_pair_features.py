@@ -137,6 +137,7 @@ def test_pairs_are_computed_together_and_not_one_by_one() -> None:
         ({}, {}, True),
         ({"age_min": 30}, {"birth_day": BORN_1996_06_01}, True),
         ({"age_min": 31}, {"birth_day": BORN_1996_06_01}, False),
+        ({"age_max": 30}, {"birth_day": BORN_1996_06_01}, True),
         ({"age_max": 29}, {"birth_day": BORN_1996_06_01}, False),
         ({"age_min": 30}, {"birth_day": BORN_1996_06_01 + 1}, False),  # thirty only tomorrow
         ({"age_min": 18}, {}, False),  # an unknown age fits nobody who asks for one
@@ -157,10 +158,15 @@ def test_both_sides_must_accept_each_other(
     one, other = person(1, **anna), person(2, **ben)
     assert mutually_eligible(one, other, NOON).tolist() == [eligible]
     assert mutually_eligible(other, one, NOON).tolist() == [eligible]
+    # An instant for each pair is another way through: for pairs of any two, not for one person and many.
+    assert mutually_eligible(one, other, np.array([NOON])).tolist() == [eligible]
+    assert mutually_eligible(other, one, np.array([NOON])).tolist() == [eligible]
 
 
 def test_nobody_is_eligible_for_themselves() -> None:
-    assert mutually_eligible(person(1), People.concat([person(1), person(2)]), NOON).tolist() == [False, True]
+    both = People.concat([person(1), person(2)])
+    assert mutually_eligible(person(1), both, NOON).tolist() == [False, True]
+    assert mutually_eligible(person(1), both, np.array([NOON, NOON])).tolist() == [False, True]
 
 
 def test_whole_years_are_birthdays_had() -> None:

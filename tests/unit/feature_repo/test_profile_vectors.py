@@ -49,6 +49,16 @@ def test_a_frame_of_users_becomes_packed_rows() -> None:
     assert bits.tolist() == [2, 1, 0]
 
 
+def test_a_birth_date_with_a_time_of_day_is_that_day() -> None:
+    given = [dt.datetime(1996, 6, 1, 23, 59, tzinfo=dt.UTC), dt.date(1996, 6, 1)]
+    assert column(profile_vectors({"user_id": [1, 2], "birth_date": given}), "birth_day") == [9648, 9648]
+
+
+def test_nobody_seeks_people_of_an_unknown_gender() -> None:
+    rows = profile_vectors({"user_id": [1, 2], "seeking": [["woman", " "], [""]]})
+    assert column(rows, "seeking") == [2 ** gender_code("woman"), 0]
+
+
 def test_a_dict_of_lists_gives_the_same_rows_as_a_frame() -> None:
     frame = users()
     plain = {name: frame[name].tolist() for name in frame}
