@@ -17,7 +17,6 @@ Array = NDArray[Any]
 
 EARTH_DIAMETER_KM: Final = 2 * 6371.0088
 DAYS_PER_YEAR: Final = 365.2425
-SECONDS_PER_DAY: Final = 86_400.0
 RADIANS: Final = math.pi / 180.0
 KM_PER_DEGREE: Final = EARTH_DIAMETER_KM / 2.0 * RADIANS
 _BLOCK: Final = 64

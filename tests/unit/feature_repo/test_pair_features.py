@@ -19,6 +19,14 @@ from feature_repo.transforms import (
     ranking_features_both,
     whole_years,
 )
+from feature_repo.transforms.content import (
+    AGE_WEIGHT,
+    ATTRIBUTE_WEIGHT,
+    DISTANCE_WEIGHT,
+    HALF_AGE_GAP_YEARS,
+    HALF_DISTANCE_KM,
+)
+from feature_repo.transforms.measures import DAYS_PER_YEAR
 from tests.people_worlds import BORN_1996_06_01, NOON, crowd, person
 
 WOMAN, MAN = 1, 2
@@ -91,6 +99,16 @@ def test_the_pair_columns_say_what_their_names_say() -> None:
     assert value(features, "liked_requester") == 1.0
 
 
+def test_what_one_side_wishes_of_the_other_is_measured_against_either_side_s_range() -> None:
+    anna = person(1, birth_day=BORN_1996_06_01, age_min=20, age_max=40, max_distance_km=100, latitude=50, longitude=8)
+    ben = person(2, birth_day=BORN_1996_06_01 + 365.2425 * 5, latitude=50.5, longitude=8)
+    features = ranking_features(ben, anna, PairContext.unknown(1), NOON)
+    assert value(features, "requester_age_position") == pytest.approx(0.25, abs=0.001)
+    assert np.isnan(value(features, "candidate_age_position"))
+    assert value(features, "distance_to_candidate_limit") == pytest.approx(0.556, abs=0.001)
+    assert np.isnan(value(features, "distance_to_requester_limit"))
+
+
 def test_both_directions_at_once_equal_each_on_its_own() -> None:
     anna, others, known = crowd(1), crowd(40, seed=1, first_id=2), context(40)
     forward, backward = ranking_features_both(anna, others, known, NOON)
@@ -148,6 +166,12 @@ def test_pairs_are_computed_together_and_not_one_by_one() -> None:
             False,
         ),
         ({"max_distance_km": 28, "latitude": 52.52, "longitude": 13.405}, {"latitude": 52.4, "longitude": 13.06}, True),
+        (
+            {"max_distance_km": 28, "latitude": 52.52, "longitude": 13.405},
+            {"latitude": 52.53, "longitude": 13.41},
+            True,
+        ),
+        ({"max_distance_km": 28, "latitude": 52.52, "longitude": 13.405}, {"latitude": 54, "longitude": 13.4}, False),
     ],
 )
 def test_both_sides_must_accept_each_other(
@@ -198,6 +222,16 @@ def test_closer_profiles_have_better_content_scores() -> None:
     scores = content_score(anna, People.concat([twin, stranger, blank]), NOON)
     assert scores[0] == 1.0
     assert scores[0] > scores[2] > scores[1] > 0
+
+
+def test_closeness_is_one_half_at_the_half_gap_and_at_the_half_distance() -> None:
+    anna = person(1, birth_day=9000, latitude=50, longitude=8)
+    younger = person(2, birth_day=9000 + HALF_AGE_GAP_YEARS * DAYS_PER_YEAR, latitude=50, longitude=8)
+    farther = person(3, birth_day=9000, latitude=50 + HALF_DISTANCE_KM / 111.195, longitude=8)
+    others = 0.5 * ATTRIBUTE_WEIGHT  # nothing is known of them, and nobody has an interest
+    assert content_score(anna, People.concat([younger, farther]), NOON) == pytest.approx(
+        [others + AGE_WEIGHT / 2 + DISTANCE_WEIGHT, others + AGE_WEIGHT + DISTANCE_WEIGHT / 2], abs=1e-4
+    )
 
 
 def test_content_inputs_are_finite_and_of_the_declared_width() -> None:
