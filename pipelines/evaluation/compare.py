@@ -15,6 +15,7 @@ from feature_repo.transforms import content_score
 from pipelines import metrics
 from pipelines.evaluation import methods, oracle, plots, protocols, tables
 from pipelines.evaluation.cold_start import cold_start_curve
+from pipelines.evaluation.published import lfrr, recon
 from pipelines.evaluation.scene import Scene
 from pipelines.ranking.files import RankingRows
 
@@ -124,16 +125,33 @@ def judge_rows(scene: Scene, rows: RankingRows | None) -> JudgedRows | None:
 
 
 def met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics.Numbers]:
-    """Score every held-out decision by each method, with what was known at its own instant."""
+    """Score every held-out decision by each method that tells any of them apart.
+
+    What is known is that of its own instant; the published baselines know the likes up to T1.
+    """
+    scores = _all_met_scores(scene, rows)
+    return {name: values for name, values in scores.items() if np.unique(values).size > 1}
+
+
+def _all_met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics.Numbers]:
     pairs = scene.held_out
     requesters, candidates = pairs.actor.astype(np.int64), pairs.target.astype(np.int64)
     rng = np.random.default_rng(scene.config.seed)
+    asked, shown = scene.people.take(requesters), scene.people.take(candidates)
     scores: dict[str, metrics.Numbers] = {
         methods.RANDOM: rng.random(len(pairs)),
+        methods.CONTENT: content_score(asked, shown, pairs.at_us / 1e6),
     }
-    if methods.tells_people_apart(scene.people):
-        asked, shown = scene.people.take(requesters), scene.people.take(candidates)
-        scores[methods.CONTENT] = content_score(asked, shown, pairs.at_us / 1e6)
+    published = {
+        methods.RECON: recon(scene.people, scene.before),
+        methods.LFRR: lfrr(scene.people, scene.before, scene.config.seed),
+    }
+    for name, scorer in published.items():
+        if scorer is not None:
+            scores[name] = np.zeros(len(pairs))
+            for requester in np.unique(requesters).tolist():
+                mine = requesters == requester
+                scores[name][mine] = scorer(requester)[candidates[mine]]
     if rows is None:
         return scores
     n = scene.events.n_people

@@ -11,7 +11,7 @@ from feature_repo.layout import ATTRIBUTES, PROFILE
 from feature_repo.people import People
 from feature_repo.transforms import profile_vectors
 from pipelines.evaluation import methods, oracle
-from pipelines.evaluation.compare import choose_protocol, evaluate
+from pipelines.evaluation.compare import choose_protocol, evaluate, met_scores
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.errors import NobodyToAsk, UnknownPerson
 from pipelines.evaluation.protocols import catalogue, met
@@ -128,9 +128,9 @@ def test_recent_popularity_forgets_old_likes() -> None:
     assert everybody.rankings[methods.RECENT_POPULARITY].shown[0].tolist() == [1, 0]
 
 
-def smoking(*codes: float) -> Scene:
+def smoking(*codes: float, after: tuple[tuple[int, int, int, int], ...] = ((0, 4, LIKE, 5),)) -> Scene:
     """Everybody's one attribute; woman 0 liked man 2, man 4 liked woman 1, and woman 0 likes man 4 after T1."""
-    world = scene((0, 2, LIKE, -9), (4, 1, LIKE, -8), (0, 4, LIKE, 5))
+    world = scene((0, 2, LIKE, -9), (4, 1, LIKE, -8), *after)
     attributes = ATTRIBUTES.default_rows(6)
     attributes[:, 0] = codes
     return replace(world, people=People.build(IDS, profile=world.people.profile, attributes=attributes))
@@ -267,3 +267,12 @@ def test_people_who_met_are_compared_by_the_same_measures_and_slices() -> None:
     assert report.protocol == "met"
     assert {"ndcg_at_20", "match_recall_at_10", "holistic_recall_at_10"} <= set(report.table["measure"])
     assert set(report.slices["slice"]) == {"swipes", "activity", "gender", "popularity"}
+
+
+def test_of_people_who_met_too_a_method_that_cannot_tell_them_apart_is_absent() -> None:
+    new = scene(*both_like((0, 4), (0, 5), (1, 4), (1, 5)), protocol="met")
+    assert list(met_scores(new, None)) == [methods.RANDOM]
+    known = smoking(1, 1, 2, 1, 2, 1, after=((0, 5, LIKE, 6), (0, 4, LIKE, 7)))
+    scores = met_scores(known, None)
+    assert list(scores) == [methods.RANDOM, methods.CONTENT, methods.RECON]
+    assert np.argmax(scores[methods.RECON]) == 1, "man 4 smokes as those whom woman 0 chose"
