@@ -5,7 +5,6 @@ Nothing heavy is imported here; each command loads what it needs when it runs.
 
 from __future__ import annotations
 
-import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 _SHOWN_PROGRESS = 90
 # A terminal has room for the measures that decide; Dagster and MLflow show all of them.
 _SERVED, _COMPARED = "two_stage", "ndcg_at_20"
+_DIFFERENCE = ("method", "difference", "difference_low", "difference_high")
 _ONLY_IN_FULL = {
     "recall_at_20", "mrr_at_20", "novelty_at_10", "holistic_precision_at_10", "holistic_ndcg_at_10",
     "holistic_recall_at_10", "stable_recall_at_10", "stable_precision_at_10",
@@ -272,23 +272,26 @@ def _print_evaluation(platform: Platform) -> None:
     data = pd.read_csv(judged.path / TABLE_FILE)
     measures = [name for name in dict.fromkeys(data["measure"]) if name not in _ONLY_IN_FULL]
     means = data.pivot_table(index="method", columns="measure", values="mean", sort=False)
-    apart = data[data["measure"] == _COMPARED].set_index("method")
     rows = [
         [
             method,
             *("" if pd.isna(means.loc[method].get(name)) else f"{means.loc[method][name]:.4f}" for name in measures),
-            _difference(apart.loc[method]) if method in apart.index else "",
         ]
         for method in means.index
     ]
-    columns = ["method", *(name.replace("_", " ") for name in measures), "ndcg at 20 less two stages"]
+    columns = ["method", *(name.replace("_", " ") for name in measures)]
     title = f"Held-out window, protocol {judged.facts['protocol']}"
     out().print(table(title, columns, rows, right=range(1, 20)))
+    apart = data[(data["measure"] == _COMPARED) & data["difference"].notna()]
+    if len(apart):
+        found = zip(*(apart[name] for name in _DIFFERENCE), strict=True)
+        shown = [[method, f"{less:+.4f} [{low:+.4f}, {high:+.4f}]"] for method, less, low, high in found]
+        out().print(table("Less the two stages, over the same people", ["method", "ndcg at 20"], shown, right=[1]))
     slices = pd.read_csv(judged.path / SLICES_FILE)
     mine = slices[(slices["method"] == _SERVED) & (slices["measure"] == _COMPARED)]
     if len(mine):
         shown = [[group, f"{people}", interval] for group, people, interval in _means(mine, "group")]
-        out().print(table("Two stages by slice", ["people who", "people", "ndcg at 20"], shown, right=range(1, 3)))
+        out().print(table("Two stages by slice", ["slice", "people", "ndcg at 20"], shown, right=range(1, 3)))
     curve = pd.read_csv(judged.path / COLD_START_FILE)
     if len(curve):
         points = curve[curve["measure"] == _COMPARED]
@@ -300,9 +303,3 @@ def _means(rows: Any, of: str) -> list[tuple[Any, int, str]]:
     """Return what each row is of, how many people it is over, and its mean with the interval."""
     found = zip(rows[of], rows["people"], rows["mean"], rows["low"], rows["high"], strict=True)
     return [(what, int(people), f"{mean:.4f} [{low:.4f}, {high:.4f}]") for what, people, mean, low, high in found]
-
-
-def _difference(row: Any) -> str:
-    """Return how far a method is from the two stages over the same people, with its interval; empty for themselves."""
-    apart, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
-    return f"{apart:+.4f} [{low:+.4f}, {high:+.4f}]" if math.isfinite(apart) else ""

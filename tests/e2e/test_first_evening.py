@@ -86,6 +86,8 @@ def test_evaluate_sets_every_method_beside_the_oracle(duet: Duet) -> None:
     shown = duet("evaluate")
     for method in ("random", "popularity", "content", "one_sided", "reciprocal", "two_stage", "oracle"):
         assert method in shown
+    for table in ("Less the two stages", "Two stages by slice"):
+        assert table in shown
 
 
 def test_a_decision_is_felt_by_the_very_next_answer(duet: Duet) -> None:
