@@ -1,13 +1,14 @@
-"""The Feast catalogue: one entity, four packed views of a person, the directed pair, and the service rankers name.
+"""The Feast catalogue: one entity, four views of a person, the directed pair, and the service that rankers name.
 
-Imported lazily, by `feature_repo.store` only: importing Feast takes seconds. A person plays two roles in a pair;
-each view enters the service once per role, told apart by its join key.
+`feast -c feature_repo apply` registers what stands at module level. Importing Feast takes seconds, so the rest of Duet
+imports this lazily. A person plays two roles in a pair; each view enters the service once per role, told apart by its
+join key.
 """
 
 from datetime import timedelta
 
 import pandas as pd
-from feast import Entity, FeatureService, FeatureView, Field, OnDemandFeatureView, RequestSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, RequestSource, ValueType
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float32, Float64
@@ -19,7 +20,6 @@ from feature_repo.layout import (
     PROFILE,
     RANKING_FEATURES,
     RECIPROCITY,
-    VIEWS,
     Layout,
 )
 
@@ -27,19 +27,37 @@ VALUES = "values"
 SERVICE = "ranking_v1"
 PAIR_VIEW = "ranking_features"
 ROLES = {"requester": "requester_id", "candidate": "candidate_id"}
-DESCRIPTIONS = {
-    PROFILE.name: "What a person says about themselves: age, gender, wishes, home, interests.",
-    ATTRIBUTES.name: "Numeric attributes of the imported data set, one slot each.",
-    ACTIVITY.name: "Likes and passes sent and received in windows, smoothed like rates, last seen.",
-    RECIPROCITY.name: "Matches, how often likes are returned, messages.",
-}
-# What people say about themselves holds until they say otherwise; what they did goes stale.
-LASTING = (PROFILE.name, ATTRIBUTES.name)
 
 
-def role_name(role: str, layout: Layout) -> str:
-    """Return what a view is called in a role, e.g. `candidate_activity`."""
-    return f"{role}_{layout.name.removeprefix('user_')}"
+def view_of(layout: Layout) -> FeatureView:
+    """Return the view of one layout over its table."""
+    return FeatureView(
+        name=layout.name,
+        entities=[user],
+        ttl=timedelta(days=layout.ttl_days),
+        schema=[
+            Field(
+                name=VALUES,
+                dtype=Array(Float32),
+                description=", ".join(layout.columns),
+                tags={"width": str(layout.width), "columns": ",".join(layout.columns)},
+            )
+        ],
+        source=PostgreSQLSource(
+            name=f"{layout.name}_rows",
+            table=f"features.{layout.name}",
+            timestamp_field="event_timestamp",
+            created_timestamp_column="created_timestamp",
+        ),
+        online=True,
+        description=layout.description,
+    )
+
+
+def in_role(view: FeatureView, role: str) -> FeatureView:
+    """Return a view of the person in one role, e.g. `candidate_activity`."""
+    name = f"{role}_{view.name.removeprefix('user_')}"
+    return view.with_name(name).with_join_key_map({"user_id": ROLES[role]})
 
 
 user = Entity(
@@ -58,30 +76,10 @@ pair_context = RequestSource(
     description="What the first stage knows of a directed pair.",
 )
 
-
-def user_view(layout: Layout, ttl: timedelta) -> FeatureView:
-    """Return the view of one layout over its table; zero `ttl` keeps rows for ever."""
-    return FeatureView(
-        name=layout.name,
-        entities=[user],
-        ttl=ttl,
-        schema=[
-            Field(
-                name=VALUES,
-                dtype=Array(Float32),
-                description=", ".join(layout.columns),
-                tags={"width": str(layout.width), "columns": ",".join(layout.columns)},
-            )
-        ],
-        source=PostgreSQLSource(
-            name=f"{layout.name}_rows",
-            table=f"features.{layout.name}",
-            timestamp_field="event_timestamp",
-            created_timestamp_column="created_timestamp",
-        ),
-        online=True,
-        description=DESCRIPTIONS[layout.name],
-    )
+user_profile = view_of(PROFILE)
+user_attributes = view_of(ATTRIBUTES)
+user_activity = view_of(ACTIVITY)
+user_reciprocity = view_of(RECIPROCITY)
 
 
 @on_demand_feature_view(  # type: ignore[untyped-decorator]
@@ -103,17 +101,11 @@ def ranking_features(joined: pd.DataFrame) -> pd.DataFrame:
     return joined_ranking_features(joined)
 
 
-def catalogue(activity_ttl: timedelta) -> list[Entity | FeatureView | OnDemandFeatureView | FeatureService]:
-    """Return everything that `apply` registers, in order."""
-    views = [user_view(layout, timedelta(0) if layout.name in LASTING else activity_ttl) for layout in VIEWS]
-    in_roles = [
-        view.with_name(role_name(role, layout)).with_join_key_map({"user_id": join_key})
-        for role, join_key in ROLES.items()
-        for view, layout in zip(views, VIEWS, strict=True)
-    ]
-    service = FeatureService(
-        name=SERVICE,
-        features=[*in_roles, ranking_features],
-        description="Everything a ranker of version 1 may read about a directed pair.",
-    )
-    return [user, *views, ranking_features, service]
+person_views = (user_profile, user_attributes, user_activity, user_reciprocity)
+ranking_v1 = FeatureService(
+    name=SERVICE,
+    features=[*(in_role(view, role) for role in ROLES for view in person_views), ranking_features],
+    description="Everything a ranker of version 1 may read about a directed pair.",
+)
+CATALOGUE = (user, *person_views, ranking_features, ranking_v1)
+"""Everything that `apply` registers, in order."""

@@ -5,7 +5,7 @@ position holds what. Order is part of the contract: it enters `feature_repo.sche
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -25,20 +25,36 @@ INTEREST_BITS_PER_WORD = 24  # every integer below 2**24 is exact in float32
 N_INTEREST_BUCKETS = INTEREST_WORDS * INTEREST_BITS_PER_WORD
 N_ATTRIBUTES = 24
 SECONDS_PER_DAY = 86_400.0
+ACTIVITY_TTL_DAYS = 400  # what people did goes stale; what they say of themselves holds until they say otherwise
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named number: what it means, and the value of a person without a row in its view."""
+
+    name: str
+    description: str
+    default: float = 0.0
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The ordered columns of one packed view and the value each takes where there is no row."""
+    """The ordered features of one view of a person; rows older than `ttl_days` do not count (0: all do)."""
 
     name: str
-    columns: tuple[str, ...]
-    defaults: Mapping[str, float] = field(default_factory=dict)
+    description: str
+    features: tuple[Feature, ...]
+    ttl_days: int = 0
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the features."""
+        return tuple(feature.name for feature in self.features)
 
     @property
     def width(self) -> int:
         """Return the number of columns."""
-        return len(self.columns)
+        return len(self.features)
 
     @cached_property
     def _positions(self) -> dict[str, int]:
@@ -53,8 +69,8 @@ class Layout:
 
     @cached_property
     def default_row(self) -> NDArray[np.float32]:
-        """Return float32[width]: what a person without a row in this view is taken to have (0 unless declared)."""
-        row = np.array([self.defaults.get(column, 0.0) for column in self.columns], dtype=np.float32)
+        """Return float32[width]: what a person without a row in this view is taken to have."""
+        row = np.array([feature.default for feature in self.features], dtype=np.float32)
         row.flags.writeable = False
         return row
 
@@ -63,61 +79,69 @@ class Layout:
         return np.tile(self.default_row, (n, 1))
 
 
-INTEREST_COLUMNS = tuple(f"interests_{word:02d}" for word in range(INTEREST_WORDS))
-ATTRIBUTE_COLUMNS = tuple(f"attribute_{slot:02d}" for slot in range(N_ATTRIBUTES))
-
 PROFILE = Layout(
     "user_profile",
+    "What a person says about themselves: age, gender, wishes, home, interests.",
     (
-        "birth_day",  # days since 1970-01-01, NaN unknown
-        "gender",  # code, 0 unknown
-        "seeking",  # sum of 2**code, 0 anybody
-        "age_min",  # whole years, NaN no restriction
-        "age_max",
-        "latitude",  # degrees, NaN unknown
-        "longitude",
-        "max_distance_km",  # NaN no restriction
-        "n_interests",
-        "bio_length",  # characters
-        "created_day",  # days since 1970-01-01 with a fraction
-        *INTEREST_COLUMNS,  # 240 buckets, 24 bits per float
-    ),
-    dict.fromkeys(
-        ("birth_day", "age_min", "age_max", "latitude", "longitude", "max_distance_km", "created_day"),
-        NAN,
+        Feature("birth_day", "Days from 1970-01-01 to the birth day, NaN unknown.", NAN),
+        Feature("gender", "Code of the gender, 0 unknown."),
+        Feature("seeking", "Sum of 2**code over the genders looked for, 0 anybody."),
+        Feature("age_min", "Lowest age wanted in whole years, NaN no restriction.", NAN),
+        Feature("age_max", "Highest age wanted in whole years, NaN no restriction.", NAN),
+        Feature("latitude", "Home in degrees north, NaN unknown.", NAN),
+        Feature("longitude", "Home in degrees east, NaN unknown.", NAN),
+        Feature("max_distance_km", "Largest distance wanted, NaN no restriction.", NAN),
+        Feature("n_interests", "Number of different interests."),
+        Feature("bio_length", "Characters of the text about oneself."),
+        Feature("created_day", "Days, with a fraction, from 1970-01-01 to the registration.", NAN),
+        *(
+            Feature(f"interests_{word:02d}", f"Buckets {first} to {first + INTEREST_BITS_PER_WORD - 1} as bits.")
+            for word, first in enumerate(range(0, N_INTEREST_BUCKETS, INTEREST_BITS_PER_WORD))
+        ),
     ),
 )
-ATTRIBUTES = Layout("user_attributes", ATTRIBUTE_COLUMNS, dict.fromkeys(ATTRIBUTE_COLUMNS, NAN))
+ATTRIBUTES = Layout(
+    "user_attributes",
+    "Numeric attributes of the imported data set, one slot each.",
+    tuple(
+        Feature(f"attribute_{slot:02d}", f"The imported attribute of slot {slot}, NaN unknown.", NAN)
+        for slot in range(N_ATTRIBUTES)
+    ),
+)
 ACTIVITY = Layout(
     "user_activity",
+    "Likes and passes sent and received in windows, smoothed like rates, last seen.",
     (
-        "likes_sent_7d",
-        "likes_sent_30d",
-        "passes_sent_30d",
-        "likes_received_7d",
-        "likes_received_30d",
-        "passes_received_30d",
-        "decisions_sent",  # likes and passes, ever
-        "decisions_received",
-        "like_rate_given",  # smoothed_rate(likes sent, decisions sent)
-        "like_rate_received",  # smoothed_rate(likes received, decisions received)
-        "last_active_day",  # days since 1970-01-01 with a fraction, NaN never seen
+        Feature("likes_sent_7d", "Likes sent in the last 7 days."),
+        Feature("likes_sent_30d", "Likes sent in the last 30 days."),
+        Feature("passes_sent_30d", "Passes sent in the last 30 days."),
+        Feature("likes_received_7d", "Likes received in the last 7 days."),
+        Feature("likes_received_30d", "Likes received in the last 30 days."),
+        Feature("passes_received_30d", "Passes received in the last 30 days."),
+        Feature("decisions_sent", "Likes and passes sent, ever."),
+        Feature("decisions_received", "Likes and passes received, ever."),
+        Feature("like_rate_given", "Smoothed rate of likes among the decisions sent.", RATE_PRIOR),
+        Feature("like_rate_received", "Smoothed rate of likes among the decisions received.", RATE_PRIOR),
+        Feature("last_active_day", "Days, with a fraction, from 1970-01-01 to the last act, NaN never seen.", NAN),
     ),
-    {"like_rate_given": RATE_PRIOR, "like_rate_received": RATE_PRIOR, "last_active_day": NAN},
+    ttl_days=ACTIVITY_TTL_DAYS,
 )
 RECIPROCITY = Layout(
     "user_reciprocity",
+    "Matches, how often likes are returned, messages.",
     (
-        "matches_7d",  # made in the last 7 days, and neither passed on nor separated since
-        "matches_30d",
-        "matches",
-        "match_rate",  # smoothed_rate(matches, likes sent)
-        "like_back_rate",  # smoothed_rate(matches, likes received)
-        "messages_sent_30d",
-        "messages_received_30d",
+        Feature("matches_7d", "Matches of the last 7 days that neither a pass nor a block has ended."),
+        Feature("matches_30d", "Matches of the last 30 days that neither a pass nor a block has ended."),
+        Feature("matches", "Matches that neither a pass nor a block has ended."),
+        Feature("match_rate", "Smoothed rate of matches among the likes sent.", RATE_PRIOR),
+        Feature("like_back_rate", "Smoothed rate of matches among the likes received.", RATE_PRIOR),
+        Feature("messages_sent_30d", "Messages sent in the last 30 days."),
+        Feature("messages_received_30d", "Messages received in the last 30 days."),
     ),
-    {"match_rate": RATE_PRIOR, "like_back_rate": RATE_PRIOR},
+    ttl_days=ACTIVITY_TTL_DAYS,
 )
+INTEREST_COLUMNS = PROFILE.columns[-INTEREST_WORDS:]
+ATTRIBUTE_COLUMNS = ATTRIBUTES.columns
 VIEWS = (PROFILE, ATTRIBUTES, ACTIVITY, RECIPROCITY)
 
 LISTED_SOURCES = ("retrieval", "item_knn", "user_knn", "spectral", "ease", "popular")

@@ -22,10 +22,12 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from numpy.typing import NDArray
 from psycopg import sql
+from pydantic import model_validator
 
 from feature_repo.as_of import LARGEST_EXACT, as_of_join
 from feature_repo.join_plan import JoinView
 from feature_repo.packed_copy import copy_in, copy_out, entity_records, micros_of, record, scalar, values_of, vector
+from feature_repo.repo_config import postgres_address
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
@@ -36,11 +38,18 @@ ROWS_PER_LOOKUP = 4.0  # reading this many rows in order costs about one lookup 
 
 
 class FastPostgresOfflineStoreConfig(stock.PostgreSQLOfflineStoreConfig):  # type: ignore[misc]
-    """Where Postgres is; the same fields as the stock store's."""
+    """Where Postgres is: the fields of the stock store, or a `database_url` that gives most of them."""
 
     type: Literal["feature_repo.offline_store.FastPostgresOfflineStore"] = (
         "feature_repo.offline_store.FastPostgresOfflineStore"
     )
+    database_url: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _address(cls, given: dict[str, Any]) -> dict[str, Any]:
+        url = given.get("database_url")
+        return {**postgres_address(url), **given} if url else given
 
 
 class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]

@@ -82,14 +82,14 @@ def open_feature_store(settings: "Settings", endpoints: "Endpoints") -> "Feature
     return FeatureStore(config=repo_config(settings, endpoints))
 
 
-def apply_catalogue(store: "FeatureStore", *, activity_ttl_days: int = 400) -> None:
+def apply_catalogue(store: "FeatureStore") -> None:
     """Register the catalogue; applying it again changes nothing."""
-    from feature_repo.definitions import catalogue
+    from feature_repo.definitions import CATALOGUE
 
     with warnings.catch_warnings():
         # Its advice is to avoid slow on-demand views offline; the benchmark says what ours costs.
         warnings.filterwarnings("ignore", message="On demand feature view is an experimental", category=RuntimeWarning)
-        store.apply(catalogue(timedelta(days=activity_ttl_days)))
+        store.apply(list(CATALOGUE))
     store.refresh_registry()
 
 

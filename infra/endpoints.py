@@ -7,12 +7,17 @@ Passwords never show in a repr.
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from infra.data_folder import require_data_folder
+from infra.errors import ServerUnavailable
 from infra.migrate import upgrade
 from infra.settings import Settings
 from infra.urls import checked_redis_url, libpq_url, sqlalchemy_url, without_password
 from infra.web.token import mlflow_token
+
+if TYPE_CHECKING:
+    from infra.embedded.lease import Running
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,6 +93,31 @@ def open_endpoints(settings: Settings, *, mlflow: bool = False) -> Iterator[Endp
             else:
                 stack.callback(retire, server)  # one whose user was killed must not outlive its database
         yield Endpoints(database_url, redis_url, mlflow_url, None if mlflow_url is None else mlflow_token(settings))
+
+
+def running_endpoints(settings: Settings) -> Endpoints:
+    """Return where the servers are that run already; starts nothing, raises ServerUnavailable where one is missing."""
+    from infra.embedded.postgres import EmbeddedPostgres
+    from infra.embedded.redis import EmbeddedRedis
+
+    if settings.database_url:
+        database_url = libpq_url(settings.database_url.get_secret_value())
+    else:
+        postgres = EmbeddedPostgres(settings)
+        database_url = postgres.url(_found("PostgreSQL", postgres.running(patience_s=0.0), settings))
+    if settings.redis_url:
+        redis_url = checked_redis_url(settings.redis_url.get_secret_value())
+    else:
+        redis = EmbeddedRedis(settings)
+        redis_url = redis.url(_found("Redis", redis.running(patience_s=0.0), settings))
+    mlflow_url = running_mlflow(settings)
+    return Endpoints(database_url, redis_url, mlflow_url, None if mlflow_url is None else mlflow_token(settings))
+
+
+def _found(name: str, running: "Running | None", settings: Settings) -> "Running":
+    if running is None:
+        raise ServerUnavailable(f"No {name} runs on `{settings.data_dir}`: start the platform with `duet up`.")
+    return running
 
 
 def running_mlflow(settings: Settings) -> str | None:

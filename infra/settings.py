@@ -254,9 +254,7 @@ class FeaturesSettings(_Group):
     registry: Literal["sql", "file"] = Field(
         "sql", description="The catalogue: in Postgres (`sql`) or a file of one machine (`file`)."
     )
-    ttl_days: int = Field(400, ge=1, le=3650, description="Age at which a feature row no longer counts, days.")
     registry_cache_ttl_s: int = Field(60, ge=1, le=86400, description="Age at which the catalogue is re-read, s.")
-    chunk_rows: int = Field(20000, ge=100, le=1000000, description="People read or written at a time.")
 
 
 class RankingSettings(_Group):

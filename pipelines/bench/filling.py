@@ -164,7 +164,7 @@ def _materialize(settings: Settings, endpoints: Endpoints, clock: Clock, advance
     from feature_repo.store import apply_catalogue, materialize, open_feature_store
 
     store = open_feature_store(settings, endpoints)
-    apply_catalogue(store, activity_ttl_days=settings.features.ttl_days)
+    apply_catalogue(store)
     names = [layout.name for layout in VIEWS]
 
     def tell(view: str, done: int, total: int) -> None:

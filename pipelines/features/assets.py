@@ -8,6 +8,7 @@ import dagster as dg
 from psycopg import sql
 from pydantic import Field
 
+from feature_repo.layout import ACTIVITY_TTL_DAYS
 from pipelines.changes import Look
 from pipelines.features.config import FeatureConfig
 from pipelines.launchpad import launch_checked, read_config
@@ -70,7 +71,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             written["user_activity"] = written.get("user_activity", 0) + count // 2
             written["user_reciprocity"] = written.get("user_reciprocity", 0) + count // 2
             context.log.info("snapshot %d of %d, as of %s: %d rows", number, len(instants), taken.at, count)
-        pruned = prune_snapshots(connection, stale_before(pointer, platform.settings.features.ttl_days))
+        pruned = prune_snapshots(connection, stale_before(pointer))
         connection.commit()
         context.log.info("%d rows that no join can see any more were pruned", pruned)
         oldest = oldest_written(connection, now.to_pydatetime())
@@ -121,7 +122,7 @@ def online_features(
 
     pointer = platform.state.require("features", "materialize_features")
     store = open_feature_store(platform.settings, platform.endpoints)
-    apply_catalogue(store, activity_ttl_days=platform.settings.features.ttl_days)
+    apply_catalogue(store)
 
     def progress(view: str, done: int, total: int) -> None:
         context.log.info("%s: %d of %d people", view, done, total)
@@ -142,9 +143,9 @@ def online_features(
     )
 
 
-def stale_before(snapshot: Current, ttl_days: int) -> datetime:
+def stale_before(snapshot: Current) -> datetime:
     """Return the instant whose earlier rows are too old for every join: training looks back from T0 at the furthest."""
-    return min(snapshot.t0 or snapshot.as_of, snapshot.as_of) - timedelta(days=ttl_days)
+    return min(snapshot.t0 or snapshot.as_of, snapshot.as_of) - timedelta(days=ACTIVITY_TTL_DAYS)
 
 
 def oldest_written(connection: "Connection[Any]", written_at: datetime) -> datetime | None:

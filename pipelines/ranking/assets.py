@@ -72,7 +72,7 @@ def ranking_dataset(
     every = WindowRows.concat(parts)
     frame = every.frame(ground.snapshot.people.user_ids)
     store = open_feature_store(platform.settings, platform.endpoints)
-    apply_catalogue(store, activity_ttl_days=platform.settings.features.ttl_days)
+    apply_catalogue(store)
     began = platform.clock.monotonic()
     features = historical_ranking_features(store, frame)
     seconds = platform.clock.monotonic() - began

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -20,13 +21,14 @@ import pytest
 import redis
 from psycopg import sql
 
+from infra.cli.app import run
 from infra.embedded.account import ACCOUNT, REACHABLE
 from infra.embedded.lease import leased
 from infra.embedded.postgres import EmbeddedPostgres, _programs
 from infra.embedded.processes import identity
 from infra.embedded.redis import EmbeddedRedis
 from infra.embedded.servers import ServerStatus, inspect, retire_all, stop_all
-from infra.endpoints import Endpoints, open_endpoints
+from infra.endpoints import Endpoints, open_endpoints, running_endpoints
 from infra.errors import PortTaken, ServerUnavailable
 from infra.postgres import connect
 from infra.settings import RedisSettings, Settings
@@ -304,6 +306,15 @@ def test_configured_urls_start_nothing(tmp_path: Path, connected_settings: Setti
     with open_endpoints(connected_settings) as opened:
         assert (opened.database_url, opened.redis_url) == (endpoints.database_url, endpoints.redis_url)
     assert not list(connected_settings.data_dir.glob("*")), "the folder is made private, and nothing is in it"
+
+
+def test_the_printed_variables_lead_to_the_running_servers(alone: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ServerUnavailable, match="start the platform with `duet up`"):
+        running_endpoints(alone)
+    with open_endpoints(alone) as endpoints:
+        assert run(["--data-dir", str(alone.data_dir), "env"], entries=()) == 0
+    printed = dict(line.removeprefix("export ").split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert {name: shlex.split(value)[0] for name, value in printed.items()} == endpoints.environment()
 
 
 def test_stop_all_stops_servers_in_use(alone: Settings) -> None:

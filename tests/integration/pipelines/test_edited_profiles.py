@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import redis
 
-from feature_repo.layout import CONTEXT_COLUMNS, PROFILE, RANKING_FEATURES
+from feature_repo.layout import ACTIVITY_TTL_DAYS, CONTEXT_COLUMNS, PROFILE, RANKING_FEATURES
 from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
@@ -123,7 +123,7 @@ def test_features_that_no_join_can_see_are_pruned_by_the_features_step(platform:
     pointer = platform.state.require("features")
     assert pointer.t0 is not None
     assert pointer.t0 < pointer.as_of
-    limit = pointer.t0 - timedelta(days=platform.settings.features.ttl_days)
+    limit = pointer.t0 - timedelta(days=ACTIVITY_TTL_DAYS)
     with platform.connection() as connection:
         connection.execute("delete from features.user_activity where user_id = %s", (OTHER,))
         for user_id, at in ((EDITED, limit - timedelta(days=1)), (EDITED, limit), (OTHER, limit - timedelta(days=1))):
