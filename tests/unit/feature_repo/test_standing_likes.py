@@ -72,6 +72,16 @@ def test_a_match_comes_back_after_a_pass_and_never_after_a_block() -> None:
     assert shown(matches(*columns(*both, (A, B, BLOCK, 4), (A, B, LIKE, 6)))) == [(A, B, 2, 3)]
 
 
+def test_a_match_that_ends_as_it_begins_is_none() -> None:
+    assert shown(matches(*columns((A, B, LIKE, 1), (B, A, LIKE, 2), (A, B, BLOCK, 2)))) == []
+    assert shown(matches(*columns((A, B, LIKE, 1), (B, A, LIKE, 2), (A, B, PASS, 2)))) == []
+
+
+def test_a_separation_ends_the_match_of_that_pair_alone() -> None:
+    both = ((A, C, LIKE, 1), (C, A, LIKE, 2), (B, C, LIKE, 1), (C, B, LIKE, 2), (A, B, LIKE, 1), (B, A, LIKE, 2))
+    assert shown(matches(*columns(*both, (C, A, BLOCK, 5)))) == [(A, B, 2, NEVER), (A, C, 2, 5), (B, C, 2, NEVER)]
+
+
 def test_it_holds_from_its_beginning_until_just_before_its_end() -> None:
     both = matches(*columns((A, B, LIKE, 1), (B, A, LIKE, 2), (B, A, PASS, 4), (B, A, LIKE, 6)))
     at = np.array([1, 2, 3, 4, 5, 6, 99])
