@@ -13,6 +13,8 @@ from infra.clock import EARLIEST
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Source
 
+RECOMMENDATIONS = "/v1/recommendations"
+INTERACTIONS = "/v1/interactions"
 MAX_USER_ID = 2**63 - 1
 MAX_LIMIT = 100
 

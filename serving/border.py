@@ -17,6 +17,7 @@ from starlette.responses import Response
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from serving import context, responses
+from serving.api_models import INTERACTIONS, RECOMMENDATIONS
 from serving.context import RequestContext
 from serving.errors import ApiError, InternalError, InvalidRequest, Overloaded, UnknownPath, WrongMethod
 
@@ -26,7 +27,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CALLS = frozenset({"/v1/recommendations", "/v1/interactions"})
+CALLS = frozenset({RECOMMENDATIONS, INTERACTIONS})
 PAGES = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/docs.json"})
 """Routes that metrics name beside the calls; every other path is `other`."""
 _KEPT = (b"allow", b"vary", b"access-control-")

@@ -3,8 +3,9 @@
 A request passes these in order of their cost: is there time for it at all, who asks, how often, then the body (its
 size, strict JSON, its shape), and at last a place to be worked on. So a refusal in an overload reads nothing.
 
-What passed is handed to the `@bentoml.api` method of the service at once: BentoML's router, its context and a second
-parse of the body would cost as much as a kept answer. Everything that is no call of the contract goes on to BentoML.
+What passed is handed at once to the function behind the `@bentoml.api` method of the service: BentoML's router, its
+context and a second parse of the body would cost as much as a kept answer. Everything that is no call of the contract
+goes on to BentoML.
 """
 
 import asyncio
@@ -31,13 +32,13 @@ OPEN = frozenset({"/health/live", "/health/ready", "/livez", "/readyz", "/health
 """Probes: they need no key and no place, because whoever asks them must learn the truth in an overload too."""
 
 
-Method = Callable[[Any], Awaitable[Response]]
+Call = Callable[[Any], Awaitable[Response]]
 
 
 class Gate:
-    """Guard `app`: `models` names the body that each POST path takes, `methods` what answers it; bytes and seconds.
+    """Guard `app`: `models` names the body that each POST path takes, `calls` what answers it; bytes and seconds.
 
-    `methods` are looked up at each call: BentoML makes the instance that has them after its middlewares.
+    `calls` are looked up each time: BentoML makes the instance that has them after its middlewares.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Gate:
         app: App,
         *,
         models: Mapping[str, type[BaseModel]],
-        methods: Mapping[str, Method],
+        calls: Mapping[str, Call],
         door: Door,
         limiter: Limiter,
         max_body_bytes: int,
@@ -53,7 +54,7 @@ class Gate:
     ) -> None:
         self._app = app
         self._models = models
-        self._methods = methods
+        self._calls = calls
         self._door = door
         self._limiter = limiter
         self._max_body_bytes = max_body_bytes
@@ -105,7 +106,12 @@ class Gate:
         except ValidationError as error:
             raise responses.invalid(error) from None
         async with self._limiter.place():
-            return await self._methods[scope["path"]](asked)
+            try:
+                return await self._calls[scope["path"]](asked)
+            except ApiError:
+                raise
+            except Exception as error:  # the last resort of a call: logged, never shown to the client
+                raise responses.defect(error) from error
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         with suppress(ValueError):

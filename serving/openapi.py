@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serving.api_models import (
+    INTERACTIONS,
+    RECOMMENDATIONS,
     ErrorEnvelope,
     InteractionRequest,
     RecommendationRequest,
@@ -137,7 +139,7 @@ def document() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": {
-            "/v1/recommendations": {
+            RECOMMENDATIONS: {
                 "post": _call(
                     "recommend",
                     "Recommend people to a person",
@@ -146,7 +148,7 @@ def document() -> dict[str, Any]:
                     (UnknownUser,),
                 )
             },
-            "/v1/interactions": {
+            INTERACTIONS: {
                 "post": _call(
                     "store_interaction",
                     "Store what one person did about another",

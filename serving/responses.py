@@ -1,6 +1,5 @@
 """Turns answers and errors into HTTP responses; the only place that knows the error envelope."""
 
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
@@ -62,16 +61,6 @@ def _frame(code: str, message: str) -> tuple[bytes, bytes]:
 
 def _envelope(code: str, message: str, details: list[dict[str, str]], request_id: str) -> dict[str, object]:
     return {"error": {"code": code, "message": message, "details": details}, "request_id": request_id}
-
-
-async def answered(answer: Awaitable[Response]) -> Response:
-    """Await a response; whatever is raised instead becomes an envelope, and what we did not foresee is logged."""
-    try:
-        return await answer
-    except ApiError as error:
-        return refusal(error, context.current().request_id)
-    except Exception as error:  # noqa: BLE001 the last resort of a request: logged, never shown to the client
-        return refusal(defect(error), context.current().request_id)
 
 
 def defect(error: Exception) -> InternalError:

@@ -1,11 +1,12 @@
 """The BentoML service: `bentoml serve serving.service:Duet`.
 
-BentoML gives processes, workers, life cycle, and both calls of the contract as `@bentoml.api` methods, so its own
-client and Swagger page work. What it lacks stands around it: `serving.border` and `serving.gate`, which are stricter
-than BentoML's parsing (it ignores unknown fields, has no size limit and answers errors in three shapes), and
-`serving.pages`, mounted for health, metrics and a correct OpenAPI document. The gate calls the methods itself, with the
-body that it has parsed; everything else goes on to BentoML. Both methods return ready responses, so statuses and the
-envelope are ours. Its own metrics are off: they label by raw path, so every unknown URL would be a new series.
+BentoML gives processes, workers, life cycle, and both calls of the contract as `@bentoml.api` methods, from which its
+own clients and `bentoml build` learn routes, arguments and answers. What it lacks stands around it: `serving.border`
+and `serving.gate`, which are stricter than BentoML's parsing (it ignores unknown fields, has no size limit and answers
+errors in three shapes), and `serving.pages`, mounted for health, metrics and a correct OpenAPI document. The gate hands
+the body that it has parsed to the function behind a method; everything else goes on to BentoML. Both return ready
+responses, so statuses and the envelope are ours. BentoML's own metrics are off: they label by raw path, so every
+unknown URL would be a new series.
 
 This is an entry point: it reads the settings, once, when it is imported.
 """
@@ -28,11 +29,18 @@ from infra.telemetry import disable_telemetry
 from infra.web.limits import HttpLimits, limit_http, trust_proxies
 from serving import context, openapi, responses
 from serving.access.policy import guard_start
-from serving.api_models import InteractionRequest, RecommendationRequest, Recommendations, StoredInteraction
+from serving.api_models import (
+    INTERACTIONS,
+    RECOMMENDATIONS,
+    InteractionRequest,
+    RecommendationRequest,
+    Recommendations,
+    StoredInteraction,
+)
 from serving.border import App, Border
 from serving.drain import Drain
 from serving.experiments.override import chosen_variant
-from serving.gate import Gate, Method
+from serving.gate import Call, Gate
 from serving.pages import pages
 from serving.resilience.deadline import Deadline, asked_ms
 from serving.runtime import Runtime
@@ -46,7 +54,7 @@ limit_http(
 )
 trust_proxies(_settings.serving.trusted_proxies)
 _runtime = Runtime(_settings, SystemClock())
-_methods: dict[str, Method] = {}
+_calls: dict[str, Call] = {}
 _drain = Drain(
     _settings.serving.drain_s, _settings.data_dir / "serving" / f"workers-of-{os.getppid()}.lock", SystemClock()
 )
@@ -64,8 +72,8 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
         """Return the app that the server runs."""
         app: App = Gate(
             super().to_asgi(is_main),
-            models={"/v1/recommendations": RecommendationRequest, "/v1/interactions": InteractionRequest},
-            methods=_methods,
+            models={RECOMMENDATIONS: RecommendationRequest, INTERACTIONS: InteractionRequest},
+            calls=_calls,
             door=_runtime.door,
             limiter=_runtime.limiter,
             max_body_bytes=_settings.serving.max_body_bytes,
@@ -113,7 +121,7 @@ class Duet:
         access.handlers.clear()
         access.propagate = False  # without any handler uvicorn does not even put its lines together
         self.runtime = _runtime
-        _methods.update({"/v1/recommendations": self.recommendations, "/v1/interactions": self.interactions})
+        _calls.update({RECOMMENDATIONS: self._recommend, INTERACTIONS: self._store})
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -140,15 +148,15 @@ class Duet:
         """Tell BentoML's own /readyz."""
         return self.runtime.warm
 
-    @bentoml.api(route="/v1/recommendations")  # type: ignore[untyped-decorator]
-    async def recommendations(self, request: RecommendationRequest, /) -> Recommendations:
-        """Recommend people to a person."""
-        return await responses.answered(self._recommend(request))  # type: ignore[return-value]
+    @bentoml.api(route=RECOMMENDATIONS, input_spec=RecommendationRequest)  # type: ignore[untyped-decorator]
+    async def recommendations(self, **fields: Any) -> Recommendations:
+        """Recommend people to a person: takes the fields of a RecommendationRequest."""
+        return await self._recommend(RecommendationRequest(**fields))  # type: ignore[return-value]
 
-    @bentoml.api(route="/v1/interactions")  # type: ignore[untyped-decorator]
-    async def interactions(self, interaction: InteractionRequest, /) -> StoredInteraction:
-        """Store what one person did about another."""
-        return await responses.answered(self._store(interaction))  # type: ignore[return-value]
+    @bentoml.api(route=INTERACTIONS, input_spec=InteractionRequest)  # type: ignore[untyped-decorator]
+    async def interactions(self, **fields: Any) -> StoredInteraction:
+        """Store what one person did about another: takes the fields of an InteractionRequest."""
+        return await self._store(InteractionRequest(**fields))  # type: ignore[return-value]
 
     async def _recommend(self, request: RecommendationRequest) -> Response:
         # The header's id is the client's to use again; impressions need one that is new.

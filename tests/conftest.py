@@ -44,6 +44,8 @@ IGNORED_WARNINGS = (
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",
     # BentoML names a pattern of pathspec by its former name when it is imported.
     "ignore:GitWildMatchPattern:DeprecationWarning",
+    # BentoML's models ask pydantic for their schema by a method that pydantic has deprecated since.
+    "ignore:The `__get_pydantic_core_schema__` method:DeprecationWarning",
 )
 
 

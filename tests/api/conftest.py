@@ -33,6 +33,11 @@ class Served:
     client: httpx.Client
     log: Path
 
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return str(self.client.base_url)
+
     def recommend(self, user_id: int, **request: Any) -> dict[str, Any]:
         """Ask for people; fails unless the answer is 200."""
         response = self.client.post("/v1/recommendations", json={"user_id": user_id, **request})

@@ -2,7 +2,6 @@ import time
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import psycopg
 import pytest
 
@@ -248,13 +247,6 @@ def test_no_personal_data_is_logged_at_info(town: Served, connection: psycopg.Co
     town.recommend(987654321)
     assert "987654321" not in town.log.read_text()
     assert "request_id=" in town.log.read_text() or "request_id" in town.log.read_text()
-
-
-def test_bentomls_own_client_works(town: Served) -> None:
-    base = str(town.client.base_url)
-    schema = httpx.get(f"{base}/schema.json", trust_env=False).json()
-    assert {route["route"] for route in schema["routes"]} == {"/v1/recommendations", "/v1/interactions"}
-    assert town.client.get("/readyz").status_code == 200
 
 
 def test_when_eligibility_cannot_be_read_the_answer_is_empty_and_nothing_is_stored(

@@ -21,6 +21,7 @@ from serving import context, responses
 from serving.access.door import Door
 from serving.border import App, Border
 from serving.errors import (
+    ApiError,
     BodyTimeout,
     BodyTooLarge,
     EventConflict,
@@ -57,11 +58,14 @@ async def crash(_: Request) -> Response:
     raise RuntimeError("postgresql://duet:hunter2@db/duet")
 
 
-async def crash_inside(_: Request) -> Response:
-    async def work() -> Response:
-        raise EventConflict("The event id belongs to another interaction.")
+async def conflict(body: Body) -> Response:
+    del body
+    raise EventConflict("The event id belongs to another interaction.")
 
-    return await responses.answered(work())
+
+async def broken(body: Body) -> Response:
+    del body
+    raise TimeoutError("postgresql://duet:hunter2@db/duet")
 
 
 async def foreign_500(_: Request) -> Response:
@@ -71,6 +75,9 @@ async def foreign_500(_: Request) -> Response:
 async def refuse(body: Body) -> Response:
     del body
     raise Overloaded("More calls arrive than can be answered in time: try again.")
+
+
+CALLS = {"/echo": echo, "/conflict": conflict, "/broken": broken, "/refuse": refuse}
 
 
 async def slow(_: Request) -> Response:
@@ -83,7 +90,6 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
         routes=[
             Route("/echo", route, methods=["POST"]),
             Route("/crash", crash),
-            Route("/conflict", crash_inside),
             Route("/foreign", foreign_500),
             Route("/slow", slow),
         ]
@@ -92,8 +98,8 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
     limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
     gate: App = Gate(
         inner,
-        models={"/echo": Body, "/refuse": Body},
-        methods={"/echo": echo, "/refuse": refuse},
+        models=dict.fromkeys(CALLS, Body),
+        calls=CALLS,
         door=Door(Settings(), clock, metrics),
         limiter=limiter,
         max_body_bytes=100,
@@ -245,7 +251,6 @@ def test_malformed_and_invalid_bodies_are_told_apart() -> None:
         ("GET", "/echo", 405, WrongMethod.code),
         ("GET", "/crash", 500, InternalError.code),
         ("GET", "/foreign", 500, InternalError.code),
-        ("GET", "/conflict", 409, EventConflict.code),
     ],
 )
 def test_every_error_leaves_in_the_envelope(method: str, path: str, status: int, code: str) -> None:
@@ -278,18 +283,26 @@ def test_each_request_has_its_own_context(monkeypatch: pytest.MonkeyPatch) -> No
         return real()
 
     monkeypatch.setattr(context, "current", watched)
-    first, second = send("GET", "/conflict"), send("GET", "/conflict")
+    first, second = (send("POST", "/conflict", json={"number": 1}) for _ in range(2))
     assert {UUID(first.headers["X-Request-ID"]), UUID(second.headers["X-Request-ID"])} == set(seen)
 
 
 ORIGIN = "https://app.example.com"
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/crash", "/foreign", "/conflict", "/echo"])
+@pytest.mark.parametrize("path", ["/nowhere", "/crash", "/foreign", "/echo"])
 def test_a_page_of_an_allowed_origin_may_read_errors_too(path: str) -> None:
     response = send("GET", path, app(cors=(ORIGIN,)), headers={"origin": ORIGIN})
     assert response.headers["access-control-allow-origin"] == ORIGIN
     assert code_of(response)
+
+
+@pytest.mark.parametrize(("path", "error"), [("/conflict", EventConflict), ("/broken", InternalError)])
+def test_whatever_a_call_raises_leaves_in_the_envelope_and_a_page_may_read_it(path: str, error: type[ApiError]) -> None:
+    response = send("POST", path, app(cors=(ORIGIN,)), json={"number": 1}, headers={"origin": ORIGIN})
+    assert (response.status_code, code_of(response)) == (error.status, error.code)
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert "hunter2" not in response.text
 
 
 def test_a_preflight_is_answered_with_our_headers() -> None:

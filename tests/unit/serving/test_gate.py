@@ -18,7 +18,7 @@ from serving.access.keys import Key, new_key
 from serving.access.table import KeyTable
 from serving.border import Border
 from serving.errors import ApiError
-from serving.gate import OPEN, Gate, Method
+from serving.gate import OPEN, Call, Gate
 from serving.resilience.limiter import Limiter
 
 KEY_ID, WHOLE, SHA256 = new_key()
@@ -47,12 +47,12 @@ class Guarded:
         self.door = Door(Settings(serving={"auth": auth}), clock, metrics)
         self.app = self.behind(self.call)
 
-    def behind(self, method: Method) -> Border:
+    def behind(self, method: Call) -> Border:
         """Put a method behind gate and border."""
         gate = Gate(
             self._inner,
             models={"/call": Body},
-            methods={"/call": method},
+            calls={"/call": method},
             door=self.door,
             limiter=self.limiter,
             max_body_bytes=100,
@@ -257,7 +257,7 @@ def page_gate(app: Any) -> Border:
     gate = Gate(
         app,
         models={},
-        methods={},
+        calls={},
         door=guarded.door,
         limiter=guarded.limiter,
         max_body_bytes=100,
