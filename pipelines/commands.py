@@ -294,9 +294,13 @@ def _print_evaluation(platform: Platform) -> None:
         out().print(table("Two stages by slice", ["slice", "people", "ndcg at 20"], shown, right=range(1, 3)))
     curve = pd.read_csv(judged.path / COLD_START_FILE)
     if len(curve):
-        points = curve[curve["measure"] == _COMPARED]
-        shown = [[f"{n}", f"{people}", interval] for n, people, interval in _means(points, "swipes")]
-        out().print(table("Newcomers, swipe by swipe", ["swipes", "people", "ndcg at 20"], shown, right=range(3)))
+        points = {str(name): _means(rows, "swipes") for name, rows in curve.groupby("measure", sort=False)}
+        shown = [
+            [f"{cells[0][0]}", f"{cells[0][1]}", *(interval for _, _, interval in cells)]
+            for cells in zip(*points.values(), strict=True)
+        ]
+        columns = ["swipes", "people", *(name.replace("_", " ") for name in points)]
+        out().print(table("Newcomers, swipe by swipe", columns, shown, right=range(len(columns))))
 
 
 def _means(rows: Any, of: str) -> list[tuple[Any, int, str]]:

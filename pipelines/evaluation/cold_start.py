@@ -17,6 +17,7 @@ from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import mutually_eligible
 from pipelines import metrics
+from pipelines.evaluation import oracle
 from pipelines.evaluation.scene import Floats, Positions, Scene
 from pipelines.features.events import Events
 from pipelines.ranking.requests import PastRequester, PastTaste
@@ -36,13 +37,18 @@ _UNKNOWN: Final = -1
 _NOTHING = float("nan")
 
 
-def cold_start_curve(scene: Scene) -> pd.DataFrame:
-    """Return NDCG@20 and match precision@10 after each of the first swipes, with COLUMNS; empty where unmeasurable."""
+def cold_start_curve(scene: Scene, truth: oracle.LikeProbability | None = None) -> pd.DataFrame:
+    """Return NDCG@20 and match precision@10 after each of the first swipes, with COLUMNS; empty where unmeasurable.
+
+    `truth` adds the expected share of matches among the first ten.
+    """
     decided = first_decisions(scene.before)
     asked, steps = _newcomers(scene, decided)
     if scene.judged is None or scene.population is None or not steps:
         return pd.DataFrame(columns=list(COLUMNS))
     found: dict[str, list[npt.NDArray[np.float64]]] = {"ndcg_at_20": [], "match_precision_at_10": []}
+    if truth is not None:
+        found["true_match_precision_at_10"] = []
     pretended = [_Newcomer.of(scene, decided, requester) for requester in asked.tolist()]
     for n in steps:
         shown = [one.listed(scene, scene.judged, scene.population, n) for one in pretended]
@@ -51,6 +57,9 @@ def cold_start_curve(scene: Scene) -> pd.DataFrame:
         relevant = np.array([one.likes.size for one in pretended], dtype=np.int64)
         found["ndcg_at_20"].append(metrics.ndcg_at(hits, relevant, WIDE))
         found["match_precision_at_10"].append(metrics.precision_at(matched, TOP))
+        if truth is not None:
+            expected = oracle.expected_matches(asked, np.stack(shown)[:, :TOP], scene.people.user_ids, truth)
+            found["true_match_precision_at_10"].append(expected / TOP)
     rounds, seed = scene.config.bootstrap_rounds, scene.config.seed
     rows: list[tuple[object, ...]] = []
     for measure, values in found.items():

@@ -73,7 +73,7 @@ def evaluate(
     if judged is not None:
         figures["held_out_calibration"] = plots.calibration(judged.bins, "held-out decisions")
         figures["held_out_scores"] = plots.score_distribution(judged.labels, judged.scores, "held-out decisions")
-    curve = cold_start_curve(scene)
+    curve = cold_start_curve(scene, truth)
     if len(curve):
         figures["cold_start"] = plots.cold_start(curve)
     numbers = {"held_out_people": float(len(next(iter(result.rankings.values())).requesters))}

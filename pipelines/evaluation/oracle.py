@@ -37,12 +37,21 @@ def expected_match_precision(
     rankings: Rankings, user_ids: npt.NDArray[np.int64], truth: LikeProbability, k: int
 ) -> npt.NDArray[np.float64]:
     """Return per requester the expected matches among the first k over min(k, candidates), float64[n]."""
-    head = rankings.shown[:, :k]
-    row, column = np.nonzero(head >= 0)
-    actors = user_ids[rankings.requesters[row]]
-    probability = np.zeros(head.shape)
-    probability[row, column] = match_probability(truth, actors, user_ids[head[row, column]])
-    return np.asarray(probability.sum(axis=1) / np.minimum(k, rankings.sizes), dtype=np.float64)
+    expected = expected_matches(rankings.requesters, rankings.shown[:, :k], user_ids, truth)
+    return np.asarray(expected / np.minimum(k, rankings.sizes), dtype=np.float64)
+
+
+def expected_matches(
+    requesters: npt.NDArray[np.int64],
+    shown: npt.NDArray[np.int64],
+    user_ids: npt.NDArray[np.int64],
+    truth: LikeProbability,
+) -> npt.NDArray[np.float64]:
+    """Return how many of those shown, int64[n, k] with -1 beyond the end, would become a match, float64[n]."""
+    row, column = np.nonzero(shown >= 0)
+    probability = np.zeros(shown.shape)
+    probability[row, column] = match_probability(truth, user_ids[requesters[row]], user_ids[shown[row, column]])
+    return np.asarray(probability.sum(axis=1), dtype=np.float64)
 
 
 def oracle_match_precision(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas, picture
+from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from pipelines.metrics import CalibrationBins, Numbers
 
 
@@ -38,7 +38,7 @@ def comparison(table: pd.DataFrame, protocol: str) -> bytes:
 def cold_start(curve: pd.DataFrame) -> bytes:
     """Draw how good the list of a newcomer is after each of the first swipes, with 95 % intervals."""
     with canvas("Newcomers, swipe by swipe", "swipes that the list knows of", "mean over people") as drawing:
-        for measure, color in zip(dict.fromkeys(curve["measure"]), (BLUE, ORANGE), strict=False):
+        for measure, color in zip(dict.fromkeys(curve["measure"]), (BLUE, ORANGE, GREEN), strict=False):
             rows = curve[curve["measure"] == measure]
             swipes, mean = rows["swipes"].to_numpy(dtype=float), rows["mean"].to_numpy(dtype=float)
             low, high = (rows[end].to_numpy(dtype=float) for end in ("low", "high"))

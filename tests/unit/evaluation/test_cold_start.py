@@ -88,6 +88,17 @@ def test_the_list_of_somebody_new_gets_better_with_their_first_swipes(scene: Sce
     assert np.isnan(likes.loc[0, "gain"])
 
 
+def test_a_generated_world_says_what_each_list_is_truly_worth(scene: Scene) -> None:
+    def same_camp(actors: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        camps = [(ids - 10) // 2 % 4 for ids in (actors, targets)]
+        return (camps[0] == camps[1]).astype(float)
+
+    curve = cold_start_curve(scene, same_camp).set_index(["measure", "swipes"])["mean"]
+    truth = curve["true_match_precision_at_10"]
+    assert truth[0] < truth[2] < truth[3]
+    assert truth[10] == pytest.approx(0.4, abs=0.02), "four of their camp are left, and ten places"
+
+
 def test_the_curve_is_in_the_report_with_a_picture(scene: Scene) -> None:
     few = replace(scene, config=scene.config.model_copy(update={"cold_start_people": 12, "max_people": 10}))
     report = evaluate(few)
