@@ -4,7 +4,7 @@ from feature_repo.transforms.attributes import attribute_vectors
 from feature_repo.transforms.content import CONTENT_WIDTH, content_inputs, content_score, content_score_at
 from feature_repo.transforms.eligibility import Terms, Wishes, mutually_eligible
 from feature_repo.transforms.fingerprints import profile_fingerprints
-from feature_repo.transforms.measures import age_years, haversine_km, whole_years
+from feature_repo.transforms.measures import haversine_km, whole_years
 from feature_repo.transforms.pair import PairContext, ranking_features, ranking_features_both, ranking_matrix
 from feature_repo.transforms.profile import gender_code, interest_bucket, profile_vectors
 from feature_repo.transforms.rates import smoothed_rate
@@ -14,7 +14,6 @@ __all__ = [
     "PairContext",
     "Terms",
     "Wishes",
-    "age_years",
     "attribute_vectors",
     "content_inputs",
     "content_score",

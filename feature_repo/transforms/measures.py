@@ -17,7 +17,6 @@ from feature_repo.transforms.loops import DAYS_PER_YEAR, EARTH_DIAMETER_KM
 __all__ = [
     "DAYS_PER_YEAR",
     "EARTH_DIAMETER_KM",
-    "age_years",
     "haversine_km",
     "unit_vectors",
     "whole_years",
@@ -25,12 +24,6 @@ __all__ = [
 ]
 
 Float64 = NDArray[np.float64]
-
-
-def age_years(birth_day: ArrayLike, at: ArrayLike) -> Float64:
-    """Return ages in years with a fraction at unix seconds `at`; NaN where the birth day is."""
-    born = np.asarray(birth_day, dtype=np.float64)
-    return (np.asarray(at, dtype=np.float64) / SECONDS_PER_DAY - born) / DAYS_PER_YEAR
 
 
 def whole_years(birth_day: ArrayLike, at: ArrayLike) -> Float64:

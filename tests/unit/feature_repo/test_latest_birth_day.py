@@ -22,6 +22,19 @@ def test_a_birthday_on_a_leap_day_comes_in_march() -> None:
     assert latest_birth_day(26, at) == (date(2000, 2, 28) - EPOCH).days
 
 
+def test_on_a_leap_day_everybody_born_by_the_end_of_february_has_had_their_birthday() -> None:
+    at = datetime(2024, 2, 29, 12, tzinfo=UTC).timestamp()
+    assert latest_birth_day(1, at) == (date(2023, 2, 28) - EPOCH).days
+    assert latest_birth_day(4, at) == (date(2020, 2, 29) - EPOCH).days
+
+
+def test_a_person_is_a_year_older_from_the_first_second_of_each_birthday_and_not_before() -> None:
+    born = float((date(1950, 6, 1) - EPOCH).days)
+    for age in range(1, 100):
+        birthday = datetime(1950 + age, 6, 1, tzinfo=UTC).timestamp()
+        assert (whole_years_at(born, birthday - 1), whole_years_at(born, birthday)) == (age - 1, age)
+
+
 @given(st.integers(-40_000, 40_000).map(float) | st.just(math.nan), st.floats(-2e9, 4e9))
 def test_the_age_of_one_person_is_that_of_many(birth_day: float, at: float) -> None:
     np.testing.assert_array_equal(whole_years_at(birth_day, at), whole_years(birth_day, at))

@@ -25,6 +25,7 @@ from feature_repo.transforms.content import (
     DISTANCE_WEIGHT,
     HALF_AGE_GAP_YEARS,
     HALF_DISTANCE_KM,
+    INTEREST_WEIGHT,
 )
 from feature_repo.transforms.measures import DAYS_PER_YEAR
 from tests.people_worlds import BORN_1996_06_01, NOON, crowd, person
@@ -228,6 +229,7 @@ def test_closeness_is_one_half_at_the_half_gap_and_at_the_half_distance() -> Non
     anna = person(1, birth_day=9000, latitude=50, longitude=8)
     younger = person(2, birth_day=9000 + HALF_AGE_GAP_YEARS * DAYS_PER_YEAR, latitude=50, longitude=8)
     farther = person(3, birth_day=9000, latitude=50 + HALF_DISTANCE_KM / 111.195, longitude=8)
+    assert INTEREST_WEIGHT + AGE_WEIGHT + DISTANCE_WEIGHT + ATTRIBUTE_WEIGHT == 1
     others = 0.5 * ATTRIBUTE_WEIGHT  # nothing is known of them, and nobody has an interest
     assert content_score(anna, People.concat([younger, farther]), NOON) == pytest.approx(
         [others + AGE_WEIGHT / 2 + DISTANCE_WEIGHT, others + AGE_WEIGHT + DISTANCE_WEIGHT / 2], abs=1e-4
