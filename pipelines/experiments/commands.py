@@ -50,7 +50,7 @@ def report(
     out().print(table(title, ["", *(arm.name for arm in found.arms)], rows, right=range(1, 4)))
     if found.counterfactual is not None:
         would = shadow_rows(found.counterfactual)
-        title = f"what the shadow would have reached, by {found.counterfactual.showings:,} showings of the champion"
+        title = f"what the shadow would have reached, by {found.counterfactual.showings:,} showings at explored places"
         out().print(table(title, ["", *list(would[0])[1:]], [list(row.values()) for row in would], right=range(1, 6)))
     p = found.sample_ratio_p
     out().print(f"sample ratio: {'too few people to test' if p is None else f'p = {p:.3g}'}")

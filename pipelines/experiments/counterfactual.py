@@ -2,9 +2,10 @@
 
 In an experiment in the shadow the challenger ranks for the same requests and nobody sees it. Where exploration put
 somebody whom the challenger would have put at the same place, the answer of the requester counts for the challenger,
-and the more, the less likely the champion was to show that person there. Everybody eligible has a chance to be drawn,
-so the estimates have something to stand on as long as exploration is on; the effective number of showings says how
-much.
+and the more, the less likely the champion was to show that person there. So only the places are compared that
+exploration reaches, where everybody eligible has a chance to be drawn: of a place that always holds the champion's
+choice, no log says what another would have brought there. The effective number of showings says how much the estimates
+rest on.
 """
 
 from collections.abc import Mapping
@@ -46,8 +47,8 @@ class Showings:
     matched: NDArray[np.bool_]
 
     def drawn_by_chance(self) -> "Showings":
-        """Return the showings whose propensity was logged and lies in (0, 1]: the others prove nothing."""
-        kept = (self.logged > 0) & (self.logged <= 1)
+        """Return the showings at places that exploration reaches: a propensity was logged and lies within (0, 1)."""
+        kept = (self.logged > 0) & (self.logged < 1)
         return Showings(
             self.user_ids[kept], self.places[kept], self.logged[kept], self.target[kept], self.filled[kept],
             self.liked[kept], self.matched[kept],

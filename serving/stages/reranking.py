@@ -48,9 +48,13 @@ def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) 
     is_explored[places[: len(chosen)]] = True
     order[is_explored] = chosen
     order[~is_explored] = greedy
-    # Per place, to first order: the greedy choice keeps it with 1 - rate; a drawn person gets it with rate / n.
+    # Per place, to first order: its holder keeps it with 1 - rate, and any drawn person gets it with rate / n. Whoever
+    # holds a place and is among the drawn has both chances, however they came there this time.
     # The draw itself had a propensity too: being among the random source's candidates.
-    chance = found.propensity[chosen, column]
-    propensity[order[lower]] = 1.0 - rate
-    propensity[chosen] = rate / len(drawn) * np.where(np.isnan(chance), np.float32(1.0), chance)
+    by_chance = np.zeros(len(ranked.pool), dtype=np.float32)
+    chance = found.propensity[drawn, column]
+    by_chance[drawn] = rate / len(drawn) * np.where(np.isnan(chance), np.float32(1.0), chance)
+    placed, holders = order[lower], ranked.order[lower]
+    keeps = ~is_explored[lower] | (placed == holders)
+    propensity[placed] = by_chance[placed] + np.where(keeps, np.float32(1.0 - rate), np.float32(0.0))
     return replace(ranked, order=order, propensity=propensity)

@@ -62,3 +62,12 @@ def test_the_greedy_keep_their_order() -> None:
     result = explore(ranked(), 10, 0.3, np.random.default_rng(2))
     greedy = [row for row in result.order.tolist() if result.propensity[row] >= 0.4]
     assert greedy == sorted(greedy)
+
+
+def test_whoever_holds_a_place_and_may_be_drawn_has_the_propensity_of_both() -> None:
+    everybody = ranked(4, 4)
+    shown = [explore(everybody, 2, 0.25, np.random.default_rng(seed)) for seed in range(2_000)]
+    told = {(int(one.order[1]), round(float(one.propensity[one.order[1]]), 4)) for one in shown}
+    # Each person has one propensity at the second place, however they came there: half of it is kept, and each of four
+    # is drawn into the other half with the chance of a half that the random source had.
+    assert told == {(0, 0.0625), (1, 0.5625), (2, 0.0625), (3, 0.0625)}
