@@ -107,8 +107,8 @@ class WebSettings(_Group):
 
     auth: Literal["auto", "required", "off"] = Field(
         "auto",
-        description="Whether both ask for a token; `auto`: in production, and where more than one person has an "
-        "account on this machine.",
+        description="Whether both ask for a token; `auto`: in production, and where other people have accounts "
+        "on this machine.",
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$", max_length=253)], ...] = Field(
         (),

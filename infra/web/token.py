@@ -28,7 +28,7 @@ def needs_token(settings: Settings) -> bool:
             "`DUET_WEB__AUTH` is `off`, which is refused in production: set it to `required` or leave it unset."
         )
     if settings.web.auth == "auto":
-        return settings.environment == "production" or len(set(_people())) > 1
+        return settings.environment == "production" or not {os.geteuid()}.issuperset(_people())
     return settings.web.auth == "required"
 
 

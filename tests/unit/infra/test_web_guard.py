@@ -134,13 +134,15 @@ def test_a_header_that_stands_twice_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "auth", "people", "is_needed"),
+    ("environment", "auth", "caller", "people", "is_needed"),
     [
-        ("development", "auto", [1000], False),
-        ("development", "auto", [1000, 1001], True),
-        ("development", "off", [1000, 1001], False),
-        ("development", "required", [], True),
-        ("production", "auto", [], True),
+        ("development", "auto", 1000, [1000], False),
+        ("development", "auto", 1000, [1000, 1001], True),
+        ("development", "auto", 0, [], False),
+        ("development", "auto", 0, [1000], True),
+        ("development", "off", 1000, [1000, 1001], False),
+        ("development", "required", 1000, [], True),
+        ("production", "auto", 1000, [], True),
     ],
 )
 def test_a_token_is_asked_for_in_production_and_where_others_have_accounts(
@@ -148,10 +150,12 @@ def test_a_token_is_asked_for_in_production_and_where_others_have_accounts(
     monkeypatch: pytest.MonkeyPatch,
     environment: str,
     auth: str,
+    caller: int,
     people: list[int],
     is_needed: bool,  # noqa: FBT001
 ) -> None:
     monkeypatch.setattr(tokens, "_people", lambda: iter(people))
+    monkeypatch.setattr("os.geteuid", lambda: caller)
     web = settings.web.model_copy(update={"auth": auth})
     asked = settings.model_copy(update={"environment": environment, "web": web})
     assert needs_token(asked) is is_needed
