@@ -89,6 +89,14 @@ def adopt_loggers(*names: str) -> None:
         logger.propagate = True
 
 
+def silence_loggers(*names: str) -> None:
+    """Drop what libraries write by these loggers; without any handler they do not even put their lines together."""
+    for name in names:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = False
+
+
 def redact(logger: object, method: str, event: Event) -> Event:
     """Mask secrets by the name of their field and by their shape in text, as a structlog processor."""
     del logger, method

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from infra.variables import PREFIX, read_settings, render
+from infra.variables import PREFIX, read_settings
 
 
 def _expanded(path: Path) -> Path:
@@ -172,6 +172,15 @@ class ServingSettings(_Group):
     timeout_s: Seconds = Field(1.0, le=60, description="Longest time one HTTP request may take, s.")
     deadline_ms: int = Field(250, ge=10, le=10000, description="Budget of one recommendation before it degrades, ms.")
     n_candidates: int = Field(300, ge=1, le=5000, description="Candidates that stage 1 hands to stage 2.")
+    ranker_url: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        max_length=2000,
+        description="URL of the ranker's own service, `serving.ranker_service:RankerService`; unset ranks in process.",
+    )
+    ranker_timeout_ms: int = Field(
+        50, ge=10, le=10000, description="Longest wait for the ranker's service, ms; then this process ranks itself."
+    )
     requester_weight: float | None = Field(
         None,
         ge=0,
@@ -389,8 +398,3 @@ def load_settings(**overrides: Any) -> Settings:
     An override of a group is a mapping: `load_settings(postgres={"port": 5433})`. Raises ConfigurationError.
     """
     return read_settings(Settings, os.environ, overrides)
-
-
-def document() -> str:
-    """Render `.env.example`: every variable with its meaning and default."""
-    return render(Settings)

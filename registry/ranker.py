@@ -281,11 +281,19 @@ class Ranker:
     @classmethod
     def load_alone(cls, directory: Path, *, verified: Manifest | None = None) -> Self:
         """Verify and read the model of P(like) alone, which will be offered its own columns in its own order."""
+        return cls.load_each(directory, verified=verified)[ForwardModel.LIKE]
+
+    @classmethod
+    def load_each(cls, directory: Path, *, verified: Manifest | None = None) -> dict[ForwardModel, Self]:
+        """Verify and read each model of the artefact, which will be offered its own columns in its own order."""
         manifest = verified or verify_artifact(directory)
         names = _read_names(directory / _FEATURES)
         of_choice = _read_names(directory / _CHOICE_FEATURES) if _CHOICE in manifest.files else ()
         loaded = cls.load(directory, tuple(dict.fromkeys((*names, *of_choice))), verified=manifest)
-        return replace(loaded, choice=None).offered(names)
+        models = {ForwardModel.LIKE: replace(loaded, choice=None)}
+        if loaded.choice is not None:
+            models[ForwardModel.CHOICE] = replace(loaded, **loaded.choice.__dict__)
+        return {name: model.offered(model.feature_names) for name, model in models.items()}
 
     @classmethod
     def _read(

@@ -29,6 +29,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
+        ├── RankerServiceFailed         the ranker's service answered with something else than probabilities
         ├── FeaturesUnavailable         the online store did not answer: older features are used
         │   └── FeaturesLost            it answers, but lost people since it was filled
         ├── Overtaken                   a newer order for releases came while an older one was carried out
@@ -211,6 +212,10 @@ class BreakerOpen(ServingError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RankerServiceFailed(ServingError):
+    """The ranker's service answered with something else than probabilities: the worker predicts itself."""
 
 
 class FeaturesUnavailable(ServingError):

@@ -26,7 +26,7 @@ from serving.reasons import Level, Reason, Source, Stage
 from serving.resilience.models import Model, ModelBreakers
 from serving.run import Run, breathe
 from serving.stages.filtering import filter_pool, terms_of
-from serving.stages.ranking import rank
+from serving.stages.ranking import Predict, predict_here, rank
 from serving.stages.reranking import explore, spread_exposure
 from serving.stages.retrieval import found_for
 from serving.stages.safety import asked_at_once
@@ -55,6 +55,7 @@ class FullLevel:
     settings: Settings
     rng: np.random.Generator
     models: ModelBreakers | None = None
+    predict: Predict = predict_here
     level: Level = Level.FULL
 
     async def rank(self, run: Run, requester: Requester) -> Ranked:
@@ -79,7 +80,16 @@ class FullLevel:
             await breathe()
         async with run.timely(Stage.RANKING, fails_as=Reason.RANKING_FAILED):
             with self._guarding(Model.RANKER, run, release):
-                ranked = await rank(release, requester, found, run.recent_likes, policy, at=run.at)
+                ranked = await rank(
+                    release,
+                    requester,
+                    found,
+                    run.recent_likes,
+                    policy,
+                    at=run.at,
+                    predict=self.predict,
+                    within_s=run.share_s(Stage.RANKING),
+                )
         with run.stage(Stage.RERANKING):
             ranked = spread_exposure(ranked, release.prices, policy.exposure_strength)
             return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
@@ -158,10 +168,14 @@ class RandomLevel:
 
 
 def ladder(
-    settings: Settings, people: PeopleStore, rng: np.random.Generator, models: ModelBreakers | None = None
+    settings: Settings,
+    people: PeopleStore,
+    rng: np.random.Generator,
+    models: ModelBreakers | None = None,
+    predict: Predict = predict_here,
 ) -> tuple[Strategy, ...]:
     """Return the strategies, best first."""
-    return FullLevel(settings, rng, models), ContentLevel(settings, rng), RandomLevel(people, rng)
+    return FullLevel(settings, rng, models, predict), ContentLevel(settings, rng), RandomLevel(people, rng)
 
 
 def _release(run: Run) -> Release:

@@ -47,11 +47,13 @@ from serving.population_source import Snapshot
 from serving.pulse import Pulse, pulse_of
 from serving.recommend import Recommender, World
 from serving.releases import ReleaseWatcher
+from serving.remote_ranker import RemoteRanker
 from serving.replica import Replica, ReplicatedPeople, open_replica
 from serving.resilience.breaker import Dependency, State, breakers
 from serving.resilience.limiter import Limiter
 from serving.resilience.models import ModelBreakers, Releases
 from serving.snapshot import SnapshotKeeper
+from serving.stages.ranking import Predict, predict_here
 from serving.stored_people import StoredPeople
 from serving.warm_up import warm_up
 
@@ -191,7 +193,7 @@ class Runtime:
             people=people,
             features=self._features,
             world=self.world,
-            ladder=ladder(settings, people, self._rng, self.models),
+            ladder=ladder(settings, people, self._rng, self.models, self._predict()),
             log_impressions=logs.impressions.add,
             log_answers=logs.answers.add,
             metrics=metrics,
@@ -247,6 +249,19 @@ class Runtime:
             await self.tasks.stop(finishing={_LOGS})
         finally:
             await self._closing.close()
+
+    def _predict(self) -> Predict:
+        settings = self.settings.serving
+        if settings.ranker_url is None:
+            return predict_here
+        remote = RemoteRanker(
+            settings.ranker_url,
+            timeout_s=settings.ranker_timeout_ms / 1000,
+            breaker=self.breakers[Dependency.RANKER_SERVICE],
+            metrics=self.metrics,
+        )
+        self._closing.add("ranker service", remote.aclose)
+        return remote.predict
 
     def _cache(self) -> AnswerCache | None:
         settings = self.settings.serving.cache

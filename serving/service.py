@@ -11,7 +11,6 @@ unknown URL would be a new series.
 This is an entry point: it reads the settings, once, when it is imported.
 """
 
-import logging
 import os
 import sys
 from typing import Any
@@ -23,7 +22,7 @@ from starlette.responses import Response
 
 from infra.clock import SystemClock
 from infra.errors import ConfigurationError
-from infra.logging import adopt_loggers, configure_logging
+from infra.logging import adopt_loggers, configure_logging, silence_loggers
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
 from infra.web.limits import HttpLimits, limit_http, trust_proxies
@@ -117,9 +116,7 @@ class Duet:
     def __init__(self) -> None:
         configure_logging(_settings)
         adopt_loggers("bentoml", "uvicorn", "uvicorn.error")
-        access = logging.getLogger("uvicorn.access")  # the border logs each request, with its id
-        access.handlers.clear()
-        access.propagate = False  # without any handler uvicorn does not even put its lines together
+        silence_loggers("uvicorn.access")  # the border logs each request, with its id
         self.runtime = _runtime
         _calls.update({RECOMMENDATIONS: self._recommend, INTERACTIONS: self._store})
 

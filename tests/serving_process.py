@@ -87,16 +87,44 @@ def serving_process(
         "DUET_SERVING__SNAPSHOT_REFRESH_S": "0.2",
         **{f"DUET_{name}": value for name, value in variables.items()},
     }
-    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Duet", "--host", "127.0.0.1"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], env=environment, cwd=ROOT, stdout=output, stderr=output
-        )
-    served = ServingProcess(process, port, log)
-    try:
+    with _started("serving.service:Duet", port, log, environment) as process:
+        served = ServingProcess(process, port, log)
         if ready:
             served.wait_until_ready()
         yield served
+
+
+@contextmanager
+def ranker_process(root: Path) -> Iterator[ServingProcess]:
+    """Run the ranker's service for the length of the block, on the local copies of the app that is served in `root`."""
+    port, log = free_port(), root / "ranker.log"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
+        "BENTOML_HOME": str(root / "bentoml"),
+        "DUET_ENVIRONMENT": "test",
+        "DUET_DATA_DIR": str(root / "duet"),
+    }
+    with _started("serving.ranker_service:RankerService", port, log, environment) as process:
+        served = ServingProcess(process, port, log)
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            try:
+                return httpx.get(f"{served.url}/readyz", trust_env=False, verify=tls()).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        until(is_ready, START_S, log.read_text)
+        yield served
+
+
+@contextmanager
+def _started(service: str, port: int, log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
+    try:
+        yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

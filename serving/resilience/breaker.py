@@ -30,6 +30,7 @@ class Dependency(StrEnum):
     ONLINE_STORE = "online_store"
     REDIS = "redis"
     MLFLOW = "mlflow"
+    RANKER_SERVICE = "ranker_service"
 
 
 class State(StrEnum):

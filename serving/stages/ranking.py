@@ -4,7 +4,9 @@ Embedding features are scores, never coordinates. What training could not know (
 ranker only where settings allow it. Where it is told, the answer of those who wait is known: they said yes.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -28,18 +30,44 @@ _DISCLOSED_BACKWARD = frozenset(name for name in RANKING_FEATURES if other_way_r
 _ROWS = 1024
 
 
+class Predict(Protocol):
+    """Predicts with models of one release."""
+
+    async def __call__(
+        self, release: Release, asked: Sequence[tuple[Ranker, Float32]], within_s: float
+    ) -> list[Float32]:
+        """Return what each model says of its rows, float32[n] for float32[n, k]; `within_s` is the time there is."""
+        ...
+
+
+async def predict_here(release: Release, asked: Sequence[tuple[Ranker, Float32]], within_s: float) -> list[Float32]:
+    """Predict in this process."""
+    del release, within_s
+    return [await _predicted(ranker, features) for ranker, features in asked]
+
+
 async def rank(
-    release: Release, requester: Requester, found: Found, others: TasteOfOthers, policy: ListPolicy, *, at: float
+    release: Release,
+    requester: Requester,
+    found: Found,
+    others: TasteOfOthers,
+    policy: ListPolicy,
+    *,
+    at: float,
+    predict: Predict = predict_here,
+    within_s: float = math.inf,
 ) -> Ranked:
-    """Order a pool by the policy of the release."""
+    """Order a pool by the policy of the release, with what `predict` says of it."""
     pool, ranker = found.pool, release.ranker
     n, user_ids = len(pool), pool.people.user_ids
     context = pair_context(release, requester, found.factors, found.taste, pool.people, others=others, at=at)
     features = ranking_matrix(requester.person, pool.people, context, at)
-    p_like, p_liked_back = np.split(await _predicted(ranker, features), 2)
-    choice = p_like
+    asked = [(ranker, features)]
     if policy.order is Order.RANKER and policy.forward is ForwardModel.CHOICE and ranker.choice is not None:
-        choice = await _predicted(ranker.choice, features[:n])
+        asked.append((ranker.choice, features[:n]))
+    predicted = await predict(release, asked, within_s)
+    p_like, p_liked_back = np.split(predicted[0], 2)
+    choice = predicted[1] if len(predicted) > 1 else p_like
     back = np.where(among(user_ids, requester.waiting) > 0, CERTAIN, p_liked_back)
     scored = scored_by(policy, context, p_like, choice, back)
 

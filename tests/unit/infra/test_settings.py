@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.errors import ConfigurationError
-from infra.settings import Settings, document, load_settings
-from infra.variables import variables
+from infra.settings import Settings, load_settings
+from infra.variables import render, variables
 
 ROOT = Path(__file__).parents[3]
 
@@ -177,10 +177,10 @@ def test_every_setting_says_what_it_means_and_every_number_is_bounded() -> None:
 
 
 def test_the_example_file_documents_every_setting() -> None:
-    assert (ROOT / ".env.example").read_text(encoding="utf-8") == document()
+    assert (ROOT / ".env.example").read_text(encoding="utf-8") == render(Settings)
 
 
 def test_the_example_file_is_accepted_when_every_line_is_uncommented(elsewhere: Path) -> None:
-    lines = [line.removeprefix("# ") for line in document().splitlines() if line.startswith("# DUET_")]
+    lines = [line.removeprefix("# ") for line in render(Settings).splitlines() if line.startswith("# DUET_")]
     (elsewhere / ".env").write_text("\n".join(lines))
     assert load_settings() == Settings()
