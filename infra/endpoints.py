@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infra.data_folder import require_data_folder
+from infra.data_folder import require_data_folder, require_open_folder
 from infra.errors import ServerUnavailable
 from infra.migrate import upgrade
 from infra.settings import Settings
@@ -100,6 +100,7 @@ def running_endpoints(settings: Settings) -> Endpoints:
     from infra.embedded.postgres import EmbeddedPostgres
     from infra.embedded.redis import EmbeddedRedis
 
+    require_open_folder(settings.data_dir)
     if settings.database_url:
         database_url = libpq_url(settings.database_url.get_secret_value())
     else:

@@ -20,10 +20,13 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many of the last lines.")] = 100,
 ) -> None:
     """Print the last lines of a log, and with -f what is written from then on."""
+    from infra.data_folder import require_open_folder
     from infra.supervisor.state import logs_dir
     from infra.supervisor.upkeep import followed, tail_lines
 
-    folder = logs_dir(current_settings(ctx).data_dir)
+    settings = current_settings(ctx)
+    require_open_folder(settings.data_dir)
+    folder = logs_dir(settings.data_dir)
     known = sorted(path.stem for path in folder.glob("*.log"))
     if name not in known:
         there = f"there are {', '.join(known)}" if known else f"there is none in {folder}"

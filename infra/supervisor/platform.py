@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from infra.data_folder import require_data_folder
+from infra.data_folder import require_data_folder, require_open_folder
 from infra.embedded.processes import identity, is_alive
 from infra.endpoints import open_endpoints
 from infra.errors import DuetError
@@ -153,7 +153,9 @@ def stop_platform(settings: Settings) -> bool:
 
     Raises:
         PlatformNotStopped: processes are left over although they were killed.
+        ConfigurationError: the data folder cannot be looked into.
     """
+    require_open_folder(settings.data_dir)
     data_dir = settings.data_dir.resolve()
     state = running_state(data_dir)
     if state is not None:

@@ -14,6 +14,7 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from infra.data_folder import require_open_folder
 from infra.embedded.account import make_private
 from infra.supervisor.errors import PlatformRunning
 
@@ -121,7 +122,8 @@ def running_state(data_dir: Path) -> PlatformState | None:
 
 
 def is_locked(data_dir: Path) -> bool:
-    """Return whether a living supervisor holds `data_dir`."""
+    """Return whether a living supervisor holds `data_dir`; raises ConfigurationError where that cannot be looked up."""
+    require_open_folder(data_dir)
     path = platform_dir(data_dir) / "lock"
     if not path.exists():
         return False

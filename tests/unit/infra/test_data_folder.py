@@ -10,6 +10,7 @@ import pytest
 from infra.cli import run
 from infra.data_folder import require_data_folder
 from infra.errors import ConfigurationError
+from infra.supervisor.state import is_locked
 
 
 def test_a_folder_that_is_missing_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -32,9 +33,10 @@ def test_a_place_where_nobody_can_make_folders_is_told() -> None:
 
 @pytest.fixture
 def of_somebody_else() -> Iterator[Path]:
-    """A folder that its user may not write to; root may write everywhere, so it becomes somebody else meanwhile."""
+    """A folder that its user may not write to, and one in it that is closed; root becomes somebody else meanwhile."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "closed").mkdir(mode=0)
         folder.chmod(0o555)
         if os.geteuid() != 0:
             yield folder
@@ -54,7 +56,17 @@ def test_a_folder_of_somebody_else_is_told(of_somebody_else: Path) -> None:
         require_data_folder(of_somebody_else / "new")
 
 
-@pytest.mark.parametrize("words", ["import tables --people p.csv", "up", "up --detach", "migrate"])
+def test_a_folder_that_is_closed_to_this_user_is_told_before_it_is_looked_into(of_somebody_else: Path) -> None:
+    closed = of_somebody_else / "closed"
+    for folder in (closed, closed / "below"):
+        with pytest.raises(ConfigurationError, match=f"`{folder}` is closed to this user: run this as the account"):
+            is_locked(folder)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["import tables --people p.csv", "up", "up --detach", "migrate", "status", "down", "logs serving", "env"],
+)
 def test_a_command_on_a_file_ends_with_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
