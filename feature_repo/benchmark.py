@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE, RECIPROCITY, VIEWS, Layout
-from feature_repo.packed_copy import MICROS_1970_TO_2000, copy_in, record, scalar, vector
+from feature_repo.packed_copy import MICROS_1970_TO_2000, copy_in, reals, record, scalar
 
 END = datetime(2026, 6, 1, tzinfo=UTC)
 DAYS = 60
-VIEW_NAMES = (PROFILE.name, ACTIVITY.name, RECIPROCITY.name)
+JOINED = (PROFILE, ACTIVITY, RECIPROCITY)
 
 
 def fill(connection: Any, layout: Layout, n_rows: int, n_people: int, seed: int) -> None:
@@ -36,7 +36,7 @@ def fill(connection: Any, layout: Layout, n_rows: int, n_people: int, seed: int)
         scalar("user_id", "int8"),
         scalar("event_timestamp", "timestamptz"),
         scalar("created_timestamp", "timestamptz"),
-        vector("values", layout.width),
+        reals("values", layout.width),
     )
     cells = rng.permutation(n_people * DAYS)[:n_rows]
     end = round(END.timestamp() * 1e6) - MICROS_1970_TO_2000
@@ -45,12 +45,10 @@ def fill(connection: Any, layout: Layout, n_rows: int, n_people: int, seed: int)
         for start in range(0, n_rows, 100_000):
             part = cells[start : start + 100_000]
             rows = np.zeros(len(part), dtype=kind)
-            rows["n_fields"] = 4
+            rows["n_fields"] = 3 + layout.width
             rows["user_id:size"], rows["user_id"] = 8, part // DAYS + 1
             for column in ("event_timestamp", "created_timestamp"):
                 rows[f"{column}:size"], rows[column] = 8, end - (part % DAYS) * 86_400_000_000
-            rows["values:size"], rows["values:dimensions"] = 20 + 8 * layout.width, 1
-            rows["values:oid"], rows["values:width"], rows["values:from"] = 700, layout.width, 1
             rows["values"]["size"] = 4
             rows["values"]["value"] = rng.random((len(part), layout.width), dtype=np.float32)
             copy_in(cursor, sql.SQL("copy {} from stdin (format binary)").format(table), rows)
@@ -110,9 +108,9 @@ def run(n_rows: int, n_people: int, table_rows: int, repetitions: int) -> Table:
                 }
             )
             users = pairs[["requester_id", "event_timestamp"]].rename(columns={"requester_id": "user_id"})
-            refs = [f"{name}:values" for name in VIEW_NAMES]
+            refs = [f"{layout.name}:{column}" for layout in JOINED for column in layout.columns]
             add(
-                f"point-in-time join, {len(refs)} views",
+                f"point-in-time join, {len(JOINED)} views",
                 n_rows,
                 lambda: store.get_historical_features(users, refs, full_feature_names=True).to_arrow(),
                 repetitions,

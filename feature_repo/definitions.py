@@ -11,7 +11,7 @@ import pandas as pd
 from feast import Entity, FeatureService, FeatureView, Field, RequestSource, ValueType
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Float32, Float64
+from feast.types import Float32, Float64
 
 from feature_repo.layout import (
     ACTIVITY,
@@ -22,8 +22,8 @@ from feature_repo.layout import (
     RECIPROCITY,
     Layout,
 )
+from feature_repo.online_store import PACKED
 
-VALUES = "values"
 SERVICE = "ranking_v1"
 PAIR_VIEW = "ranking_features"
 ROLES = {"requester": "requester_id", "candidate": "candidate_id"}
@@ -37,11 +37,12 @@ def view_of(layout: Layout) -> FeatureView:
         ttl=timedelta(days=layout.ttl_days),
         schema=[
             Field(
-                name=VALUES,
-                dtype=Array(Float32),
-                description=", ".join(layout.columns),
-                tags={"width": str(layout.width), "columns": ",".join(layout.columns)},
+                name=feature.name,
+                dtype=Float32,
+                description=feature.description,
+                tags={"default": str(feature.default)},
             )
+            for feature in layout.features
         ],
         source=PostgreSQLSource(
             name=f"{layout.name}_rows",
@@ -50,6 +51,7 @@ def view_of(layout: Layout) -> FeatureView:
             created_timestamp_column="created_timestamp",
         ),
         online=True,
+        tags={PACKED: "true"},
         description=layout.description,
     )
 
@@ -88,10 +90,9 @@ user_reciprocity = view_of(RECIPROCITY)
     # so one view cannot be declared here twice.
     sources=[pair_context],
     # Feast drops a field's own description and tags here when it reads the registry back.
-    schema=[Field(name=VALUES, dtype=Array(Float32))],
-    tags={"width": str(len(RANKING_FEATURES)), "columns": ",".join(RANKING_FEATURES)},
+    schema=[Field(name=name, dtype=Float32) for name in RANKING_FEATURES],
     mode="pandas",
-    description="The ranking vector of a directed pair: the same function that serving calls.",
+    description="What a ranker may read of a directed pair: the same function that serving calls.",
 )
 def ranking_features(joined: pd.DataFrame) -> pd.DataFrame:
     """Compute the ranking vectors of a joined frame."""

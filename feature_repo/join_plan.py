@@ -1,13 +1,15 @@
-"""What a point-in-time join needs to know of one packed feature view in one role, as SQL that is only ever composed."""
+"""What a point-in-time join needs to know of one feature view in one role, as SQL that is only ever composed."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores.contrib.postgres_offline_store import postgres as stock
+from feast.types import Float32
 from psycopg import sql
 
-from feature_repo.packed_copy import record, scalar, vector
+from feature_repo.packed_copy import reals, record, scalar
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -15,13 +17,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class JoinView:
     """What the join needs to know of one feature view in one role."""
 
-    def __init__(self, view: FeatureView, keys: list[str], feature: str, width: int) -> None:
+    def __init__(self, view: FeatureView, keys: list[str], features: Sequence[str]) -> None:
         source = view.batch_source
         self.name = view.projection.name_to_use()
         self.keys = keys
         self.columns = [column.name for column in view.entity_columns]
-        self.feature = feature
-        self.width = width
+        self.features = tuple(features)
         self.table_name: str = source.get_table_query_string()
         self.table = sql.Identifier(*self.table_name.split("."))
         self.at = sql.Identifier(source.timestamp_field)
@@ -29,18 +30,25 @@ class JoinView:
         self.ttl_s = view.ttl.total_seconds() if view.ttl else 0.0
 
     @classmethod
-    def of(cls, view: FeatureView, features: list[str]) -> "JoinView | None":
-        """Return the plan for a view that holds one packed vector in a plain table, else None."""
+    def of(cls, view: FeatureView, features: Sequence[str]) -> "JoinView | None":
+        """Return the plan for Float32 features of a plain table, else None."""
         source = view.batch_source
         plain = isinstance(source, stock.PostgreSQLSource) and source.get_table_query_string()[:1] != "("
-        if not plain or len(features) != 1 or source.field_mapping:
-            return None
-        width = next((field.tags.get("width") for field in view.features if field.name == features[0]), None)
-        if width is None:
+        types = {field.name: field.dtype for field in view.features}
+        if not plain or source.field_mapping or any(types.get(name) != Float32 for name in features):
             return None
         renamed = view.projection.join_key_map
-        return cls(
-            view, [renamed.get(column.name, column.name) for column in view.entity_columns], features[0], int(width)
+        return cls(view, [renamed.get(column.name, column.name) for column in view.entity_columns], features)
+
+    @property
+    def width(self) -> int:
+        """Return the number of features."""
+        return len(self.features)
+
+    def values(self, table: sql.Identifier) -> sql.Composed:
+        """Return the features of `table` as columns without nulls: what is not known is NaN."""
+        return sql.SQL(", ").join(
+            sql.SQL("coalesce({}.{}, 'NaN')").format(table, sql.Identifier(name)) for name in self.features
         )
 
     def lateral(self, alias: sql.Identifier, entity_keys: list[sql.Identifier], *, by_created: bool) -> sql.Composed:
@@ -57,10 +65,7 @@ class JoinView:
         if by_created and self.created is not None:
             conditions.append(sql.SQL("s.{} <= entities.at").format(self.created))
         order = [column for column in (self.at, self.created) if column is not None]
-        return sql.SQL(
-            "left join lateral (select s.{} as vector from {} s where {} order by {} limit 1) {} on true"
-        ).format(
-            sql.Identifier(self.feature),
+        return sql.SQL("left join lateral (select s.* from {} s where {} order by {} limit 1) {} on true").format(
             self.table,
             sql.SQL(" and ").join(conditions),
             sql.SQL(", ").join(sql.SQL("s.{} desc").format(column) for column in order),
@@ -71,14 +76,13 @@ class JoinView:
         """Return the query for all rows until then, ascending by key, time and creation, and its records' type."""
         key = sql.Identifier(self.columns[0])
         order = [column for column in (key, self.at, self.created) if column is not None]
-        query = sql.SQL("select {}, {}, {} from {} where {} <= {} and {} is not null order by {}").format(
+        query = sql.SQL("select {}, {}, {} from {} s where {} <= {} order by {}").format(
             key,
             self.at,
-            sql.Identifier(self.feature),
+            self.values(sql.Identifier("s")),
             self.table,
             self.at,
             sql.Literal(EPOCH + timedelta(microseconds=until_micros)),
-            sql.Identifier(self.feature),
             sql.SQL(", ").join(order),
         )
-        return query, record(scalar("key", "int8"), scalar("at", "timestamptz"), vector("values", self.width))
+        return query, record(scalar("key", "int8"), scalar("at", "timestamptz"), reals("values", self.width))

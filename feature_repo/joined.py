@@ -1,13 +1,12 @@
 """From the rows of a point-in-time join to ranking vectors: the offline border of the pure transformations."""
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.errors import MalformedFeatures
-from feature_repo.layout import EVIDENCE_COLUMNS, TASTE_COLUMNS, VIEWS, Layout
+from feature_repo.layout import EVIDENCE_COLUMNS, RANKING_FEATURES, TASTE_COLUMNS, VIEWS, Layout
 from feature_repo.people import People
 from feature_repo.transforms.pair import PairContext, ranking_features
 
@@ -18,9 +17,9 @@ Float32 = NDArray[np.float32]
 
 
 def joined_ranking_features(joined: "pd.DataFrame") -> "pd.DataFrame":
-    """Return a frame with the column `values` (float32 lists) for a frame joined in both roles.
+    """Return a frame of float32 columns, one per ranking feature, for a frame joined in both roles.
 
-    A view that is absent, or a row without a value, counts as the layout's default row.
+    A column that is absent, and a value that is missing, count as the feature's default.
     """
     import pandas as pd
 
@@ -33,7 +32,7 @@ def joined_ranking_features(joined: "pd.DataFrame") -> "pd.DataFrame":
         ),
         joined["requested_at"].to_numpy(dtype=np.float64),
     )
-    return pd.DataFrame({"values": list(packed)}, index=joined.index)
+    return pd.DataFrame(packed, columns=list(RANKING_FEATURES), index=joined.index)
 
 
 def people_in_role(joined: "pd.DataFrame", role: str) -> People:
@@ -41,18 +40,23 @@ def people_in_role(joined: "pd.DataFrame", role: str) -> People:
     n = len(joined)
     key = f"{role}_id"
     ids = joined[key].to_numpy(dtype=np.int64) if key in joined else np.zeros(n, dtype=np.int64)
-    views = []
-    for layout in VIEWS:
-        column = f"{role}_{layout.name.removeprefix('user_')}__values"
-        views.append(packed_rows(joined[column], layout) if column in joined else layout.default_rows(n))
-    return People(ids, *views)
-
-
-def packed_rows(values: Iterable[Sequence[float] | None], layout: Layout) -> Float32:
-    """Return float32[n, width] from a column of lists; None becomes the layout's default row."""
-    rows = [layout.default_row if row is None else np.asarray(row, dtype=np.float32) for row in values]
-    if set(map(len, rows)) - {layout.width}:
+    names = {layout: f"{role}_{layout.name.removeprefix('user_')}__" for layout in VIEWS}
+    known = (name + column for layout, name in names.items() for column in layout.columns)
+    if key in joined and not any(column in joined for column in known):
+        # Feast's online path hides what an on-demand view does not declare, and it cannot declare a view twice.
         raise MalformedFeatures(
-            f"A row of {layout.name} does not have {layout.width} values: recompute the features with this version."
+            f"The features of the {role} are not there, so nothing can be said of the pair: ask for the ranking vector "
+            "offline with full feature names, and online for the features of each person."
         )
-    return np.concatenate(rows).reshape(-1, layout.width) if rows else layout.default_rows(0)
+    return People(ids, *(_rows_of(joined, name, layout) for layout, name in names.items()))
+
+
+def _rows_of(joined: "pd.DataFrame", prefix: str, layout: Layout) -> Float32:
+    """Return float32[n, width]: the features of one view in one role."""
+    rows = layout.default_rows(len(joined))
+    for position, feature in enumerate(layout.features):
+        if prefix + feature.name in joined:
+            values = joined[prefix + feature.name].to_numpy(dtype=np.float32)
+            # Of a default that is a number, NaN can only say that there is no row.
+            rows[:, position] = np.where(np.isnan(values), np.float32(feature.default), values)
+    return rows

@@ -1,7 +1,7 @@
 """Names of every column of every packed feature vector, and what a missing row means.
 
 Feast stores one float32 list per person and view; these layouts are the only place that says which
-position holds what. Order is part of the contract: it enters `feature_repo.schema.ranking_schema_digest`.
+position holds what. Order is part of the contract: it enters `feature_repo.schema.offered_schema`.
 """
 
 from collections.abc import Mapping

@@ -30,7 +30,7 @@ def lost_people(reader: PersonReader, user_ids: Int64) -> tuple[int, int]:
     due = FastPostgresOfflineStore.written_until(store.config, view, until, user_ids)
     if not len(due):
         return 0, 0
-    [(_, micros)] = online.read_packed(store.config, [(view, PROFILE.width, False)], due)
+    [(_, micros)] = online.read_packed(store.config, [(view, False)], due)
     lost = int(np.count_nonzero(micros < 0))
     if lost:
         online.forget_filling(store.config)

@@ -1,8 +1,8 @@
 """Feast's Postgres offline store with a point-in-time join that visits only the rows it needs.
 
 The stock store joins every earlier row within the ttl and then ranks them. Here each pair looks up its latest
-row through the index (key, event_timestamp), and vectors leave by binary COPY. Same answers, ties included;
-queries that are not about packed vectors go to the stock store.
+row through the index (key, event_timestamp), and values leave by binary COPY. Same answers, ties included;
+queries for anything but Float32 features of plain tables go to the stock store.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from pydantic import model_validator
 
 from feature_repo.as_of import LARGEST_EXACT, as_of_join
 from feature_repo.join_plan import JoinView
-from feature_repo.packed_copy import copy_in, copy_out, entity_records, micros_of, record, scalar, values_of, vector
+from feature_repo.packed_copy import copy_in, copy_out, entity_records, micros_of, reals, record, scalar, values_of
 from feature_repo.repo_config import postgres_address
 
 Int64 = NDArray[np.int64]
@@ -53,7 +53,7 @@ class FastPostgresOfflineStoreConfig(stock.PostgreSQLOfflineStoreConfig):  # typ
 
 
 class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
-    """A point-in-time join of packed views that has not run yet."""
+    """A point-in-time join of Float32 features that has not run yet."""
 
     def __init__(
         self,
@@ -89,13 +89,9 @@ class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
         fields, joins = [scalar("row", "int4")], []
         for number in numbers:
             view, alias = self._views[number], sql.Identifier(f"v{number}")
-            columns.append(
-                # A missing vector travels as zeros with a flag, so that every record has one size.
-                sql.SQL("{}.vector is not null, coalesce({}.vector, array_fill(0::real, array[{}]))").format(
-                    alias, alias, sql.Literal(view.width)
-                )
-            )
-            fields += [scalar(f"p{number}", "bool"), vector(f"v{number}", view.width)]
+            # A missing row travels as NaN with a flag, so that every record has one size.
+            columns.append(sql.SQL("{}.{} is not null, {}").format(alias, view.at, view.values(alias)))
+            fields += [scalar(f"p{number}", "bool"), reals(f"v{number}", view.width)]
             joins.append(view.lateral(alias, [names[key] for key in view.keys], by_created=self._by_created))
         query = sql.SQL("select {} from pg_temp.entities {}").format(
             sql.SQL(", ").join(columns), sql.SQL(" ").join(joins)
@@ -126,7 +122,7 @@ class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
     def _by_table(self) -> list[list[int]]:
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, view in enumerate(self._views):
-            groups.setdefault((view.table_name, view.feature, view.ttl_s), []).append(number)
+            groups.setdefault((view.table_name, view.features, view.ttl_s), []).append(number)
         return list(groups.values())
 
     def _reads_in_order(self, cursor: psycopg.Cursor[Any], numbers: list[int]) -> bool:
@@ -208,14 +204,16 @@ class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         del timeout  # the stock store ignores it too
         table = pa.Table.from_pandas(self._entities, preserve_index=False)
+        columns, names = table.columns, table.column_names
         for view, (values, present) in zip(self._views, self.vectors(), strict=True):
-            name = f"{view.name}__{view.feature}" if self.full_feature_names else view.feature
-            table = table.append_column(name, _lists(values, present))
-        return table
+            missing = None if present.all() else ~present
+            columns += [pa.array(column, mask=missing) for column in np.ascontiguousarray(values.T)]
+            names += [f"{view.name}__{name}" if self.full_feature_names else name for name in view.features]
+        return pa.Table.from_arrays(columns, names)
 
 
 class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[misc]
-    """The stock store, but for the two queries that move millions of packed rows."""
+    """The stock store, but for the two queries that move millions of rows."""
 
     @staticmethod
     def get_historical_features(  # noqa: PLR0917 - Feast's signature
@@ -283,9 +281,9 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         A block is (user_ids int64[n], event times in microseconds int64[n], values float32[n, width]). With `user_ids`
         only theirs, looked up one by one: the cost is that of these people, whatever the size of the table.
         """
-        plan = JoinView.of(view, [view.features[0].name])
+        plan = JoinView.of(view, [field.name for field in view.features])
         if plan is None:
-            raise TypeError(f"The view {view.name} does not hold one packed vector.")
+            raise TypeError(f"The view {view.name} does not hold Float32 features of a plain table.")
         key = sql.Identifier(plan.columns[0])
         within = sql.SQL("{} between {} and {}").format(
             plan.at, sql.Literal(start.astimezone(UTC)), sql.Literal(end.astimezone(UTC))
@@ -299,10 +297,10 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
             row = connection.execute(count).fetchone()
         order = [sql.SQL("{} desc").format(column) for column in (key, plan.at, plan.created) if column is not None]
         # Descending throughout, which is the primary key read backwards.
-        query = sql.SQL("select distinct on ({}) {}, {}, {} from {} where {} order by {}").format(
-            key, key, plan.at, sql.Identifier(plan.feature), plan.table, within, sql.SQL(", ").join(order)
+        query = sql.SQL("select distinct on ({}) {}, {}, {} from {} s where {} order by {}").format(
+            key, key, plan.at, plan.values(sql.Identifier("s")), plan.table, within, sql.SQL(", ").join(order)
         )
-        kind = record(scalar("key", "int8"), scalar("at", "timestamptz"), vector("values", plan.width))
+        kind = record(scalar("key", "int8"), scalar("at", "timestamptz"), reals("values", plan.width))
 
         def blocks() -> Iterator[tuple[Int64, Int64, Float32]]:
             with _connection(config) as connection, connection.cursor() as cursor:
@@ -313,10 +311,10 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
 
     @staticmethod
     def written_until(config: RepoConfig, view: FeatureView, until: datetime, user_ids: Int64) -> Int64:
-        """Return those of a few people who have a row of a packed view that was written and valid by `until`, by id."""
-        plan = JoinView.of(view, [view.features[0].name])
+        """Return those of a few people who have a row of a view that was written and valid by `until`, by id."""
+        plan = JoinView.of(view, [])
         if plan is None or plan.created is None:
-            raise TypeError(f"The view {view.name} does not hold one packed vector and when it was written.")
+            raise TypeError(f"The table of the view {view.name} does not say when a row was written.")
         key = sql.Identifier(plan.columns[0])
         query = sql.SQL("select distinct {} from {} where {} = any (%(ids)s) and {} <= %(at)s and {} <= %(at)s").format(
             key, plan.table, key, plan.at, plan.created
@@ -348,11 +346,3 @@ def _connection(config: RepoConfig) -> closing[psycopg.Connection[Any]]:
 
 def _micros(times: "pd.Series[Any]") -> Int64:
     return np.asarray(pd.to_datetime(times, utc=True).to_numpy(dtype="datetime64[us]").astype(np.int64))
-
-
-def _lists(values: Float32, present: NDArray[np.bool_]) -> pa.Array:
-    n, width = values.shape
-    offsets = np.arange(n + 1, dtype=np.int64) * width
-    if n * width > np.iinfo(np.int32).max:
-        return pa.LargeListArray.from_arrays(offsets, values.ravel(), mask=pa.array(~present))
-    return pa.ListArray.from_arrays(offsets.astype(np.int32), values.ravel(), mask=pa.array(~present))

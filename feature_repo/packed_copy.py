@@ -1,7 +1,6 @@
-"""Packed vectors in and out of PostgreSQL by binary COPY, as numpy records.
+"""Rows of real columns in and out of PostgreSQL by binary COPY, as numpy records.
 
-Rows of a known width have a fixed size on the wire, so a block of them is decoded by one view of its bytes.
-A row of another width breaks that and is refused, never misread.
+Rows without nulls have a fixed size on the wire, so a block of them is decoded by one view of its bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,10 +27,9 @@ def scalar(name: str, kind: str) -> list[tuple[str, str]]:
     return [(f"{name}:size", ">i4"), (name, SCALARS[kind])]
 
 
-def vector(name: str, width: int) -> list[tuple[Any, ...]]:
-    """Return the record fields of a real[] column of `width` values without nulls."""
-    head = [(f"{name}:{part}", ">i4") for part in ("size", "dimensions", "flags", "oid", "width", "from")]
-    return [*head, (name, [("size", ">i4"), ("value", ">f4")], (width,))]
+def reals(name: str, n: int) -> list[tuple[Any, ...]]:
+    """Return the record fields of `n` adjacent real columns without nulls."""
+    return [(name, [("size", ">i4"), ("value", ">f4")], (n,))]
 
 
 def record(*columns: Sequence[tuple[Any, ...]]) -> np.dtype[np.void]:
@@ -40,7 +38,7 @@ def record(*columns: Sequence[tuple[Any, ...]]) -> np.dtype[np.void]:
 
 
 def values_of(records: Records, name: str) -> NDArray[np.float32]:
-    """Return a vector column as float32[n, width]."""
+    """Return adjacent real columns as float32[n, width]."""
     return np.asarray(records[name]["value"], dtype=np.float32)
 
 
@@ -97,9 +95,6 @@ def _decoded(parts: list[bytes], kind: np.dtype[np.void]) -> Iterator[Records]:
     if not n and not rest:
         return
     records = np.frombuffer(raw, dtype=kind, count=n)
-    names = [str(name) for name in kind.names or ()]
-    widths = [(name, records[name].shape[1]) for name in names if records[name].ndim == 2]
-    if rest or any(np.any(records[f"{name}:width"] != width) for name, width in widths):
-        shape = ", ".join(f"{name} of {width} values" for name, width in widths)
-        raise MalformedFeatures(f"Stored feature rows are not {shape}: recompute the features with this version.")
+    if rest:
+        raise MalformedFeatures(f"PostgreSQL sent rows that are not {kind.itemsize} bytes long each.")
     yield records

@@ -4,6 +4,7 @@ Feast is imported when a store is opened, not when this module is. Nothing here 
 """
 
 import asyncio
+import copy
 import time
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable, MalformedFeatures
+from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable
 from feature_repo.layout import CONTEXT_COLUMNS, RANKING_FEATURES, VIEWS
 from feature_repo.people import People
 
@@ -34,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FAR = datetime(9000, 1, 1, tzinfo=UTC)
 CHUNK_PAIRS = 400_000  # joined at once: 200 MB of vectors
-SLICE_PAIRS = 25_000  # turned into features at once: Feast makes one Python object per vector
+SLICE_PAIRS = 50_000  # turned into features at once: Feast copies every column several times
 CHUNK_PEOPLE = 2_000
 DAY_S = 86_400.0
 
@@ -89,12 +90,16 @@ def apply_catalogue(store: "FeatureStore") -> None:
     with warnings.catch_warnings():
         # Its advice is to avoid slow on-demand views offline; the benchmark says what ours costs.
         warnings.filterwarnings("ignore", message="On demand feature view is an experimental", category=RuntimeWarning)
-        store.apply(list(CATALOGUE))
+        # Feast notes in the views that are applied what was materialised of them.
+        store.apply(copy.deepcopy(list(CATALOGUE)))
     store.refresh_registry()
 
 
 def user_views(store: "FeatureStore") -> "list[FeatureView]":
-    """Return the four views of a person in the order of `layout.VIEWS`; raises CatalogueNotApplied."""
+    """Return the four views of a person in the order of `layout.VIEWS`; raises CatalogueNotApplied.
+
+    A view may have more features than this version knows, and in another order.
+    """
     from feast.errors import FeatureViewNotFoundException
 
     try:
@@ -105,9 +110,9 @@ def user_views(store: "FeatureStore") -> "list[FeatureView]":
             " it there."
         ) from error
     for layout, view in zip(VIEWS, views, strict=True):
-        if view.features[0].tags.get("columns") != ",".join(layout.columns):
+        if lacking := set(layout.columns) - {field.name for field in view.features}:
             raise CatalogueNotApplied(
-                f"The registry holds other columns for {layout.name} than this version: run "
+                f"The registry lacks {', '.join(sorted(lacking))} of {layout.name}: run "
                 "`duet train --job materialize_features`, which applies the catalogue and writes all features anew."
             )
     return views
@@ -121,7 +126,7 @@ def historical_ranking_features(
     `pairs` has requester_id, candidate_id, event_timestamp (UTC) and the columns `layout.CONTEXT_COLUMNS`. Joined and
     computed by Feast, `chunk` pairs at a time.
     """
-    from feature_repo.definitions import PAIR_VIEW, SERVICE, VALUES
+    from feature_repo.definitions import PAIR_VIEW, SERVICE
     from feature_repo.offline_store import FastRetrievalJob
 
     user_views(store)
@@ -133,7 +138,8 @@ def historical_ranking_features(
         # One join for the chunk, features a slice at a time; the stock store's job knows no slices.
         tables = job.slices(SLICE_PAIRS) if isinstance(job, FastRetrievalJob) else [job.to_arrow()]
         for table in tables:
-            out[start : start + table.num_rows] = _matrix(table.column(f"{PAIR_VIEW}__{VALUES}"), table.num_rows)
+            for position, name in enumerate(RANKING_FEATURES):
+                out[start : start + table.num_rows, position] = table.column(f"{PAIR_VIEW}__{name}").to_numpy()
             start += table.num_rows  # noqa: PLW2901 - the slices of a chunk follow each other
         if progress is not None:
             progress(PAIR_VIEW, start, len(pairs))
@@ -156,13 +162,6 @@ def _entities(pairs: "pd.DataFrame") -> "pd.DataFrame":
     frame = pd.DataFrame(columns)
     frame["event_timestamp"] = frame["event_timestamp"].dt.tz_localize("UTC")
     return frame
-
-
-def _matrix(vectors: Any, n: int) -> Float32:
-    flat = vectors.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    if len(flat) != n * len(RANKING_FEATURES):
-        raise MalformedFeatures(f"Feast returned {len(flat)} values for {n} pairs of {len(RANKING_FEATURES)} features.")
-    return np.asarray(flat, dtype=np.float32).reshape(n, len(RANKING_FEATURES))
 
 
 def materialize(
@@ -264,12 +263,13 @@ def _write_online(store: "FeatureStore", view: "FeatureView", ids: Int64, micros
     if isinstance(online, FailFastRedisOnlineStore):
         return online.write_packed(store.config, view, ids, values, micros)
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import FloatList, Value
+    from feast.protos.feast.types.Value_pb2 import Value
 
+    names = [field.name for field in view.features]
     rows = [
         (
             EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=int(user_id))]),
-            {view.features[0].name: Value(float_list_val=FloatList(val=row))},
+            {name: Value(float_val=value) for name, value in zip(names, row, strict=True)},
             EPOCH + timedelta(microseconds=int(at)),
             None,
         )
@@ -285,6 +285,7 @@ class PersonReader:
     def __init__(self, store: "FeatureStore") -> None:
         self.store = store
         self._views = user_views(store)
+        self._names = [[field.name for field in view.features] for view in self._views]
         self._ttl_micros = [round(view.ttl.total_seconds() * 1e6) if view.ttl else 0 for view in self._views]
 
     def filled_until(self) -> datetime | None:
@@ -341,7 +342,8 @@ class PersonReader:
 
     def _people(self, ids: Int64, stored: "list[tuple[Float32, Int64]]", at: float | None) -> People:
         views, known = [], np.zeros(len(ids), dtype=np.bool_)
-        for layout, ttl, (rows, micros) in zip(VIEWS, self._ttl_micros, stored, strict=True):
+        for layout, names, ttl, (found, micros) in zip(VIEWS, self._names, self._ttl_micros, stored, strict=True):
+            rows = found if tuple(names) == layout.columns else found[:, [names.index(name) for name in layout.columns]]
             present = micros >= 0
             known |= present
             if ttl and at is not None:
@@ -351,11 +353,8 @@ class PersonReader:
         people = People(ids, *views)
         return people if known.all() else people.take(np.flatnonzero(known))
 
-    def _wanted(self, *, timed: bool) -> "list[tuple[FeatureView, int, bool]]":
-        return [
-            (view, layout.width, timed and ttl > 0)
-            for view, layout, ttl in zip(self._views, VIEWS, self._ttl_micros, strict=True)
-        ]
+    def _wanted(self, *, timed: bool) -> "list[tuple[FeatureView, bool]]":
+        return [(view, timed and ttl > 0) for view, ttl in zip(self._views, self._ttl_micros, strict=True)]
 
     def _stored(self, ids: Int64, *, timed: bool) -> list[tuple[Float32, Int64]]:
         from feature_repo.online_store import FailFastRedisOnlineStore
@@ -365,25 +364,24 @@ class PersonReader:
         wanted = self._wanted(timed=timed)
         if isinstance(online, FailFastRedisOnlineStore):
             return online.read_packed(self.store.config, wanted, ids)
-        return [self._generic(provider, view, width, ids) for view, width, _ in wanted]
+        return [self._generic(provider, view, ids) for view, _ in wanted]
 
-    def _generic(self, provider: Any, view: "FeatureView", width: int, ids: Int64) -> tuple[Float32, Int64]:
+    def _generic(self, provider: Any, view: "FeatureView", ids: Int64) -> tuple[Float32, Int64]:
         """Read one view through Feast's plain interface, whatever the online store."""
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey
         from feast.protos.feast.types.Value_pb2 import Value
 
         keys = [EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=int(i))]) for i in ids]
-        rows, micros = np.empty((len(ids), width), dtype=np.float32), np.full(len(ids), -1, dtype=np.int64)
-        name = view.features[0].name
+        names = [field.name for field in view.features]
+        rows, micros = np.empty((len(ids), len(names)), dtype=np.float32), np.full(len(ids), -1, dtype=np.int64)
         try:
             # A fresh list: the store appends to it.
-            found = provider.online_read(self.store.config, view, keys, [name])
+            found = provider.online_read(self.store.config, view, keys, list(names))
         except (OSError, RuntimeError) as error:
             raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
         for position, (stamp, values) in enumerate(found):
-            packed = values[name].float_list_val.val if values else ()
-            if len(packed):
-                rows[position] = packed
+            if values and values[names[0]].WhichOneof("val"):
+                rows[position] = [values[name].float_val for name in names]
                 micros[position] = round(stamp.timestamp() * 1e6)
         return rows, micros
 

@@ -34,7 +34,7 @@ def promote(
     wait: Annotated[bool, typer.Option(help="Wait until the serving workers serve it, for at most a minute.")] = True,
 ) -> None:
     """Put a release that passed its gates into Production: verified, moved in MLflow, audited, and served."""
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
     from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
     from registry.promotion import promote as move
 
@@ -54,7 +54,7 @@ def promote(
             versions,
             actor=getpass.getuser(),
             way="cli",
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             reason=reason,
             stage=stage,
             force=force,
@@ -76,7 +76,7 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; kept in the audit.")] = "",
 ) -> None:
     """Put an earlier release back into Production, MLflow reachable or not, and wait until the workers serve it."""
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
     from registry.contracts import ReleaseVersions
     from registry.promotion import rollback as move_back
 
@@ -88,7 +88,7 @@ def rollback(
             servers.log,
             actor=getpass.getuser(),
             way="cli",
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             reason=reason,
             to=target,
             mark=mark or None,

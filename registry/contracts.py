@@ -15,6 +15,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, field_validator
 
+from feature_repo.schema import not_offered
 from registry.errors import UnknownVersion, UnsupportedArtifact
 
 MANIFEST_NAME: Final = "manifest.json"
@@ -30,7 +31,8 @@ STAGE_ALIASES: Final = {PRODUCTION: "champion", STAGING: "challenger"}
 
 TAG_DIGEST: Final = "digest"
 TAG_EMBEDDING_DIGEST: Final = "embedding_digest"
-TAG_FEATURE_SCHEMA_DIGEST: Final = "feature_schema_digest"
+TAG_FEATURE_SCHEMA: Final = "feature_schema"
+_FORMER_TAG_FEATURE_SCHEMA: Final = "feature_schema_digest"
 TAG_DATASET_DIGEST: Final = "dataset_digest"
 TAG_RELEASE_CANDIDATE: Final = "release_candidate"
 TAG_MANIFEST: Final = "manifest"
@@ -140,6 +142,22 @@ class ReleaseVersions:
     def of(cls, versions: dict[ArtifactKind, int]) -> Self:
         """Build from a version per kind."""
         return cls(versions[ArtifactKind.EMBEDDING], versions[ArtifactKind.INDEX], versions[ArtifactKind.RANKER])
+
+
+def schema_trained_on(told: Mapping[str, str]) -> str | None:
+    """Return the feature schema that the tags or the lineage of a ranker name, under the present or the former name."""
+    return told.get(TAG_FEATURE_SCHEMA) or told.get(_FORMER_TAG_FEATURE_SCHEMA)
+
+
+def unmet_schema(trained_on: str | None, offered: str) -> str | None:
+    """Say which features a ranker was trained on that are not offered, or None where all of them are."""
+    if not trained_on:
+        return "does not say which feature schema it was trained on"
+    missing = not_offered(trained_on, offered)
+    if not missing:
+        return None
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"was trained on `{missing[0][:80]}`{more} of another feature schema than is offered here: train it again"
 
 
 def mark_of(digests: Mapping[ArtifactKind, str]) -> str:

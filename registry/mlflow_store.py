@@ -31,7 +31,7 @@ from registry.contracts import (
     TAG_DATASET_DIGEST,
     TAG_DIGEST,
     TAG_EMBEDDING_DIGEST,
-    TAG_FEATURE_SCHEMA_DIGEST,
+    TAG_FEATURE_SCHEMA,
     TAG_MANIFEST,
     TAG_RELEASE_CANDIDATE,
     ArtifactKind,
@@ -41,7 +41,7 @@ from registry.errors import RegistrationFailed
 
 _ARTIFACT_PATH: Final = "artifact"
 _PARENT_RUN: Final = "mlflow.parentRunId"
-_LINEAGE_TAGS: Final = (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA_DIGEST, TAG_DATASET_DIGEST, "code_version")
+_LINEAGE_TAGS: Final = (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA, TAG_DATASET_DIGEST, "code_version")
 _MAX_PARAM: Final = 6_000
 _BATCH: Final = 100
 _MAX_DATASET_DIGEST: Final = 36

@@ -32,13 +32,13 @@ _ORDER: Final = (ArtifactKind.EMBEDDING, ArtifactKind.RANKER, ArtifactKind.INDEX
 _Done = list[tuple[ModelVersion, list[ModelVersion]]]
 
 
-def move(registry: ModelRegistry, log: PromotionLog, promotion: Promotion, feature_schema_digest: str | None) -> None:
+def move(registry: ModelRegistry, log: PromotionLog, promotion: Promotion, feature_schema: str | None) -> None:
     """Move a release to its stage and record it, under the lock; undo everything if any of it fails."""
     done: _Done = []
     try:
         with log.exclusively():
             try:
-                _move_and_record(registry, log, promotion, feature_schema_digest, done)
+                _move_and_record(registry, log, promotion, feature_schema, done)
             except (RegistryError, KeyboardInterrupt) as error:
                 if not done:
                     raise
@@ -93,12 +93,12 @@ def _move_and_record(
     registry: ModelRegistry,
     log: PromotionLog,
     promotion: Promotion,
-    feature_schema_digest: str | None,
+    feature_schema: str | None,
     done: _Done,
 ) -> None:
     versions, stage = promotion.versions, promotion.stage
     wanted = {kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}
-    check_tags(wanted, feature_schema_digest)
+    check_tags(wanted, feature_schema)
     moves = [(*step, kind) for kind in _ORDER for step in _moves(registry, wanted[kind], stage)]
     last = release_at(log, stage=stage)
     if moves or last is None or last.versions != versions:

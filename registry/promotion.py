@@ -44,7 +44,7 @@ def promote(
     *,
     actor: str,
     way: Way,
-    feature_schema_digest: str | None,
+    feature_schema: str | None,
     reason: str = "",
     stage: str = PRODUCTION,
     force: bool = False,
@@ -52,7 +52,7 @@ def promote(
 ) -> ReleaseVersions:
     """Move a release that passed its gates to a stage and record it; doing it again changes nothing.
 
-    `feature_schema_digest` is that of the features which serving offers; None asks nothing of it. `force` overrules the
+    `feature_schema` is that of the features which serving offers; None asks nothing of it. `force` overrules the
     gates, never the schema, and needs a `reason`; the audit tells both. Every byte is fetched and verified before
     anything moves; with a `cache` it is then already where serving looks. A promotion to Production ends a pin. Raises
     UnknownVersion, IncoherentRelease, GatesNotPassed, ForceWithoutReason or CorruptArtifact before any move,
@@ -60,11 +60,11 @@ def promote(
     """
     if stage not in STAGE_ALIASES:
         raise UnknownVersion(f"`{stage}` is not a stage to promote to: choose {' or '.join(STAGE_ALIASES)}.")
-    check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema_digest)
+    check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema)
     gates = require_passed(registry, versions, force=force, reason=reason)
-    verify_release(registry, versions, feature_schema_digest, cache)
+    verify_release(registry, versions, feature_schema, cache)
     failpoint("promotion.after_verify")
-    move(registry, log, Promotion(versions, stage, actor, way, reason, gates), feature_schema_digest)
+    move(registry, log, Promotion(versions, stage, actor, way, reason, gates), feature_schema)
     return versions
 
 
@@ -74,7 +74,7 @@ def rollback(
     *,
     actor: str,
     way: Way,
-    feature_schema_digest: str | None,
+    feature_schema: str | None,
     reason: str = "",
     to: ReleaseVersions | None = None,
     mark: str | None = None,
@@ -105,7 +105,7 @@ def rollback(
     left = standing[-1] if standing else None
     if target == left and mark is None and (seen == target or registry is None):
         return target
-    digests = _verified(registry, log, target, feature_schema_digest, cache, mark=mark)
+    digests = _verified(registry, log, target, feature_schema, cache, mark=mark)
     failpoint("rollback.after_verify")
     with log.ordering():
         registry, now = _look(registry)
@@ -128,17 +128,17 @@ def rollback(
 def verify_release(
     registry: ModelRegistry,
     versions: ReleaseVersions,
-    feature_schema_digest: str | None,
+    feature_schema: str | None,
     cache: ReleaseCache | None = None,
 ) -> _Digests:
     """Check the tags, then every byte and the manifests of a release, without moving anything; return its digests."""
-    check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema_digest)
+    check_tags({kind: registry.version(kind, versions[kind]) for kind in ArtifactKind}, feature_schema)
     if cache is not None:
         fetched = cache.fetch(registry, versions)
-        check_coherence(fetched.manifests, feature_schema_digest)
+        check_coherence(fetched.manifests, feature_schema)
         return fetched.digests
     with tempfile.TemporaryDirectory(prefix="duet-verify-") as folder:
-        return verify_release(registry, versions, feature_schema_digest, ReleaseCache(Path(folder)))
+        return verify_release(registry, versions, feature_schema, ReleaseCache(Path(folder)))
 
 
 def _look(registry: ModelRegistry | None) -> tuple[ModelRegistry | None, ReleaseVersions | None]:
@@ -155,7 +155,7 @@ def _verified(
     registry: ModelRegistry | None,
     log: PromotionLog,
     versions: ReleaseVersions,
-    feature_schema_digest: str | None,
+    feature_schema: str | None,
     cache: ReleaseCache | None,
     *,
     mark: str | None,
@@ -169,14 +169,14 @@ def _verified(
         except CorruptArtifact:
             local = None  # the registry may have better bytes
         else:
-            check_coherence(manifests, feature_schema_digest)
+            check_coherence(manifests, feature_schema)
             return local.digests
     if registry is None:
         raise NoCopy(
             f"{versions.release_id} has no verified copy on {socket.gethostname()}, and MLflow does not answer: "
             "run this on a machine that served it (`duet releases` lists them), or start MLflow."
         )
-    found = verify_release(registry, versions, feature_schema_digest, cache)
+    found = verify_release(registry, versions, feature_schema, cache)
     if mark is not None and found != digests:
         raise NoCopy(
             f"{versions.release_id}@{mark} has no verified copy on {socket.gethostname()}, and MLflow holds other "

@@ -14,10 +14,11 @@ from registry.agreement import foreign_factors
 from registry.artifacts import verify_artifact
 from registry.contracts import (
     TAG_EMBEDDING_DIGEST,
-    TAG_FEATURE_SCHEMA_DIGEST,
     ArtifactKind,
     Manifest,
     ReleaseVersions,
+    schema_trained_on,
+    unmet_schema,
 )
 from registry.embedding import Embedding
 from registry.errors import IncoherentRelease
@@ -61,7 +62,7 @@ def load_release(
     directories: Mapping[ArtifactKind, Path],
     versions: ReleaseVersions,
     *,
-    feature_schema_digest: str,
+    feature_schema: str,
     feature_names: Sequence[str],
     expected_digests: Mapping[ArtifactKind, str] | None = None,
     threads: int = 1,
@@ -69,7 +70,8 @@ def load_release(
 ) -> Release:
     """Verify, check, load and try a release.
 
-    `feature_names` is the column order that the caller will offer the ranker. `manifests` are given when another
+    `feature_schema` is what the caller offers by name and version, of which the ranker may need less, and
+    `feature_names` the column order in which it will offer it. `manifests` are given when another
     process has just verified every byte against them; then the files are not read once more. Raises CorruptArtifact,
     IncoherentRelease or FeatureSchemaMismatch.
     """
@@ -78,7 +80,7 @@ def load_release(
         manifests = {kind: verify_artifact(directories[kind], digests.get(kind)) for kind in ArtifactKind}
     for kind, manifest in manifests.items():
         manifest.expect(kind)
-    check_coherence(manifests, feature_schema_digest)
+    check_coherence(manifests, feature_schema)
     release = Release(
         versions=versions,
         embedding=Embedding.load(directories[ArtifactKind.EMBEDDING], verified=manifests[ArtifactKind.EMBEDDING]),
@@ -97,7 +99,7 @@ def load_release(
     return release
 
 
-def check_coherence(manifests: Mapping[ArtifactKind, Manifest], feature_schema_digest: str | None = None) -> None:
+def check_coherence(manifests: Mapping[ArtifactKind, Manifest], feature_schema: str | None = None) -> None:
     """Raise IncoherentRelease unless the index was built from exactly this embedding and the ranker fits the schema."""
     embedding, index, ranker = (manifests[kind] for kind in ArtifactKind)
     built_from = index.lineage.get(TAG_EMBEDDING_DIGEST)
@@ -106,12 +108,10 @@ def check_coherence(manifests: Mapping[ArtifactKind, Manifest], feature_schema_d
             f"The index was built from embedding {_short(built_from)}, not from {_short(embedding.digest)}: "
             "promote the index that belongs to the embedding."
         )
-    trained_on = ranker.lineage.get(TAG_FEATURE_SCHEMA_DIGEST)
-    if feature_schema_digest is not None and trained_on != feature_schema_digest:
-        raise IncoherentRelease(
-            f"The ranker was trained on feature schema {_short(trained_on)}, the feature service provides "
-            f"{_short(feature_schema_digest)}: train the ranker again."
-        )
+    if feature_schema is not None:
+        unmet = unmet_schema(schema_trained_on(ranker.lineage), feature_schema)
+        if unmet is not None:
+            raise IncoherentRelease(f"The ranker {unmet}.")
 
 
 def self_check(release: Release) -> None:

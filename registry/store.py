@@ -13,12 +13,13 @@ from registry.contracts import (
     STAGE_ALIASES,
     TAG_DIGEST,
     TAG_EMBEDDING_DIGEST,
-    TAG_FEATURE_SCHEMA_DIGEST,
     TAG_RELEASE_CANDIDATE,
     ArtifactKind,
     Manifest,
     ModelVersion,
     ReleaseVersions,
+    schema_trained_on,
+    unmet_schema,
 )
 from registry.errors import IncoherentRelease, UnknownVersion
 
@@ -73,7 +74,7 @@ class ModelRegistry(ABC):
         found = {kind: self.versions_in_stage(kind, stage) for kind in ArtifactKind}
         return {kind: versions[0] for kind, versions in found.items() if versions}
 
-    def resolve_stage(self, stage: str = PRODUCTION, feature_schema_digest: str | None = None) -> ReleaseVersions:
+    def resolve_stage(self, stage: str = PRODUCTION, feature_schema: str | None = None) -> ReleaseVersions:
         """Return the release that the newest versions in a stage make up; raise IncoherentRelease with the reason.
 
         A version stands in one stage only, so a challenger that shares a part with Production finds it there.
@@ -88,7 +89,7 @@ class ModelRegistry(ABC):
                 f"Stage {stage} has no {' and no '.join(missing)}: move the matching version there, "
                 "or run `duet promote`."
             )
-        check_tags(standing, feature_schema_digest)
+        check_tags(standing, feature_schema)
         return ReleaseVersions.of({kind: version.version for kind, version in standing.items()})
 
     def crowding(self) -> list[str]:
@@ -131,7 +132,7 @@ def _newness(versions: Mapping[ArtifactKind, ModelVersion]) -> tuple[int, ...]:
     return tuple(versions[kind].version for kind in (ArtifactKind.RANKER, ArtifactKind.INDEX, ArtifactKind.EMBEDDING))
 
 
-def incoherence(versions: Mapping[ArtifactKind, ModelVersion], feature_schema_digest: str | None = None) -> str | None:
+def incoherence(versions: Mapping[ArtifactKind, ModelVersion], feature_schema: str | None = None) -> str | None:
     """Say from the tags alone why these versions must not serve together, or None."""
     for version in versions.values():
         if not version.digest:
@@ -143,19 +144,13 @@ def incoherence(versions: Mapping[ArtifactKind, ModelVersion], feature_schema_di
             f"index {index.version} was built from embedding {(built_from or 'unknown')[:12]}, not from version "
             f"{embedding.version} ({embedding.tags[TAG_DIGEST][:12]})"
         )
-    schema = ranker.tags.get(TAG_FEATURE_SCHEMA_DIGEST)
-    if not schema:
-        return f"ranker {ranker.version} does not say which feature schema it was trained on"
-    if feature_schema_digest is not None and schema != feature_schema_digest:
-        return (
-            f"ranker {ranker.version} was trained on feature schema {schema[:12]}, the feature service provides "
-            f"{feature_schema_digest[:12]}: train the ranker again"
-        )
-    return None
+    trained_on = schema_trained_on(ranker.tags)
+    unmet = unmet_schema(trained_on, trained_on or "" if feature_schema is None else feature_schema)
+    return None if unmet is None else f"ranker {ranker.version} {unmet}"
 
 
-def check_tags(versions: Mapping[ArtifactKind, ModelVersion], feature_schema_digest: str | None = None) -> None:
+def check_tags(versions: Mapping[ArtifactKind, ModelVersion], feature_schema: str | None = None) -> None:
     """Raise IncoherentRelease with the reason if the tags say that these versions do not belong together."""
-    reason = incoherence(versions, feature_schema_digest)
+    reason = incoherence(versions, feature_schema)
     if reason is not None:
         raise IncoherentRelease(f"The versions do not make a release: {reason}.")

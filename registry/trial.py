@@ -38,10 +38,8 @@ class TrialLimits:
 class ReleaseTrial:
     """Runs the child, one at a time; `feature_names` is the column order that the ranker will be offered."""
 
-    def __init__(
-        self, feature_schema_digest: str, feature_names: Sequence[str], limits: TrialLimits | None = None
-    ) -> None:
-        self._schema = feature_schema_digest
+    def __init__(self, feature_schema: str, feature_names: Sequence[str], limits: TrialLimits | None = None) -> None:
+        self._schema = feature_schema
         self._names = list(feature_names)
         self._limits = limits or TrialLimits()
         self._lock = threading.Lock()
@@ -106,7 +104,7 @@ class ReleaseTrial:
             "release": local.versions.release_id,
             "directories": {kind.value: str(path.resolve()) for kind, path in local.directories.items()},
             "digests": {kind.value: digest for kind, digest in local.digests.items()},
-            "feature_schema_digest": self._schema,
+            "feature_schema": self._schema,
             "feature_names": self._names,
             "timeout_s": self._limits.timeout_s,
             "memory_bytes": self._limits.base_bytes + int(self._limits.per_byte * artefacts),

@@ -50,7 +50,7 @@ def _try(job: dict[str, Any]) -> str | None:
         load_release(
             {ArtifactKind(kind): Path(path) for kind, path in job["directories"].items()},
             ReleaseVersions.parse(job["release"]),
-            feature_schema_digest=job["feature_schema_digest"],
+            feature_schema=job["feature_schema"],
             feature_names=job["feature_names"],
             expected_digests={ArtifactKind(kind): digest for kind, digest in job["digests"].items()},
         )

@@ -10,7 +10,7 @@ import structlog
 from psycopg import sql
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.clock import Clock
 from infra.connection_pool import ConnectionPool
 from infra.errors import DuetError
@@ -58,7 +58,7 @@ class Following:
         self._pool = pool
         self._connect = connect
         self._snapshot = snapshot
-        self._trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
+        self._trial = ReleaseTrial(offered_schema(), RANKING_FEATURES)
         copies = ReleaseCache(settings.data_dir / "releases")
         self.orders = ReleaseOrders(
             self._read_orders,
@@ -68,7 +68,7 @@ class Following:
         self.watcher = ReleaseWatcher(
             registry=registry,
             cache=copies,
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             prove=self._trial.prove,
             give_up=self._trial.give_up,
             load=_load_release,
@@ -134,7 +134,7 @@ def _load_release(local: LocalRelease) -> Release:
     return load_release(
         local.directories,
         local.versions,
-        feature_schema_digest=ranking_schema_digest(),
+        feature_schema=offered_schema(),
         feature_names=RANKING_FEATURES,
         expected_digests=local.digests,
         manifests=local.manifests or None,  # they are there when every byte was verified against them just now

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_repo.errors import MalformedFeatures
 from feature_repo.population import Population
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import layout_digest
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from registry.artifacts import sha256_of
@@ -155,7 +155,7 @@ class Generations:
                 files[path.name] = _File(size=path.stat().st_size, sha256=sha256_of(path))
             header = _Header(
                 format=FORMAT,
-                schema_digest=ranking_schema_digest(),
+                schema_digest=layout_digest(),
                 source=self._source,
                 written_at=at,
                 read_at=snapshot.read_at,
@@ -188,7 +188,7 @@ class Generations:
             raise UnusableGeneration(f"`{folder}` has no readable header: the snapshot is written anew.") from error
         for what, found, wanted in (
             ("format", header.format, FORMAT),
-            ("feature schema", header.schema_digest, ranking_schema_digest()),
+            ("feature schema", header.schema_digest, layout_digest()),
             ("source", header.source, self._source),
         ):
             if found != wanted:

@@ -49,7 +49,7 @@ class ReleaseWatcher:
         *,
         registry: ModelRegistry | None,
         cache: ReleaseCache,
-        feature_schema_digest: str,
+        feature_schema: str,
         prove: Callable[[LocalRelease], None],
         load: Callable[[LocalRelease], Release],
         trial: Callable[[Release], None],
@@ -65,7 +65,7 @@ class ReleaseWatcher:
     ) -> None:
         self._cache = cache
         # A registry that does not answer holds threads for a while; a pinned release must not wait for them.
-        self._view = StageView(registry, feature_schema_digest, guard, settle_s)
+        self._view = StageView(registry, feature_schema, guard, settle_s)
         self._loading = ThreadPoolExecutor(1, thread_name_prefix="release-loading")
         self._prove = prove
         self._give_up = give_up

@@ -37,11 +37,9 @@ class StageView:
     `seen` holds the last answer about each stage: a release, None for an empty stage, or why it is no release.
     """
 
-    def __init__(
-        self, registry: ModelRegistry | None, feature_schema_digest: str, guard: Guard, settle_s: float
-    ) -> None:
+    def __init__(self, registry: ModelRegistry | None, feature_schema: str, guard: Guard, settle_s: float) -> None:
         self._registry = registry
-        self._digest = feature_schema_digest
+        self._digest = feature_schema
         self._guard = guard
         self._settle_s = settle_s
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="release-asking")

@@ -18,7 +18,7 @@ from registry.contracts import (
     STAGING,
     TAG_DIGEST,
     TAG_EMBEDDING_DIGEST,
-    TAG_FEATURE_SCHEMA_DIGEST,
+    TAG_FEATURE_SCHEMA,
     TAG_RELEASE_CANDIDATE,
     ArtifactKind,
     Manifest,
@@ -70,7 +70,7 @@ class MemoryRegistry(ModelRegistry):
             TAG_DIGEST: manifest.digest,
             **{
                 key: manifest.lineage[key]
-                for key in (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA_DIGEST)
+                for key in (TAG_EMBEDDING_DIGEST, TAG_FEATURE_SCHEMA)
                 if key in manifest.lineage
             },
             **({TAG_RELEASE_CANDIDATE: release_candidate} if release_candidate else {}),

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from infra.postgres import connect
@@ -25,7 +25,7 @@ def load(local: LocalRelease) -> Release:
     return load_release(
         local.directories,
         local.versions,
-        feature_schema_digest=ranking_schema_digest(),
+        feature_schema=offered_schema(),
         feature_names=RANKING_FEATURES,
         expected_digests=local.digests,
     )
@@ -39,13 +39,13 @@ def follower(
 
     Without `prove` what is new is loaded at once: not tried in a process of its own, which takes seconds, first.
     """
-    trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
+    trial = ReleaseTrial(offered_schema(), RANKING_FEATURES)
     with connect(database_url, autocommit=True) as connection:
         log = PostgresPromotionLog(connection)
         watcher = ReleaseWatcher(
             registry=registry,
             cache=ReleaseCache(data_dir / "releases"),
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             prove=trial.prove if prove else lambda _local: None,
             load=load,
             trial=lambda release: release.embedding.warm(),

@@ -72,7 +72,7 @@ def write_release(
     digest = embedding.save(paths[ArtifactKind.EMBEDDING], {"dataset_digest": f"data-{seed}"}).digest
     make_index(embedding).save(paths[ArtifactKind.INDEX], {"embedding_digest": digest})
     make_ranker(seed, feature_names).save(
-        paths[ArtifactKind.RANKER], {"embedding_digest": digest, "feature_schema_digest": schema}
+        paths[ArtifactKind.RANKER], {"embedding_digest": digest, "feature_schema": schema}
     )
     return paths
 

@@ -15,7 +15,7 @@ import psycopg
 import xgboost
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from feature_repo.transforms import CONTENT_WIDTH
 from registry.artifacts import read_manifest
 from registry.cache import ReleaseCache
@@ -109,7 +109,7 @@ def write_artifacts(
     index.save(paths[ArtifactKind.INDEX], {"embedding_digest": digest})
     (model or ranker()).save(
         paths[ArtifactKind.RANKER],
-        {"embedding_digest": digest, "feature_schema_digest": schema or ranking_schema_digest()},
+        {"embedding_digest": digest, "feature_schema": schema or offered_schema()},
         parameters={"last_likes": 20},
     )
     return paths
@@ -130,7 +130,7 @@ FIRST = ReleaseVersions(1, 1, 1)
 
 def load_town(paths: dict[ArtifactKind, Path], versions: ReleaseVersions = FIRST) -> Release:
     """Load what `write_artifacts` wrote."""
-    return load_release(paths, versions, feature_schema_digest=ranking_schema_digest(), feature_names=RANKING_FEATURES)
+    return load_release(paths, versions, feature_schema=offered_schema(), feature_names=RANKING_FEATURES)
 
 
 def remember_town(

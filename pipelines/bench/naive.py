@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from feature_repo.layout import RANKING_FEATURES, VIEWS
 from feature_repo.people import People
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from feature_repo.transforms import PairContext, mutually_eligible, ranking_features_both
 from infra.clock import SystemClock
 from infra.endpoints import Endpoints
@@ -105,13 +105,12 @@ class Naive:
         ids, _ = self._index.search(query_vectors(own_chooser, own_chosen, 0.5)[0], self._job.n_candidates)
         began = self._took_until_now("retrieval", began)
         frame = self._store.get_online_features(
-            features=[f"{layout.name}:values" for layout in VIEWS],
+            features=[f"{layout.name}:{column}" for layout in VIEWS for column in layout.columns],
             entity_rows=[{"user_id": int(i)} for i in (user_id, *ids)],
             full_feature_names=True,
         ).to_df()
-        columns = pd.concat([_unpacked(frame, layout.name, layout.columns) for layout in VIEWS], axis=1)
         began = self._took_until_now("features", began)
-        requester, candidates = _people(columns.iloc[:1], frame[:1]), _people(columns.iloc[1:], frame[1:])
+        requester, candidates = _people(frame[:1]), _people(frame[1:])
         at = self._clock.now().timestamp()
         forward, backward = pair_scores(own_chooser, own_chosen, *embedding.vectors(candidates.user_ids))
         unknown = np.full(len(ids), np.nan, dtype=np.float32)
@@ -156,17 +155,9 @@ class Naive:
         return now
 
 
-def _unpacked(frame: pd.DataFrame, view: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Turn a packed column into plain ones, as somebody would who wants features by name."""
-    missing = [float("nan")] * len(columns)
-    rows = [values if values is not None else missing for values in frame[f"{view}__values"]]
-    return pd.DataFrame(rows, columns=[f"{view}__{column}" for column in columns])
-
-
-def _people(columns: pd.DataFrame, frame: pd.DataFrame) -> People:
+def _people(frame: pd.DataFrame) -> People:
     views = [
-        columns[[f"{layout.name}__{column}" for column in layout.columns]].to_numpy(dtype=np.float32)
-        for layout in VIEWS
+        frame[[f"{layout.name}__{column}" for column in layout.columns]].to_numpy(dtype=np.float32) for layout in VIEWS
     ]
     return People(frame["user_id"].to_numpy(dtype=np.int64), *views)
 
@@ -178,7 +169,7 @@ def _release(settings: Settings) -> Release:
     return load_release(
         local.directories,
         local.versions,
-        feature_schema_digest=ranking_schema_digest(),
+        feature_schema=offered_schema(),
         feature_names=RANKING_FEATURES,
         expected_digests=local.digests,
         threads=THREADS,

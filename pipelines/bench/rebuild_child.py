@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.telemetry import disable_telemetry
 from registry.artifacts import read_manifest
 from registry.cache import LocalRelease
@@ -128,7 +128,7 @@ def _index(job: dict[str, Any], snapshot: Any, scratch: Path, meter: Meter) -> N
     local = LocalRelease(ReleaseVersions(1, 2, 1), directories, digests, manifests)
     refused = None
     try:
-        ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES).prove(local)
+        ReleaseTrial(offered_schema(), RANKING_FEATURES).prove(local)
     except TrialFailed as refusal:  # a finding, like the recall: what was measured until here stays measured
         refused = str(refusal)
     meter.done("release verified, loaded and tried in a process of its own")

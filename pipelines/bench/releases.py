@@ -14,7 +14,7 @@ import numpy as np
 from feature_repo.layout import RANKING_FEATURES, TASTE_COLUMNS
 from feature_repo.people import People
 from feature_repo.population import Population
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from feature_repo.transforms import PairContext, profile_fingerprints, ranking_features
 from pipelines.code_version import code_version
 from pipelines.features.aggregates import vectors_at
@@ -134,7 +134,7 @@ def write_release(
         lambda path: index.save(path, lineage, metrics=report.metrics(), beside=beside),
     )
     tell("ranker")
-    schema = {**lineage, "feature_schema_digest": ranking_schema_digest()}
+    schema = {**lineage, "feature_schema": offered_schema()}
     parameters = {"last_likes": DatasetConfig().last_likes}
     _publish(cache, ArtifactKind.RANKER, number, lambda path: ranker.save(path, schema, parameters))
     directories = {kind: directory_of(cache, kind, number) for kind in ArtifactKind}
@@ -142,7 +142,7 @@ def write_release(
     release = load_release(
         directories,
         ReleaseVersions(number, number, number),
-        feature_schema_digest=ranking_schema_digest(),
+        feature_schema=offered_schema(),
         feature_names=RANKING_FEATURES,
     )
     return release, report

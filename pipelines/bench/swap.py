@@ -12,7 +12,7 @@ import numpy as np
 
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.people import People
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from infra.settings import Settings
@@ -70,7 +70,7 @@ def put_into_production(world: BenchWorld, endpoints: Endpoints, versions: Relea
             way="automation",
             reason="a made-up release of the benchmark",
             force=True,
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             cache=world.cache,
         )
 

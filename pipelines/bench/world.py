@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.people import People
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.cli.console import print_note
 from infra.clock import Clock
 from infra.embedded.postgres import EmbeddedPostgres
@@ -130,7 +130,7 @@ def _wanted(spec: WorldSpec) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "generator": WORLD_VERSION,
-        "feature_schema": ranking_schema_digest(),
+        "feature_schema": offered_schema(),
         **asdict(spec),
     }
 

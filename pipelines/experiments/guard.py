@@ -62,7 +62,7 @@ class Guard:
     registry: Callable[[], ModelRegistry | None]
     rails: Guardrails
     alert: Alert
-    feature_schema_digest: str | None
+    feature_schema: str | None
     cache: ReleaseCache | None = None
 
     def watch(self, now: datetime) -> list[Verdict]:
@@ -135,7 +135,7 @@ class Guard:
                 self.log,
                 actor=ACTOR,
                 way="automation",
-                feature_schema_digest=self.feature_schema_digest,
+                feature_schema=self.feature_schema,
                 reason=why,
                 cache=self.cache,
             )

@@ -30,7 +30,7 @@ def guard(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platfo
 
 def watch(platform: Platform) -> list[Any]:
     """Let the guard look once at this platform."""
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
     from infra.alerts import send_alert
     from pipelines.experiments.guard import Guard
     from pipelines.experiments.guardrails import load_guardrails
@@ -47,7 +47,7 @@ def watch(platform: Platform) -> list[Any]:
             registry=lambda: platform.registry if platform.endpoints.mlflow_url else None,
             rails=rails,
             alert=lambda kind, summary, figures: send_alert(settings, kind, summary, figures),
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             cache=ReleaseCache(settings.data_dir / "releases"),
         )
         return one.watch(platform.clock.now())

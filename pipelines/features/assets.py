@@ -47,6 +47,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
     """Write the rows of the four offline feature tables."""
     import pandas as pd
 
+    from feature_repo.tables import add_missing_columns
     from pipelines.features.aggregates import snapshots
     from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
 
@@ -58,6 +59,8 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
     written: dict[str, int] = {}
     began = platform.clock.monotonic()
     with platform.connection() as connection:
+        if added := add_missing_columns(connection):
+            context.log.info("new columns: %s", ", ".join(added))
         rows = snapshot.rows
         for view, values in (("user_profile", rows.profile), ("user_attributes", rows.attributes)):
             ids, at_us = rows.user_ids, rows.at_us

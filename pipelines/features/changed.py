@@ -44,6 +44,7 @@ def changed_features(
     from psycopg import IsolationLevel
 
     from feature_repo.store import materialize, materialize_people, online_until, open_feature_store
+    from feature_repo.tables import add_missing_columns
     from pipelines.snapshots import choose_instant
 
     config = read_config(context, ChangesConfig)
@@ -51,6 +52,8 @@ def changed_features(
     if last is None:
         raise MissingUpstream("there are no features to go on from yet; run the job `materialize_features` first")
     now = platform.clock.now()
+    with platform.connection() as connection:
+        add_missing_columns(connection)
     with platform.connection() as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         seen = look(connection)

@@ -14,13 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 from psycopg import Connection, sql
 
+from feature_repo.layout import VIEWS
+from feature_repo.packed_copy import MICROS_1970_TO_2000, SIGNATURE, TRAILER, reals, record, scalar
 from pipelines.features.aggregates import Snapshot
 
-_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + b"\x00" * 8
-_TRAILER: Final = b"\xff\xff"
-_POSTGRES_EPOCH_US: Final = 946_684_800_000_000  # 2000-01-01, which Postgres counts from
-_FLOAT4: Final = 700  # Postgres' type number of an array's elements
-_COLUMNS: Final = sql.SQL("(user_id, event_timestamp, created_timestamp, values)")
+_LAYOUTS: Final = {layout.name: layout for layout in VIEWS}
 MAX_PRUNED_ROWS: Final = 1_000_000  # per table and run: one statement stays a matter of seconds
 
 # Newer than the newest row, even if two edits share an instant or the clock went back.
@@ -29,25 +27,19 @@ _CHANGED: Final = sql.SQL("""
     select staged.user_id,
            case when newest.user_id is null then staged.event_timestamp
                 else greatest(staged.created_timestamp, newest.event_timestamp + interval '1 microsecond') end,
-           staged.created_timestamp, staged.values
+           staged.created_timestamp, {staged}
     from {staging} staged
-    left join (select distinct on (user_id) user_id, event_timestamp, values from {table}
+    left join (select distinct on (user_id) * from {table}
                order by user_id desc, event_timestamp desc) newest on newest.user_id = staged.user_id
-    where newest.user_id is null or newest.values is distinct from staged.values
+    where newest.user_id is null or row({newest}) is distinct from row({staged})
 """)
 _KNOWN_EARLIER: Final = sql.SQL("""
     insert into {table} {columns}
-    select staged.user_id, staged.event_timestamp, staged.created_timestamp, oldest.values
+    select staged.user_id, staged.event_timestamp, staged.created_timestamp, {oldest}
     from {staging} staged
-    join (select distinct on (user_id) user_id, event_timestamp, values from {table}
+    join (select distinct on (user_id) * from {table}
           order by user_id, event_timestamp) oldest on oldest.user_id = staged.user_id
     where staged.event_timestamp < oldest.event_timestamp
-""")
-# Vectors of a version with other columns can be neither joined nor told apart: the present ones stand in for them.
-_OTHER_LAYOUT: Final = sql.SQL("""
-    update {table} stored set values = staged.values, created_timestamp = staged.created_timestamp
-    from {staging} staged
-    where stored.user_id = staged.user_id and cardinality(stored.values) <> %(width)s
 """)
 _STALE: Final = sql.SQL("""
     delete from {table} where (user_id, event_timestamp) in (
@@ -92,7 +84,7 @@ def _write(
                 ),
                 {"at": snapshot.at.to_pydatetime(), "people": [] if everybody else snapshot.user_ids.tolist()},
             )
-            copy_in = sql.SQL("copy {} {} from stdin (format binary)").format(name, _COLUMNS)
+            copy_in = sql.SQL("copy {} {} from stdin (format binary)").format(name, _columns(table))
             with cursor.copy(copy_in) as copy:
                 for block in binary_rows(snapshot.user_ids, stamps, now, values, chunk_rows):
                     copy.write(block)
@@ -117,14 +109,14 @@ def append_changes(
     name, staging = sql.Identifier("features", table), sql.Identifier(f"staged_{table}")
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(sql.SQL("create temporary table {} (like {}) on commit drop").format(staging, name))
-        with cursor.copy(sql.SQL("copy {} {} from stdin (format binary)").format(staging, _COLUMNS)) as copy:
+        with cursor.copy(sql.SQL("copy {} {} from stdin (format binary)").format(staging, _columns(table))) as copy:
             for block in binary_rows(user_ids, at_us, now, values, chunk_rows):
                 copy.write(block)
         written = 0
         for statement in (_CHANGED, _KNOWN_EARLIER):
-            cursor.execute(statement.format(table=name, columns=_COLUMNS, staging=staging))
+            parts = {alias: _of(alias, table) for alias in ("staged", "newest", "oldest")}
+            cursor.execute(statement.format(table=name, columns=_columns(table), staging=staging, **parts))
             written += cursor.rowcount
-        cursor.execute(_OTHER_LAYOUT.format(table=name, staging=staging), {"width": values.shape[1]})
         # A transaction nested in the caller's is a savepoint: `on commit drop` would come too late for a second call.
         cursor.execute(sql.SQL("drop table {}").format(staging))
     return written
@@ -156,27 +148,34 @@ def binary_rows(
 ) -> Iterator[bytes]:
     """Yield a binary COPY stream of fixed-width rows: no Python object is made per row."""
     width = values.shape[1]
-    row = np.dtype([
-        ("fields", ">i2"),
-        ("id_bytes", ">i4"), ("id", ">i8"),
-        ("at_bytes", ">i4"), ("at", ">i8"),
-        ("created_bytes", ">i4"), ("created", ">i8"),
-        ("array_bytes", ">i4"), ("array_header", ">i4", (5,)),
-        ("elements", [("bytes", ">i4"), ("value", ">f4")], (width,)),
-    ])  # fmt: skip
-    created = int(now.value) // 1_000 - _POSTGRES_EPOCH_US
-    yield _HEADER
+    kind = record(
+        scalar("id", "int8"), scalar("at", "timestamptz"), scalar("created", "timestamptz"), reals("values", width)
+    )
+    yield SIGNATURE
     for start in range(0, user_ids.size, chunk_rows):
         part = slice(start, start + chunk_rows)
-        block = np.zeros(user_ids[part].size, dtype=row)
-        block["fields"] = 4
-        block["id_bytes"] = block["at_bytes"] = block["created_bytes"] = 8
+        block = np.zeros(user_ids[part].size, dtype=kind)
+        block["n_fields"] = 3 + width
+        block["id:size"] = block["at:size"] = block["created:size"] = 8
         block["id"] = user_ids[part]
-        block["at"] = at_us[part] - _POSTGRES_EPOCH_US
-        block["created"] = created
-        block["array_bytes"] = 20 + 8 * width
-        block["array_header"] = (1, 0, _FLOAT4, width, 1)  # dimensions, nulls, type, length, first index
-        block["elements"]["bytes"] = 4
-        block["elements"]["value"] = values[part]
+        block["at"] = at_us[part] - MICROS_1970_TO_2000
+        block["created"] = int(now.value) // 1_000 - MICROS_1970_TO_2000
+        block["values"]["size"] = 4
+        block["values"]["value"] = values[part]
         yield block.tobytes()
-    yield _TRAILER
+    yield TRAILER
+
+
+def _features(table: str) -> list[sql.Identifier]:
+    return [sql.Identifier(name) for name in _LAYOUTS[table].columns]
+
+
+def _columns(table: str) -> sql.Composed:
+    """Return the columns that are written, in brackets."""
+    keys = map(sql.Identifier, ("user_id", "event_timestamp", "created_timestamp"))
+    return sql.SQL("({})").format(sql.SQL(", ").join([*keys, *_features(table)]))
+
+
+def _of(alias: str, table: str) -> sql.Composed:
+    """Return the features of a table or an alias of one."""
+    return sql.SQL(", ").join(sql.SQL("{}.{}").format(sql.Identifier(alias), name) for name in _features(table))

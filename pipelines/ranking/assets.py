@@ -37,7 +37,7 @@ def ranking_dataset(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult[Any]:
     """Build the rows of both windows, from both twins of the first stage, and join their features."""
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
     from feature_repo.store import apply_catalogue, historical_ranking_features, open_feature_store
     from pipelines.ranking.files import RankingRows, save_rows
     from pipelines.ranking.rows import WindowRows, choice_rows, like_rows
@@ -87,7 +87,7 @@ def ranking_dataset(
         kind=every.kind,
         late=np.arange(len(every)) >= len(parts[0]) + len(parts[1]),
     )
-    schema = ranking_schema_digest()
+    schema = offered_schema()
     inputs = {**made.inputs, "embeddings": made.digest}
     with platform.state.staging("ranking_dataset") as scratch:
         staged = scratch / "rows"
@@ -111,7 +111,7 @@ def ranking_dataset(
             "features": features.shape[1],
             "join_s": round(seconds, 2),
             "digest": digest,
-            "feature_schema": schema,
+            "feature_schema": len(schema.split()),
             "sample": frame_of(sample),
             "path": path(directory),
         }
@@ -132,6 +132,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
     import pandas as pd
 
+    from feature_repo.schema import part_of
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.judging import judged_order, keep_judged
     from pipelines.ranking.learn import learn
@@ -160,10 +161,11 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     trained = replace(final.ranker, policy=verdict.chosen, judged=verdict.figures)
     report = early.report
     embedding = dataset.inputs["embeddings"]
+    used = {*trained.feature_names, *(() if trained.choice is None else trained.choice.feature_names)}
     lineage = lineage_of(
         snapshot_of(platform, dataset),
         embedding_digest=embedding,
-        feature_schema_digest=str(dataset.facts["schema"]),
+        feature_schema=part_of(str(dataset.facts["schema"]), used),
         ranking_dataset_digest=dataset.digest,
         fitted_on="everything",
     )

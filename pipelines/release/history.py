@@ -86,14 +86,14 @@ def _honoured(platform: Platform, connection: "psycopg.Connection[Any]") -> Call
     """Ask those who serve whether they serve a release; where nobody serves, verify every byte here."""
 
     def honoured(versions: ReleaseVersions) -> bool:
-        from feature_repo.schema import ranking_schema_digest
+        from feature_repo.schema import offered_schema
 
         workers = live_workers(connection)
         if workers:
             return any(worker.release == versions.release_id for worker in workers)
         cache = ReleaseCache(platform.settings.data_dir / "releases")
         try:
-            verify_release(platform.registry, versions, ranking_schema_digest(), cache)
+            verify_release(platform.registry, versions, offered_schema(), cache)
         except RegistryUnavailable:
             raise
         except RegistryError:
@@ -104,12 +104,12 @@ def _honoured(platform: Platform, connection: "psycopg.Connection[Any]") -> Call
 
 
 def _incoherence(platform: Platform) -> str | None:
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
 
     if not platform.registry.in_stage(PRODUCTION):
         return None
     try:
-        platform.registry.resolve_stage(PRODUCTION, ranking_schema_digest())
+        platform.registry.resolve_stage(PRODUCTION, offered_schema())
     except IncoherentRelease as error:
         return str(error)
     return None

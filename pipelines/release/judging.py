@@ -68,13 +68,11 @@ def loaded(
 ) -> Release:
     """Load and try a release from these directories, or fetch it from the registry; raise RegistryError."""
     from feature_repo.layout import RANKING_FEATURES
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
 
     if directories is None:
         directories = {kind: _fetched(platform, kind, versions[kind]) for kind in ArtifactKind}
-    return load_release(
-        directories, versions, feature_schema_digest=ranking_schema_digest(), feature_names=RANKING_FEATURES
-    )
+    return load_release(directories, versions, feature_schema=offered_schema(), feature_names=RANKING_FEATURES)
 
 
 class Unloadable(NamedTuple):

@@ -80,7 +80,7 @@ def promote_candidate(
     Raises:
         dagster.Failure: a gate did not pass, another promotion is under way, or an experiment runs on Staging.
     """
-    from feature_repo.schema import ranking_schema_digest
+    from feature_repo.schema import offered_schema
     from pipelines.automation.conditions import running_experiment
     from registry.audit import PostgresPromotionLog
     from registry.cache import ReleaseCache
@@ -105,7 +105,7 @@ def promote_candidate(
                 way="automation",
                 reason=reason,
                 stage=stage,
-                feature_schema_digest=ranking_schema_digest(),
+                feature_schema=offered_schema(),
                 cache=ReleaseCache(platform.settings.data_dir / "releases"),
             )
         except (GatesNotPassed, PromotionConflict) as why:

@@ -102,7 +102,7 @@ def test_a_registered_version_can_be_read_back(
         assert manifest == verify_artifact(path)
         assert {file.name for file in (tmp_path / kind).iterdir()} == {*manifest.files, "manifest.json"}
     assert subject.registry.version(INDEX, 1).tags["embedding_digest"] == digest_of(releases[0][EMBEDDING])
-    assert subject.registry.version(RANKER, 1).tags["feature_schema_digest"]
+    assert subject.registry.version(RANKER, 1).tags["feature_schema"]
 
 
 def test_the_same_artefact_is_registered_once(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:

@@ -26,7 +26,7 @@ WIDTH = 2 * DIMENSIONS
 
 
 def load(paths: dict[ArtifactKind, Path], **changes: Any) -> object:
-    arguments = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES, **changes}
+    arguments = {"feature_schema": SCHEMA, "feature_names": FEATURES, **changes}
     return load_release(paths, ReleaseVersions(1, 1, 1), **arguments)
 
 
@@ -62,7 +62,7 @@ def mismatched(root: Path, first: dict[ArtifactKind, Path], second: dict[Artifac
         "index of nobody": lambda: load({**first, INDEX: root / "nobody"}),
         "index that lies about its embedding": lambda: load({**first, INDEX: root / "liar"}),
         "index where a ranker should be": lambda: load({**first, RANKER: first[INDEX]}),
-        "another feature schema": lambda: load(first, feature_schema_digest="f" * 64),
+        "another feature schema": lambda: load(first, feature_schema="f" * 64),
         "renamed feature": lambda: load(first, feature_names=("renamed", *FEATURES[1:])),
         "missing feature": lambda: load(first, feature_names=FEATURES[1:]),
         "other bytes than promised": lambda: load(

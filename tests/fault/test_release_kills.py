@@ -96,9 +96,7 @@ class World:
 
     def promote(self, versions: ReleaseVersions) -> None:
         with MlflowRest(self.mlflow_url) as registry, connect(self.endpoints.database_url) as connection:
-            promote(
-                registry, PostgresPromotionLog(connection), versions, actor="ada", way="cli", feature_schema_digest=None
-            )
+            promote(registry, PostgresPromotionLog(connection), versions, actor="ada", way="cli", feature_schema=None)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +159,7 @@ def test_a_rollback_killed_at_any_step_has_happened_or_not_and_completes_by_itse
         assert registry.resolve_stage(PRODUCTION) == expected
         assert log.open_pin() is None
         if not happened:
-            rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None)
+            rollback(registry, log, actor="ada", way="cli", feature_schema=None)
             assert registry.resolve_stage(PRODUCTION) == FIRST
     assert world.champions() == dict.fromkeys(ArtifactKind, 1)
     assert world.audited() == [FIRST.release_id, SECOND.release_id, FIRST.release_id]

@@ -6,7 +6,6 @@ those below 33, which half of the people are. The ranker's probability depends o
 an answer made with somebody else's features shows.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import combinations
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import xgboost
-from psycopg import sql
 
 from feature_repo.layout import ACTIVITY, VIEWS
 from feature_repo.store import apply_catalogue, materialize, open_feature_store
@@ -24,6 +22,7 @@ from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from registry.ranker import Ranker
+from tests.feature_rows import put_features
 from tests.serving_world import insert_person, interact, remember_town
 
 PLACES = 10
@@ -133,21 +132,12 @@ def _fill_online_store(connection: psycopg.Connection[Any], settings: Settings, 
     store = open_feature_store(settings, endpoints)
     apply_catalogue(store)
     now = SystemClock().now()
-    for layout in VIEWS:
-        statement = sql.SQL("insert into features.{} (user_id, event_timestamp, values) values (%s, %s, %s)").format(
-            sql.Identifier(layout.name)
-        )
-        connection.cursor().executemany(statement, list(_rows(layout, now)))
+    for user_id in PEOPLE:
+        for layout in VIEWS:
+            known = {"likes_sent_7d": likes_sent(user_id)} if layout is ACTIVITY else {}
+            put_features(connection, layout, user_id, now, **known)
     connection.commit()
     materialize(store, SystemClock().now())
-
-
-def _rows(layout: Any, now: datetime) -> Iterator[tuple[int, datetime, list[float]]]:
-    for user_id in PEOPLE:
-        values = layout.default_row.copy()
-        if layout is ACTIVITY:
-            values[ACTIVITY.index("likes_sent_7d")] = likes_sent(user_id)
-        yield user_id, now, values.tolist()
 
 
 def village_ranker() -> Ranker:

@@ -62,7 +62,7 @@ class Promotions(RuleBasedStateMachine):
             versions,
             actor="ada",
             way="cli",
-            feature_schema_digest=None,
+            feature_schema=None,
             stage=stage,
             cache=self.cache,
         )
@@ -129,9 +129,7 @@ class Promotions(RuleBasedStateMachine):
     def roll_back(self) -> None:
         current, standing = self._resolved(), standing_releases(self.log.history())
         try:
-            target = rollback(
-                self.registry, self.log, actor="ada", way="cli", feature_schema_digest=None, cache=self.cache
-            )
+            target = rollback(self.registry, self.log, actor="ada", way="cli", feature_schema=None, cache=self.cache)
         except NothingToRollBackTo:
             assert len({*standing, *({current} if current else ())}) <= 1
             return

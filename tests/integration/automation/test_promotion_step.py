@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from pipelines.release.promotion import promoted_release
 from pipelines.resources import Platform
 from pipelines.state import Current
@@ -25,7 +25,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 @pytest.fixture
 def candidate(platform: Platform, registry: MemoryRegistry, tmp_path: Path) -> ReleaseVersions:
     """A release candidate that passed its gates, as `release_candidate` leaves it."""
-    versions = register_release(registry, write_release(tmp_path, schema=ranking_schema_digest()))
+    versions = register_release(registry, write_release(tmp_path, schema=offered_schema()))
     directory = platform.state.directory("release_candidate", "d" * 64)
     directory.mkdir(parents=True)
     platform.state.publish(

@@ -337,7 +337,7 @@ def test_without_mlflow_a_degraded_release_is_taken_back_from_the_copy_that_serv
     tower: Tower, tmp_path: Path
 ) -> None:
     tower.cache = ReleaseCache(tmp_path)
-    promote(tower.registry, tower.log, FIRST, actor="ada", way="cli", feature_schema_digest=None, cache=tower.cache)
+    promote(tower.registry, tower.log, FIRST, actor="ada", way="cli", feature_schema=None, cache=tower.cache)
     tower.promoted(SECOND)
     at = tower.log.history(PRODUCTION)[-1].at
     assert at is not None

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
 import redis
-from psycopg import sql
 
 from feature_repo.layout import VIEWS, Layout
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from infra.settings import Settings
+from tests.feature_rows import put_features
 
 Put = Callable[..., None]
 
@@ -60,13 +59,7 @@ def put(connection: psycopg.Connection[Any]) -> Put:
     """Insert a feature row: put(layout, user_id, at, column=value, …); other columns take their default."""
 
     def insert(layout: Layout, user_id: int, at: datetime, *, created: datetime | None = None, **values: float) -> None:
-        row = layout.default_row.copy()
-        for column, value in values.items():
-            row[layout.index(column)] = value
-        connection.execute(
-            sql.SQL("insert into {} values (%s, %s, %s, %s)").format(sql.Identifier("features", layout.name)),
-            (user_id, at, created or at, [float(value) for value in np.asarray(row)]),
-        )
+        put_features(connection, layout, user_id, at, created=created, **values)
         connection.commit()
 
     assert {layout.name for layout in VIEWS} == {"user_profile", "user_attributes", "user_activity", "user_reciprocity"}

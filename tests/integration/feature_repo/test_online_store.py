@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
 from redis.connection import AbstractConnection
 
-from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable, MalformedFeatures
+from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable
 from feature_repo.layout import ACTIVITY, ATTRIBUTES, PROFILE, VIEWS
 from feature_repo.online_store import BULK_TIMEOUT_S
-from feature_repo.store import PersonReader, apply_catalogue, materialize, open_feature_store, read_people
+from feature_repo.store import EPOCH, PersonReader, apply_catalogue, materialize, open_feature_store, read_people
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 
@@ -38,24 +40,47 @@ def assert_same(one: Any, other: Any) -> None:
         np.testing.assert_array_equal(mine.view(np.uint32), theirs.view(np.uint32))
 
 
-@pytest.mark.parametrize("writer", ["packed", "stock"])
-def test_either_store_reads_what_the_other_wrote(
-    store: Any, put: Any, connected_settings: Settings, endpoints: Endpoints, writer: str
+def test_single_features_are_read_by_name_like_from_the_stock_store(
+    store: Any, put: Any, connected_settings: Settings, endpoints: Endpoints
 ) -> None:
     some_people(put)
     plain = stock(connected_settings, endpoints)
-    materialize(store if writer == "packed" else plain, T)
+    materialize(store, T)
     packed = read_people(store, range(40), chunk=7)
     assert len(packed) == 29
+    asked = {
+        "features": ["user_attributes:attribute_05", "user_profile:n_interests", "user_profile:birth_day"],
+        "entity_rows": [{"user_id": 4}, {"user_id": 99}, {"user_id": 3}],
+    }
+    ours = store.get_online_features(**asked).to_dict()
+    assert ours["n_interests"] == [4.0, None, 3.0]
+    assert ours["attribute_05"] == [packed.attributes[packed.positions([4])[0], 5], None, None]
+    materialize(plain, T, since=EPOCH)
     assert_same(packed, read_people(plain, range(40)))
-    public = store.get_online_features(
-        [f"{layout.name}:values" for layout in (PROFILE, ATTRIBUTES)],
-        [{"user_id": 4}],
-        full_feature_names=True,
-    ).to_dict()
-    np.testing.assert_array_equal(
-        np.array(public["user_profile__values"][0], np.float32), packed.profile[packed.positions([4])[0]]
-    )
+    assert plain.get_online_features(**asked).to_dict() == ours
+
+
+def test_feast_s_own_materialisation_writes_what_ours_writes(store: Any, put: Any, redis_client: Any) -> None:
+    some_people(put)
+    store.materialize(T - timedelta(days=99), T)
+    theirs = read_people(store, range(40))
+    redis_client.flushdb()
+    materialize(store, T)
+    assert_same(theirs, read_people(store, range(40)))
+
+
+def test_a_row_of_some_features_leaves_the_others_as_they_are(store: Any) -> None:
+    online = store._get_provider().online_store
+    view = store.get_feature_view(ACTIVITY.name)
+    who = EntityKey(join_keys=["user_id"], entity_values=[Value(int64_val=7)])
+    first = {name: Value(float_val=place) for place, name in enumerate(ACTIVITY.columns)}
+    online.online_write_batch(store.config, view, [(who, first, T, None)], None)
+    later = T + timedelta(seconds=1)
+    some = [(who, {"likes_sent_30d": Value(float_val=50)}, later, None), (who, first, T, None)]
+    online.online_write_batch(store.config, view, some, None)
+    assert read_people(store, [7]).activity[0].tolist() == [0, 50, *range(2, ACTIVITY.width)]
+    online.delete_table(store.config, view)
+    assert len(read_people(store, [7])) == 0
 
 
 def test_the_stores_of_one_machine_give_the_same_people(
@@ -86,12 +111,15 @@ def test_an_older_row_never_replaces_a_newer_one(store: Any) -> None:
     assert read_people(store, [7]).activity[0, 0] == 2
 
 
-def test_rows_of_another_width_online_are_refused(store: Any) -> None:
+def test_rows_of_another_catalogue_are_neither_misread_nor_kept(store: Any) -> None:
     online = store._get_provider().online_store
-    view = store.get_feature_view(ACTIVITY.name)
-    online.write_packed(store.config, view, np.array([7]), np.zeros((1, 3), np.float32), np.array([1]))
-    with pytest.raises(MalformedFeatures, match="materialise them again"):
-        read_people(store, [7])
+    view, older = store.get_feature_view(ACTIVITY.name), store.get_feature_view(ACTIVITY.name)
+    older.features = older.features[:-1]
+    row, at = ACTIVITY.default_rows(1), np.array([1_000_000])
+    assert online.write_packed(store.config, older, np.array([7]), row[:, :-1], at) == 1
+    assert len(read_people(store, [7])) == 0
+    assert online.write_packed(store.config, view, np.array([7]), row, at) == 1
+    assert len(read_people(store, [7])) == 1
 
 
 def test_people_are_read_in_one_round_trip(store: Any, put: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,13 +178,13 @@ def test_reading_without_a_catalogue_says_what_to_do(
         PersonReader(empty)
 
 
-def test_a_catalogue_of_other_columns_is_not_read(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalogue_that_lacks_a_feature_is_not_read(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     view = store.get_feature_view(ACTIVITY.name)
-    view.features[0].tags["columns"] = "likes_sent_1d"
+    view.features = view.features[1:]
     monkeypatch.setattr(store, "get_feature_view", lambda name: view if name == ACTIVITY.name else real(name))
     real = type(store).get_feature_view.__get__(store)
     with pytest.raises(
-        CatalogueNotApplied, match=r"columns for user_activity .* run `duet train --job materialize_features`"
+        CatalogueNotApplied, match=r"lacks likes_sent_7d of user_activity: run `duet train --job materialize_features`"
     ):
         PersonReader(store)
 

@@ -29,6 +29,23 @@ def test_the_schema_goes_up_down_and_up_again(endpoints: Endpoints) -> None:
     assert current(endpoints.database_url) == HEAD
 
 
+def test_rows_of_features_keep_their_values_on_the_way_to_named_columns_and_back(endpoints: Endpoints) -> None:
+    with connect(endpoints.database_url, autocommit=True) as connection:
+        downgrade(endpoints.database_url, "0009")
+        insert = "insert into features.user_reciprocity (user_id, event_timestamp, values) values (%s, now(), %s)"
+        connection.execute(insert, (1, [1.0, 2.0, 3.0, 0.25, float("nan"), 6.0, 7.0]))
+        connection.execute(insert, (2, [1.0, 2.0]))
+        upgrade(endpoints.database_url)
+        named = "select user_id, matches_7d, match_rate, messages_received_30d from features.user_reciprocity"
+        assert connection.execute(named).fetchall() == [(1, 1.0, 0.25, 7.0)]
+        connection.execute("insert into features.user_reciprocity (user_id, event_timestamp) values (3, now())")
+        downgrade(endpoints.database_url, "0009")
+        arrays = "select user_id, values::text from features.user_reciprocity order by 1"
+        assert connection.execute(arrays).fetchall() == [(1, "{1,2,3,0.25,NaN,6,7}"), (3, "{0,0,0,0.3,0.3,0,0}")]
+        connection.execute("delete from features.user_reciprocity")
+        upgrade(endpoints.database_url)
+
+
 def test_the_newest_file_is_the_only_head_of_the_revisions() -> None:
     assert ScriptDirectory.from_config(alembic_config()).get_heads() == [HEAD]
 

@@ -87,8 +87,8 @@ def stored(platform: Platform) -> list[tuple[Any, ...]]:
     with platform.connection() as connection:
         return connection.execute(
             # As text: a missing number equals itself.
-            "select 'profile', user_id, event_timestamp, values::text from features.user_profile union all "
-            "select 'attributes', user_id, event_timestamp, values::text from features.user_attributes "
+            "select 'profile', user_id, event_timestamp, p::text from features.user_profile p union all "
+            "select 'attributes', user_id, event_timestamp, a::text from features.user_attributes a "
             "order by 1, 2, 3"
         ).fetchall()
 
@@ -128,8 +128,7 @@ def test_features_that_no_join_can_see_are_pruned_by_the_features_step(platform:
         connection.execute("delete from features.user_activity where user_id = %s", (OTHER,))
         for user_id, at in ((EDITED, limit - timedelta(days=1)), (EDITED, limit), (OTHER, limit - timedelta(days=1))):
             connection.execute(
-                "insert into features.user_activity select %s, %s, now(), values from features.user_activity limit 1",
-                (user_id, at),
+                "insert into features.user_activity (user_id, event_timestamp) values (%s, %s)", (user_id, at)
             )
         # Somebody who did nothing since, so that no newer row follows.
         connection.execute("delete from duet.interactions where actor_id = %s or target_id = %s", (OTHER, OTHER))

@@ -105,7 +105,7 @@ def test_a_bad_candidate_is_registered_with_its_failure_and_promoted_only_by_for
     good = platform.registry.release_candidate()
     with platform.connection() as connection:
         log = PostgresPromotionLog(connection)
-        promote(platform.registry, log, good, actor="ada", way="cli", feature_schema_digest=None)
+        promote(platform.registry, log, good, actor="ada", way="cli", feature_schema=None)
         # Leaves of ten thousand decisions: no tree ever splits, and everybody gets the same probability.
         story = train(platform, "train_ranker", ranker={"min_child_weight": 10_000.0})
         bad, report = candidate(platform), report_of(platform)
@@ -126,7 +126,7 @@ def test_a_bad_candidate_is_registered_with_its_failure_and_promoted_only_by_for
         assert "* **stable**: `prediction_drift_psi` is " in described
         assert platform.registry.release_candidate() == bad, "it is registered like any other"
         with pytest.raises(GatesNotPassed, match=r"stable: `prediction_drift_psi` is [\d.]+, above 0\.5"):
-            promote(platform.registry, log, bad, actor="ada", way="cli", feature_schema_digest=None, stage=STAGING)
+            promote(platform.registry, log, bad, actor="ada", way="cli", feature_schema=None, stage=STAGING)
         assert platform.registry.resolve_stage(PRODUCTION) == good
         promote(
             platform.registry,
@@ -134,7 +134,7 @@ def test_a_bad_candidate_is_registered_with_its_failure_and_promoted_only_by_for
             bad,
             actor="ada",
             way="cli",
-            feature_schema_digest=None,
+            feature_schema=None,
             force=True,
             reason="a drill",
         )
@@ -142,7 +142,7 @@ def test_a_bad_candidate_is_registered_with_its_failure_and_promoted_only_by_for
         entry = log.history(PRODUCTION)[-1]
         assert (entry.reason, entry.gates["forced"], entry.gates["verdict"]) == ("a drill", True, report.verdict)
         assert list(entry.gates["failures"]) == ["stable"]
-        assert rollback(platform.registry, log, actor="ada", way="cli", feature_schema_digest=None) == good
+        assert rollback(platform.registry, log, actor="ada", way="cli", feature_schema=None) == good
 
 
 def test_any_release_can_be_judged_again(platform: Platform, trained: RunStory) -> None:
@@ -177,5 +177,5 @@ def test_a_production_that_cannot_be_loaded_is_no_empty_production(platform: Pla
             versions,
             actor="ada",
             way="cli",
-            feature_schema_digest=None,
+            feature_schema=None,
         )

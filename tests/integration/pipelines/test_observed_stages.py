@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.endpoints import Endpoints
 from pipelines.release.sensors import HISTORY, observe_stages, production_is_coherent
 from pipelines.resources import Platform
@@ -52,9 +52,7 @@ def webhook() -> Iterator[str]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
     root = tmp_path_factory.mktemp("releases")
     people = range(1, 21)
-    return [
-        write_artifacts(root / name, people, dataset=name, schema=ranking_schema_digest()) for name in ("one", "two")
-    ]
+    return [write_artifacts(root / name, people, dataset=name, schema=offered_schema()) for name in ("one", "two")]
 
 
 @pytest.fixture

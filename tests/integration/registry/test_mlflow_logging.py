@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.cli.app import run
 from infra.endpoints import Endpoints
 from registry.audit import PostgresPromotionLog
@@ -26,7 +26,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
     root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed, schema=ranking_schema_digest()) for seed in range(2)]
+    return [write_release(root, seed, schema=offered_schema()) for seed in range(2)]
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_the_commands_refuse_a_release_that_this_version_cannot_serve_before_any
     log = PostgresPromotionLog(connection)
     cache = ReleaseCache(tmp_path / "duet" / "releases")
     for versions in (older, served):  # an older version of Duet served the first
-        promote(rest, log, versions, actor="ada", way="cli", feature_schema_digest=None, cache=cache)
+        promote(rest, log, versions, actor="ada", way="cli", feature_schema=None, cache=cache)
     connection.commit()
     for command in (
         ("promote", "--embedding", "2", "--index", "2", "--ranker", "2"),
@@ -240,7 +240,7 @@ def test_the_commands_refuse_a_release_that_this_version_cannot_serve_before_any
     ):
         assert run(["--data-dir", str(tmp_path / "duet"), *command]) == 1
         said = " ".join(capsys.readouterr().err.split())
-        assert "was trained on feature schema 000000000000" in said
+        assert "was trained on `000000000000" in said
         assert "train the ranker again" in said
     assert rest.resolve_stage(PRODUCTION) == served
     assert rest.in_stage(STAGING) == {}

@@ -45,7 +45,7 @@ def test_each_promotion_is_three_rows_with_one_instant(
     connection: psycopg.Connection[Any], endpoints: Endpoints, registry: MemoryRegistry
 ) -> None:
     log = PostgresPromotionLog(connection)
-    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None, reason="it's better; --")
+    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema=None, reason="it's better; --")
     found = rows(endpoints)
     assert [row[:4] for row in found] == [
         ("e1-i1-r1", f"duet-{kind}", 1, "None") for kind in ("embedding", "index", "ranker")
@@ -75,9 +75,9 @@ def test_history_is_oldest_first_and_limited_to_the_newest(
     connection: psycopg.Connection[Any], registry: MemoryRegistry
 ) -> None:
     log = PostgresPromotionLog(connection)
-    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None)
-    promote(registry, log, SECOND, actor="bob", way="automation", feature_schema_digest=None)
-    rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema=None)
+    promote(registry, log, SECOND, actor="bob", way="automation", feature_schema=None)
+    rollback(registry, log, actor="ada", way="cli", feature_schema=None)
     assert [(entry.versions, entry.rolled_back_from) for entry in log.history()] == [
         (FIRST, None),
         (SECOND, None),
@@ -101,9 +101,9 @@ def test_the_challenger_at_an_instant_is_known_too(
     connection: psycopg.Connection[Any], registry: MemoryRegistry
 ) -> None:
     log = PostgresPromotionLog(connection)
-    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None)
-    promote(registry, log, SECOND, actor="ada", way="cli", feature_schema_digest=None, stage=STAGING)
-    promote(registry, log, SECOND, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema=None)
+    promote(registry, log, SECOND, actor="ada", way="cli", feature_schema=None, stage=STAGING)
+    promote(registry, log, SECOND, actor="ada", way="cli", feature_schema=None)
     (staged,) = log.history(STAGING)
     assert staged.at is not None
     promoted = log.history()[-1].at
@@ -183,7 +183,7 @@ def test_a_failed_promotion_leaves_no_row(
 ) -> None:
     registry.fail_after(1)
     with pytest.raises(PromotionFailed):
-        promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema_digest=None)
+        promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema=None)
     assert rows(endpoints) == []
 
 
@@ -195,18 +195,16 @@ def test_the_lock_is_held_against_another_connection_and_ends_with_the_transacti
             PostgresPromotionLog(other).exclusively(),
             pytest.raises(PromotionConflict, match="Another promotion or rollback is under way"),
         ):
-            promote(
-                registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema_digest=None
-            )
+            promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema=None)
         assert registry.in_stage(PRODUCTION) == {}
-    promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema=None)
     assert registry.resolve_stage(PRODUCTION) == FIRST
 
 
 def test_a_promotion_whose_database_dies_is_undone(
     connection: psycopg.Connection[Any], endpoints: Endpoints, registry: MemoryRegistry
 ) -> None:
-    promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema=None)
     with connect(endpoints.database_url) as victim:
         pid = victim.info.backend_pid
 
@@ -217,7 +215,7 @@ def test_a_promotion_whose_database_dies_is_undone(
 
         registry.before_write = kill_the_session
         with pytest.raises(PromotionFailed, match="nothing has changed"):
-            promote(registry, PostgresPromotionLog(victim), SECOND, actor="bob", way="cli", feature_schema_digest=None)
+            promote(registry, PostgresPromotionLog(victim), SECOND, actor="bob", way="cli", feature_schema=None)
     assert registry.resolve_stage(PRODUCTION) == FIRST
     assert [entry.versions for entry in PostgresPromotionLog(connection).history()] == [FIRST]
 
@@ -226,12 +224,12 @@ def test_an_audit_that_is_gone_refuses_before_anything_moves(endpoints: Endpoint
     gone = connect(endpoints.database_url)
     gone.close()
     with pytest.raises(AuditUnavailable, match="cannot be used"):
-        promote(registry, PostgresPromotionLog(gone), FIRST, actor="ada", way="cli", feature_schema_digest=None)
+        promote(registry, PostgresPromotionLog(gone), FIRST, actor="ada", way="cli", feature_schema=None)
     assert registry.in_stage(PRODUCTION) == {}
 
 
 def test_the_audit_cannot_be_rewritten(connection: psycopg.Connection[Any], registry: MemoryRegistry) -> None:
-    promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, PostgresPromotionLog(connection), FIRST, actor="ada", way="cli", feature_schema=None)
     owner = connection.execute(
         "select tableowner = current_user from pg_tables where schemaname = 'duet' and tablename = 'promotions'"
     ).fetchone()

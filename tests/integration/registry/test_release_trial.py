@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from registry.artifacts import read_manifest
 from registry.cache import LocalRelease
 from registry.contracts import ArtifactKind, ReleaseVersions
@@ -18,7 +18,7 @@ from tests.crafted import crash_the_reader, reseal
 from tests.serving_world import write_artifacts
 
 Paths = dict[ArtifactKind, Path]
-TRIAL = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
+TRIAL = ReleaseTrial(offered_schema(), RANKING_FEATURES)
 
 
 @pytest.fixture
@@ -54,17 +54,17 @@ def test_a_model_that_crashes_its_reader_ends_the_child_and_is_refused(paths: Pa
 
 
 def test_a_release_that_does_not_answer_in_time_is_refused(paths: Paths) -> None:
-    trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES, TrialLimits(timeout_s=0.05))
+    trial = ReleaseTrial(offered_schema(), RANKING_FEATURES, TrialLimits(timeout_s=0.05))
     assert "did not load and answer within 0.05 s" in refusal(paths, trial)
 
 
 def test_a_release_that_takes_more_memory_than_its_size_explains_is_refused(paths: Paths) -> None:
-    trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES, TrialLimits(base_bytes=0, per_byte=0.0))
+    trial = ReleaseTrial(offered_schema(), RANKING_FEATURES, TrialLimits(base_bytes=0, per_byte=0.0))
     assert refusal(paths, trial)
 
 
 def test_no_trial_begins_once_the_process_is_ending(paths: Paths) -> None:
-    trial = ReleaseTrial(ranking_schema_digest(), RANKING_FEATURES)
+    trial = ReleaseTrial(offered_schema(), RANKING_FEATURES)
     trial.close()
     assert "is ending" in refusal(paths, trial)
 
@@ -121,7 +121,7 @@ def other_family(paths: Paths) -> None:
 
 
 def other_schema(paths: Paths) -> None:
-    reseal(paths[ArtifactKind.RANKER], lineage={"feature_schema_digest": "0" * 64})
+    reseal(paths[ArtifactKind.RANKER], lineage={"feature_schema": "0" * 64})
 
 
 def renamed_feature(paths: Paths) -> None:

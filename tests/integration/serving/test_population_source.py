@@ -123,7 +123,7 @@ def test_activity_comes_from_the_online_store_and_a_changed_profile_from_postgre
 def test_only_profiles_that_changed_after_the_online_store_was_filled_come_from_postgres(
     connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
 ) -> None:
-    connection.execute("insert into features.user_profile values (1, now(), now() + interval '1 hour', '{1}')")
+    connection.execute("insert into features.user_profile values (1, now(), now() + interval '1 hour')")
     connection.execute("update duet.users set age_min = 33 where user_id = 2")
     connection.commit()
     assert np.isnan(of(load(background, OnlyThree()), 2).profile[0, AGE_MIN])

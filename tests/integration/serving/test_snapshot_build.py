@@ -27,6 +27,7 @@ from serving.generations import Generation, Generations, source_of
 from serving.population_source import Snapshot
 from serving.snapshot import SnapshotKeeper
 from serving.stored_people import StoredPeople
+from tests.feature_rows import put_features
 from tests.serving_world import insert_people, insert_person, interact
 from tests.waiting import until
 
@@ -66,15 +67,7 @@ def fill(connection: psycopg.Connection[Any], settings: Settings, endpoints: End
     """Put features of person 2 into the online store."""
     now = SystemClock().now()
     for layout in VIEWS:
-        values = layout.default_row.copy()
-        if layout is ACTIVITY:
-            values[LIKES_SENT] = likes_sent
-        connection.execute(
-            psycopg.sql.SQL("insert into features.{} (user_id, event_timestamp, values) values (2, %s, %s)").format(
-                psycopg.sql.Identifier(layout.name)
-            ),
-            (now, values.tolist()),
-        )
+        put_features(connection, layout, 2, now, **({"likes_sent_7d": likes_sent} if layout is ACTIVITY else {}))
     connection.commit()
     materialize(open_feature_store(settings, endpoints), SystemClock().now())
 

@@ -17,6 +17,7 @@ from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import FeaturesLost, FeaturesUnavailable
 from serving.stored_people import StoredPeople
+from tests.feature_rows import put_features
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
 
@@ -35,17 +36,8 @@ def filled(
     """Features of people 1 and 2 in the online store, as of the instant returned."""
     at = datetime(2026, 5, 31, tzinfo=UTC)
     for layout in VIEWS:
-        values = np.zeros(layout.width, dtype=np.float32)
-        if layout is ACTIVITY:
-            values[LIKES_SENT] = 9
         for user_id in (1, 2):
-            connection.execute(
-                psycopg.sql.SQL(
-                    "insert into features.{} (user_id, event_timestamp, created_timestamp, values)"
-                    " values (%s, %s, %s, %s)"
-                ).format(psycopg.sql.Identifier(layout.name)),
-                (user_id, at, at, values.tolist()),
-            )
+            put_features(connection, layout, user_id, at, **({"likes_sent_7d": 9} if layout is ACTIVITY else {}))
     connection.commit()
     store = open_feature_store(settings, endpoints)
     apply_catalogue(store)
@@ -140,11 +132,7 @@ def test_somebody_whose_first_row_was_written_after_the_last_filling_is_not_miss
     clock: FixedClock,
     connection: psycopg.Connection[Any],
 ) -> None:
-    connection.execute(
-        "insert into features.user_profile (user_id, event_timestamp, created_timestamp, values)"
-        " values (3, %s, %s, %s)",
-        (filled, filled + timedelta(hours=2), [0.0] * PROFILE.width),
-    )
+    put_features(connection, PROFILE, 3, filled, created=filled + timedelta(hours=2))
     connection.commit()
     StoredPeople(settings, endpoints, clock).require(np.array([1, 2, 3]))
 

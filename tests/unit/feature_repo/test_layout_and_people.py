@@ -1,4 +1,3 @@
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +41,15 @@ def test_default_rows_cannot_be_changed_by_accident() -> None:
         PROFILE.default_row[0] = 1
 
 
-def test_the_schema_digest_changes_with_names_order_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = schema.ranking_schema_digest()
-    assert len(digest) == len(hashlib.sha256().hexdigest())
-    assert digest == schema.ranking_schema_digest()
-    monkeypatch.setattr(schema, "RANKING_FEATURES", RANKING_FEATURES[::-1])
-    other = schema.ranking_schema_digest()
-    monkeypatch.setattr(schema, "TRANSFORM_VERSION", "2")
-    assert len({digest, other, schema.ranking_schema_digest()}) == 3
+def test_a_schema_is_met_by_more_features_and_by_no_other_version_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on = schema.schema_of(["distance_km", "candidate_matches", "requester_matches"])
+    assert trained_on == "candidate_matches:1 distance_km:1 requester_matches:1"
+    assert schema.not_offered(trained_on, schema.offered_schema()) == []
+    assert schema.not_offered(schema.FORMER, schema.offered_schema()) == []
+    assert schema.part_of(schema.offered_schema(), ["distance_km"]) == "distance_km:1"
+    monkeypatch.setattr(schema, "VERSIONS", {"matches": 2})
+    assert schema.not_offered(trained_on, schema.offered_schema()) == ["candidate_matches:1", "requester_matches:1"]
+    assert schema.not_offered(schema.FORMER, schema.offered_schema()) == [schema.FORMER]
 
 
 def test_people_are_sorted_by_id_and_found_by_id() -> None:

@@ -47,7 +47,7 @@ def log() -> MemoryPromotionLog:
 
 
 def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, **kwargs: str) -> None:
-    chosen = {"feature_schema_digest": SCHEMA, **kwargs}
+    chosen = {"feature_schema": SCHEMA, **kwargs}
     assert promote(registry, log, versions, actor="ada", way="cli", **chosen) == versions  # type: ignore[arg-type]
 
 

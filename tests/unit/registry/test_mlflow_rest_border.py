@@ -27,7 +27,7 @@ def answering(status: int, content: object) -> MlflowRest:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    make_ranker().save(tmp_path / "source", {"feature_schema_digest": "f"})
+    make_ranker().save(tmp_path / "source", {"feature_schema": "f"})
     return tmp_path / "source"
 
 

@@ -47,7 +47,7 @@ class World:
             self.promote(versions)
 
     def promote(self, versions: ReleaseVersions) -> None:
-        promote(self.registry, self.log, versions, actor="ada", way="cli", feature_schema_digest=None, cache=self.cache)
+        promote(self.registry, self.log, versions, actor="ada", way="cli", feature_schema=None, cache=self.cache)
 
     def roll_back(self, to: ReleaseVersions | None = None, mark: str | None = None) -> ReleaseVersions:
         return rollback(
@@ -55,7 +55,7 @@ class World:
             self.log,
             actor="eve",
             way="cli",
-            feature_schema_digest=None,
+            feature_schema=None,
             reason="worse",
             to=to,
             mark=mark,
@@ -203,7 +203,7 @@ def test_a_pin_is_not_carried_out_with_other_bytes(world: World) -> None:
 
 
 def test_copies_that_a_rollback_may_need_stay(world: World) -> None:
-    names = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES}
+    names = {"feature_schema": SCHEMA, "feature_names": FEATURES}
     for versions in (FIRST, SECOND, THIRD):
         local = world.cache.fetch(world.registry, versions)
         assert not world.cache.is_good(local)

@@ -35,7 +35,7 @@ def log() -> MemoryPromotionLog:
 
 def test_a_release_that_nobody_judged_is_not_promoted(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     with pytest.raises(GatesNotPassed, match=r"e1-i1-r2 has not been judged by the gates: run `duet judge e1-i1-r2`"):
-        promote(registry, log, ReleaseVersions(1, 1, 2), actor="ada", way="cli", feature_schema_digest=None)
+        promote(registry, log, ReleaseVersions(1, 1, 2), actor="ada", way="cli", feature_schema=None)
     assert registry.in_stage(PRODUCTION) == {}
 
 
@@ -45,10 +45,10 @@ def test_a_failed_gate_refuses_the_release_in_its_own_words(
 ) -> None:
     judge(registry, FIRST, passed=False)
     with pytest.raises(GatesNotPassed, match=r"e1-i1-r1 did not pass its gates.*recall 0\.5 is below 0\.9"):
-        promote(registry, log, FIRST, stage=stage, actor="ada", way="cli", feature_schema_digest=None)
+        promote(registry, log, FIRST, stage=stage, actor="ada", way="cli", feature_schema=None)
     assert (registry.in_stage(stage), log.promotions, registry.downloads) == ({}, [], 0)
     judge(registry, FIRST)
-    promote(registry, log, FIRST, stage=stage, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, log, FIRST, stage=stage, actor="ada", way="cli", feature_schema=None)
     assert registry.resolve_stage(stage) == FIRST
 
 
@@ -58,14 +58,14 @@ def test_gates_are_overruled_only_with_a_reason_and_the_audit_tells(
     judge(registry, FIRST, passed=False)
     for reason in ("", "  "):
         with pytest.raises(ForceWithoutReason, match="add `--reason` to `--force`"):
-            promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None, force=True, reason=reason)
+            promote(registry, log, FIRST, actor="ada", way="cli", feature_schema=None, force=True, reason=reason)
     promote(
         registry,
         log,
         FIRST,
         actor="ada",
         way="cli",
-        feature_schema_digest=None,
+        feature_schema=None,
         force=True,
         reason="the fair opens today",
     )
@@ -75,7 +75,7 @@ def test_gates_are_overruled_only_with_a_reason_and_the_audit_tells(
         ReleaseVersions(1, 1, 2),
         actor="ada",
         way="cli",
-        feature_schema_digest=None,
+        feature_schema=None,
         force=True,
         reason="not judged at all",
     )
@@ -85,7 +85,7 @@ def test_gates_are_overruled_only_with_a_reason_and_the_audit_tells(
         SECOND,
         actor="ada",
         way="cli",
-        feature_schema_digest=None,
+        feature_schema=None,
         force=True,
         reason="nothing to overrule",
     )
@@ -97,10 +97,10 @@ def test_gates_are_overruled_only_with_a_reason_and_the_audit_tells(
 
 
 def test_a_rollback_is_not_held_up_by_gates(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
-    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None)
-    promote(registry, log, SECOND, actor="ada", way="cli", feature_schema_digest=None)
+    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema=None)
+    promote(registry, log, SECOND, actor="ada", way="cli", feature_schema=None)
     judge(registry, FIRST, passed=False)
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == FIRST
 
 
 def test_a_stage_moved_by_hand_past_the_gates_is_honoured_and_the_audit_says_so(

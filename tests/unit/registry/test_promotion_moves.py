@@ -56,7 +56,7 @@ def log() -> MemoryPromotionLog:
 
 
 def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, **kwargs: str) -> None:
-    chosen = {"feature_schema_digest": SCHEMA, **kwargs}
+    chosen = {"feature_schema": SCHEMA, **kwargs}
     assert promote(registry, log, versions, actor="ada", way="cli", **chosen) == versions  # type: ignore[arg-type]
 
 
@@ -126,7 +126,7 @@ def test_an_incoherent_set_is_refused_before_anything_moves(registry: MemoryRegi
     with pytest.raises(IncoherentRelease, match="index 2 was built from embedding"):
         go(registry, log, ReleaseVersions(1, 2, 1))
     with pytest.raises(IncoherentRelease, match="feature schema"):
-        go(registry, log, FIRST, feature_schema_digest="f" * 64)
+        go(registry, log, FIRST, feature_schema="f" * 64)
     with pytest.raises(UnknownVersion):
         go(registry, log, ReleaseVersions(1, 1, 9))
     with pytest.raises(UnknownVersion, match="not a stage to promote to"):
@@ -176,27 +176,27 @@ def test_a_challenger_may_share_parts_with_the_champion(registry: MemoryRegistry
 def test_rolling_back_twice_goes_two_releases_back(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     for versions in (FIRST, SECOND, THIRD):
         go(registry, log, versions)
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == SECOND
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None, reason="worse") == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == SECOND
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None, reason="worse") == FIRST
     assert registry.resolve_stage(PRODUCTION) == FIRST
     assert log.promotions[-1].rolled_back_from == SECOND.release_id
     with pytest.raises(NothingToRollBackTo):
-        rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None)
+        rollback(registry, log, actor="ada", way="cli", feature_schema=None)
     go(registry, log, THIRD)
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == FIRST
 
 
 def test_a_rollback_can_name_its_release(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     for versions in (FIRST, SECOND, THIRD):
         go(registry, log, versions)
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None, to=FIRST) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None, to=FIRST) == FIRST
     assert registry.aliases(EMBEDDING) == {"champion": 1}
 
 
 def test_a_rollback_restores_what_a_stray_move_broke(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     go(registry, log, FIRST)
     registry.transition_stage(EMBEDDING, 2, PRODUCTION)
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == FIRST
     assert registry.resolve_stage(PRODUCTION) == FIRST
 
 
@@ -215,7 +215,7 @@ def test_a_rollback_refuses_when_production_changes_underneath(
 
     monkeypatch.setattr(cache, "fetch", fetch_slowly)
     with pytest.raises(PromotionConflict, match="Production changed"):
-        rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None, cache=cache)
+        rollback(registry, log, actor="ada", way="cli", feature_schema=None, cache=cache)
     assert registry.resolve_stage(PRODUCTION) == THIRD
 
 
@@ -231,7 +231,7 @@ def test_a_hand_moved_release_is_recorded_once(registry: MemoryRegistry, log: Me
     assert observe(registry, log) == []
     assert (log.promotions[-1].way, log.promotions[-1].actor) == ("ui", "mlflow")
     assert registry.aliases(INDEX) == {"champion": 2}
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == FIRST
     with log.exclusively():
         registry.transition_stage(RANKER, 3, PRODUCTION)
         assert observe(registry, log) == [], "a promotion under way records itself"
@@ -243,7 +243,7 @@ def test_a_rollback_knows_a_hand_moved_release_that_nobody_recorded(
     go(registry, log, FIRST)
     for kind in ArtifactKind:
         registry.transition_stage(kind, 2, PRODUCTION)
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == FIRST
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == FIRST
 
 
 def test_the_release_at_an_instant(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
@@ -272,10 +272,10 @@ def test_the_cache_starts_serving_without_a_registry(
 ) -> None:
     cache = ReleaseCache(tmp_path / "releases")
     assert cache.last_good() is None
-    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema_digest=None, cache=cache)
+    promote(registry, log, FIRST, actor="ada", way="cli", feature_schema=None, cache=cache)
     local = cache.fetch(registry, FIRST)
     assert registry.downloads == 3, "what promotion verified is not fetched again"
-    names = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES}
+    names = {"feature_schema": SCHEMA, "feature_names": FEATURES}
     release = load_release(local.directories, FIRST, expected_digests=local.digests, **names)  # type: ignore[arg-type]
     cache.remember(release)
     registry.down = True
@@ -310,7 +310,7 @@ def test_an_unreadable_pointer_is_no_release(registry: MemoryRegistry, tmp_path:
 def test_old_copies_are_pruned_but_never_the_last_good(registry: MemoryRegistry, tmp_path: Path) -> None:
     cache = ReleaseCache(tmp_path)
     local = cache.fetch(registry, FIRST)
-    names = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES}
+    names = {"feature_schema": SCHEMA, "feature_names": FEATURES}
     cache.remember(load_release(local.directories, FIRST, **names))  # type: ignore[arg-type]
     cache.fetch(registry, SECOND)
     cache.fetch(registry, THIRD)

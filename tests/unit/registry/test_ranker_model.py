@@ -17,7 +17,7 @@ from tests.releases import FEATURES, make_ranker
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("ranker") / "r"
-    make_ranker().save(directory, {"feature_schema_digest": "f"}, {"rounds": 8}, {"auc": 0.9})
+    make_ranker().save(directory, {"feature_schema": "f"}, {"rounds": 8}, {"auc": 0.9})
     return directory
 
 
@@ -39,7 +39,7 @@ def test_a_ranker_that_learned_from_filled_rows_is_shown_filled_rows(tmp_path: P
     rows[::3, 1] = np.nan
     matrix = xgboost.DMatrix(filled(rows), (np.nan_to_num(rows[:, 1], nan=2.0) > 0.5), feature_names=list(FEATURES))
     booster = xgboost.train({"objective": "binary:logistic", "max_depth": 2, "nthread": 1}, matrix, 20)
-    Ranker.from_booster(booster, FEATURES, fills=True).save(tmp_path / "r", {"feature_schema_digest": "f"})
+    Ranker.from_booster(booster, FEATURES, fills=True).save(tmp_path / "r", {"feature_schema": "f"})
     answer = Ranker.load(tmp_path / "r", FEATURES).predict(rows)
     assert answer[::3].min() > 0.5
     assert np.isnan(rows[::3, 1]).all(), "the caller's rows stay as they were"

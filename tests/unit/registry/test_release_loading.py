@@ -25,7 +25,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[ArtifactKind
 
 
 def load(paths: dict[ArtifactKind, Path], **kwargs: object) -> Release:
-    arguments = {"feature_schema_digest": SCHEMA, "feature_names": FEATURES, **kwargs}
+    arguments = {"feature_schema": SCHEMA, "feature_names": FEATURES, **kwargs}
     return load_release(paths, VERSIONS, **arguments)  # type: ignore[arg-type]
 
 
@@ -45,8 +45,8 @@ def test_a_ranker_of_another_embedding_is_welcome(written: tuple[dict[ArtifactKi
 
 
 def test_a_ranker_of_another_schema_is_refused(written: tuple[dict[ArtifactKind, Path], ...]) -> None:
-    with pytest.raises(IncoherentRelease, match="feature schema 5c5c"):
-        load(written[0], feature_schema_digest="f" * 64)
+    with pytest.raises(IncoherentRelease, match="of another feature schema than is offered"):
+        load(written[0], feature_schema="f" * 64)
     with pytest.raises(FeatureSchemaMismatch, match="`score_forward` first"):
         load(written[0], feature_names=FEATURES[1:])
 

@@ -41,7 +41,7 @@ def move(registry: MemoryRegistry, versions: ReleaseVersions, stage: str) -> Non
 
 
 def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, stage: str = PRODUCTION) -> None:
-    promote(registry, log, versions, actor="ada", way="cli", feature_schema_digest=None, stage=stage)
+    promote(registry, log, versions, actor="ada", way="cli", feature_schema=None, stage=stage)
 
 
 def seen(log: MemoryPromotionLog) -> list[tuple[str, str, str]]:
@@ -84,7 +84,7 @@ def test_an_emptied_production_is_recorded_and_keeps_serving(registry: MemoryReg
     assert found is not None
     assert found.versions == SECOND, "serving keeps the last good release, and so does the answer"
     assert standing_releases(log.history()) == [FIRST, SECOND]
-    assert rollback(registry, log, actor="ada", way="cli", feature_schema_digest=None) == SECOND
+    assert rollback(registry, log, actor="ada", way="cli", feature_schema=None) == SECOND
 
 
 def test_a_stage_that_is_no_release_is_not_recorded(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import ranking_schema_digest
+from feature_repo.schema import offered_schema
 from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
@@ -55,7 +55,7 @@ class Shop:
         return ReleaseWatcher(
             registry=self.registry,
             cache=self.cache,
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             prove=self.prove,
             load=self.load,
             trial=self.trial,
@@ -74,7 +74,7 @@ class Shop:
         return load_release(
             local.directories,
             local.versions,
-            feature_schema_digest=ranking_schema_digest(),
+            feature_schema=offered_schema(),
             feature_names=RANKING_FEATURES,
             expected_digests=local.digests,
         )
