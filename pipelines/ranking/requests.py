@@ -63,16 +63,18 @@ class PastRequests:
             actors, liked = self._received.before(position, at_us)
             open_ = ~np.isin(actors, np.concatenate([targets, blocked]))
             actors, liked = actors[open_], liked[open_]
+            _, newest = np.unique(actors[liked], return_index=True)
+            liked_by = actors[liked][np.sort(newest)]
             _, latest = np.unique(actors, return_index=True)
-            liked_by, waiting = np.unique(actors[liked]), actors[latest][liked[latest]]
+            waiting = liked_by[np.isin(liked_by, actors[latest][liked[latest]])]
         return PastRequester(
             user_id=int(ids[position]),
             person=self.people.take([position]),
             liked=ids[targets[likes]],
             passed=ids[targets[~likes]],
             excluded=np.unique(ids[np.concatenate([targets, separated])]),
-            liked_by=np.sort(ids[liked_by]),
-            waiting=np.sort(ids[waiting]),
+            liked_by=ids[liked_by],
+            waiting=ids[waiting],
         )
 
     @cached_property
@@ -88,6 +90,8 @@ class PastRequests:
     @cached_property
     def _received(self) -> "_ByPerson":
         decided = self.events.take(self.events.is_decision)
+        # Read backwards, those of one instant come by ascending id, as serving reads them.
+        decided = decided.take(np.lexsort((-decided.actor, decided.at_us)))
         return _ByPerson.of(decided.target, decided.actor, decided.is_like, decided.at_us, self.events.n_people)
 
     @cached_property
