@@ -1,8 +1,9 @@
 """Judge orders by the lists they give on decisions that nobody has learned from, and choose the one that is served.
 
-All orders see the same candidates of the same requesters at the same instant. A list is good when it holds whom the
-requester liked afterwards, and on two-sided data also who liked them back: both are measured, each against the best
-order in it, and their sum decides. The trees serve only where they beat the best simpler order.
+All orders are asked by the same requesters at the same instant, each for the list that it would serve, from candidates
+of its own where the first stage gives it others. A list is good when it holds whom the requester liked afterwards, and
+on two-sided data also who liked them back: both are measured, each against the best order in it, and their sum decides.
+The trees serve only where they beat the best simpler order.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from pipelines.ranking.sessions import Requests
 from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.ranking import CERTAIN, scored_by
-from registry.scoring.two_stages import Candidates, find_candidates, listed_by_first_stage, reads_neighbours
+from registry.scoring.two_stages import Candidates, find_candidates, listed_by_first_stage, sought_by
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -147,7 +148,7 @@ def judge_lists(
     seed: int,
     tell: Callable[[int, int], None] | None = None,
 ) -> JudgedLists:
-    """Order the same candidates by every policy, for a sample of those who like somebody after the instant.
+    """Order the candidates of every policy by it, for a sample of those who like somebody after the instant.
 
     Each is asked at an instant of their own, with what they had decided by then.
     """
@@ -203,41 +204,40 @@ def _judge_one(
         return None
     taste = PastTaste(people, ground.requests.history, at_us)
     likes, matches, precision = [], [], []
-    for lists in _by_pool(compared, lambda policy: find_candidates(
+    for ids in served_lists(compared, lambda policy: find_candidates(
         ground.stage, ground.population, requester, terms, taste, policy=policy, n=n_candidates, at=at_s, rng=rng
-    ), ranker, people.positions):  # fmt: skip
+    ), ranker):  # fmt: skip
+        lists = people.positions(ids[:TOP])
         likes.append(_ndcg(lists, liked))
         matches.append(_ndcg(lists, matched) if matched.size else float("nan"))
         precision.append(float(np.isin(lists[:MATCH_TOP], matched).sum() / MATCH_TOP))
     return likes, matches, precision
 
 
-def _by_pool(
-    compared: tuple[ListPolicy, ...],
-    find: Callable[[ListPolicy], Candidates],
-    ranker: Ranker,
-    positions: Callable[[Ids], Ids],
+def served_lists(
+    compared: tuple[ListPolicy, ...], find: Callable[[ListPolicy], Candidates], ranker: Ranker
 ) -> Iterator[Ids]:
-    """Yield the positions of each policy's list, best first; policies of one weight share their candidates.
+    """Yield the ids of each policy's list, best first, from the candidates it would be served from.
 
-    Those that read no neighbours are served from candidates of their own, and judged on them.
+    Policies of which the first stage reads the same share their candidates, and what the models say of them.
     """
-    pools: dict[float, tuple[Candidates, Floats, Floats, Floats]] = {}
+    pools: dict[tuple[float, str, bool], Candidates] = {}
+    said: dict[tuple[float, str, bool], tuple[Floats, Floats, Floats]] = {}
     for policy in compared:
-        if not reads_neighbours(policy):
-            yield positions(listed_by_first_stage(policy, find(policy))[0][:TOP])
+        sought = sought_by(policy)
+        if sought not in pools:
+            pools[sought] = find(policy)
+        found = pools[sought]
+        if is_simple(policy):
+            yield listed_by_first_stage(policy, found)[0]
             continue
-        if policy.weight not in pools:
-            found = find(ListPolicy(weight=policy.weight))
+        if sought not in said:
             features = found.features()
-            n = len(features) // 2
             like, back = np.split(ranker.predict(features), 2)
-            choice = like if ranker.choice is None else ranker.choice.predict(features[:n])
-            pools[policy.weight] = found, like, choice, np.where(found.waiting() > 0, CERTAIN, back)
-        found, like, choice, back = pools[policy.weight]
+            choice = like if ranker.choice is None else ranker.choice.predict(features[: len(like)])
+            said[sought] = like, choice, np.where(found.waiting() > 0, CERTAIN, back)
         ids = found.pool.people.user_ids
-        scored = scored_by(policy, found.context, like, choice, back)
-        yield positions(ids[scored.order(ids)[:TOP]])
+        yield ids[scored_by(policy, found.context, *said[sought]).order(ids)]
 
 
 def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> Verdict:

@@ -86,6 +86,11 @@ def reads_neighbours(policy: ListPolicy) -> bool:
     return policy.order is not Order.RETRIEVAL
 
 
+def sought_by(policy: ListPolicy) -> tuple[float, str, bool]:
+    """Return all that the first stage reads of a policy: policies in which it is equal share their candidates."""
+    return policy.weight, primary_source(policy), reads_neighbours(policy)
+
+
 def candidate_steps(
     stage: FirstStage,
     population: Population,

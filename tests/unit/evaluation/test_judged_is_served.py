@@ -5,7 +5,7 @@ with the way the pipelines read them.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -26,6 +26,8 @@ from pipelines.evaluation.windows import windows_between
 from pipelines.features.events import BLOCK, LIKE, PASS, SUPERLIKE, Events
 from pipelines.ranking.config import DatasetConfig
 from pipelines.ranking.context import Factors
+from pipelines.ranking.lists import policies, served_lists
+from pipelines.ranking.requests import PastRequester, PastTaste
 from pipelines.ranking.rows import Window, WindowRows, choice_rows, like_rows
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
@@ -38,7 +40,7 @@ from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.release import Release
 from registry.scoring.context import pair_context
 from registry.scoring.recent_likes import RecentLikes
-from registry.scoring.two_stages import Step, candidate_steps
+from registry.scoring.two_stages import Candidates, Step, candidate_steps, find_candidates
 from serving.api_models import RecommendationRequest
 from serving.levels import FullLevel
 from serving.people_store import PendingLikes
@@ -76,6 +78,7 @@ class World:
         """What serving would read of somebody just before an instant."""
         latest: dict[int, tuple[int, int]] = {}
         received: dict[int, list[int]] = {}
+        liked_at: dict[int, int] = {}
         ended, apart = set(), set()
         for actor, target, kind, at in self._past(before_us):
             if actor == position:
@@ -87,8 +90,10 @@ class World:
                     apart.add(actor)
                 else:
                     received.setdefault(actor, []).append(kind)
+                    if kind != PASS:
+                        liked_at[actor] = at
         newest = sorted(latest, key=lambda other: -latest[other][0])
-        ever = [actor for actor, kinds in received.items() if actor not in ended and set(kinds) - {PASS}]
+        ever = sorted((actor for actor in liked_at if actor not in ended), key=lambda actor: -liked_at[actor])
         return Requester(
             int(self.people.user_ids[position]),
             self.people.take([position]),
@@ -161,23 +166,25 @@ def world() -> World:
     return World(people, past, release, Population.build(people))
 
 
-def served(world: World, position: int, policy: ListPolicy, settings: Settings) -> Ranked:
-    """Ask level 1 for everybody it may show."""
+def served(
+    world: World, position: int, policy: ListPolicy, settings: Settings, n_candidates: int = EVERYBODY
+) -> Ranked:
+    """Ask level 1 for everybody it may show, or for the best of so many candidates."""
     serving = settings.serving.model_copy(
         update={
-            "exploration_share": 0.0, "n_candidates": EVERYBODY, "aggregator": policy.aggregator.value,
+            "exploration_share": 0.0, "n_candidates": n_candidates, "aggregator": policy.aggregator.value,
             "requester_weight": policy.weight,
         }
     )  # fmt: skip
     level = FullLevel(settings.model_copy(update={"serving": serving}), np.random.default_rng(1))
-    run = run_at(world, position, T1 + 1)
+    run = run_at(world, position, T1 + 1, limit=50 if n_candidates == EVERYBODY else 1)
     return asyncio.run(level.rank(run, world.requester(position, T1 + 1)))
 
 
-def run_at(world: World, position: int, at_us: int) -> Run:
+def run_at(world: World, position: int, at_us: int, limit: int = 50) -> Run:
     clock = FixedClock(datetime.fromtimestamp(at_us // 1_000_000, UTC))
     return Run(
-        RecommendationRequest(user_id=int(world.people.user_ids[position]), limit=50), UUID(int=1),
+        RecommendationRequest(user_id=int(world.people.user_ids[position]), limit=limit), UUID(int=1),
         world.release, world.population, AT if at_us == T1 + 1 else at_us / 1e6, 0.0, Deadline.after(60.0, clock),
         clock, recent_likes=world.recent_likes(at_us),
     )  # fmt: skip
@@ -209,6 +216,51 @@ def test_the_list_of_two_stages_that_is_judged_is_the_served_one_person_by_perso
         assert scene.people.user_ids[judged].tolist() == ids.tolist(), f"person {10 + position}"
         lengths.append(len(ids))
     assert min(lengths) > N // 8
+
+
+def test_every_order_that_is_compared_is_judged_by_the_list_it_would_serve_from_few_candidates(
+    world: World, settings: Settings
+) -> None:
+    neighbours = world.release.neighbours
+    assert neighbours is not None
+    compared = policies(world.release.ranker, aggregator="auto", sources=neighbours.sources)
+    assert {Order.POPULAR, Order.ITEM_KNN, Order.EASE, Order.BLEND, Order.RANKER} <= {one.order for one in compared}
+    requests, few = world.scene().requests, N // 4
+    for position in range(N):
+        asked, others = requests.at(position, T1 + 1), PastTaste(world.people, requests.history, T1 + 1)
+
+        def find(policy: ListPolicy, asked: PastRequester = asked, others: PastTaste = others) -> Candidates:
+            return find_candidates(
+                world.release, world.population, asked, asked.terms(AT), others,
+                policy=policy, n=few, at=AT, rng=np.random.default_rng(1),
+            )  # fmt: skip
+
+        for policy, judged in zip(compared, served_lists(compared, find, world.release.ranker), strict=True):
+            ranker = replace(world.release.ranker, policy=policy)
+            ranked = served(
+                replace(world, release=replace(world.release, ranker=ranker)), position, policy, settings, few
+            )
+            assert judged.tolist() == ranked.pool.people.user_ids[ranked.order].tolist(), f"{position}, {policy}"
+
+
+def test_candidates_are_shared_by_orders_that_differ_in_nothing_the_first_stage_reads(world: World) -> None:
+    compared = policies(
+        world.release.ranker, aggregator="auto", sources=("item_knn", "user_knn", "spectral", "popular")
+    )
+    sought = []
+    asked = world.scene().requests.at(0, T1 + 1)
+    others = PastTaste(world.people, world.scene().requests.history, T1 + 1)
+
+    def find(policy: ListPolicy) -> Candidates:
+        sought.append(policy.order)
+        rng = np.random.default_rng(1)
+        return find_candidates(
+            world.release, world.population, asked, asked.terms(AT), others, policy=policy, n=20, at=AT, rng=rng
+        )
+
+    assert len(list(served_lists(compared, find, world.release.ranker))) == len(compared)
+    alone = [Order.ITEM_KNN, Order.USER_KNN, Order.SPECTRAL, Order.POPULAR]
+    assert sought == [Order.RETRIEVAL, Order.RETRIEVAL, Order.BLEND, Order.BLEND, *alone]
 
 
 def test_whom_neighbours_name_is_looked_up_only_where_likes_in_common_have_a_say(world: World) -> None:
@@ -313,9 +365,7 @@ def test_a_like_that_was_taken_back_counts_alike_in_training_and_serving(world: 
     changed = 0
     for position in range(N):
         past, now = requests.at(position, T1 + 1), world.requester(position, T1 + 1)
-        for name in ("liked", "passed"):
-            assert getattr(past, name).tolist() == getattr(now, name).tolist()
-        for name in ("excluded", "liked_by", "waiting"):
-            assert sorted(getattr(past, name).tolist()) == sorted(getattr(now, name).tolist())
+        for name in ("liked", "passed", "excluded", "liked_by", "waiting"):
+            assert getattr(past, name).tolist() == getattr(now, name).tolist(), "the newest first, as serving has them"
         changed += len(now.liked_by) > len(now.waiting)
     assert changed
