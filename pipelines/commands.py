@@ -266,7 +266,7 @@ def _print_evaluation(platform: Platform) -> None:
     import pandas as pd
 
     from infra.cli.console import out, table
-    from pipelines.evaluation.assets import COLD_START_FILE, SLICES_FILE, TABLE_FILE
+    from pipelines.evaluation.assets import COLD_START_FILE, MATCHES_FILE, SLICES_FILE, TABLE_FILE
 
     judged = platform.state.require("evaluation", "evaluate")
     data = pd.read_csv(judged.path / TABLE_FILE)
@@ -287,6 +287,9 @@ def _print_evaluation(platform: Platform) -> None:
         found = zip(*(apart[name] for name in _DIFFERENCE), strict=True)
         shown = [[method, f"{less:+.4f} [{low:+.4f}, {high:+.4f}]"] for method, less, low, high in found]
         out().print(table("Less the two stages, over the same people", ["method", "ndcg at 20"], shown, right=[1]))
+    matches = pd.read_csv(judged.path / MATCHES_FILE)
+    if len(matches):
+        out().print(_table_of_matches(matches))
     slices = pd.read_csv(judged.path / SLICES_FILE)
     mine = slices[(slices["method"] == _SERVED) & (slices["measure"] == _COMPARED)]
     if len(mine):
@@ -301,6 +304,25 @@ def _print_evaluation(platform: Platform) -> None:
         ]
         columns = ["swipes", "people", *(name.replace("_", " ") for name in points)]
         out().print(table("Newcomers, swipe by swipe", columns, shown, right=range(len(columns))))
+
+
+def _table_of_matches(matches: Any) -> Any:
+    """Return what is said of pairs that met: each measure with its interval, and beside the calibrated product."""
+    from infra.cli.console import table
+
+    measures = list(dict.fromkeys(matches["measure"]))
+    cells: dict[str, list[str]] = {}
+    for row in matches.to_dict("records"):
+        apart = (
+            ""
+            if row["difference"] != row["difference"]
+            else (f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]")
+        )
+        own = f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        cells.setdefault(row["method"], []).extend((own, apart))
+    named = [column for measure in measures for column in (measure.replace("_", " "), "less calibrated")]
+    title = f"Will the two match? {matches['pairs'].iloc[0]} pairs that decided on each other at one instant"
+    return table(title, ["method", *named], [[name, *found] for name, found in cells.items()], right=range(1, 5))
 
 
 def _means(rows: Any, of: str) -> list[tuple[Any, int, str]]:

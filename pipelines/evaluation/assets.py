@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TABLE_FILE = "table.csv"
 SLICES_FILE = "slices.csv"
 COLD_START_FILE = "cold_start.csv"
+MATCHES_FILE = "matches.csv"
 REPORT_FILE = "report.json"
 
 
@@ -61,6 +62,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             "evaluation_wide.csv": wide.to_csv(index=False),
             "evaluation_slices.csv": report.slices.to_csv(index=False),
             "evaluation_cold_start.csv": report.cold_start.to_csv(index=False),
+            "evaluation_matches.csv": report.matches.to_csv(index=False),
         },
         tags=tags,
         dagster_run_id=context.run.run_id,
@@ -71,6 +73,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             "table": report.table.to_csv(index=False),
             "slices": report.slices.to_csv(index=False),
             "cold_start": report.cold_start.to_csv(index=False),
+            "matches": report.matches.to_csv(index=False),
             "config": parameters,
             **tags,
         }
@@ -81,6 +84,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         report.table.to_csv(staged / TABLE_FILE, index=False)
         report.slices.to_csv(staged / SLICES_FILE, index=False)
         report.cold_start.to_csv(staged / COLD_START_FILE, index=False)
+        report.matches.to_csv(staged / MATCHES_FILE, index=False)
         written = {"protocol": report.protocol, "numbers": report.numbers, "ranker_version": judged.version}
         (staged / REPORT_FILE).write_text(json.dumps(written, sort_keys=True, indent=2))
         directory = platform.state.adopt(staged, "evaluation", digest)
@@ -99,6 +103,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             "table": frame(report.table),
             "slices": frame(report.slices),
             "cold_start": frame(report.cold_start),
+            "matches": frame(report.matches),
             "numbers": frame_of_numbers(report),
             "oracle": truth is not None,
             "mlflow": link(platform.models.run_url(run)),
@@ -151,7 +156,8 @@ def compare(
         judged=release,
         population=ground.ground.population_at(ground.t1_us + 1),
     )
-    return evaluate(scene, rows.take(rows.late & (rows.kind == RowKind.LIKE)), truth)
+    decided = rows.kind == RowKind.LIKE
+    return evaluate(scene, rows.take(rows.late & decided), truth, rows.take(~rows.late & decided))
 
 
 def _release_of(platform: Platform, judged: Current) -> str:

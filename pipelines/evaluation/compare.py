@@ -1,7 +1,8 @@
 """Compare every method on the held-out window, the oracle beside them where there is one, and newcomers by swipe.
 
 The table holds a mean over people with its bootstrap interval for each method and measure; the ranker's probabilities
-are judged on all held-out decisions. What cannot be measured is absent from the table, never zero.
+are judged on all held-out decisions and, of people who met, on their matches. What cannot be measured is absent from
+the table, never zero.
 """
 
 from dataclasses import dataclass, field
@@ -15,9 +16,14 @@ from feature_repo.transforms import content_score
 from pipelines import metrics
 from pipelines.evaluation import methods, oracle, plots, protocols, tables
 from pipelines.evaluation.cold_start import cold_start_curve
+from pipelines.evaluation.matches import COLUMNS as MATCH_COLUMNS
+from pipelines.evaluation.matches import match_table
 from pipelines.evaluation.published import lfrr, recon
 from pipelines.evaluation.scene import Scene
+from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import RankingRows
+from pipelines.ranking.sessions import has_decided
+from registry.contracts import ArtifactKind
 
 Floats = npt.NDArray[np.float32]
 _MET_SHARE = 0.8
@@ -25,15 +31,16 @@ _MET_SHARE = 0.8
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """`table` and `slices` are those of `tables`, `cold_start` the curve of `cold_start`, empty where unmeasurable.
+    """`table` and `slices` are those of `tables`, `cold_start` and `matches` of the modules of these names.
 
-    `numbers` are single figures and `figures` PNG bytes by name.
+    The last two are empty where unmeasurable. `numbers` are single figures and `figures` PNG bytes by name.
     """
 
     protocol: str
     table: pd.DataFrame
     slices: pd.DataFrame
     cold_start: pd.DataFrame
+    matches: pd.DataFrame
     numbers: dict[str, float]
     figures: dict[str, bytes] = field(repr=False)
 
@@ -41,7 +48,8 @@ class EvaluationReport:
         """Return every finite figure under a name MLflow accepts."""
         names = self.table["method"] + "_" + self.table["measure"]
         named = dict(zip(names, self.table["mean"].to_numpy(dtype=float).tolist(), strict=True))
-        return {name: value for name, value in {**named, **self.numbers}.items() if np.isfinite(value)}
+        every = {**named, **_by_name(self.matches), **self.numbers}
+        return {name: value for name, value in every.items() if np.isfinite(value)}
 
     def wide(self) -> pd.DataFrame:
         """Return methods by measures as text `mean [low, high]`, for people to read."""
@@ -56,13 +64,28 @@ class EvaluationReport:
         return wide.fillna("")
 
 
+def _by_name(matches: pd.DataFrame) -> dict[str, float]:
+    """Return every figure of the table of matches under a name of its own."""
+    parts = [name for name in MATCH_COLUMNS if name not in {"method", "measure", "pairs"}]
+    found = {}
+    for row in matches.to_dict("records"):
+        for part in parts:
+            words = ["match", str(row["method"]), str(row["measure"]), *([] if part == "value" else [part])]
+            found["_".join(words)] = float(row[part])
+    return found
+
+
 def evaluate(
-    scene: Scene, rows: RankingRows | None = None, truth: oracle.LikeProbability | None = None
+    scene: Scene,
+    rows: RankingRows | None = None,
+    truth: oracle.LikeProbability | None = None,
+    earlier: RankingRows | None = None,
 ) -> EvaluationReport:
     """Compare all methods under the configured protocol; `truth` adds the oracle and what it says of each list.
 
     `rows` are those of the held-out decisions, with their features, on which the judged ranker's probabilities are
-    judged; the protocol `met` orders the people met by them.
+    judged; the protocol `met` orders the people met by them. `earlier` are those of decisions up to T1, from which
+    whoever says how probable a match is may learn.
     """
     protocol = choose_protocol(scene)
     judged = judge_rows(scene, rows)
@@ -80,7 +103,10 @@ def evaluate(
     numbers["held_out_decisions"] = float(len(scene.held_out))
     if judged is not None:
         numbers |= judged.numbers
-    return EvaluationReport(protocol, table, tables.slice_table(scene, result), curve, numbers, figures)
+    matches = judge_matches(scene, earlier, rows) if met else pd.DataFrame(columns=list(MATCH_COLUMNS))
+    if len(matches):
+        numbers["match_pairs"] = float(matches["pairs"].iloc[0])
+    return EvaluationReport(protocol, table, tables.slice_table(scene, result), curve, matches, numbers, figures)
 
 
 def choose_protocol(scene: Scene) -> str:
@@ -122,6 +148,23 @@ def judge_rows(scene: Scene, rows: RankingRows | None) -> JudgedRows | None:
         "held_out_like_rate": float(labels.mean()),
     }
     return JudgedRows(labels, scores, bins, numbers)
+
+
+def judge_matches(scene: Scene, earlier: RankingRows | None, held_out: RankingRows | None) -> pd.DataFrame:
+    """Compare who says best which pairs match, with MATCH_COLUMNS; empty without a ranker or rows to learn from."""
+    if scene.judged is None or earlier is None or held_out is None:
+        return pd.DataFrame(columns=list(MATCH_COLUMNS))
+    told = scene.judged.manifests[ArtifactKind.RANKER].parameters
+    config = RankerConfig.model_validate({name: told[name] for name in RankerConfig.model_fields if name in told})
+    return match_table(
+        scene.judged.ranker,
+        config,
+        earlier,
+        held_out,
+        known_ids=scene.people.user_ids[has_decided(scene.before)],
+        rounds=scene.config.bootstrap_rounds,
+        seed=scene.config.seed,
+    )
 
 
 def met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics.Numbers]:

@@ -14,6 +14,7 @@ from pipelines.metrics.lists import (
     recall_at,
     reciprocal_rank_at,
 )
+from pipelines.metrics.pairs import drawn_people, weighed_auc, weighed_log_loss
 from pipelines.metrics.probabilities import CalibrationBins, auc, calibration_bins, grouped_auc, log_loss
 from pipelines.metrics.reciprocal import Holistic, holistic_at, match_precision_at, match_recall_at
 from pipelines.metrics.slices import Slices, by_activity, by_label, by_swipes, quantile_groups, recall_by_group
@@ -21,7 +22,7 @@ from pipelines.metrics.slices import Slices, by_activity, by_label, by_swipes, q
 __all__ = [
     "CalibrationBins", "Floats", "Hits", "Holistic", "Interval", "Ints", "Numbers", "Slices", "auc",
     "average_precision_at", "bootstrap_interval", "by_activity", "by_label", "by_swipes", "calibration_bins",
-    "coverage", "difference_interval", "exposure_of", "gini", "grouped_auc", "hit_rate_at", "holistic_at", "log_loss",
-    "match_precision_at", "match_recall_at", "ndcg_at", "novelty", "precision_at", "quantile_groups", "recall_at",
-    "recall_by_group", "reciprocal_rank_at",
+    "coverage", "difference_interval", "drawn_people", "exposure_of", "gini", "grouped_auc", "hit_rate_at",
+    "holistic_at", "log_loss", "match_precision_at", "match_recall_at", "ndcg_at", "novelty", "precision_at",
+    "quantile_groups", "recall_at", "recall_by_group", "reciprocal_rank_at", "weighed_auc", "weighed_log_loss",
 ]  # fmt: skip

@@ -156,7 +156,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     early = learn(rows.take(~rows.late), config, progress=progress)
     ground = TrainingGround.of(platform, dataset, int(str(dataset.facts["last_likes"])))
     verdict = judged_order(platform, ground, early.ranker, rows, config=config, tell=tell)
-    keep_judged(platform, replace(early.ranker, policy=verdict.chosen), dataset, context.run.run_id)
+    keep_judged(platform, replace(early.ranker, policy=verdict.chosen), dataset, config, context.run.run_id)
     final = learn(rows, config, rounds=early.rounds, progress=progress)
     trained = replace(final.ranker, policy=verdict.chosen, judged=verdict.figures)
     report = early.report

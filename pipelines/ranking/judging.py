@@ -144,11 +144,12 @@ def _release(platform: "Platform") -> "Release | None":
         return None
 
 
-def keep_judged(platform: "Platform", ranker: Ranker, dataset: Current, run_id: str) -> None:
+def keep_judged(platform: "Platform", ranker: Ranker, dataset: Current, config: RankerConfig, run_id: str) -> None:
     """Keep the ranker whose lists were judged: the evaluation compares it, the released one has seen every answer."""
+    parameters = config.model_dump(mode="json") | {"last_likes": dataset.facts["last_likes"]}
     with platform.state.staging(JUDGED_RANKER) as scratch:
         staged = scratch / "artifact"
-        manifest = ranker.save(staged, {}, {"last_likes": dataset.facts["last_likes"]})
+        manifest = ranker.save(staged, {}, parameters)
         directory = platform.state.adopt(staged, JUDGED_RANKER, manifest.digest)
     platform.state.publish(
         Current(

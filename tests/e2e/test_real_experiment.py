@@ -41,6 +41,7 @@ def test_the_comparison_ranks_only_the_partners_somebody_met(alone: Duet) -> Non
     shown = alone("train")
     assert "protocol met" in shown
     assert re.search(r"two_stage.*0\.\d", shown)
+    assert re.search(r"joint +│ +0\.\d+ \[0\.\d+, 0\.\d+\] │ +[+-]\d", shown), "matches of people who met"
 
 
 def test_the_release_is_promoted_and_answers_a_participant(alone: Duet) -> None:
