@@ -87,7 +87,7 @@ def served(bento: Path, home: Path, endpoints: Endpoints) -> Iterator[httpx.Clie
     with log.open("wb") as output:
         process = subprocess.Popen(
             # From a folder without code: all of it comes from the Bento.
-            [*BENTOML, "serve", "duet:test", "--host", "127.0.0.1", "--port", str(port)],
+            [*BENTOML, "serve", "duet:latest", "--host", "127.0.0.1", "--port", str(port)],
             env=environment(home, DUET_SERVING__PORT=str(port), **endpoints.environment()),
             cwd=home,
             stdout=output,
