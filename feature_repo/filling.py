@@ -8,6 +8,7 @@ from typing import Final
 
 import redis
 
+from feature_repo.schema import layout_digest
 from infra.endpoints import Endpoints
 from infra.redis import connect
 from infra.settings import Settings
@@ -51,4 +52,5 @@ def was_emptied(settings: Settings, endpoints: Endpoints) -> bool:
 
 
 def _key(project: str, what: str) -> str:
-    return f"duet:features:{project}:{what}"
+    # Of another catalogue, everybody's rows are missing, too.
+    return f"duet:features:{project}:{layout_digest()[:12]}:{what}"

@@ -6,7 +6,6 @@ queries for anything but Float32 features of plain tables go to the stock store.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from psycopg import sql
 from pydantic import model_validator
 
 from feature_repo.as_of import LARGEST_EXACT, as_of_join
+from feature_repo.feast_private import features_by_view, open_postgres
 from feature_repo.join_plan import JoinView
 from feature_repo.packed_copy import copy_in, copy_out, entity_records, micros_of, reals, record, scalar, values_of
 from feature_repo.repo_config import postgres_address
@@ -106,7 +106,7 @@ class FastRetrievalJob(stock.PostgreSQLRetrievalJob):  # type: ignore[misc]
         if self._done is not None:
             return self._done
         found: dict[int, Vectors] = {}
-        with _connection(self.config) as connection, connection.cursor() as cursor:
+        with open_postgres(self.config) as connection, connection.cursor() as cursor:
             # One snapshot for all views: they must agree about the past even while rows are written.
             cursor.execute("set transaction isolation level repeatable read")
             # Compiling expressions for an index lookup costs more than the lookups.
@@ -229,9 +229,7 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
     ) -> stock.PostgreSQLRetrievalJob:
         """Return the job of a point-in-time join."""
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        wanted, _ = offline_utils._get_requested_feature_views_to_features_dict(  # noqa: SLF001 - pinned
-            feature_refs, feature_views, on_demand
-        )
+        wanted = features_by_view(feature_refs, feature_views, on_demand)
         views = [JoinView.of(view, features) for view, features in wanted.items()]
         if not isinstance(entity_df, pd.DataFrame) or not views or None in views:
             return stock.PostgreSQLOfflineStore.get_historical_features(
@@ -293,7 +291,7 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         count = sql.SQL("select count(*) from (select distinct {} from {} where {}) people").format(
             key, plan.table, within
         )
-        with _connection(config) as connection:
+        with open_postgres(config) as connection:
             row = connection.execute(count).fetchone()
         order = [sql.SQL("{} desc").format(column) for column in (key, plan.at, plan.created) if column is not None]
         # Descending throughout, which is the primary key read backwards.
@@ -303,7 +301,7 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         kind = record(scalar("key", "int8"), scalar("at", "timestamptz"), reals("values", plan.width))
 
         def blocks() -> Iterator[tuple[Int64, Int64, Float32]]:
-            with _connection(config) as connection, connection.cursor() as cursor:
+            with open_postgres(config) as connection, connection.cursor() as cursor:
                 for block in copy_out(cursor, query, kind, block_rows):
                     yield block["key"].astype(np.int64), micros_of(block, "at"), values_of(block, "values")
 
@@ -319,7 +317,7 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         query = sql.SQL("select distinct {} from {} where {} = any (%(ids)s) and {} <= %(at)s and {} <= %(at)s").format(
             key, plan.table, key, plan.at, plan.created
         )
-        with _connection(config) as connection:
+        with open_postgres(config) as connection:
             found = connection.execute(query, {"ids": user_ids.tolist(), "at": until.astimezone(UTC)}).fetchall()
         return np.sort(np.array([row[0] for row in found], dtype=np.int64))
 
@@ -329,7 +327,7 @@ def sweep_entity_tables(config: RepoConfig) -> int:
 
     Call it only while no such job runs; jobs of the fast store leave none.
     """
-    with _connection(config) as connection:
+    with open_postgres(config) as connection:
         tables = connection.execute(
             "select schemaname, tablename from pg_tables where schemaname = %s and tablename like %s",
             (config.offline_store.db_schema, r"feast\_entity\_df\_%"),
@@ -338,10 +336,6 @@ def sweep_entity_tables(config: RepoConfig) -> int:
             connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(schema, table)))
         connection.commit()
     return len(tables)
-
-
-def _connection(config: RepoConfig) -> closing[psycopg.Connection[Any]]:
-    return closing(stock._get_conn(config.offline_store))  # noqa: SLF001 - pinned, and covered by the equality test
 
 
 def _micros(times: "pd.Series[Any]") -> Int64:

@@ -16,8 +16,7 @@ import numpy as np
 import redis
 from feast import FeatureView, RepoConfig
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.helpers import _mmh3
-from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, _versioned_fv_name
+from feast.infra.online_stores.redis import RedisOnlineStoreConfig
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.utils import make_tzaware
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 from feature_repo import filling
 from feature_repo.errors import FeatureStoreUnavailable
+from feature_repo.feast_private import OpenRedisOnlineStore, ReadRow, hash_field, stored_name
 from feature_repo.redis_bytes import Times, command, commands, packed, unpacked
 from infra.redis import connect, connect_async
 from infra.settings import RedisSettings
@@ -61,32 +61,32 @@ class FailFastRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[mi
         )
 
 
-class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
+class FailFastRedisOnlineStore(OpenRedisOnlineStore):
     """Redis behind Feast's interface; small reads fail fast, bulk reads and writes are patient."""
 
     _client: redis.Redis | None = None
     _client_async: Any = None
     _fast: redis.Redis | None = None
 
-    def _get_client(self, online_store_config: FailFastRedisOnlineStoreConfig) -> redis.Redis:
+    def patient_client(self, settings: FailFastRedisOnlineStoreConfig) -> redis.Redis:
         """Return the patient client: every write and every scan of the base class goes through it."""
         if self._client is None:
-            self._client = connect(
-                online_store_config.redis_url, online_store_config.limits, socket_timeout_s=BULK_TIMEOUT_S
-            )
+            self._client = connect(settings.redis_url, settings.limits, socket_timeout_s=BULK_TIMEOUT_S)
         return self._client
 
-    def _get_fast_client(self, online_store_config: FailFastRedisOnlineStoreConfig) -> redis.Redis:
+    def _get_fast_client(self, settings: FailFastRedisOnlineStoreConfig) -> redis.Redis:
         if self._fast is None:
-            self._fast = connect(online_store_config.redis_url, online_store_config.limits)
+            self._fast = connect(settings.redis_url, settings.limits)
         return self._fast
 
-    async def _get_client_async(self, online_store_config: FailFastRedisOnlineStoreConfig) -> Any:
+    async def async_client(self, settings: FailFastRedisOnlineStoreConfig) -> Any:
+        """Return the client of reads that do not block, which fails fast."""
         if self._client_async is None:
-            self._client_async = connect_async(online_store_config.redis_url, online_store_config.limits)
+            self._client_async = connect_async(settings.redis_url, settings.limits)
         return self._client_async
 
-    def _read_hash_fields(self, config: RepoConfig, commands: list[tuple[bytes, list[str | bytes]]]) -> list[Any]:
+    def read_hashes(self, config: RepoConfig, commands: list[tuple[bytes, list[str | bytes]]]) -> list[Any]:
+        """Return the fields that are asked for of each key; few are read fast or not at all."""
         client = self._client_for(config, len(commands))
         with client.pipeline(transaction=False) as pipe:
             for key, fields in commands:
@@ -94,12 +94,12 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
             return pipe.execute()
 
     def _client_for(self, config: RepoConfig, n_keys: int) -> redis.Redis:
-        pick = self._get_client if n_keys > BULK_KEYS else self._get_fast_client
+        pick = self.patient_client if n_keys > BULK_KEYS else self._get_fast_client
         return pick(config.online_store)
 
     def begin_filling(self, config: RepoConfig) -> bool:
         """Note that everybody is about to be written; return whether the store still holds what it was filled with."""
-        client = self._get_client(config.online_store)
+        client = self.patient_client(config.online_store)
         try:
             marked = filling.is_marked(client, config.project)
             filling.begin(client, config.project)
@@ -110,7 +110,7 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
     def end_filling(self, config: RepoConfig) -> bool:
         """Mark the store as filled; False, and no mark, where it was emptied meanwhile."""
         try:
-            return filling.end(self._get_client(config.online_store), config.project)
+            return filling.end(self.patient_client(config.online_store), config.project)
         except redis.RedisError as error:
             raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
 
@@ -147,7 +147,7 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         """Read like `read_packed`, without blocking and for few people; cancel it to bound its time."""
         ids = np.ascontiguousarray(user_ids, dtype="<i8")
         sent = b"".join(commands("HMGET", self._keys(config, ids), _packed_fields(config, views)))
-        pool = (await self._get_client_async(config.online_store)).connection_pool
+        pool = (await self.async_client(config.online_store)).connection_pool
         connection: Any = None
         try:
             connection = await pool.get_connection()
@@ -183,8 +183,8 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 
         The row with the latest event time wins, whatever the order of writes. A row of other features does not count.
         """
-        client = self._get_client(config.online_store)
-        name = _versioned_fv_name(view, config)
+        client = self.patient_client(config.online_store)
+        name = stored_name(view, config)
         value_field, time_field = _hash_fields(name, _names(view))
         keys = self._keys(config, np.ascontiguousarray(user_ids, dtype="<i8"))
         replies = self._execute(client, commands("HMGET", keys, [time_field]), len(keys))
@@ -240,43 +240,32 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
     def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
         """Delete the rows of a view."""
         if PACKED in table.tags:
-            client, name = self._get_client(config.online_store), _versioned_fv_name(table, config)
+            client, name = self.patient_client(config.online_store), stored_name(table, config)
             for key in client.scan_iter(_key_head(config.entity_key_serialization_version) + b"*"):
                 if key.endswith(config.project.encode()):
                     client.hdel(key, *_hash_fields(name, _names(table)))  # type: ignore[arg-type]
         else:
             super().delete_table(config, table)
 
-    def _generate_hset_keys_for_features(
-        self,
-        feature_view: FeatureView,
-        requested_features: list[str] | None = None,
-        fv_name_override: str | None = None,
+    def fields_of(
+        self, view: FeatureView, requested: list[str] | None, stored_as: str | None
     ) -> tuple[list[str], list[str | bytes]]:
         """Return what a read asks for, by name, and the fields of a person's hash that hold it."""
-        if PACKED not in feature_view.tags:
-            plain: tuple[list[str], list[str | bytes]] = super()._generate_hset_keys_for_features(
-                feature_view, requested_features, fv_name_override
-            )
-            return plain
-        name, names = fv_name_override or feature_view.name, _names(feature_view)
-        wanted = requested_features or list(names)
+        if PACKED not in view.tags:
+            return super().fields_of(view, requested, stored_as)
+        name, names = stored_as or view.name, _names(view)
+        wanted = requested or list(names)
         # The stock store, too, returns one name more than it was asked for.
-        requested = _Requested([*wanted, f"_ts:{name}"], [names.index(one) for one in wanted], len(names))
-        return requested, list(_hash_fields(name, names))
+        asked = _Requested([*wanted, f"_ts:{name}"], [names.index(one) for one in wanted], len(names))
+        return asked, list(_hash_fields(name, names))
 
-    def _convert_redis_values_to_protobuf(
-        self, redis_values: Sequence[Sequence[bytes | None]], feature_view: str, requested_features: list[str]
-    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+    def rows_of(self, replies: Sequence[Sequence[bytes | None]], view: str, requested: list[str]) -> list[ReadRow]:
         """Return the event time and the values of every row that was read, by name."""
-        if not isinstance(requested_features, _Requested):
-            plain: list[tuple[datetime | None, dict[str, Value] | None]] = super()._convert_redis_values_to_protobuf(
-                redis_values, feature_view, requested_features
-            )
-            return plain
-        names, places, times = requested_features[:-1], requested_features.places, Times()
-        stored = [packed for packed, _ in redis_values if packed]
-        rows = iter(unpacked(stored, requested_features.width, feature_view)[:, places].tolist() if stored else ())
+        if not isinstance(requested, _Requested):
+            return super().rows_of(replies, view, requested)
+        names, places, times = requested[:-1], requested.places, Times()
+        stored = [packed for packed, _ in replies if packed]
+        rows = iter(unpacked(stored, requested.width, view)[:, places].tolist() if stored else ())
         return [
             (
                 EPOCH + timedelta(microseconds=max(times.micros(stamp), 0)),
@@ -284,7 +273,7 @@ class FailFastRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
                 if packed
                 else {name: Value() for name in names},
             )
-            for packed, stamp in redis_values
+            for packed, stamp in replies
         ]
 
     def _keys(self, config: RepoConfig, ids: Int64) -> list[bytes]:
@@ -325,7 +314,7 @@ class _Requested(list[str]):
 
 
 def _packed_fields(config: RepoConfig, views: Sequence[tuple[FeatureView, bool]]) -> list[bytes]:
-    names = [_versioned_fv_name(view, config) for view, _ in views]
+    names = [stored_name(view, config) for view, _ in views]
     fields = [_hash_fields(name, _names(view)) for name, (view, _) in zip(names, views, strict=True)]
     timed = [time for (_, time), (_, is_timed) in zip(fields, views, strict=True) if is_timed]
     return [value for value, _ in fields] + timed
@@ -338,7 +327,7 @@ def _names(view: FeatureView) -> tuple[str, ...]:
 @lru_cache(maxsize=64)
 def _hash_fields(view: str, names: tuple[str, ...]) -> tuple[bytes, bytes]:
     """Return the fields of a person's hash that hold the features of a packed view and the event time."""
-    values: bytes = _mmh3(f"{view}:{','.join(names)}")
+    values = hash_field(f"{view}:{','.join(names)}")
     return values, f"_ts:{view}:{values.hex()}".encode()
 
 

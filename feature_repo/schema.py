@@ -7,6 +7,7 @@ earlier release.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final
 
 from feature_repo.layout import RANKING_FEATURES, VIEWS
@@ -42,6 +43,7 @@ def not_offered(trained_on: str, offered: str) -> list[str]:
     return sorted(set(trained_on.split()) - set(offered.split()))
 
 
+@cache
 def layout_digest() -> str:
     """Return the sha256 (hex) of the order and the defaults of people's columns, which arrays on disk must share."""
     described = [

@@ -234,9 +234,10 @@ def online_until(store: "FeatureStore") -> datetime | None:
 
 def own_store(store: "FeatureStore") -> "FailFastRedisOnlineStore | None":
     """Return our online store, or None where another one is configured, which leaves no mark."""
+    from feature_repo.feast_private import provider_of
     from feature_repo.online_store import FailFastRedisOnlineStore
 
-    online = store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to its provider
+    online = provider_of(store).online_store
     return online if isinstance(online, FailFastRedisOnlineStore) else None
 
 
@@ -256,11 +257,10 @@ def _latest(
 
 
 def _write_online(store: "FeatureStore", view: "FeatureView", ids: Int64, micros: Int64, values: Float32) -> int:
-    from feature_repo.online_store import FailFastRedisOnlineStore
+    from feature_repo.feast_private import provider_of
 
-    provider = store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
-    online = provider.online_store
-    if isinstance(online, FailFastRedisOnlineStore):
+    online = own_store(store)
+    if online is not None:
         return online.write_packed(store.config, view, ids, values, micros)
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
@@ -275,7 +275,7 @@ def _write_online(store: "FeatureStore", view: "FeatureView", ids: Int64, micros
         )
         for user_id, at, row in zip(ids, micros, values.tolist(), strict=True)
     ]
-    provider.online_write_batch(store.config, view, rows, None)
+    provider_of(store).online_write_batch(store.config, view, rows, None)
     return len(rows)
 
 
@@ -319,11 +319,9 @@ class PersonReader:
 
     async def read_async(self, user_ids: ArrayLike, at: float | None = None) -> People:
         """Return what `read_many` returns of a few people, without blocking the event loop."""
-        from feature_repo.online_store import FailFastRedisOnlineStore
-
         ids = np.unique(np.asarray(user_ids, dtype=np.int64))
-        online = self.store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
-        if not isinstance(online, FailFastRedisOnlineStore):
+        online = own_store(self.store)
+        if online is None:
             return await asyncio.to_thread(self._read, ids, at)
         return self._people(
             ids, await online.read_packed_async(self.store.config, self._wanted(timed=at is not None), ids), at
@@ -331,10 +329,8 @@ class PersonReader:
 
     async def aclose(self) -> None:
         """Close the connections of `read_async`."""
-        from feature_repo.online_store import FailFastRedisOnlineStore
-
-        online = self.store._get_provider().online_store  # noqa: SLF001 - Feast offers no public way to it
-        if isinstance(online, FailFastRedisOnlineStore):
+        online = own_store(self.store)
+        if online is not None:
             await online.close_async()
 
     def _read(self, ids: Int64, at: float | None) -> People:
@@ -357,14 +353,12 @@ class PersonReader:
         return [(view, timed and ttl > 0) for view, ttl in zip(self._views, self._ttl_micros, strict=True)]
 
     def _stored(self, ids: Int64, *, timed: bool) -> list[tuple[Float32, Int64]]:
-        from feature_repo.online_store import FailFastRedisOnlineStore
+        from feature_repo.feast_private import provider_of
 
-        provider = self.store._get_provider()  # noqa: SLF001 - Feast offers no public way to its provider
-        online = provider.online_store
-        wanted = self._wanted(timed=timed)
-        if isinstance(online, FailFastRedisOnlineStore):
+        online, wanted = own_store(self.store), self._wanted(timed=timed)
+        if online is not None:
             return online.read_packed(self.store.config, wanted, ids)
-        return [self._generic(provider, view, ids) for view, _ in wanted]
+        return [self._generic(provider_of(self.store), view, ids) for view, _ in wanted]
 
     def _generic(self, provider: Any, view: "FeatureView", ids: Int64) -> tuple[Float32, Int64]:
         """Read one view through Feast's plain interface, whatever the online store."""

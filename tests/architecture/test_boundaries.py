@@ -49,6 +49,29 @@ def test_mlflow_bentoml_faiss_and_feast_stay_behind_their_modules() -> None:
     assert all(name.startswith("feature_repo/") for name in importers("feast"))
 
 
+def test_what_feast_marks_as_private_is_used_in_one_module() -> None:
+    theirs = {"feast", "stock", "offline_utils"}
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in modules("feature_repo")
+        if path.name != "feast_private.py"
+        for node in ast.walk(tree_of(path))
+        if (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").partition(".")[0] == "feast"
+            and any(alias.name.startswith("_") for alias in node.names)
+        )
+        or (isinstance(node, ast.Attribute) and node.attr == "_get_provider")
+        or (
+            isinstance(node, ast.Attribute)
+            and node.attr.startswith("_")
+            and isinstance(node.value, ast.Name)
+            and node.value.id in theirs
+        )
+    ]
+    assert not found
+
+
 def test_measures_lie_below_every_other_folder_of_the_pipelines() -> None:
     ours = ("feature_repo", "registry", "pipelines", "serving")
     above = [

@@ -122,6 +122,17 @@ def test_rows_of_another_catalogue_are_neither_misread_nor_kept(store: Any) -> N
     assert len(read_people(store, [7])) == 1
 
 
+def test_a_store_that_was_filled_for_another_catalogue_counts_as_emptied(
+    store: Any, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_people(put)
+    materialize(store, T)
+    reader = PersonReader(store)
+    assert not reader.was_emptied()
+    monkeypatch.setattr("feature_repo.filling.layout_digest", lambda: "f" * 64)
+    assert reader.was_emptied()
+
+
 def test_people_are_read_in_one_round_trip(store: Any, put: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     some_people(put)
     materialize(store, T)
