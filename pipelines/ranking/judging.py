@@ -40,14 +40,16 @@ def judged_order(
 ) -> Verdict:
     """Return which order is served, with the figures that the gates read."""
     serving = platform.settings.serving
-    window = ground.late()
+    window, by_chance = ground.late(), ground.met_by_chance
     lists = HeldOutLists(
-        window.stage, window.population, window.requests, window.decided, ground.matched(), window.has_history
-    )
+        window.stage, window.population, window.requests, window.decided, ground.matched(), window.has_history,
+        by_chance=by_chance,
+    )  # fmt: skip
     gap = ground.missing(judged=True)
     missing = HeldOutLists(
-        gap.stage, gap.population, gap.requests, gap.decided, ground.spread.matched(gap.decided), gap.has_history
-    )
+        gap.stage, gap.population, gap.requests, gap.decided, ground.spread.matched(gap.decided), gap.has_history,
+        by_chance=by_chance,
+    )  # fmt: skip
     neighbours = window.stage.neighbours
     sources = () if neighbours is None else neighbours.sources
     compared = policies(ranker, aggregator=serving.aggregator, sources=sources)
@@ -65,7 +67,7 @@ def judged_order(
     )  # fmt: skip
     verdict = choose(found, of_missing, config.seed)
     held_out = rows.late & (rows.kind == RowKind.LIKE)
-    figures = {**verdict.figures, **_of_decisions(ranker, rows, held_out)}
+    figures = {**verdict.figures, "met_by_chance": by_chance, **_of_decisions(ranker, rows, held_out)}
     production = _production(
         platform, ground, lists, found=found, verdict=verdict, config=config, features=rows.features[held_out],
         ranker=ranker,

@@ -3,12 +3,13 @@
 All orders are asked by the same requesters at the same instant, each for the list that it would serve, from candidates
 of its own where the first stage gives it others. A list is good when it holds whom the requester liked afterwards, and
 on two-sided data also who liked them back: both are measured, each against the best order in it, and their sum decides.
-The trees serve only where they beat the best simpler order.
+Where people met by chance, nobody decided on most of whom a list holds, so how well an order tells those liked from
+those passed on counts as much as the list. The trees serve only where they beat the best simpler order.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,14 @@ from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.ranking.sessions import Requests
 from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.scoring.first_stage import FirstStage
-from registry.scoring.ranking import CERTAIN, scored_by
-from registry.scoring.two_stages import Candidates, find_candidates, listed_by_first_stage, sought_by
+from registry.scoring.ranking import CERTAIN, Scored, scored_by
+from registry.scoring.two_stages import (
+    Candidates,
+    candidates_among,
+    find_candidates,
+    listed_by_first_stage,
+    sought_by,
+)
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -41,7 +48,7 @@ class HeldOutLists:
     """The ground on which lists are judged: a stage fitted up to an instant, and first decisions after it.
 
     `matched` bool[m] says which of `decided` are likes that were returned, `has_history` bool[n_people] who had decided
-    on somebody before. Only requests after `after_us` are judged.
+    on somebody before. Only requests after `after_us` are judged. `by_chance` says that people met by chance.
     """
 
     stage: FirstStage
@@ -51,16 +58,23 @@ class HeldOutLists:
     matched: Bools
     has_history: Bools
     after_us: int = 0
+    by_chance: bool = False
 
 
 @dataclass(frozen=True)
 class JudgedLists:
-    """Per policy, by request: NDCG of likes, NDCG of matches and match precision, float64[n] each, at `at_us`."""
+    """Per policy, by request: NDCG of likes, NDCG of matches and match precision, float64[n] each, at `at_us`.
+
+    `told_apart` and `matches_told_apart` are the AUC of likes against passes, and of matches against everybody else who
+    was decided on, less 1/2; NaN where one of both is missing, and everywhere unless people met by chance.
+    """
 
     policies: tuple[ListPolicy, ...]
     likes: npt.NDArray[np.float64] = field(repr=False)
     matches: npt.NDArray[np.float64] = field(repr=False)
     match_precision: npt.NDArray[np.float64] = field(repr=False)
+    told_apart: npt.NDArray[np.float64] = field(repr=False)
+    matches_told_apart: npt.NDArray[np.float64] = field(repr=False)
     at_us: Ids = field(repr=False)
     has_matches: bool
 
@@ -72,16 +86,11 @@ class JudgedLists:
     def merits(self) -> npt.NDArray[np.float64]:
         """Return the merit of each policy's list by request, float64[policies, n].
 
-        NDCG of likes as a share of the best policy's mean; on two-sided data that of matches is added.
+        NDCG of likes as a share of the best policy's mean; where people met by chance, half of it is how well likes are
+        told from passes. On two-sided data the same of matches is added.
         """
-        merit = _beside_best(self.likes)
-        if not self.has_matches:
-            return merit
-        matches = _beside_best(self.matches)
-        # Whoever matched nobody says nothing of matches: the others count for as many, so that both halves weigh alike.
-        known = np.isfinite(matches[0])
-        share = max(int(known.sum()), 1) / known.size
-        return np.asarray(merit + np.where(known, np.nan_to_num(matches), 0.0) / share)
+        merit = _both(self.likes, self.told_apart)
+        return np.asarray(merit + _both(self.matches, self.matches_told_apart)) if self.has_matches else merit
 
     def utility(self) -> npt.NDArray[np.float64]:
         """Return the mean merit of each policy, float64[policies]."""
@@ -155,7 +164,8 @@ def judge_lists(
     requests = Requests.drawn(ground.decided, ground.has_history, max_people, seed)
     matched = np.isin(requests.decided.pair, ground.decided.pair[ground.matched])
     rng = np.random.default_rng(seed)
-    likes, matches, precision, at_us = [], [], [], []
+    judged: list[_Judged] = []
+    at_us = []
     for number in range(len(requests)):
         if int(requests.at_us[number]) <= ground.after_us:
             continue
@@ -166,19 +176,29 @@ def judge_lists(
             ground, ranker, compared, requests, number, matched_after=matched[after], n_candidates=n_candidates, rng=rng
         )
         if found is not None:
-            likes.append(found[0])
-            matches.append(found[1])
-            precision.append(found[2])
+            judged.append(found)
             at_us.append(int(requests.at_us[number]))
-    shape = (0, len(compared))
-    as_columns = [np.array(rows).reshape(-1, shape[1]).T for rows in (likes, matches, precision)]
+    as_columns = [
+        np.array(rows, dtype=np.float64).reshape(-1, len(compared)).T for rows in zip(*judged, strict=True)
+    ] or [np.empty((len(compared), 0))] * len(_Judged._fields)
     held = ground.decided.is_like
     share = float(ground.matched[held].mean()) if held.any() else 0.0
     with_match = int(np.isfinite(as_columns[1][0]).sum()) if as_columns[1].size else 0
     has_matches = with_match >= _MIN_MATCHED and share >= _MIN_MATCH_SHARE
+    likes, matches, precision, told, matches_told = as_columns
     return JudgedLists(
-        compared, as_columns[0], as_columns[1], as_columns[2], np.array(at_us, dtype=np.int64), has_matches
+        compared, likes, matches, precision, told, matches_told, np.array(at_us, dtype=np.int64), has_matches
     )
+
+
+class _Judged(NamedTuple):
+    """What one request says of each policy."""
+
+    likes: list[float]
+    matches: list[float]
+    match_precision: list[float]
+    told_apart: list[float]
+    matches_told_apart: list[float]
 
 
 def _judge_one(
@@ -191,7 +211,7 @@ def _judge_one(
     matched_after: Bools,
     n_candidates: int,
     rng: np.random.Generator,
-) -> tuple[list[float], list[float], list[float]] | None:
+) -> _Judged | None:
     after, at_us = requests.after(number), int(requests.at_us[number])
     requester = ground.requests.at(int(requests.actor[number]), at_us)
     at_s = at_us / 1e6
@@ -211,7 +231,16 @@ def _judge_one(
         likes.append(_ndcg(lists, liked))
         matches.append(_ndcg(lists, matched) if matched.size else float("nan"))
         precision.append(float(np.isin(lists[:MATCH_TOP], matched).sum() / MATCH_TOP))
-    return likes, matches, precision
+    unknown = [float("nan")] * len(compared)
+    told, matches_told = unknown, unknown
+    if ground.by_chance:
+        among = people.user_ids[np.unique(targets[open_])]
+        found = candidates_among(ground.stage, ground.population, requester, among, taste, at=at_s)
+        predicted = _Predicted.of(found, ranker)
+        scores, ids = [predicted.scored(policy).score for policy in compared], predicted.user_ids
+        told = [_told_apart(score, np.isin(ids, people.user_ids[liked])) for score in scores]
+        matches_told = [_told_apart(score, np.isin(ids, people.user_ids[matched])) for score in scores]
+    return _Judged(likes, matches, precision, told, matches_told)
 
 
 def served_lists(
@@ -222,7 +251,7 @@ def served_lists(
     Policies of which the first stage reads the same share their candidates, and what the models say of them.
     """
     pools: dict[tuple[float, str, bool], Candidates] = {}
-    said: dict[tuple[float, str, bool], tuple[Floats, Floats, Floats]] = {}
+    said: dict[tuple[float, str, bool], _Predicted] = {}
     for policy in compared:
         sought = sought_by(policy)
         if sought not in pools:
@@ -232,12 +261,33 @@ def served_lists(
             yield listed_by_first_stage(policy, found)[0]
             continue
         if sought not in said:
-            features = found.features()
-            like, back = np.split(ranker.predict(features), 2)
-            choice = like if ranker.choice is None else ranker.choice.predict(features[: len(like)])
-            said[sought] = like, choice, np.where(found.waiting() > 0, CERTAIN, back)
-        ids = found.pool.people.user_ids
-        yield ids[scored_by(policy, found.context, *said[sought]).order(ids)]
+            said[sought] = _Predicted.of(found, ranker)
+        predicted = said[sought]
+        yield predicted.user_ids[predicted.scored(policy).order(predicted.user_ids)]
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """One request's candidates and what the models say of each, float32[n], for any policy to order by."""
+
+    found: Candidates
+    like: Floats
+    choice: Floats
+    back: Floats
+
+    @classmethod
+    def of(cls, found: Candidates, ranker: Ranker) -> Self:
+        features = found.features()
+        like, back = np.split(ranker.predict(features), 2)
+        choice = like if ranker.choice is None else ranker.choice.predict(features[: len(like)])
+        return cls(found, like, choice, np.where(found.waiting() > 0, CERTAIN, back))
+
+    @property
+    def user_ids(self) -> Ids:
+        return self.found.pool.people.user_ids
+
+    def scored(self, policy: ListPolicy) -> Scored:
+        return scored_by(policy, self.found.context, self.like, self.choice, self.back)
 
 
 def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> Verdict:
@@ -281,6 +331,8 @@ def figures(
             f"match_precision_at_{MATCH_TOP}": _mean(coming.match_precision[row]),
             f"missing_ndcg_at_{TOP}": _mean(missing.likes[row]),
             f"missing_match_ndcg_at_{TOP}": _mean(missing.matches[row]),
+            "told_apart": _mean(coming.told_apart[row]),
+            "matches_told_apart": _mean(coming.matches_told_apart[row]),
         }
     return {
         "requesters": coming.requesters,
@@ -334,6 +386,27 @@ def _beside_best(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     known = np.isfinite(values[0]) if len(values) else np.zeros(0, dtype=np.bool_)
     best = float(values[:, known].mean(axis=1).max()) if known.any() else 0.0
     return np.asarray(values / best if best > 0 else np.zeros_like(values))
+
+
+def _both(lists: npt.NDArray[np.float64], told_apart: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the merit of lists, float64[policies, n]; half of it is that of telling apart where that was measured."""
+    merit = _spread(_beside_best(lists))
+    if not np.isfinite(told_apart).any():
+        return merit
+    return np.asarray((merit + _spread(_beside_best(told_apart))) / 2)
+
+
+def _spread(merit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the same means over all requests: those that say nothing add nothing, and the others count for them."""
+    known = np.isfinite(merit).all(axis=0)
+    share = max(int(known.sum()), 1) / max(known.size, 1)
+    return np.asarray(np.where(known, np.nan_to_num(merit), 0.0) / share)
+
+
+def _told_apart(scores: Floats, wanted: Bools) -> float:
+    if wanted.all() or not wanted.any():
+        return float("nan")
+    return metrics.auc(wanted, scores) - 0.5
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float | None:

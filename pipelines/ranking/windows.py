@@ -21,6 +21,7 @@ from pipelines.ranking.rows import Window
 from pipelines.ranking.sessions import has_decided
 from pipelines.retrieval.config import IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.dataset import first_decisions
+from pipelines.retrieval.meeting import MET, Meeting
 from pipelines.retrieval.stage import Ground, StageConfig
 from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, twin
 from pipelines.state import Current
@@ -71,6 +72,11 @@ class TrainingGround:
     def end_us(self) -> int:
         """Return the instant that bounds the data."""
         return microseconds_of(self.pointer.as_of)
+
+    @property
+    def met_by_chance(self) -> bool:
+        """Tell whether the pairs that were judged had met by chance, as the embeddings' step found."""
+        return self.platform.state.require("embeddings").facts.get(MET) == Meeting.BY_CHANCE
 
     @cached_property
     def ground(self) -> Ground:

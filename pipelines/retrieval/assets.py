@@ -77,8 +77,9 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     from pipelines.ranking.windows import SEED
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.factorise import fit_embedding
+    from pipelines.retrieval.meeting import MET
     from pipelines.retrieval.plots import embedding_norms
-    from pipelines.retrieval.tuned import tuned_settings
+    from pipelines.retrieval.tuned import how_people_met, tuned_settings
 
     config = read_config(context, EmbeddingStep)
     pointer = platform.state.require("interactions")
@@ -92,9 +93,9 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     def progress(iteration: int, iterations: int, seconds: float) -> None:
         tell(f"iteration {iteration} of {iterations} took {seconds:.2f} s")
 
-    chosen, trials = tuned_settings(
-        platform, snapshot.events.between(since_us, microseconds_of(t0)), people, microseconds_of(t0), config, tell=tell
-    )
+    earlier, t0_us = snapshot.events.between(since_us, microseconds_of(t0)), microseconds_of(t0)
+    places = how_people_met(earlier, people, t0_us, config, tell=tell)
+    chosen, trials = tuned_settings(platform, earlier, people, t0_us, config, meeting=places.meeting, tell=tell)
     since = pointer.facts.get("since")
     lineage = lineage_of(pointer, since=None if since is None else str(since))
     for name, until in ((EARLY, t0), (JUDGED, t1)):
@@ -125,13 +126,16 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         Explanation(chosen.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )
-    _publish(platform, registered, pointer, context.run.run_id, {})
+    _publish(platform, registered, pointer, context.run.run_id, {}, facts={MET: places.meeting.value})
     return dg.MaterializeResult(
         metadata=_metadata(platform, registered, metrics, figures)
         | {
             "dagster/row_count": report.people,
             "t0": str(pointer.t0),
             "dimensions": report.dimensions,
+            "people_met": places.meeting.value,
+            "place_of_passed": places.passed,
+            "place_of_liked": places.liked,
             "settings": table([{"setting": key, "value": str(value)} for key, value in chosen.model_dump().items()]),
             "trials": table([_trial_row(trial) for trial in trials]),
         }
@@ -146,8 +150,10 @@ def _trial_row(trial: "Trial") -> dict[str, float]:
         "pass_confidence": tried.pass_confidence,
         "dimensions": float(tried.dimensions),
         "content_rounds": float(tried.content_rounds),
-        "ndcg_at_20_next": round(trial.ndcg[0], 5),
-        "ndcg_at_20_missing": round(trial.ndcg[-1], 5),
+        "ndcg_at_20_next": round(trial.worth[0].ndcg, 5),
+        "ndcg_at_20_missing": round(trial.worth[-1].ndcg, 5),
+        "auc_next": round(0.5 + trial.worth[0].told_apart, 5),
+        "auc_missing": round(0.5 + trial.worth[-1].told_apart, 5),
         "merit": round(trial.merit, 5),
         "seconds": round(trial.seconds, 2),
     }
@@ -254,7 +260,13 @@ def _priced(
 
 
 def _publish(
-    platform: Platform, registered: "Registered", snapshot: Current, run_id: str, inputs: dict[str, str]
+    platform: Platform,
+    registered: "Registered",
+    snapshot: Current,
+    run_id: str,
+    inputs: dict[str, str],
+    *,
+    facts: dict[str, str] | None = None,
 ) -> None:
     kind = registered.manifest.kind
     platform.state.publish(
@@ -268,6 +280,7 @@ def _publish(
             t1=snapshot.t1,
             version=registered.version,
             inputs={**snapshot.inputs, "interactions": snapshot.digest, **inputs},
+            facts=facts or {},
         )
     )
 

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from pipelines.features.events import Events
 from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
 from pipelines.retrieval.content import inputs_of
-from pipelines.retrieval.tuning import Trial, tune
+from pipelines.retrieval.errors import TooFewLikes
+from pipelines.retrieval.factorise import fit_embedding
+from pipelines.retrieval.meeting import NOWHERE, Meeting, Places, places_of
+from pipelines.retrieval.tuning import Trial, likes_alone, questions_of, tune
 from pipelines.state import write_atomically
 
 if TYPE_CHECKING:
@@ -28,14 +31,18 @@ def tuned_settings(
     until_us: int,
     step: "EmbeddingStep",
     *,
+    meeting: Meeting,
     tell: Callable[[str], None],
 ) -> tuple[EmbeddingConfig, list[Trial]]:
-    """Return the settings to fit with and the trials that found them; without trials the step's own."""
+    """Return the settings to fit with and the trials that found them; without trials the step's own.
+
+    What was remembered counts only where people still meet as they did then.
+    """
     if not step.tuning_trials:
         return step.fit, []
     path = platform.state.root / _FILE
     likes = int(events.is_like.sum())
-    known = _remembered(path, step.fit, likes) if path.is_file() else None
+    known = _remembered(path, step.fit, likes, meeting) if path.is_file() else None
     trials = step.tuning_trials if known is None else max(step.tuning_trials // 2, 1)
     config = TuningConfig(trials=trials, seconds=step.tuning_seconds, seed=step.seed)
     chosen, tried = tune(
@@ -45,15 +52,16 @@ def tuned_settings(
         step.fit,
         config,
         known=known,
+        by_chance=meeting is Meeting.BY_CHANCE,
         tell=lambda trial: tell(
-            f"NDCG@20 {' and '.join(f'{value:.4f}' for value in trial.ndcg)} with {told(trial.config)} "
+            f"NDCG@20 {' and '.join(f'{worth.ndcg:.4f}' for worth in trial.worth)} with {told(trial.config)} "
             f"in {trial.seconds:.1f} s"
         ),
     )
     if tried:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: getattr(chosen, name) for name in _TUNED}
-        write_atomically(path, json.dumps({"settings": kept, "likes": likes}).encode())
+        write_atomically(path, json.dumps({"settings": kept, "likes": likes, "met": meeting.value}).encode())
     return chosen, tried
 
 
@@ -62,9 +70,27 @@ def told(config: EmbeddingConfig) -> str:
     return ", ".join(f"{name} {getattr(config, name):g}" for name in _TUNED)
 
 
-def _remembered(path: Path, step: EmbeddingConfig, likes: int) -> EmbeddingConfig | None:
-    """Return what won last time, where the data are of similar size."""
+def how_people_met(
+    events: Events, people: "People", until_us: int, step: "EmbeddingStep", *, tell: Callable[[str], None]
+) -> Places:
+    """Return where those who were judged stand among all, which tells how they met; fits factors of likes once."""
+    questions = questions_of(events, TuningConfig(seed=step.seed))
+    passes = events.is_decision & ~events.is_like
+    if not questions or not passes.any():
+        return NOWHERE
+    inputs, at_s = inputs_of(people, until_us / 1e6), until_us / 1e6
+    try:
+        embedding, _ = fit_embedding(questions[-1].early, people.user_ids, inputs, likes_alone(step.fit))
+    except TooFewLikes:
+        return NOWHERE
+    places = places_of(questions[-1], embedding, people, at_s)
+    tell(f"people met {places.meeting.value}: passed on at {places.passed:.2f} of all, liked at {places.liked:.2f}")
+    return places
+
+
+def _remembered(path: Path, step: EmbeddingConfig, likes: int, meeting: Meeting) -> EmbeddingConfig | None:
+    """Return what won last time, where the data are of similar size and people met alike."""
     found = json.loads(path.read_bytes())
-    if not likes / _SIMILAR <= found["likes"] <= likes * _SIMILAR:
+    if not likes / _SIMILAR <= found["likes"] <= likes * _SIMILAR or found.get("met") != meeting.value:
         return None
     return step.model_copy(update=found["settings"])

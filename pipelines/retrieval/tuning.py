@@ -1,8 +1,9 @@
 """Choose the embedding's settings on the data at hand, by lists of the last part of what it may learn from.
 
 A few fits are judged by NDCG over the whole catalogue on likes that were held back, the latest ones and some from all
-over the data: never by how well likes are told from passes, which points the other way wherever people choose whom they
-judge. No constant suits all data sets: confidence and penalty differ by a factor of ten between them.
+over the data. Where people met by chance, how well the likes are told from the passes counts as much; elsewhere never,
+because it points the other way where people choose whom they judge. No constant suits all data sets: confidence and
+penalty differ by a factor of ten between them.
 """
 
 import time
@@ -24,27 +25,44 @@ from pipelines.retrieval.factorise import fit_embedding
 Floats = npt.NDArray[np.float32]
 TOP = 20
 _MIN_USERS = 5
+_LEAST_TOLD = 0.01
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One tried setting, the NDCG@20 of its lists on each question, and their mean beside those of the first trial."""
+    """One tried setting, what its lists are worth on each question, and their mean beside the first trial's."""
 
     config: EmbeddingConfig
-    ndcg: tuple[float, ...]
+    worth: tuple["Worth", ...]
     merit: float
     seconds: float
 
 
 @dataclass(frozen=True)
+class Worth:
+    """NDCG@20 of lists, and how well likes are told from passes: AUC within a person less 1/2; NaN without passes."""
+
+    ndcg: float
+    told_apart: float
+
+    def beside(self, first: "Worth", *, by_chance: bool) -> float:
+        """Return it as a multiple of another one; `by_chance` counts both halves alike."""
+        lists = self.ndcg / max(first.ndcg, 1e-9)
+        if not by_chance or np.isnan(self.told_apart) or np.isnan(first.told_apart):
+            return lists
+        return (lists + self.told_apart / max(first.told_apart, _LEAST_TOLD)) / 2
+
+
+@dataclass(frozen=True)
 class Question:
-    """Earlier events to fit on, and requests after them: decisions by then, and whom they liked afterwards."""
+    """Earlier events to fit on, and requests after them: decisions by then, and whom they liked or passed on later."""
 
     early: Events
     actor: npt.NDArray[np.int64]
     history: tuple[npt.NDArray[np.int32], ...]
     history_likes: tuple[npt.NDArray[np.bool_], ...]
     liked: tuple[npt.NDArray[np.int32], ...]
+    passed: tuple[npt.NDArray[np.int32], ...]
 
     @classmethod
     def missing(cls, events: Events, config: TuningConfig) -> "Question | None":
@@ -75,7 +93,7 @@ class Question:
         actors = decided.actor[order]
         late_order = np.lexsort((late.at_us, late.actor))
         late_actors, late_at_us = late.actor[late_order], late.at_us[late_order]
-        history, history_likes, liked = [], [], []
+        history, history_likes, liked, passed = [], [], [], []
         for number in range(len(requests)):
             who, at_us = requests.actor[number], requests.at_us[number]
             known = order[slice(*np.searchsorted(actors, [who, who + 1]))]
@@ -85,7 +103,9 @@ class Question:
             history.append(np.concatenate([decided.target[known], late.target[since]]))
             history_likes.append(np.concatenate([decided.is_like[known], late.is_like[since]]))
             after = requests.after(number)
-            liked.append(requests.decided.target[after][requests.decided.is_like[after]])
+            target, is_like = requests.decided.target[after], requests.decided.is_like[after]
+            liked.append(target[is_like])
+            passed.append(target[~is_like & requests.decided.is_decision[after]])
         asked = [number for number, likes in enumerate(history_likes) if likes.any() and liked[number].size]
         if len(asked) < _MIN_USERS:
             return None
@@ -95,6 +115,7 @@ class Question:
             tuple(history[number] for number in asked),
             tuple(history_likes[number] for number in asked),
             tuple(liked[number] for number in asked),
+            tuple(passed[number] for number in asked),
         )
 
 
@@ -106,14 +127,16 @@ def tune(
     config: TuningConfig,
     *,
     known: EmbeddingConfig | None = None,
+    by_chance: bool = False,
     tell: Callable[[Trial], None] = lambda _trial: None,
 ) -> tuple[EmbeddingConfig, list[Trial]]:
     """Return the best settings found within the time and the trials allowed, and all that were tried.
 
     First penalty and confidence, log-uniform, or only around what is `known` to have won before; then the content
-    prior, which stays only where it wins; then passes and width around the best.
+    prior, which stays only where it wins; then passes and width around the best. `by_chance` says that people met by
+    chance, so that passes tell as much as likes.
     """
-    questions = [found for found in (Question.next(events, config), Question.missing(events, config)) if found]
+    questions = questions_of(events, config)
     if not questions or not config.trials:
         return start, []
     began = time.monotonic()
@@ -126,33 +149,47 @@ def tune(
             return
         at = time.monotonic()
         try:
-            ndcg = tuple(list_quality(question, user_ids, content_inputs, chosen) for question in questions)
+            worth = tuple(list_quality(question, user_ids, content_inputs, chosen) for question in questions)
         except TooFewLikes:
             return
-        measure = tried[0].ndcg if tried else ndcg
-        merit = float(np.mean([own / max(first, 1e-9) for own, first in zip(ndcg, measure, strict=True)]))
-        tried.append(Trial(chosen, ndcg, merit, time.monotonic() - at))
+        first = tried[0].worth if tried else worth
+        beside = [own.beside(other, by_chance=by_chance) for own, other in zip(worth, first, strict=True)]
+        tried.append(Trial(chosen, worth, float(np.mean(beside)), time.monotonic() - at))
         tell(tried[-1])
 
     def best() -> EmbeddingConfig:
         return max(tried, key=lambda trial: trial.merit).config if tried else start
 
-    for chosen in (known,) if known is not None else _first_settings(start):
+    for chosen in (known,) if known is not None else _first_settings(start, by_chance=by_chance):
         attempt(chosen)
     for move in _moves(start):
         attempt(best().model_copy(update=move(best())))
     return best(), tried
 
 
-def _first_settings(start: EmbeddingConfig) -> Iterator[EmbeddingConfig]:
+def questions_of(events: Events, config: TuningConfig) -> list[Question]:
+    """Return the questions that these data can answer: what comes next, and what is missing."""
+    return [found for found in (Question.next(events, config), Question.missing(events, config)) if found]
+
+
+def likes_alone(start: EmbeddingConfig) -> EmbeddingConfig:
+    """Return settings under which passes and profiles teach nothing."""
+    return start.model_copy(update={"content_rounds": 0, "pass_confidence": 1.0})
+
+
+def _first_settings(start: EmbeddingConfig, *, by_chance: bool) -> Iterator[EmbeddingConfig]:
     """Yield settings far apart: likes alone, more or less trusted, and what suits people who meet by chance."""
-    plain = start.model_copy(update={"content_rounds": 0, "pass_confidence": 1.0})
-    for alpha, ridge in ((10.0, 50.0), (40.0, 100.0), (5.0, 30.0), (20.0, 200.0), (80.0, 400.0), (3.0, 10.0)):
-        yield plain.model_copy(update={"alpha": alpha, "regularization": ridge})
+    plain = likes_alone(start)
     # Passes as true negatives, and much from profiles.
-    yield start.model_copy(
+    chance = start.model_copy(
         update={"alpha": 100.0, "pass_confidence": 100.0, "regularization": 500.0, "content_rounds": 12}
     )
+    if by_chance:
+        yield plain
+        yield chance
+    for alpha, ridge in ((10.0, 50.0), (40.0, 100.0), (5.0, 30.0), (20.0, 200.0), (80.0, 400.0), (3.0, 10.0)):
+        yield plain.model_copy(update={"alpha": alpha, "regularization": ridge})
+    yield chance
 
 
 def _moves(start: EmbeddingConfig) -> Iterator[Callable[[EmbeddingConfig], dict[str, float]]]:
@@ -172,8 +209,8 @@ def _moves(start: EmbeddingConfig) -> Iterator[Callable[[EmbeddingConfig], dict[
 
 def list_quality(
     question: Question, user_ids: npt.NDArray[np.int64], content_inputs: ContentInputs, config: EmbeddingConfig
-) -> float:
-    """Fit on the earlier events and return NDCG@20 over everybody who was liked by then.
+) -> Worth:
+    """Fit on the earlier events and return what lists of everybody who was liked by then are worth.
 
     Raises:
         TooFewLikes: there is nothing to fit.
@@ -184,7 +221,7 @@ def list_quality(
     _, chosen = embedding.vectors(user_ids[catalogue])
     column = np.full(len(user_ids), -1, dtype=np.int64)
     column[catalogue] = np.arange(catalogue.size)
-    found = []
+    found, told_apart = [], []
     for number, actor in enumerate(question.actor.tolist()):
         known, likes = question.history[number], question.history_likes[number]
         prior = None
@@ -192,10 +229,21 @@ def list_quality(
             prior = embedding.content_factors(content_inputs(np.array([actor])))[0][0]
         chooser = embedding.fold_in_chooser(user_ids[known[likes]], user_ids[known[~likes]], prior=prior)
         scores = chosen @ chooser
+        told_apart.append(_told_apart(scores, column[question.liked[number]], column[question.passed[number]]))
         decided = column[known]
         scores[decided[decided >= 0]] = -np.inf
         found.append(_ndcg(scores, column[question.liked[number]]))
-    return float(np.mean(found))
+    told = np.array(told_apart)
+    return Worth(float(np.mean(found)), float(np.nanmean(told)) if np.isfinite(told).any() else float("nan"))
+
+
+def _told_apart(scores: Floats, liked: npt.NDArray[np.int64], passed: npt.NDArray[np.int64]) -> float:
+    """Return the chance that somebody liked scores above somebody passed on, less 1/2; NaN where one is missing."""
+    ours, theirs = scores[liked[liked >= 0]], scores[passed[passed >= 0]]
+    if not ours.size or not theirs.size:
+        return float("nan")
+    above = (ours[:, None] > theirs[None, :]).mean() + (ours[:, None] == theirs[None, :]).mean() / 2
+    return float(above - 0.5)
 
 
 def _ndcg(scores: Floats, relevant: npt.NDArray[np.int64]) -> float:

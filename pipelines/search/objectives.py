@@ -55,6 +55,6 @@ def embedding_objective(snapshot: "Snapshot", before_us: int | None, t0_us: int,
     def judge(parameters: Mapping[str, float], report: Callable[[int, float], None]) -> float:
         del report  # a fit has no value before its end
         chosen = EmbeddingConfig.model_validate({**parameters, "threads": config.threads, "seed": config.seed})
-        return list_quality(question, people.user_ids, inputs_of(people, t0_us / 1e6), chosen)
+        return list_quality(question, people.user_ids, inputs_of(people, t0_us / 1e6), chosen).ndcg
 
     return judge

@@ -17,7 +17,7 @@ from registry.neighbours import Taste
 from registry.newcomers import Newcomers
 from registry.ranker import ListPolicy, Order
 from registry.release import Release
-from registry.retrieval import Factors
+from registry.retrieval import CandidateList, Factors, merge_candidates
 from registry.scoring.candidates import (
     RETRIEVAL,
     first,
@@ -142,6 +142,17 @@ def find_candidates(
             break
     context = pair_context(stage, requester, found.factors, found.taste, found.pool.people, others=others, at=at)
     return Candidates(requester, found.pool, found.factors, context, at)
+
+
+def candidates_among(
+    stage: FirstStage, population: Population, requester: Requester, user_ids: Ids, others: TasteOfOthers, *, at: float
+) -> Candidates:
+    """Return these people, however they were found, as one list with everything the order needs, as of `at` unix s."""
+    factors, taste = requester_factors(stage, requester, at), taste_of(stage, requester)
+    named = CandidateList(user_ids, np.zeros(len(user_ids), dtype=np.float32))
+    pool = pooled(population, merge_candidates({RETRIEVAL: named}))
+    context = pair_context(stage, requester, factors, taste, pool.people, others=others, at=at)
+    return Candidates(requester, pool, factors, context, at)
 
 
 def listed_by_first_stage(policy: ListPolicy, found: Candidates) -> tuple[Ids, Floats]:

@@ -1,5 +1,7 @@
 """What a ranker learns from: visits, requests in the past, and lists that are judged before one is chosen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -88,7 +90,7 @@ def judged(first: float, knn: float, trees: float, n: int = 200) -> JudgedLists:
     noise = np.random.default_rng(1).normal(scale=0.02, size=n)
     likes = np.stack([np.full(n, value) + noise for value in (first, knn, trees)])
     nothing = np.full_like(likes, np.nan)
-    return JudgedLists((FIRST, KNN, TREES), likes, nothing, nothing, np.arange(n), has_matches=False)
+    return JudgedLists((FIRST, KNN, TREES), likes, nothing, nothing, nothing, nothing, np.arange(n), has_matches=False)
 
 
 def test_trees_serve_where_they_win_by_both_questions() -> None:
@@ -103,8 +105,17 @@ def test_trees_that_surely_lose_by_one_question_give_way_to_the_best_simple_orde
 def test_matches_count_where_they_can_be_measured() -> None:
     lists = judged(0.3, 0.3, 0.3)
     matches = np.stack([np.full(200, value) for value in (0.1, 0.2, 0.4)])
-    two_sided = JudgedLists(lists.policies, lists.likes, matches, matches, lists.at_us, has_matches=True)
+    two_sided = replace(lists, matches=matches, match_precision=matches, has_matches=True)
     assert choose(two_sided, two_sided, 7).chosen == TREES
+
+
+def test_where_people_met_by_chance_telling_likes_from_passes_counts_as_much_as_the_list() -> None:
+    lists = judged(0.30, 0.10, 0.20)
+    told = np.full((3, 200), np.nan)
+    told[:, :50] = np.array([[0.05], [0.20], [0.10]])
+    by_chance = replace(lists, told_apart=told)
+    np.testing.assert_allclose(lists.utility(), [1.0, 0.33, 0.67], atol=0.01)
+    np.testing.assert_allclose(by_chance.utility(), [0.625, 0.667, 0.583], atol=0.01)
 
 
 def test_little_evidence_keeps_the_order_of_the_first_stage() -> None:
@@ -125,5 +136,5 @@ def test_matches_weigh_as_much_as_likes_however_few_people_matched() -> None:
     lists = judged(0.30, 0.10, 0.20)
     matches = np.full((3, 200), np.nan)
     matches[:, :20] = np.array([[0.1], [0.1], [0.4]])
-    two_sided = JudgedLists(lists.policies, lists.likes, matches, matches, lists.at_us, has_matches=True)
+    two_sided = replace(lists, matches=matches, match_precision=matches, has_matches=True)
     np.testing.assert_allclose(two_sided.utility(), [1.25, 0.58, 1.67], atol=0.05)

@@ -36,14 +36,14 @@ def test_the_best_of_the_trials_is_chosen_and_its_lists_hold_ones_own_colour() -
     assert len(trials) == 4
     best = max(trials, key=lambda trial: trial.merit)
     assert chosen == best.config
-    assert len(best.ndcg) == 2  # what came next, and what was missing
-    assert min(best.ndcg) > 0.2  # by chance it would be less than a tenth
+    assert len(best.worth) == 2  # what came next, and what was missing
+    assert min(worth.ndcg for worth in best.worth) > 0.2  # by chance it would be less than a tenth
 
 
 def test_equal_data_give_equal_choices() -> None:
     first, second = tuned(), tuned()
     assert first[0] == second[0]
-    assert [trial.ndcg for trial in first[1]] == [trial.ndcg for trial in second[1]]
+    assert [trial.merit for trial in first[1]] == [trial.merit for trial in second[1]]
 
 
 def test_without_trials_or_people_the_given_settings_stay() -> None:
