@@ -19,6 +19,7 @@ from feature_repo.population import Population
 from pipelines import metrics
 from pipelines.features.events import Events
 from pipelines.metrics import Interval
+from pipelines.ranking.merit import TOP, mean_known, merit_of, ndcg, told_apart
 from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.ranking.sessions import Requests
 from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
@@ -35,7 +36,6 @@ from registry.scoring.two_stages import (
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
-TOP = 20
 MATCH_TOP = 10
 _MIN_MATCHED = 30
 _MIN_MATCH_SHARE = 0.03
@@ -89,8 +89,8 @@ class JudgedLists:
         NDCG of likes as a share of the best policy's mean; where people met by chance, half of it is how well likes are
         told from passes. On two-sided data the same of matches is added.
         """
-        merit = _both(self.likes, self.told_apart)
-        return np.asarray(merit + _both(self.matches, self.matches_told_apart)) if self.has_matches else merit
+        merit = merit_of(self.likes, self.told_apart)
+        return np.asarray(merit + merit_of(self.matches, self.matches_told_apart)) if self.has_matches else merit
 
     def utility(self) -> npt.NDArray[np.float64]:
         """Return the mean merit of each policy, float64[policies]."""
@@ -228,8 +228,8 @@ def _judge_one(
         ground.stage, ground.population, requester, terms, taste, policy=policy, n=n_candidates, at=at_s, rng=rng
     ), ranker):  # fmt: skip
         lists = people.positions(ids[:TOP])
-        likes.append(_ndcg(lists, liked))
-        matches.append(_ndcg(lists, matched) if matched.size else float("nan"))
+        likes.append(ndcg(lists, liked))
+        matches.append(ndcg(lists, matched) if matched.size else float("nan"))
         precision.append(float(np.isin(lists[:MATCH_TOP], matched).sum() / MATCH_TOP))
     unknown = [float("nan")] * len(compared)
     told, matches_told = unknown, unknown
@@ -238,8 +238,8 @@ def _judge_one(
         found = candidates_among(ground.stage, ground.population, requester, among, taste, at=at_s)
         predicted = _Predicted.of(found, ranker)
         scores, ids = [predicted.scored(policy).score for policy in compared], predicted.user_ids
-        told = [_told_apart(score, np.isin(ids, people.user_ids[liked])) for score in scores]
-        matches_told = [_told_apart(score, np.isin(ids, people.user_ids[matched])) for score in scores]
+        told = [told_apart(score, np.isin(ids, people.user_ids[liked])) for score in scores]
+        matches_told = [told_apart(score, np.isin(ids, people.user_ids[matched])) for score in scores]
     return _Judged(likes, matches, precision, told, matches_told)
 
 
@@ -326,13 +326,13 @@ def figures(
     by_policy: dict[str, JsonValue] = {}
     for row, policy in enumerate(coming.policies):
         by_policy[name_of(policy)] = {
-            f"ndcg_at_{TOP}": _mean(coming.likes[row]),
-            f"match_ndcg_at_{TOP}": _mean(coming.matches[row]),
-            f"match_precision_at_{MATCH_TOP}": _mean(coming.match_precision[row]),
-            f"missing_ndcg_at_{TOP}": _mean(missing.likes[row]),
-            f"missing_match_ndcg_at_{TOP}": _mean(missing.matches[row]),
-            "told_apart": _mean(coming.told_apart[row]),
-            "matches_told_apart": _mean(coming.matches_told_apart[row]),
+            f"ndcg_at_{TOP}": mean_known(coming.likes[row]),
+            f"match_ndcg_at_{TOP}": mean_known(coming.matches[row]),
+            f"match_precision_at_{MATCH_TOP}": mean_known(coming.match_precision[row]),
+            f"missing_ndcg_at_{TOP}": mean_known(missing.likes[row]),
+            f"missing_match_ndcg_at_{TOP}": mean_known(missing.matches[row]),
+            "told_apart": mean_known(coming.told_apart[row]),
+            "matches_told_apart": mean_known(coming.matches_told_apart[row]),
         }
     return {
         "requesters": coming.requesters,
@@ -373,42 +373,3 @@ def name_of(policy: ListPolicy) -> str:
     if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.BLEND}:
         words.append(f"w{policy.weight:g}")
     return " ".join(words)
-
-
-def _ndcg(shown: Ids, relevant: Ids) -> float:
-    gain = np.isin(shown, relevant) / np.log2(np.arange(2, shown.size + 2))
-    ideal = (1.0 / np.log2(np.arange(2, min(relevant.size, TOP) + 2))).sum()
-    return float(gain.sum() / ideal)
-
-
-def _beside_best(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return values float64[policies, n] as shares of the best policy's mean; NaN where there is nothing to find."""
-    known = np.isfinite(values[0]) if len(values) else np.zeros(0, dtype=np.bool_)
-    best = float(values[:, known].mean(axis=1).max()) if known.any() else 0.0
-    return np.asarray(values / best if best > 0 else np.zeros_like(values))
-
-
-def _both(lists: npt.NDArray[np.float64], told_apart: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the merit of lists, float64[policies, n]; half of it is that of telling apart where that was measured."""
-    merit = _spread(_beside_best(lists))
-    if not np.isfinite(told_apart).any():
-        return merit
-    return np.asarray((merit + _spread(_beside_best(told_apart))) / 2)
-
-
-def _spread(merit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the same means over all requests: those that say nothing add nothing, and the others count for them."""
-    known = np.isfinite(merit).all(axis=0)
-    share = max(int(known.sum()), 1) / max(known.size, 1)
-    return np.asarray(np.where(known, np.nan_to_num(merit), 0.0) / share)
-
-
-def _told_apart(scores: Floats, wanted: Bools) -> float:
-    if wanted.all() or not wanted.any():
-        return float("nan")
-    return metrics.auc(wanted, scores) - 0.5
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None

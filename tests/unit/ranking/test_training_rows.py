@@ -41,7 +41,7 @@ def test_who_waits_is_told_only_where_pending_likes_may_be_known() -> None:
     )
     quiet, told = (PastRequests(People.build(IDS), history, pending_likes=flag).at(0, 9) for flag in (False, True))
     assert (quiet.liked_by.tolist(), quiet.waiting.tolist()) == ([], [])
-    assert (told.liked_by.tolist(), told.waiting.tolist()) == ([20, 50], [20])
+    assert (told.liked_by.tolist(), told.waiting.tolist()) == ([50, 20], [20])
 
 
 def test_a_visit_holds_the_decisions_of_one_person_and_day() -> None:
