@@ -322,21 +322,5 @@ class FastPostgresOfflineStore(stock.PostgreSQLOfflineStore):  # type: ignore[mi
         return np.sort(np.array([row[0] for row in found], dtype=np.int64))
 
 
-def sweep_entity_tables(config: RepoConfig) -> int:
-    """Drop the entity tables that killed jobs of the stock store left, and return how many.
-
-    Call it only while no such job runs; jobs of the fast store leave none.
-    """
-    with open_postgres(config) as connection:
-        tables = connection.execute(
-            "select schemaname, tablename from pg_tables where schemaname = %s and tablename like %s",
-            (config.offline_store.db_schema, r"feast\_entity\_df\_%"),
-        ).fetchall()
-        for schema, table in tables:
-            connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(schema, table)))
-        connection.commit()
-    return len(tables)
-
-
 def _micros(times: "pd.Series[Any]") -> Int64:
     return np.asarray(pd.to_datetime(times, utc=True).to_numpy(dtype="datetime64[us]").astype(np.int64))

@@ -241,7 +241,7 @@ def test_the_commands_refuse_a_release_that_this_version_cannot_serve_before_any
         assert run(["--data-dir", str(tmp_path / "duet"), *command]) == 1
         said = " ".join(capsys.readouterr().err.split())
         assert "was trained on `000000000000" in said
-        assert "train the ranker again" in said
+        assert "train it again" in said
     assert rest.resolve_stage(PRODUCTION) == served
     assert rest.in_stage(STAGING) == {}
     assert log.open_pin() is None

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psycopg
+import pytest
 from psycopg import sql
 
-from feature_repo.layout import ACTIVITY, PROFILE, RECIPROCITY
+from feature_repo import tables
+from feature_repo.layout import ACTIVITY, PROFILE, RECIPROCITY, Feature
 from pipelines.features.aggregates import Snapshot
 from pipelines.features.assets import stale_before
 from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
@@ -111,6 +113,21 @@ def test_somebody_known_for_longer_than_thought_gets_the_oldest_profile_from_the
         (1, int(KNOWN_US[0]), [1.0] * 3),
         (1, (NOW + HOUR).value // 1_000, [2.0] * 3),
     ]
+
+
+def test_a_new_feature_gets_its_column_once_and_its_default_in_every_row(
+    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_snapshot(connection, snapshot(1, value=2.0), NOW)
+    connection.commit()
+    grown = replace(ACTIVITY, features=(*ACTIVITY.features, Feature("superlikes_sent_7d", "New.", 0.5)))
+    monkeypatch.setattr(tables, "VIEWS", (grown, RECIPROCITY))
+    assert tables.add_missing_columns(connection) == ["user_activity:superlikes_sent_7d"]
+    assert tables.add_missing_columns(connection) == []
+    rows = connection.execute("select likes_sent_7d, superlikes_sent_7d from features.user_activity").fetchall()
+    assert rows == [(2.0, 0.5)]
+    connection.execute("alter table features.user_activity drop column superlikes_sent_7d")
+    connection.commit()
 
 
 def test_pruning_drops_what_no_join_can_see_but_never_the_newest_row(connection: psycopg.Connection) -> None:
