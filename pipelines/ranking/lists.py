@@ -26,6 +26,7 @@ from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.ranking import CERTAIN, Scored, scored_by
 from registry.scoring.two_stages import (
+    Asked,
     Candidates,
     candidates_among,
     find_candidates,
@@ -223,9 +224,11 @@ def _judge_one(
     if not liked.size:
         return None
     taste = PastTaste(people, ground.requests.history, at_us)
+    asked = Asked.of(ground.stage, requester, at_s)
     likes, matches, precision = [], [], []
     for ids in served_lists(compared, lambda policy: find_candidates(
-        ground.stage, ground.population, requester, terms, taste, policy=policy, n=n_candidates, at=at_s, rng=rng
+        ground.stage, ground.population, requester, terms, taste,
+        policy=policy, n=n_candidates, at=at_s, rng=rng, asked=asked,
     ), ranker):  # fmt: skip
         lists = people.positions(ids[:TOP])
         likes.append(ndcg(lists, liked))

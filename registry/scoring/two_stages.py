@@ -7,6 +7,7 @@ release, the replay of gates and the offline evaluation go through them at once,
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 import numpy as np
 
@@ -45,6 +46,19 @@ class Step(StrEnum):
     INDEX = "index"
     NEIGHBOURS = "neighbours"
     POPULATION = "population"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is computed of a requester once, by whichever policies they are answered."""
+
+    factors: Factors
+    taste: Taste | None
+
+    @classmethod
+    def of(cls, stage: FirstStage, requester: Requester, at: float) -> Self:
+        """Compute it as of unix seconds `at`."""
+        return cls(requester_factors(stage, requester, at), taste_of(stage, requester))
 
 
 @dataclass(frozen=True)
@@ -104,9 +118,14 @@ def candidate_steps(
     at_least: int = 0,
     late: Newcomers | None = None,
     may_widen: Callable[[], bool] = lambda: True,
+    asked: Asked | None = None,
 ) -> Generator[Step, None, Found]:
-    """Find at most `n` people who may be shown, as of unix seconds `at`; stop before each step and name it."""
-    factors, taste = requester_factors(stage, requester, at), taste_of(stage, requester)
+    """Find at most `n` people who may be shown, as of unix seconds `at`; stop before each step and name it.
+
+    `asked` is given where it was computed for another policy already.
+    """
+    asked = asked or Asked.of(stage, requester, at)
+    factors, taste = asked.factors, asked.taste
     yield Step.INDEX
     indexed = from_index(stage, population, terms, factors, weight=policy.weight, n=n, late=late, may_widen=may_widen)
     lists, primary = {RETRIEVAL: indexed}, primary_source(policy)
@@ -131,9 +150,10 @@ def find_candidates(
     n: int,
     at: float,
     rng: np.random.Generator,
+    asked: Asked | None = None,
 ) -> Candidates:
     """Return at most `n` people who may be shown, with everything the order needs, as of unix seconds `at`."""
-    steps = candidate_steps(stage, population, requester, terms, policy=policy, n=n, at=at, rng=rng)
+    steps = candidate_steps(stage, population, requester, terms, policy=policy, n=n, at=at, rng=rng, asked=asked)
     while True:
         try:
             next(steps)
