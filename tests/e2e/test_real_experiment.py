@@ -38,7 +38,7 @@ def test_every_meeting_is_accounted_for(alone: Duet) -> None:
 
 
 def test_the_comparison_ranks_only_the_partners_somebody_met(alone: Duet) -> None:
-    shown = alone("train")
+    shown = alone("train", timeout_s=540)
     assert "protocol met" in shown
     assert re.search(r"two_stage.*0\.\d", shown)
     assert re.search(r"joint +│ +0\.\d+ \[0\.\d+, 0\.\d+\] │ +[+-]\d", shown), "matches of people who met"
