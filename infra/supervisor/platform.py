@@ -41,6 +41,7 @@ from infra.supervisor.state import (
 from infra.supervisor.supervisor import Report, Supervisor
 from infra.supervisor.upkeep import Upkeep
 from infra.time_zones import require_time_zones
+from infra.web.token import decided
 
 STOP_WITHIN_S = 90.0
 TICK_S = 0.25
@@ -73,6 +74,7 @@ def run_platform(
     refuse_unsafe(settings)
     require_data_folder(settings.data_dir)
     require_time_zones()
+    settings = decided(settings)
     with platform_lock(settings.data_dir), _stop_on_signals() as stop:
         sweep(mark_of(settings.data_dir))
         pid = os.getpid()

@@ -32,6 +32,12 @@ def needs_token(settings: Settings) -> bool:
     return settings.web.auth == "required"
 
 
+def decided(settings: Settings) -> Settings:
+    """Return the settings with `auto` decided: an account made meanwhile must not part servers from their clients."""
+    auth = "required" if needs_token(settings) else "off"
+    return settings.model_copy(update={"web": settings.web.model_copy(update={"auth": auth})})
+
+
 def web_token(settings: Settings) -> str | None:
     """Return the token that MLflow and Dagster ask for; None where none is needed."""
     return own_token(settings) if needs_token(settings) else None

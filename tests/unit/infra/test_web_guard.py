@@ -1,6 +1,9 @@
 """Who gets to MLflow and Dagster: hosts, pages of others, tokens."""
 
 import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from infra.errors import ConfigurationError
+from infra.errors import ConfigurationError, DuetError
 from infra.settings import Settings
+from infra.supervisor.platform import run_platform
+from infra.supervisor.spec import External, Spec
+from infra.supervisor.state import PlatformState
 from infra.web import token as tokens
 from infra.web.guard import Guard, GuardOptions
 from infra.web.origins import host_refusal, origin_refusal
@@ -160,6 +166,28 @@ def test_a_token_is_asked_for_in_production_and_where_others_have_accounts(
     asked = settings.model_copy(update={"environment": environment, "web": web})
     assert needs_token(asked) is is_needed
     assert (web_token(asked) is not None) is is_needed
+
+
+def test_an_account_that_is_made_while_the_platform_runs_parts_no_server_from_its_clients(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [os.geteuid()]
+    monkeypatch.setattr(tokens, "_people", lambda: iter(people))
+    given: list[Settings] = []
+
+    @contextmanager
+    def stack(settings: Settings) -> Iterator[tuple[list[Spec], list[External]]]:
+        given.append(settings)
+        yield [], []
+
+    def end(_: PlatformState) -> None:
+        raise DuetError("seen enough")
+
+    auto = settings.model_copy(update={"web": settings.web.model_copy(update={"auth": "auto"})})
+    with pytest.raises(DuetError, match="seen enough"):
+        run_platform(auto, on_ready=end, stack=stack)
+    people.append(os.geteuid() + 1)
+    assert [web_token(auto) is None, web_token(given[0]) is None] == [False, True]
 
 
 def test_the_token_cannot_be_switched_off_in_production(settings: Settings) -> None:
