@@ -2,9 +2,10 @@
 
 DuetError
 └── RankingError
-    ├── NoLabels     the window holds no decision
-    ├── OneClass     all labels are the same, so there is nothing to tell apart
-    └── BadFeatures  the feature matrix does not fit its labels or its names
+    ├── NoLabels      the window holds no decision
+    ├── OneClass      all labels are the same, so there is nothing to tell apart
+    ├── BadFeatures   the feature matrix does not fit its labels or its names
+    └── OutdatedRows  the rows on disk were made of other features than today's
 """
 
 from infra.errors import DuetError
@@ -24,3 +25,7 @@ class OneClass(RankingError):
 
 class BadFeatures(RankingError):
     """The feature matrix does not fit its labels or its names."""
+
+
+class OutdatedRows(RankingError):
+    """The training rows on disk were made of other features than today's."""
