@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from numpy import int64
 from numpy.typing import NDArray
 
+from feature_repo.errors import CatalogueNotApplied
 from feature_repo.people import People
 from infra.clock import Clock
 from infra.endpoints import Endpoints
@@ -101,6 +102,8 @@ class StoredPeople:
     def _reading() -> Iterator[None]:
         try:
             yield
+        except CatalogueNotApplied as error:
+            raise FeaturesUnavailable(f"The online feature store cannot be read. {error}") from error
         except Exception as error:
             # Feast, its registry and its client each raise errors of their own.
             raise FeaturesUnavailable(f"The online feature store cannot be read: {type(error).__name__}.") from error
