@@ -80,7 +80,7 @@ def write_flavours(kind: ArtifactKind, directory: Path, manifest: Manifest, fold
     # MLflow notes where the code lay on this machine and reads only the last part of it.
     model.flavors[mlflow.pyfunc.FLAVOR_NAME]["model_code_path"] = _CODE_NAME
     model.model_size_bytes = sum(entry.size for entry in manifest.files.values())
-    if kind is ArtifactKind.RANKER:
+    if kind is ArtifactKind.RANKER and MODEL_FILE in manifest.files:
         model.add_flavor(
             "xgboost",
             xgb_version=version("xgboost"),

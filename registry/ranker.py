@@ -1,6 +1,6 @@
-"""The ranker artefact: an XGBoost model of P(like) for a directed pair, read by XGBoost's own reader and nothing else.
+"""The ranker artefact: a model of P(like) for a directed pair, XGBoost's or of another kind in `ranker_models`.
 
-XGBoost matches columns by position. So features are gathered by name, once, when the model is loaded against the names
+Models match columns by position. So features are gathered by name, once, when the model is loaded against the names
 that the caller will offer; a name that is not offered refuses the model instead of shifting its columns.
 """
 
@@ -17,17 +17,19 @@ from pydantic import JsonValue
 from registry.arrays import Floats, npy_writer, npz_writer, read_npy, read_npz
 from registry.artifacts import FileWriter, verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest
-from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
+from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures, UnsupportedArtifact
 from registry.list_policy import Aggregator, ForwardModel, ListPolicy, Order, combine
+from registry.ranker_models import KINDS, Boosted, RankerModel, read_model
 from registry.trees import Trees
 
-MODEL_FILE: Final = "model.ubj"
+MODEL_FILE: Final = f"model{Boosted.suffix}"
+"""The file of a ranker of XGBoost; those of other kinds end otherwise."""
+_MODEL: Final = "model"
 _FEATURES: Final = "features.json"
-_CHOICE: Final = "choice.ubj"
+_CHOICE: Final = "choice"
 _CHOICE_FEATURES: Final = "choice_features.json"
 _JUDGED: Final = "judged.json"
 _CANARY: Final = "canary.npz"
-_MAX_MODEL_BYTES: Final = 2**30
 _REFERENCE: Final = "reference.npy"
 ATTRIBUTES: Final = "attributes"
 """The parameter of the manifest that says which imported attribute owned which slot: name -> slot."""
@@ -40,16 +42,16 @@ __all__ = ["MISSING", "Aggregator", "ForwardModel", "ListPolicy", "Order", "Rank
 
 @dataclass(frozen=True)
 class Ranker:
-    """A booster, the names of its columns in its own order, and where each stands in the offered order.
+    """A model, the names of its columns in its own order, and where each stands in the offered order.
 
-    `trees` are the booster's own, where they are simple enough to be walked without it.
+    `trees` are a booster's own, where they are simple enough to be walked without it.
     `reference` float32[m, k], where kept, holds each column's training values as m evenly spaced order statistics,
     missing ones last: later rows are compared with it, and no row in it is anybody's. `choice`, where kept, is the
     model of whom the requester chooses out of the candidates. `judged` is what the lists came to on held-out data.
     `attributes` says which imported attribute owned each slot when it was trained, for the names people read.
     """
 
-    booster: Any
+    model: RankerModel
     feature_names: tuple[str, ...]
     offered_names: tuple[str, ...]
     gather: NDArray[np.int64]
@@ -68,34 +70,47 @@ class Ranker:
         """Return which order is served."""
         return self.policy.order
 
+    @property
+    def booster(self) -> Any:
+        """Return the `xgboost.Booster`; raises UnsupportedArtifact for a model of another kind."""
+        if isinstance(self.model, Boosted):
+            return self.model.booster
+        raise UnsupportedArtifact(
+            f"This needs a ranker of XGBoost, not one whose file is `{_MODEL}{self.model.suffix}`."
+        )
+
     @classmethod
-    def from_booster(
+    def from_booster(cls, booster: Any, feature_names: Sequence[str], *, threads: int = 1, **given: Any) -> Self:
+        """Wrap a trained `xgboost.Booster` whose columns are `feature_names`; the rest is given as to `of`."""
+        booster.set_param({"nthread": threads})
+        return cls.of(Boosted(booster), feature_names, **given)
+
+    @classmethod
+    def of(
         cls,
-        booster: Any,
+        model: RankerModel,
         feature_names: Sequence[str],
         *,
         policy: ListPolicy | None = None,
         canary_features: Floats | None = None,
-        threads: int = 1,
         fills: bool = False,
         reference: Floats | None = None,
         choice: "Ranker | None" = None,
         judged: Mapping[str, JsonValue] | None = None,
     ) -> Self:
-        """Wrap a trained `xgboost.Booster` whose columns are `feature_names`.
+        """Wrap a trained model whose columns are `feature_names`.
 
         `canary_features` float32[m, k] (the first 32 rows are kept) travel with the model together with its answers,
-        so that a reader on another machine can prove that it computes the same. `fills` says that the booster was
+        so that a reader on another machine can prove that it computes the same. `fills` says that the model was
         trained on `filled` rows and must be shown such rows.
         """
         names = tuple(feature_names)
-        _check_names(booster, names)
-        booster.set_param({"nthread": threads})
+        _check_names(model, names)
         rows = (
             np.empty((0, len(names)), dtype=np.float32) if canary_features is None else canary_features[:_CANARY_ROWS]
         )
         ranker = cls(
-            booster=booster,
+            model=model,
             feature_names=names,
             offered_names=names,
             gather=np.arange(len(names)),
@@ -103,7 +118,7 @@ class Ranker:
             canary_features=np.ascontiguousarray(rows, dtype=np.float32),
             canary_expected=np.empty(0, dtype=np.float32),
             fills=fills,
-            trees=Trees.of(booster),
+            trees=_trees(model),
             reference=reference,
             choice=choice,
             judged=judged,
@@ -135,8 +150,7 @@ class Ranker:
         if not len(features):
             return np.empty(0, dtype=np.float32)
         if self.trees is None:
-            matrix = self._matrix(features)
-            answer = np.asarray(self.booster.inplace_predict(matrix, validate_features=False), dtype=np.float32)
+            answer = self.model.predict(self._matrix(features))
         else:
             rows = np.ascontiguousarray(features, dtype=np.float32)
             answer, refused = self.trees.predict(rows, self.gather, MISSING if self.fills else _NAN)
@@ -153,15 +167,11 @@ class Ranker:
 
         Of the features outside `named` nothing is said; without it, of all something.
         """
-        import xgboost
-
         self._check_width(features)
         matrix = self._matrix(features)
         if not len(matrix) or n_top <= 0:
             return [[] for _ in range(len(matrix))]
-        contributions = self.booster.predict(
-            xgboost.DMatrix(matrix, feature_names=self.booster.feature_names), pred_contribs=True
-        )[:, :-1]
+        contributions = self.model.contributions(matrix)
         told = [column for column, name in enumerate(self.feature_names) if named is None or name in named]
         contributions, names = contributions[:, told], [self.feature_names[column] for column in told]
         top = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :n_top]
@@ -178,7 +188,7 @@ class Ranker:
             )
 
     def _matrix(self, features: Floats) -> Floats:
-        """Return the rows as the booster wants them; raises InvalidFeatures for those it must not be shown."""
+        """Return the rows as the model wants them; raises InvalidFeatures for those it must not be shown."""
         identity = self.feature_names == self.offered_names
         matrix = np.ascontiguousarray(features if identity else features.take(self.gather, axis=1), dtype=np.float32)
         if np.isinf(matrix).any():
@@ -208,14 +218,13 @@ class Ranker:
         parameters: Mapping[str, Any] | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> Manifest:
-        """Write the models (UBJSON), their column names and the canary rows; the policy is put in the parameters."""
-        # save_raw leaves out nothing that predicts and, unlike save_model, the thread count is not part of it.
-        raw = bytes(self.booster.save_raw(raw_format="ubj"))
+        """Write the models, their column names and the canary rows; the policy is put in the parameters."""
+        raw = self.model.to_bytes()
         names = _names_json(self.feature_names)
         files: dict[str, FileWriter] = {}
         if self.choice is not None:
-            choice = bytes(self.choice.booster.save_raw(raw_format="ubj"))
-            files[_CHOICE] = lambda path: _write(path, choice)
+            choice = self.choice.model.to_bytes()
+            files[f"{_CHOICE}{self.choice.model.suffix}"] = lambda path: _write(path, choice)
             choice_names = _names_json(self.choice.feature_names)
             files[_CHOICE_FEATURES] = lambda path: _write(path, choice_names)
         if self.judged is not None:
@@ -225,7 +234,7 @@ class Ranker:
             directory,
             ArtifactKind.RANKER,
             {
-                MODEL_FILE: lambda path: _write(path, raw),
+                f"{_MODEL}{self.model.suffix}": lambda path: _write(path, raw),
                 _FEATURES: lambda path: _write(path, names),
                 _CANARY: npz_writer({"features": self.canary_features, "expected": self.canary_expected}),
                 **({_REFERENCE: npy_writer(self.reference)} if self.reference is not None else {}),
@@ -264,10 +273,13 @@ class Ranker:
             raise CorruptArtifact(f"`{directory}` has an unknown policy in its manifest: {error}.") from error
         fills = manifest.parameters.get("fills") is True
         choice = None
-        if _CHOICE in manifest.files:
-            choice = cls._read(directory, (_CHOICE, _CHOICE_FEATURES), offered, threads, policy, fills=fills)
+        if chosen_by := _model_file(manifest, _CHOICE):
+            choice = cls._read(directory, (chosen_by, _CHOICE_FEATURES), offered, threads, policy, fills=fills)
         canary = read_npz(directory / _CANARY, {"features": (np.float32, 2), "expected": (np.float32, 1)})
-        ranker = cls._read(directory, (MODEL_FILE, _FEATURES), offered, threads, policy, fills=fills)
+        file = _model_file(manifest, _MODEL)
+        if file is None:
+            raise CorruptArtifact(f"`{directory}` names no file of a model that this version reads: train it again.")
+        ranker = cls._read(directory, (file, _FEATURES), offered, threads, policy, fills=fills)
         return replace(
             ranker,
             canary_features=canary["features"],
@@ -288,7 +300,7 @@ class Ranker:
         """Verify and read each model of the artefact, which will be offered its own columns in its own order."""
         manifest = verified or verify_artifact(directory)
         names = _read_names(directory / _FEATURES)
-        of_choice = _read_names(directory / _CHOICE_FEATURES) if _CHOICE in manifest.files else ()
+        of_choice = _read_names(directory / _CHOICE_FEATURES) if _model_file(manifest, _CHOICE) else ()
         loaded = cls.load(directory, tuple(dict.fromkeys((*names, *of_choice))), verified=manifest)
         models = {ForwardModel.LIKE: replace(loaded, choice=None)}
         if loaded.choice is not None:
@@ -307,14 +319,12 @@ class Ranker:
         fills: bool,
     ) -> Self:
         """Read one model of the artefact and find its columns among those offered."""
-        import xgboost
-
         names = _read_names(directory / files[1])
         gather = _gathered(names, offered)
-        booster = _read_booster(xgboost, directory / files[0], threads)
-        _check_names(booster, names)
+        model = read_model(directory / files[0], threads)
+        _check_names(model, names)
         return cls(
-            booster=booster,
+            model=model,
             feature_names=names,
             offered_names=offered,
             gather=gather,
@@ -322,8 +332,17 @@ class Ranker:
             canary_features=np.empty((0, len(names)), dtype=np.float32),
             canary_expected=np.empty(0, dtype=np.float32),
             fills=fills,
-            trees=Trees.of(booster),
+            trees=_trees(model),
         )
+
+
+def _model_file(manifest: Manifest, stem: str) -> str | None:
+    """Return the file of a model, whose ending says of what kind it is; None where the artefact has none."""
+    return next((f"{stem}{suffix}" for suffix in KINDS if f"{stem}{suffix}" in manifest.files), None)
+
+
+def _trees(model: RankerModel) -> Trees | None:
+    return Trees.of(model.booster) if isinstance(model, Boosted) else None
 
 
 def _attributes(manifest: Manifest) -> dict[int, str]:
@@ -347,16 +366,10 @@ def _gathered(names: tuple[str, ...], offered: tuple[str, ...]) -> NDArray[np.in
     return np.array([where[name] for name in names], dtype=np.int64)
 
 
-def _check_names(booster: Any, names: tuple[str, ...]) -> None:
+def _check_names(model: RankerModel, names: tuple[str, ...]) -> None:
     if len(set(names)) != len(names):
         raise FeatureSchemaMismatch("The ranker's feature names are not unique.")
-    if booster.num_features() != len(names):
-        raise FeatureSchemaMismatch(
-            f"The model has {booster.num_features()} columns and {len(names)} names: they were not saved together."
-        )
-    own = booster.feature_names
-    if own is not None and tuple(own) != names:
-        raise FeatureSchemaMismatch("The names inside the model are not those beside it: they were not saved together.")
+    model.check_names(names)
 
 
 def _names_json(names: tuple[str, ...]) -> bytes:
@@ -381,18 +394,6 @@ def _read_names(path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise CorruptArtifact(f"`{path}` is not a list of feature names: build it again.")
     return tuple(names)
-
-
-def _read_booster(xgboost: Any, path: Path, threads: int) -> Any:
-    if path.stat().st_size > _MAX_MODEL_BYTES:
-        raise CorruptArtifact(f"`{path}` is larger than {_MAX_MODEL_BYTES} bytes: train a smaller ranker.")
-    booster = xgboost.Booster(params={"nthread": threads})
-    try:
-        booster.load_model(str(path))
-    except (xgboost.core.XGBoostError, ValueError) as error:
-        raise CorruptArtifact(f"`{path}` is not an XGBoost model: train it again.") from error
-    booster.set_param({"nthread": threads})
-    return booster
 
 
 def _write(path: Path, content: bytes) -> None:

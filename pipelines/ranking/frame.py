@@ -9,9 +9,9 @@ from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import not_offered, offered_schema
 from infra.settings import load_settings
 from pipelines.ranking.errors import OutdatedRows
-from pipelines.ranking.files import load_rows
+from pipelines.ranking.files import RankingRows, load_rows
 from pipelines.ranking.rows import RowKind
-from pipelines.state import PipelineState
+from pipelines.state import Current, PipelineState
 
 
 def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:
@@ -28,7 +28,11 @@ def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:
     """
     settings = load_settings() if data_dir is None else load_settings(data_dir=Path(data_dir))
     dataset = PipelineState(settings.data_dir).require("ranking_dataset")
-    rows = load_rows(dataset.path)
+    return frame_of(dataset, load_rows(dataset.path))
+
+
+def frame_of(dataset: Current, rows: RankingRows) -> pd.DataFrame:
+    """Return the rows of a dataset as `ranking_frame` does; raises OutdatedRows."""
     made_of = str(dataset.facts["schema"])
     if rows.features.shape[1] != len(RANKING_FEATURES) or not_offered(made_of, offered_schema()):
         raise OutdatedRows(

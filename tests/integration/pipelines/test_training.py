@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -286,6 +287,51 @@ def test_drift_is_measured_against_the_rows_of_the_ranker_in_production(platform
     assert found["rows_now"] >= 50
     assert 0 < found["like_rate_now"] < 1
     assert str(found["plot: drift"]).startswith("![drift](data:image/png;base64,")
+
+
+def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serving_does(
+    platform: Platform, trained: RunStory
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    from feature_repo.layout import RANKING_FEATURES
+    from feature_repo.schema import offered_schema
+    from pipelines.ranking.config import RankerConfig
+    from pipelines.ranking.frame import ranking_frame
+    from pipelines.ranking.own import register_ranker
+    from pipelines.release.judging import loaded
+    from registry.audit import PostgresPromotionLog
+    from registry.contracts import PRODUCTION
+    from registry.promotion import promote
+    from registry.ranker import Ranker
+    from registry.ranker_models import Logistic
+
+    names = list(RANKING_FEATURES)
+
+    def fit(rows: pd.DataFrame) -> Ranker:
+        rows = rows[rows["kind"] == "like"]
+        x = rows[names].loc[:, lambda frame: frame.std() > 0]
+        means, scales = x.mean(), x.std()
+        fitted = LogisticRegression(max_iter=1000).fit(((x - means) / scales).fillna(0), rows["label"], rows["weight"])
+        model = Logistic.of(intercept=fitted.intercept_[0], coefficients=fitted.coef_[0], means=means, scales=scales)
+        return Ranker.of(model, x.columns, canary_features=x.to_numpy("float32"))
+
+    frame = ranking_frame(platform.settings.data_dir)
+    assert set(frame["window"]) == {"early", "late"}
+    assert len(frame) == platform.state.require("ranking_dataset").facts["rows"]
+    report = register_ranker(platform, fit, config=RankerConfig(judged_people=40))
+    assert report.passed, report.failures()
+    release = platform.registry.release_candidate(report.release)
+    try:
+        with platform.connection() as connection:
+            log = PostgresPromotionLog(connection)
+            promote(platform.registry, log, release, actor="ada", way="cli", feature_schema=offered_schema())
+        served = loaded(platform, platform.registry.resolve_stage(PRODUCTION))
+        x = frame[names].to_numpy(np.float32)
+        np.testing.assert_allclose(served.ranker.predict(x), fit(frame).offered(names).predict(x), atol=1e-6)
+    finally:
+        for kind in ArtifactKind:
+            platform.registry.transition_stage(kind, release[kind], "None", archive_existing=False)
 
 
 def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform, trained: RunStory) -> None:

@@ -13,6 +13,7 @@ from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.contracts import ReleaseVersions
 from registry.experiments import State
+from registry.ranker_models import Boosted
 from registry.release import Release
 from serving.answers import Answer
 from serving.api_models import RecommendationRequest
@@ -65,7 +66,7 @@ def broken(release: Release) -> Release:
         def inplace_predict(self, *_: Any, **__: Any) -> list[float]:
             return [7.0]
 
-    return replace(release, ranker=replace(release.ranker, booster=Booster(), trees=None))
+    return replace(release, ranker=replace(release.ranker, model=Boosted(Booster()), trees=None))
 
 
 def someone(variant: Variant) -> int:

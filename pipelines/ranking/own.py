@@ -1,0 +1,92 @@
+"""A ranker of somebody's own: fitted in a notebook, judged like the pipeline's, registered as a release candidate.
+
+What `fit` returns goes the way of the asset `ranker`: fitted on the early rows, its lists are judged on the late ones,
+and fitted again on all; then the set with the newest index is held against the gates, and `duet promote` promotes it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pandas as pd
+from pydantic import JsonValue
+
+from feature_repo.layout import RANKING_FEATURES
+from feature_repo.schema import part_of
+from pipelines.artifacts import Explanation, finish_artifact
+from pipelines.lineage import lineage_of
+from pipelines.ranking.assets import snapshot_of
+from pipelines.ranking.config import RankerConfig
+from pipelines.ranking.files import load_rows
+from pipelines.ranking.frame import frame_of
+from pipelines.ranking.judging import judged_order
+from pipelines.ranking.windows import TrainingGround
+from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
+from pipelines.release.judging import judge_release
+from pipelines.release.policy import load_policy
+from pipelines.state import Current
+from registry.contracts import ArtifactKind
+from registry.gates import GateReport
+from registry.ranker import ATTRIBUTES, Ranker
+
+if TYPE_CHECKING:
+    from pipelines.resources import Platform
+
+Fit = Callable[[pd.DataFrame], Ranker]
+
+
+def register_ranker(
+    platform: "Platform", fit: Fit, *, config: RankerConfig | None = None, tell: Callable[[str], None] = print
+) -> GateReport:
+    """Fit, judge and register a ranker with the newest index, and return what the gates say of the release.
+
+    `fit` is given rows as `ranking_frame` returns them. Of `config`, only what judges lists counts.
+
+    Raises:
+        MissingUpstream: there is no ranking dataset or no index in this data folder.
+        FeatureSchemaMismatch: the ranker needs a feature that is not offered.
+    """
+    config = config or RankerConfig()
+    dataset = platform.state.require("ranking_dataset")
+    rows = load_rows(dataset.path)
+    frame = frame_of(dataset, rows)
+    early = fit(frame[frame["window"] == "early"]).offered(RANKING_FEATURES)
+    ground = TrainingGround.of(platform, dataset, int(str(dataset.facts["last_likes"])))
+    verdict = judged_order(platform, ground, early, rows, config=config, tell=tell)
+    final = replace(fit(frame).offered(RANKING_FEATURES), policy=verdict.chosen, judged=verdict.figures)
+    snapshot = snapshot_of(platform, dataset)
+    used = {*final.feature_names, *(() if final.choice is None else final.choice.feature_names)}
+    lineage = lineage_of(
+        snapshot,
+        embedding_digest=dataset.inputs["embeddings"],
+        feature_schema=part_of(str(dataset.facts["schema"]), used),
+        ranking_dataset_digest=dataset.digest,
+        fitted_on="everything",
+    )
+    parameters: dict[str, JsonValue] = {
+        "last_likes": dataset.facts["last_likes"],
+        ATTRIBUTES: {**platform.snapshot(snapshot).slots},
+    }
+    run_id = str(uuid4())
+    metrics = verdict.metrics()
+    registered = finish_artifact(
+        platform,
+        ArtifactKind.RANKER,
+        lambda directory: final.save(directory, lineage, parameters, metrics),
+        Explanation(parameters, metrics, {}, {}),
+        run_id,
+    )
+    ranker = Current(
+        asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=run_id,
+        as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
+        inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": final.order.value},
+    )  # fmt: skip
+    platform.state.publish(ranker)
+    candidate = find_candidate(platform, run_id)
+    versions = register_candidate(platform, candidate)
+    release, report = judge_release(
+        platform, load_policy(platform.settings.gates.file), versions, tell, candidate.directories
+    )
+    name_candidate(platform, candidate, release)
+    return report
