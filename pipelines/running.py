@@ -22,6 +22,7 @@ from dagster._core.instance.ref import InstanceRef
 from pipelines.code_version import ROOT
 from pipelines.definitions import build_definitions
 from pipelines.errors import InvalidSetting, RunFailed, RunTerminated
+from pipelines.jobs import STEPS
 from pipelines.orphans import PID_TAG, close_orphans
 from pipelines.reasons import innermost_reason
 from pipelines.termination import Termination, until_terminated
@@ -105,22 +106,28 @@ def checked_config(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, An
     """Return the run configuration of `settings` by step and field over the job's defaults, as the Launchpad gives it.
 
     Raises:
-        InvalidSetting: a step is unknown.
+        InvalidSetting: a step or a setting is unknown.
     """
     check_steps(job, settings)
     return _merged({step: dict(values) for step, values in settings.items() if values}, job)
 
 
 def check_steps(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse settings of steps that the job does not have.
+    """Refuse settings of steps that the job does not have, and settings that a step does not have.
 
     Raises:
-        InvalidSetting: a step is unknown.
+        InvalidSetting: a step or a setting is unknown.
     """
     known = [node.name for node in job.nodes_in_topological_order]
     for step in settings:
         if step not in known:
             raise InvalidSetting(f"the job `{job.name}` has no step `{step}`; its steps are {', '.join(known)}")
+    for step, values in settings.items():
+        fields = [*STEPS[step].model_fields] if step in STEPS else []
+        for name in values:
+            if name not in fields:
+                has = f"its settings are {', '.join(fields)}" if fields else "it has none"
+                raise InvalidSetting(f"the step `{step}` has no setting `{name}`; {has}")
 
 
 @contextlib.contextmanager

@@ -81,6 +81,12 @@ def test_a_value_out_of_bounds_still_starts_no_run() -> None:
         checked_config(job, {"embeddings": {"dimensions": 8}})
 
 
+def test_a_setting_that_a_step_does_not_have_is_refused_with_those_it_has() -> None:
+    job = defs.resolve_job_def("train_all")
+    with pytest.raises(InvalidSetting, match=r"`embeddings` has no setting `epochs`; its settings are .*iterations"):
+        checked_config(job, {"embeddings": {"epochs": 5}})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_of_a_job_can_be_materialised_alone(name: str) -> None:
     job = defs.resolve_job_def(name)
