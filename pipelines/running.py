@@ -123,11 +123,10 @@ def check_steps(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, Any]]
         if step not in known:
             raise InvalidSetting(f"the job `{job.name}` has no step `{step}`; its steps are {', '.join(known)}")
     for step, values in settings.items():
-        fields = [*STEPS[step].model_fields] if step in STEPS else []
+        fields = [*STEPS[step].model_fields] if step in STEPS else [*values]
         for name in values:
             if name not in fields:
-                has = f"its settings are {', '.join(fields)}" if fields else "it has none"
-                raise InvalidSetting(f"the step `{step}` has no setting `{name}`; {has}")
+                raise InvalidSetting(f"the step `{step}` has no setting `{name}`; its settings are {', '.join(fields)}")
 
 
 @contextlib.contextmanager
