@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from infra.web.client import tls
+from tests.waiting import until
 
 ANY_FREE_PORT = {
     "DUET_MLFLOW__PORT": "0",
@@ -42,7 +43,10 @@ query($repository: RepositorySelector!) {
 """
 STOP = """
 mutation($id: String!) {
-  stopRunningSchedule(id: $id) { ... on ScheduleStateResult { scheduleState { status } } }
+  stopRunningSchedule(id: $id) {
+    ... on ScheduleStateResult { scheduleState { status } }
+    ... on PythonError { message }
+  }
 }
 """
 
@@ -111,9 +115,15 @@ def stop_schedules(platform: Duet) -> None:
     """Let no test meet the night: what the clock starts would promote an index in the midst of one at 03:30."""
     listed = platform.ask_dagster(SCHEDULES, repository=LOCATION)["schedulesOrError"]["results"]
     assert {schedule["scheduleState"]["status"] for schedule in listed} == {"RUNNING"}
+    answers: list[dict[str, Any]] = []
+
+    def is_stopped(schedule: dict[str, Any]) -> bool:
+        answers.append(platform.ask_dagster(STOP, id=schedule["id"])["stopRunningSchedule"])
+        return bool(answers[-1].get("scheduleState", {}).get("status") == "STOPPED")
+
     for schedule in listed:
-        stopped = platform.ask_dagster(STOP, id=schedule["id"])["stopRunningSchedule"]
-        assert stopped["scheduleState"]["status"] == "STOPPED", stopped
+        # Dagster's daemon writes the state of a schedule when it first looks, and refuses who writes at that instant.
+        until(lambda schedule=schedule: is_stopped(schedule), instead=lambda: answers[-1])
 
 
 def processes_of(data_dir: Path) -> list[str]:
