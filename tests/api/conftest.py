@@ -84,7 +84,9 @@ def served(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
             [*command, "--port", str(port)], env=environment, cwd=ROOT, stdout=output, stderr=output
         )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False) as client:
+        # The server closes a connection that idles for five seconds, maybe at the instant at which it is used again.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20, trust_env=False, limits=fresh) as client:
             wait_until_ready(client, process, log)
             yield Served(client, log)
     finally:

@@ -33,7 +33,7 @@ def exactly(rate: float, people: int = 100, each: int = 10) -> Sums:
 
 def test_the_words_of_answers_are_those_of_serving() -> None:
     assert {CHAMPION, CHALLENGER} == set(Variant)
-    assert shadow.SHADOW == SHADOW
+    assert shadow.SHADOW_VARIANT == SHADOW
     assert set(ERRORS) < {reason.value for reason in Reason}
 
 
