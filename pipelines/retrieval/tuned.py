@@ -11,7 +11,7 @@ from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.errors import TooFewLikes
 from pipelines.retrieval.factorise import fit_embedding
 from pipelines.retrieval.meeting import NOWHERE, Meeting, Places, places_of
-from pipelines.retrieval.tuning import Trial, likes_alone, questions_of, tune
+from pipelines.retrieval.tuning import Question, Trial, likes_alone, tune
 from pipelines.state import write_atomically
 
 if TYPE_CHECKING:
@@ -74,16 +74,18 @@ def how_people_met(
     events: Events, people: "People", until_us: int, step: "EmbeddingStep", *, tell: Callable[[str], None]
 ) -> Places:
     """Return where those who were judged stand among all, which tells how they met; fits factors of likes once."""
-    questions = questions_of(events, TuningConfig(seed=step.seed))
-    passes = events.is_decision & ~events.is_like
-    if not questions or not passes.any():
+    if not (events.is_decision & ~events.is_like).any():
+        return NOWHERE
+    config = TuningConfig(seed=step.seed)
+    question = Question.missing(events, config) or Question.next(events, config)
+    if question is None:
         return NOWHERE
     inputs, at_s = inputs_of(people, until_us / 1e6), until_us / 1e6
     try:
-        embedding, _ = fit_embedding(questions[-1].early, people.user_ids, inputs, likes_alone(step.fit))
+        embedding, _ = fit_embedding(question.early, people.user_ids, inputs, likes_alone(step.fit))
     except TooFewLikes:
         return NOWHERE
-    places = places_of(questions[-1], embedding, people, at_s)
+    places = places_of(question, embedding, people, at_s)
     tell(f"people met {places.meeting.value}: passed on at {places.passed:.2f} of all, liked at {places.liked:.2f}")
     return places
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipelines.evaluation.spread import Spread
 from pipelines.features.events import Events
+from pipelines.ranking.merit import TOP, ndcg, told_apart
 from pipelines.ranking.sessions import Requests, has_decided
 from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
 from pipelines.retrieval.content import ContentInputs
@@ -23,7 +24,6 @@ from pipelines.retrieval.errors import TooFewLikes
 from pipelines.retrieval.factorise import fit_embedding
 
 Floats = npt.NDArray[np.float32]
-TOP = 20
 _MIN_USERS = 5
 _LEAST_TOLD = 0.01
 
@@ -136,7 +136,7 @@ def tune(
     prior, which stays only where it wins; then passes and width around the best. `by_chance` says that people met by
     chance, so that passes tell as much as likes.
     """
-    questions = questions_of(events, config)
+    questions = [found for found in (Question.next(events, config), Question.missing(events, config)) if found]
     if not questions or not config.trials:
         return start, []
     began = time.monotonic()
@@ -165,11 +165,6 @@ def tune(
     for move in _moves(start):
         attempt(best().model_copy(update=move(best())))
     return best(), tried
-
-
-def questions_of(events: Events, config: TuningConfig) -> list[Question]:
-    """Return the questions that these data can answer: what comes next, and what is missing."""
-    return [found for found in (Question.next(events, config), Question.missing(events, config)) if found]
 
 
 def likes_alone(start: EmbeddingConfig) -> EmbeddingConfig:
@@ -221,7 +216,7 @@ def list_quality(
     _, chosen = embedding.vectors(user_ids[catalogue])
     column = np.full(len(user_ids), -1, dtype=np.int64)
     column[catalogue] = np.arange(catalogue.size)
-    found, told_apart = [], []
+    found, apart = [], []
     for number, actor in enumerate(question.actor.tolist()):
         known, likes = question.history[number], question.history_likes[number]
         prior = None
@@ -229,27 +224,19 @@ def list_quality(
             prior = embedding.content_factors(content_inputs(np.array([actor])))[0][0]
         chooser = embedding.fold_in_chooser(user_ids[known[likes]], user_ids[known[~likes]], prior=prior)
         scores = chosen @ chooser
-        told_apart.append(_told_apart(scores, column[question.liked[number]], column[question.passed[number]]))
+        liked = column[question.liked[number]]
+        judged = np.concatenate([liked, column[question.passed[number]]])
+        judged = judged[judged >= 0]  # whom nobody had liked by then has no score
+        apart.append(told_apart(scores[judged], np.isin(judged, liked)))
         decided = column[known]
         scores[decided[decided >= 0]] = -np.inf
-        found.append(_ndcg(scores, column[question.liked[number]]))
-    told = np.array(told_apart)
+        found.append(ndcg(_best(scores), liked))
+    told = np.array(apart)
     return Worth(float(np.mean(found)), float(np.nanmean(told)) if np.isfinite(told).any() else float("nan"))
 
 
-def _told_apart(scores: Floats, liked: npt.NDArray[np.int64], passed: npt.NDArray[np.int64]) -> float:
-    """Return the chance that somebody liked scores above somebody passed on, less 1/2; NaN where one is missing."""
-    ours, theirs = scores[liked[liked >= 0]], scores[passed[passed >= 0]]
-    if not ours.size or not theirs.size:
-        return float("nan")
-    above = (ours[:, None] > theirs[None, :]).mean() + (ours[:, None] == theirs[None, :]).mean() / 2
-    return float(above - 0.5)
-
-
-def _ndcg(scores: Floats, relevant: npt.NDArray[np.int64]) -> float:
-    """Return NDCG@20; whom nobody had liked by then cannot be found and counts as missed."""
+def _best(scores: Floats) -> npt.NDArray[np.int64]:
+    """Return the columns of the best `TOP` scores, best first."""
     k = min(TOP, scores.size)
     top = np.argpartition(-scores, k - 1)[:k]
-    top = top[np.argsort(-scores[top], kind="stable")]
-    gain = np.isin(top, relevant) / np.log2(np.arange(2, k + 2))
-    return float(gain.sum() / (1.0 / np.log2(np.arange(2, min(relevant.size, TOP) + 2))).sum())
+    return np.asarray(top[np.argsort(-scores[top], kind="stable")], dtype=np.int64)
