@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -19,40 +18,11 @@ from registry.errors import (
     PromotionFailed,
     RegistryUnavailable,
 )
-from registry.promotion import promote
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import SCHEMA, register_release, write_release
+from tests.promotions import go, stages
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
-    root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed) for seed in range(3)]
-
-
-@pytest.fixture
-def registry(written: list[dict[ArtifactKind, Path]]) -> MemoryRegistry:
-    registry = MemoryRegistry()
-    for number, paths in enumerate(written):
-        register_release(registry, paths, f"rc-{number}")
-    return registry
-
-
-@pytest.fixture
-def log() -> MemoryPromotionLog:
-    return MemoryPromotionLog()
-
-
-def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, **kwargs: str) -> None:
-    chosen = {"feature_schema": SCHEMA, **kwargs}
-    assert promote(registry, log, versions, actor="ada", way="cli", **chosen) == versions  # type: ignore[arg-type]
-
-
-def stages(registry: MemoryRegistry) -> dict[str, list[str]]:
-    return {kind.value: [version.stage for version in reversed(registry.versions(kind))] for kind in ArtifactKind}
 
 
 @pytest.mark.parametrize("n_writes", range(6))

@@ -9,15 +9,9 @@ from registry.errors import ForceWithoutReason, GatesNotPassed
 from registry.observer import observe
 from registry.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import judge, register_release, write_release
+from tests.releases import judge, register_release
 
 FIRST, SECOND = ReleaseVersions(1, 1, 1), ReleaseVersions(2, 2, 2)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
-    root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed) for seed in range(3)]
 
 
 @pytest.fixture

@@ -30,38 +30,11 @@ from registry.observer import observe
 from registry.promotion import promote, rollback
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import FEATURES, SCHEMA, judge, register_release, write_release
+from tests.promotions import go, stages
+from tests.releases import FEATURES, SCHEMA, judge
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
-    root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed) for seed in range(3)]
-
-
-@pytest.fixture
-def registry(written: list[dict[ArtifactKind, Path]]) -> MemoryRegistry:
-    registry = MemoryRegistry()
-    for number, paths in enumerate(written):
-        register_release(registry, paths, f"rc-{number}")
-    return registry
-
-
-@pytest.fixture
-def log() -> MemoryPromotionLog:
-    return MemoryPromotionLog()
-
-
-def go(registry: MemoryRegistry, log: MemoryPromotionLog, versions: ReleaseVersions, **kwargs: str) -> None:
-    chosen = {"feature_schema": SCHEMA, **kwargs}
-    assert promote(registry, log, versions, actor="ada", way="cli", **chosen) == versions  # type: ignore[arg-type]
-
-
-def stages(registry: MemoryRegistry) -> dict[str, list[str]]:
-    return {kind.value: [version.stage for version in reversed(registry.versions(kind))] for kind in ArtifactKind}
 
 
 def test_a_promotion_moves_all_three_and_is_recorded(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:

@@ -10,16 +10,10 @@ from registry.history import release_at, standing_releases
 from registry.observer import observe
 from registry.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import judge, register_release, write_release
+from tests.releases import judge, register_release
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
-    root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed) for seed in range(3)]
 
 
 @pytest.fixture
