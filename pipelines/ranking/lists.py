@@ -238,7 +238,7 @@ def _judge_one(
     told, matches_told = unknown, unknown
     if ground.by_chance:
         among = people.user_ids[np.unique(targets[open_])]
-        found = candidates_among(ground.stage, ground.population, requester, among, taste, at=at_s)
+        found = candidates_among(ground.stage, ground.population, requester, among, taste, at=at_s, asked=asked)
         predicted = _Predicted.of(found, ranker)
         scores, ids = [predicted.scored(policy).score for policy in compared], predicted.user_ids
         told = [told_apart(score, np.isin(ids, people.user_ids[liked])) for score in scores]

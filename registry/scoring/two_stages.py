@@ -165,14 +165,20 @@ def find_candidates(
 
 
 def candidates_among(
-    stage: FirstStage, population: Population, requester: Requester, user_ids: Ids, others: TasteOfOthers, *, at: float
+    stage: FirstStage,
+    population: Population,
+    requester: Requester,
+    user_ids: Ids,
+    others: TasteOfOthers,
+    *,
+    at: float,
+    asked: Asked,
 ) -> Candidates:
     """Return these people, however they were found, as one list with everything the order needs, as of `at` unix s."""
-    factors, taste = requester_factors(stage, requester, at), taste_of(stage, requester)
     named = CandidateList(user_ids, np.zeros(len(user_ids), dtype=np.float32))
     pool = pooled(population, merge_candidates({RETRIEVAL: named}))
-    context = pair_context(stage, requester, factors, taste, pool.people, others=others, at=at)
-    return Candidates(requester, pool, factors, context, at)
+    context = pair_context(stage, requester, asked.factors, asked.taste, pool.people, others=others, at=at)
+    return Candidates(requester, pool, asked.factors, context, at)
 
 
 def listed_by_first_stage(policy: ListPolicy, found: Candidates) -> tuple[Ids, Floats]:
