@@ -55,6 +55,18 @@ _ANSWERS = sql.SQL("""
      where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
      order by answered_at desc limit %(most)s
 """)
+_JUDGED = sql.SQL("""judged as (
+        select pairs.*, exists (
+                   select from duet.interactions as mine
+                    where mine.actor_id = user_id and mine.target_id = pairs.target_id and mine.kind in ({likes})
+                      and mine.occurred_at >= first_at and mine.occurred_at <= first_at + %(window)s
+               ) as chose
+          from pairs
+    ), states as materialized (
+        select user_id, target_id, pair.*
+          from judged, duet.pair_state(user_id, target_id, first_at + %(window)s) as pair where chose
+    )""").format(likes=listed(LIKES))
+"""What became of `pairs` (user_id, target_id, first_at) within the window: `judged`, and the `states` of the chosen."""
 _OUTCOMES = sql.SQL("""
     with served as (
         select request_id, user_id, arm from duet.answers
@@ -68,17 +80,7 @@ _OUTCOMES = sql.SQL("""
          where shown_at >= %(since)s and shown_at < %(until)s
          group by user_id, arm, target_id
         having min(shown_at) + %(window)s <= %(until)s
-    ), judged as (
-        select pairs.*, exists (
-                   select from duet.interactions as mine
-                    where mine.actor_id = user_id and mine.target_id = pairs.target_id and mine.kind in ({likes})
-                      and mine.occurred_at >= first_at and mine.occurred_at <= first_at + %(window)s
-               ) as chose
-          from pairs
-    ), states as materialized (
-        select user_id, target_id, pair.*
-          from judged, duet.pair_state(user_id, target_id, first_at + %(window)s) as pair where chose
-    ), followed as (
+    ), {judged}, followed as (
         select judged.*, liked_at is not null as liked, matched_at is not null as matched
           from judged left join states using (user_id, target_id)
     )
@@ -87,33 +89,24 @@ _OUTCOMES = sql.SQL("""
                        / extract(epoch from %(until)s - %(since)s)), %(looks)s - 1)::int,
            count(*), count(*) filter (where liked), count(*) filter (where matched)
       from followed group by 1, 2, 3
-""").format(likes=listed(LIKES))
+""").format(judged=_JUDGED)
 _SHOWINGS = sql.SQL("""
     with shadowed as (
         select distinct user_id from duet.answers
          where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s and arm = 'shadow'
     ), shown as (
-        select distinct on (user_id, target_id) user_id, target_id, request_id, position, propensity, shown_at
+        select distinct on (user_id, target_id)
+               user_id, target_id, request_id, position, propensity, shown_at as first_at
           from duet.answers join shadowed using (user_id) join duet.impressions using (request_id, user_id)
          where experiment = %(name)s and answered_at >= %(since)s and answered_at < %(until)s
            and arm = 'champion' and answers.variant = 'champion' and not cached
          order by user_id, target_id, shown_at
-    ), latest as (
-        select * from shown where shown_at + %(window)s <= %(until)s order by shown_at desc limit %(most)s
-    ), judged as (
-        select latest.*, exists (
-                   select from duet.interactions as mine
-                    where mine.actor_id = user_id and mine.target_id = latest.target_id and mine.kind in ({likes})
-                      and mine.occurred_at >= shown_at and mine.occurred_at <= shown_at + %(window)s
-               ) as chose
-          from latest
-    ), states as materialized (
-        select user_id, target_id, pair.*
-          from judged, duet.pair_state(user_id, target_id, shown_at + %(window)s) as pair where chose
-    )
+    ), pairs as (
+        select * from shown where first_at + %(window)s <= %(until)s order by first_at desc limit %(most)s
+    ), {judged}
     select user_id, target_id, request_id, position, propensity, liked_at is not null, matched_at is not null
       from judged left join states using (user_id, target_id) order by request_id, position
-""").format(likes=listed(LIKES))
+""").format(judged=_JUDGED)
 _SHADOWS = """
     select request_id, position, target_id from duet.impressions where request_id = any(%s)
 """
