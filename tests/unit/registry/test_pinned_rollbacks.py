@@ -21,7 +21,7 @@ from registry.observer import observe, settle_pin
 from registry.promotion import promote, rollback
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
-from tests.releases import FEATURES, SCHEMA, judge, register_release, write_release
+from tests.releases import FEATURES, SCHEMA, judge, register_release
 
 FIRST, SECOND, THIRD = (ReleaseVersions(n, n, n) for n in (1, 2, 3))
 
@@ -61,12 +61,6 @@ class World:
             mark=mark,
             cache=self.cache,
         )
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind, Path]]:
-    root = tmp_path_factory.mktemp("releases")
-    return [write_release(root, seed) for seed in range(3)]
 
 
 @pytest.fixture
