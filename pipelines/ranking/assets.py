@@ -10,7 +10,6 @@ import numpy as np
 from pipelines.artifacts import Explanation, finish_artifact
 from pipelines.comparison import compared
 from pipelines.launchpad import launch_checked, read_config
-from pipelines.lineage import lineage_of
 from pipelines.presentation import frame as frame_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.progress import telling
@@ -132,10 +131,10 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
     import pandas as pd
 
-    from feature_repo.schema import part_of
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.judging import judged_order, keep_judged
     from pipelines.ranking.learn import learn
+    from pipelines.ranking.origin import lineage_of_ranker, ranker_pointer
     from pipelines.ranking.plots import lists_plot, training_figures
     from pipelines.ranking.windows import TrainingGround
     from registry.feature_labels import is_free_slot, readable
@@ -160,16 +159,8 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     final = learn(rows, config, rounds=early.rounds, progress=progress)
     trained = replace(final.ranker, policy=verdict.chosen, judged=verdict.figures)
     report = early.report
-    embedding = dataset.inputs["embeddings"]
-    used = {*trained.feature_names, *(() if trained.choice is None else trained.choice.feature_names)}
-    lineage = lineage_of(
-        snapshot_of(platform, dataset),
-        embedding_digest=embedding,
-        feature_schema=part_of(str(dataset.facts["schema"]), used),
-        ranking_dataset_digest=dataset.digest,
-        fitted_on="everything",
-    )
-    slots = platform.snapshot(snapshot_of(platform, dataset)).slots
+    snapshot = snapshot_of(platform, dataset)
+    lineage, slots = lineage_of_ranker(trained, dataset, snapshot), platform.snapshot(snapshot).slots
     owners = {slot: name for name, slot in slots.items()}
     shown = replace(report, importance={readable(name, owners): share for name, share in report.importance.items()})
     figures = training_figures(shown) | {"held_out_lists": lists_plot(verdict.figures)}
@@ -204,13 +195,7 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         ),
         context.run.run_id,
     )  # fmt: skip
-    platform.state.publish(
-        Current(
-            asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=context.run.run_id,
-            as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
-            inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": trained.order.value},
-        )
-    )  # fmt: skip
+    platform.state.publish(ranker_pointer(trained, registered, dataset, context.run.run_id))
     return dg.MaterializeResult(
         metadata={
             **plots(figures),

@@ -13,19 +13,17 @@ import pandas as pd
 from pydantic import JsonValue
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.schema import part_of
 from pipelines.artifacts import Explanation, finish_artifact
-from pipelines.lineage import lineage_of
 from pipelines.ranking.assets import snapshot_of
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import load_rows
 from pipelines.ranking.frame import frame_of
 from pipelines.ranking.judging import judged_order
+from pipelines.ranking.origin import lineage_of_ranker, ranker_pointer
 from pipelines.ranking.windows import TrainingGround
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
 from pipelines.release.judging import judge_release
 from pipelines.release.policy import load_policy
-from pipelines.state import Current
 from registry.contracts import ArtifactKind
 from registry.gates import GateReport
 from registry.ranker import ATTRIBUTES, Ranker
@@ -56,14 +54,7 @@ def register_ranker(
     verdict = judged_order(platform, ground, early, rows, config=config, tell=tell)
     final = replace(fit(frame).offered(RANKING_FEATURES), policy=verdict.chosen, judged=verdict.figures)
     snapshot = snapshot_of(platform, dataset)
-    used = {*final.feature_names, *(() if final.choice is None else final.choice.feature_names)}
-    lineage = lineage_of(
-        snapshot,
-        embedding_digest=dataset.inputs["embeddings"],
-        feature_schema=part_of(str(dataset.facts["schema"]), used),
-        ranking_dataset_digest=dataset.digest,
-        fitted_on="everything",
-    )
+    lineage = lineage_of_ranker(final, dataset, snapshot)
     parameters: dict[str, JsonValue] = {
         "last_likes": dataset.facts["last_likes"],
         ATTRIBUTES: {**platform.snapshot(snapshot).slots},
@@ -77,12 +68,7 @@ def register_ranker(
         Explanation(parameters, metrics, {}, {}),
         run_id,
     )
-    ranker = Current(
-        asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=run_id,
-        as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
-        inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": final.order.value},
-    )  # fmt: skip
-    platform.state.publish(ranker)
+    platform.state.publish(ranker_pointer(final, registered, dataset, run_id))
     candidate = find_candidate(platform, run_id)
     versions = register_candidate(platform, candidate)
     release, report = judge_release(
