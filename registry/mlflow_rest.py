@@ -35,6 +35,8 @@ _PAGE: Final = 200
 _MAX_PAGES: Final = 500
 _MAX_MANIFEST_BYTES: Final = 4 * 2**20
 _ABSENT: Final = frozenset({"RESOURCE_DOES_NOT_EXIST"})
+# MLflow's server closes a connection that rests for 5 s: one that is sent on at that instant breaks the call.
+_KEPT_ALIVE_S: Final = 2.0
 
 
 class MlflowRest(ModelRegistry):
@@ -57,6 +59,7 @@ class MlflowRest(ModelRegistry):
             headers=bearer(token),
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 2.0)),
             transport=transport,
+            limits=httpx.Limits(keepalive_expiry=_KEPT_ALIVE_S),
             follow_redirects=False,
             trust_env=False,
         )

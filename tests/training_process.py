@@ -6,9 +6,11 @@ The children are forked from a process that has imported everything and done not
 import importlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import infra.faults
@@ -17,6 +19,7 @@ from infra.endpoints import Endpoints
 from infra.settings import Settings
 
 _CHILD_S = 200.0
+_SHOWN_CHARACTERS = 6_000
 _children = multiprocessing.get_context("forkserver")
 _children.set_forkserver_preload(
     ["faiss", "feature_repo.store", "feature_repo.transforms.loops", "great_expectations", "implicit",
@@ -42,11 +45,18 @@ class Training:
         run_id: str,
         failpoint: str | None = None,
     ) -> int:
-        """Materialise `assets`, none meaning all, and return the exit code of the process: -9 if it was killed."""
-        child = _children.Process(target=_materialize, args=(self, tuple(assets), dict(config), run_id, failpoint))
+        """Materialise `assets`, none meaning all, and return the exit code of the process: -9 if it was killed.
+
+        What a failed process wrote is printed, so that pytest shows the reason beside the test.
+        """
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        log = self.settings.data_dir / f"training-{run_id}.log"
+        child = _children.Process(target=_materialize, args=(self, tuple(assets), dict(config), run_id, failpoint, log))
         child.start()
         child.join(_CHILD_S)
         assert child.exitcode is not None, f"{assets} took longer than {_CHILD_S} s"
+        if child.exitcode > 0:
+            sys.stdout.write(log.read_text(errors="replace")[-_SHOWN_CHARACTERS:])
         return child.exitcode
 
 
@@ -56,7 +66,12 @@ def _materialize(
     config: dict[str, Mapping[str, Any]],
     run_id: str,
     failpoint: str | None,
+    log: Path,
 ) -> None:
+    # The fork server was started once: its own output belongs to whichever test came first.
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     import dagster as dg
 
     from pipelines.definitions import build_definitions
