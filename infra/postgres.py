@@ -3,7 +3,7 @@
 Errors of connecting become one sentence without the password. SQL is only ever composed with `psycopg.sql`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, LiteralString, TypeAlias
 from urllib.parse import urlsplit
 
@@ -17,7 +17,6 @@ from infra.pooled import PooledConnection
 from infra.settings import PostgresSettings
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 Query: TypeAlias = LiteralString | sql.SQL | sql.Composed
@@ -103,32 +102,6 @@ def open_pool(
         checkout_timeout_s=settings.checkout_timeout_s,
         connect_timeout_s=settings.connect_timeout_s,
     )
-
-
-def copy_rows(
-    connection: psycopg.Connection[Any], table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
-) -> int:
-    """Stream rows into `schema.table` with COPY in the current transaction and return how many went in."""
-    statement = sql.SQL("copy {} ({}) from stdin").format(
-        sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
-    n_rows = 0
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for row in rows:
-            copy.write_row(row)
-            n_rows += 1
-    return n_rows
-
-
-def read_frame(connection: psycopg.Connection[Any], query: Query, parameters: Parameters = None) -> "pd.DataFrame":
-    """Run a query and return its rows with the query's column names; arrays become lists."""
-    import pandas as pd
-    from psycopg.rows import tuple_row
-
-    with connection.cursor(row_factory=tuple_row, binary=True) as cursor:
-        cursor.execute(query, parameters)
-        names = [column.name for column in cursor.description or ()]
-        return pd.DataFrame.from_records(cursor.fetchall(), columns=names)
 
 
 def read_table(

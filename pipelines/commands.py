@@ -19,6 +19,8 @@ from pipelines.ingest.commands import register_import
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pandas as pd
+
     from pipelines.evaluation.given import GivenReport
     from pipelines.resources import Platform
     from pipelines.running import RunStory
@@ -127,6 +129,10 @@ def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
         Path | None, typer.Option("--train", help="Training part of a published split, .csv or .parquet.")
     ] = None,
     test_file: Annotated[Path | None, typer.Option("--test", help="Its test part.")] = None,
+    last_out_file: Annotated[
+        Path | None,
+        typer.Option("--leave-last-out", help="One file with times: everybody's last like is the test part."),
+    ] = None,
     one_sided: Annotated[
         bool, typer.Option("--one-sided", help="Users and items, which are numbered apart, instead of people.")
     ] = False,
@@ -138,16 +144,19 @@ def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
 ) -> None:
     """Compare the newest ranker with every simpler order on the held-out decisions, and print the table.
 
-    With `--train` and `--test` a published split is taken instead: the simpler orders are fitted on its training part
-    in memory, everybody is ranked, and neither the database nor any model is touched. The files have the columns
-    `actor` and `target`, or `user` and `item`, and may have `kind` or `rating`.
+    With `--train` and `--test` a published split is taken instead, and with `--leave-last-out` a file is split: the
+    simpler orders are fitted on the training part in memory, everybody is ranked, and neither the database nor any
+    model is touched. The files have the columns `actor` and `target`, or `user` and `item`, and may have `kind` or
+    `rating`; `--leave-last-out` needs `at`, `occurred_at` or `timestamp` too.
     """
     from infra.cli.context import current_settings
     from pipelines.opening import opened_platform
 
-    if train_file is not None and test_file is not None:
-        report = _evaluated(train_file, test_file, one_sided=one_sided, threshold=threshold, trials=trials)
-        _print_given(report, as_json=as_json)
+    if last_out_file is not None and (train_file is not None or test_file is not None):
+        raise typer.BadParameter("`--leave-last-out` splits one file: leave `--train` and `--test` out.")
+    parts = _parts_of(train_file, test_file, last_out_file, threshold)
+    if parts is not None:
+        _print_given(_compared(*parts, one_sided=one_sided, threshold=threshold, trials=trials), as_json=as_json)
         return
     if train_file is not None or test_file is not None:
         raise typer.BadParameter("A published split has two parts: give both `--train` and `--test`.")
@@ -158,13 +167,27 @@ def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
         _print_evaluation(platform)
 
 
-def _evaluated(train: Path, test: Path, *, one_sided: bool, threshold: float, trials: int) -> GivenReport:
+def _parts_of(
+    train: Path | None, test: Path | None, last_out: Path | None, threshold: float
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    from pipelines.evaluation.splits import leave_last_out, read_interactions
+
+    if last_out is not None:
+        return leave_last_out(read_interactions(last_out), threshold)
+    if train is not None and test is not None:
+        return read_interactions(train), read_interactions(test)
+    return None
+
+
+def _compared(
+    train: pd.DataFrame, test: pd.DataFrame, *, one_sided: bool, threshold: float, trials: int
+) -> GivenReport:
     from infra.cli.console import print_note
     from pipelines.evaluation.given import compare_on
-    from pipelines.evaluation.splits import given_split, read_interactions
+    from pipelines.evaluation.splits import given_split
     from pipelines.retrieval.config import TuningConfig
 
-    split = given_split(read_interactions(train), read_interactions(test), one_sided=one_sided, threshold=threshold)
+    split = given_split(train, test, one_sided=one_sided, threshold=threshold)
     if split.n_left_out:
         print_note(f"{split.n_left_out} test rows repeat a pair of training and are left out")
     return compare_on(split, TuningConfig(trials=trials), tell=print_note)

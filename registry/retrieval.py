@@ -23,7 +23,7 @@ RETRIEVAL: Final = "retrieval"
 
 
 class HasRetrieval(Protocol):
-    """Whatever carries a matching embedding and index: a Release, or a Retriever where there is no ranker yet."""
+    """An embedding and the index built from it: a release, or the first stage alone."""
 
     @property
     def embedding(self) -> Embedding:
@@ -32,14 +32,6 @@ class HasRetrieval(Protocol):
     @property
     def index(self) -> ItemIndex:
         """Return the index built from them."""
-
-
-@dataclass(frozen=True)
-class Retriever:
-    """An embedding and the index built from it."""
-
-    embedding: Embedding
-    index: ItemIndex
 
 
 class Origin(StrEnum):
@@ -190,13 +182,6 @@ def retrieve(
         keep = ~np.isin(ids, excluded)
         ids, scores = ids[keep], scores[keep]
     return CandidateList(ids[:n], scores[:n])
-
-
-def retrieve_many(
-    release: HasRetrieval, chooser: Floats, chosen: Floats, n: int, weight: float = 0.5
-) -> tuple[Ids, Floats]:
-    """Search for many requesters at once: ids int64[m, n'] and scores float32[m, n'], n' = min(n, people)."""
-    return release.index.search_many(query_vectors(chooser, chosen, weight), n)
 
 
 def merge_candidates(lists: Mapping[str, CandidateList]) -> MergedCandidates:

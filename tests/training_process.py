@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import infra.faults
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from tests.clocks import FixedClock
 
 _CHILD_S = 200.0
 _SHOWN_CHARACTERS = 6_000

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from pipelines.definitions import build_definitions
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, run_job
+from tests.clocks import FixedClock
 from tests.conftest import empty_tables, forget_models, make_settings
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.embedded.lease import Holder, holders, retire, stop
+from infra.embedded.lease import Holder, holders, stop
 from infra.embedded.mlflow import EmbeddedMlflow
 from infra.embedded.postgres import EmbeddedPostgres
 from infra.embedded.processes import uptime_s
@@ -59,13 +59,6 @@ def stop_all(settings: Settings) -> None:
     for server in _servers(settings):
         if server.folder.exists():
             stop(server)
-
-
-def retire_all(settings: Settings) -> None:
-    """Stop every server that nobody uses: what a killed command left behind."""
-    for server in _servers(settings):
-        if server.folder.exists():
-            retire(server)
 
 
 def _servers(settings: Settings) -> tuple[EmbeddedMlflow, EmbeddedRedis, EmbeddedPostgres]:

@@ -1,8 +1,8 @@
 """Splits that published results use, and the full ranking that goes with them: everybody, never sampled negatives.
 
-The split by the global clock is in `windows`; it alone leaks nothing. `leave_last_out` is here because papers report
-it: the answer to a held-out like may lie in the other person's training part, which flatters reciprocal methods.
-A given split takes a paper's own train and test files, between people or from users to items.
+The split by the global clock is in `windows`; it alone leaks nothing. `leave_last_out` is what many papers report: the
+answer to a held-out like may lie in the other person's training part, which flatters reciprocal methods. A given split
+takes a paper's own train and test files, between people or from users to items.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,32 +15,39 @@ import pandas as pd
 from scipy import sparse
 
 from pipelines.evaluation.errors import RefusedSplit
-from pipelines.features.events import Events
 
 Positions = npt.NDArray[np.int64]
 Scorer = Callable[[Positions], npt.NDArray[np.floating]]
 """Scores float[n, n targets] of all targets for some actors, given by position."""
 _BLOCK = 1_024
+_LEAST_LIKES = 2
+_TIMES = ("at", "occurred_at", "timestamp")
 
 
-def leave_last_out(events: Events) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return which events are training and which are test, bool[m] each: everybody's last like, if not their only one.
+def leave_last_out(interactions: pd.DataFrame, threshold: float = 0.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the training and the test part: the last like of everybody who made at least two is the test.
 
-    What the two people do afterwards about each other belongs to neither.
+    Later rows of a held-out pair belong to neither part. The columns are those of `given_split` and one of `at`,
+    `occurred_at` and `timestamp`; rows of the same instant keep their order.
+
+    Raises:
+        RefusedSplit: there is no column of times, or nobody likes two.
+
     """
-    likes = np.flatnonzero(events.is_like)
-    n_likes = np.bincount(events.actor[likes], minlength=len(events.user_ids))
-    last = np.full(len(events.user_ids), -1, dtype=np.int64)
-    last[events.actor[likes]] = likes  # in order of time, so the last one stays
-    held = last[(last >= 0) & (n_likes >= 2)]
-    test = np.zeros(len(events), dtype=np.bool_)
-    test[held] = True
-    by_pair = held[np.argsort(events.pair[held])]
-    of_pair = np.searchsorted(events.pair[by_pair], events.pair)
-    same = np.flatnonzero(np.isin(events.pair, events.pair[held]))
-    later = np.zeros_like(test)
-    later[same] = same > by_pair[of_pair[same]]
-    return ~test & ~later, test
+    times = next((name for name in _TIMES if name in interactions.columns), None)
+    if times is None:
+        raise RefusedSplit(f"The file has no column of times: name it {', '.join(f'`{name}`' for name in _TIMES)}.")
+    ordered = interactions.sort_values(times, kind="stable").reset_index(drop=True)
+    columns = _columns(ordered, "only", threshold)
+    likes = columns[columns["liked"]]
+    last = likes.drop_duplicates("actor", keep="last")
+    held = last[likes.groupby("actor").size().reindex(last["actor"]).to_numpy() >= _LEAST_LIKES]
+    if held.empty:
+        raise RefusedSplit("Nobody in the file likes two: there is no last like to hold out beside an earlier one.")
+    pairs = pd.MultiIndex.from_frame(columns[["actor", "target"]])
+    place = pd.MultiIndex.from_frame(held[["actor", "target"]]).get_indexer(pairs)
+    later = (place >= 0) & (columns.index.to_numpy() >= held.index.to_numpy()[place])
+    return ordered[~later], ordered.loc[held.index]
 
 
 @dataclass(frozen=True)

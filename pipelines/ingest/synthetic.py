@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from feature_repo.kinds import KINDS
 from pipelines.ingest import inhabitants as town_hall
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.exposure import Exposure, RandomExposure, SelfSelectedExposure
@@ -205,19 +203,6 @@ class World:
             wanted = np.floor(rate + rng.random(len(rate))).astype(np.int64)
             yield self._meetings.events(first, wanted, self._liking, rng)
 
-    def interaction_chunks(self) -> Iterator[pa.Table]:
-        """Yield Arrow tables of actor_id, target_id, kind (dictionary), occurred_at; each sorted by time."""
-        kinds = pa.array(KINDS)
-        for events in self.event_chunks():
-            yield pa.table(
-                {
-                    "actor_id": pa.array(events.actor + 1),
-                    "target_id": pa.array(events.target + 1),
-                    "kind": pa.DictionaryArray.from_arrays(pa.array(events.kind.astype(np.int8)), kinds),
-                    "occurred_at": pa.array(events.at_s * 1_000_000).cast(pa.timestamp("us", "UTC")),
-                }
-            )
-
     def users_table(self, first: int = 0, stop: int | None = None) -> pa.Table:
         """Return people `first` to `stop` (places, not ids) as the columns of `duet.users`."""
         p, part = self.people, slice(first, len(self.people) if stop is None else stop)
@@ -243,11 +228,6 @@ class World:
                 "attributes": self._attributes(part),
             }
         )
-
-    def users_frame(self) -> pd.DataFrame:
-        """Return all people as the columns of `duet.users`; lists as arrays, `attributes` as JSON text."""
-        frame: pd.DataFrame = self.users_table().to_pandas()
-        return frame
 
     def _attributes(self, part: slice) -> Any:
         import pyarrow.compute as pc

@@ -19,16 +19,6 @@ class Interval:
     high: float
     n: int
 
-    @property
-    def above_zero(self) -> bool:
-        """Tell whether the whole interval is above zero: the first of two compared methods is better."""
-        return self.low > 0.0
-
-    @property
-    def below_zero(self) -> bool:
-        """Tell whether the whole interval is below zero: the first of two compared methods is worse."""
-        return self.high < 0.0
-
 
 def bootstrap_interval(values: Floats, rounds: int, seed: int) -> Interval:
     """Return the mean over people and its 95 % bootstrap interval; NaN values are left out."""

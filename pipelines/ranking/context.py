@@ -56,7 +56,3 @@ class LikeHistory:
         liked = np.full(rows.shape, -1, dtype=np.int64)
         liked[there] = self._liked[rows[there]]
         return liked
-
-    def liked_before(self, actors: Positions, targets: Positions, at_us: Positions) -> npt.NDArray[np.bool_]:
-        """Say whose like of whom stood strictly before an instant, bool[n]: their latest decision was a like."""
-        return self._events.standing_likes.hold(actors, targets, at_us - 1)

@@ -9,11 +9,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings
 from serving.errors import BreakerOpen
 from serving.resilience.breaker import Breaker, Dependency, State
+from tests.clocks import FixedClock
 
 LIMITS = BreakerSettings(window_s=10, min_calls=4, failure_rate=0.5, slow_rate=0.9, slow_share=0.8, open_s=2)
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from infra.clock import FixedClock
 from pipelines.ingest.errors import RefusedFile
 from pipelines.ingest.tables import import_tables
+from tests.clocks import FixedClock
 
 _WORDS = st.sampled_from(
     ["", "1", "2", "3", "x", "nan", "-1", "1e3", "99999999999999999999", "a|b", '"', "two\nlines", "\x00"]

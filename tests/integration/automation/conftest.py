@@ -8,10 +8,10 @@ import dagster as dg
 import psycopg
 import pytest
 
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.resources import Platform
+from tests.clocks import FixedClock
 from tests.fakes import MemoryRegistry
 
 

@@ -7,9 +7,9 @@ import dagster as dg
 import psycopg
 import pytest
 
-from infra.clock import FixedClock
 from pipelines.automation.sensors import retrain_on_drift
 from pipelines.resources import Platform
+from tests.clocks import FixedClock
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 Db = psycopg.Connection[Any]

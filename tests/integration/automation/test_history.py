@@ -10,7 +10,6 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from infra.clock import FixedClock
 from infra.embedded.ports import free_port
 from pipelines.automation.schedules import daily_measure_activity, nightly_fold_history
 from pipelines.definitions import build_definitions
@@ -19,6 +18,7 @@ from pipelines.history.assets import daily_totals
 from pipelines.history.first_day import WITHOUT_DATA, first_day
 from pipelines.history.folding import FOLDS, fold_before, fold_rows
 from pipelines.resources import Platform
+from tests.clocks import FixedClock
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = datetime(2026, 1, 10, tzinfo=UTC)

@@ -8,11 +8,12 @@ import httpx
 import psycopg
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.definitions import build_definitions
 from pipelines.resources import Platform
+from tests.clocks import FixedClock
 from tests.experiment_rows import TARGETS, Diary, begin
 
 NOW = SystemClock().now()

@@ -12,7 +12,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from pipelines.experiments.guard import ACTOR, Guard, Verdict
 from pipelines.experiments.guardrails import load_guardrails
@@ -23,6 +23,7 @@ from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.experiments import By, experiment_events, last_verdicts, list_experiments, stop_experiment
 from registry.promotion import promote
+from tests.clocks import FixedClock
 from tests.conftest import make_settings
 from tests.experiment_rows import NEXT, RELEASE, TARGETS, Diary, begin
 from tests.fakes import MemoryRegistry

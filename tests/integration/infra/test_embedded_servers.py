@@ -27,7 +27,7 @@ from infra.embedded.lease import leased
 from infra.embedded.postgres import EmbeddedPostgres, _programs
 from infra.embedded.processes import identity
 from infra.embedded.redis import EmbeddedRedis
-from infra.embedded.servers import ServerStatus, inspect, retire_all, stop_all
+from infra.embedded.servers import ServerStatus, inspect, stop_all
 from infra.endpoints import Endpoints, open_endpoints, running_endpoints
 from infra.errors import PortTaken, ServerUnavailable
 from infra.postgres import connect
@@ -164,12 +164,6 @@ def test_servers_whose_user_was_killed_are_used_again_or_stopped(alone: Settings
     with open_endpoints(alone):
         assert status_of(alone, "postgres").pid == orphan.pid
     assert not status_of(alone, "postgres").is_running
-    holder = hold(alone)
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    holder.kill()
-    holder.communicate()
-    retire_all(alone)
     assert not any(server.is_running for server in inspect(alone))
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from infra.endpoints import Endpoints
 from infra.errors import MigrationError, ServerUnavailable
 from infra.migrate import HEAD, LOCK, SCHEMAS, current, upgrade
 from infra.pooled import fetch_all
-from infra.postgres import connect, copy_rows, open_pool, read_frame, read_table
+from infra.postgres import connect, open_pool, read_table
 from infra.settings import PostgresSettings, Settings
 
 
@@ -55,26 +54,10 @@ def test_work_in_the_background_takes_one_core_and_requests_are_planned_once(end
     assert asyncio.run(planned()) == ("force_generic_plan",)
 
 
-def test_rows_go_in_by_copy_and_come_out_as_a_frame(connection: psycopg.Connection) -> None:
-    at = datetime(2026, 6, 1, tzinfo=UTC)
-    rows = [(1, "woman", ["man"], 1.5, at), (2, None, [], None, at)]
-    columns = ["user_id", "gender", "seeking", "latitude", "created_at"]
-    assert copy_rows(connection, "duet.users", columns, iter(rows)) == 2
-    frame = read_frame(
-        connection, "select user_id, seeking, created_at from duet.users where user_id >= %s order by 1", (1,)
-    )
-    assert frame["user_id"].tolist() == [1, 2]
-    assert frame["seeking"].tolist() == [["man"], []]
-    assert frame["created_at"].tolist() == [at, at]
-    assert read_frame(connection, "select user_id, bio from duet.users where false").columns.tolist() == [
-        "user_id",
-        "bio",
-    ]
-
-
 def test_a_table_tells_null_from_empty_and_keeps_commas_and_line_breaks(connection: psycopg.Connection) -> None:
     texts = [None, "", "a,b", 'say "hi"', "two\nlines"]
-    copy_rows(connection, "duet.users", ["user_id", "bio"], list(enumerate(texts, start=1)))
+    with connection.cursor() as cursor:
+        cursor.executemany("insert into duet.users (user_id, bio) values (%s, %s)", list(enumerate(texts, start=1)))
     table = read_table(
         connection,
         "select user_id, bio, visible from duet.users where user_id <= %(most)s order by user_id",
@@ -83,13 +66,6 @@ def test_a_table_tells_null_from_empty_and_keeps_commas_and_line_breaks(connecti
     )
     assert table["bio"].to_pylist() == texts
     assert table["visible"].to_pylist() == [True] * 5
-
-
-def test_a_table_and_column_name_cannot_inject(connection: psycopg.Connection) -> None:
-    with pytest.raises(psycopg.errors.UndefinedTable):
-        copy_rows(connection, 'duet.users" (user_id) from stdin; drop table duet; --', ["user_id"], [(1,)])
-    connection.rollback()
-    assert connection.execute("select to_regclass('duet.users') is not null").fetchone() == (True,)
 
 
 def test_a_pool_replaces_connections_that_the_server_dropped(endpoints: Endpoints) -> None:

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.clock import FixedClock
 from pipelines.ingest.errors import IngestError
 from pipelines.ingest.identities import LARGEST_EXACT
 from pipelines.ingest.mapping_file import load_mapping
 from pipelines.ingest.report import ImportReport
 from pipelines.ingest.tables import import_tables
+from tests.clocks import FixedClock
 from tests.unit.ingest.test_identities import hashed_before
 
 Importer = Callable[..., ImportReport]

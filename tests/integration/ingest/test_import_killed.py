@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from pipelines.ingest.tables import import_tables
 from pipelines.ingest.world_import import import_synthetic
+from tests.clocks import FixedClock
 
 _COUNTS = (
     "select (select count(*) from duet.users), (select count(*) from duet.interactions), "

@@ -9,10 +9,10 @@ import pandas as pd
 import psycopg
 import pytest
 
-from infra.clock import FixedClock
 from pipelines.ingest import speed_dating
 from pipelines.ingest.errors import RefusedFile
 from pipelines.ingest.speed_dating import import_speed_dating, interactions_table, people_table, read_meetings
+from tests.clocks import FixedClock
 
 FILE = Path(os.environ.get("DUET_SHARED_DATA", "../shared/data")) / "speed-dating" / "speed_dating.csv"
 needs_file = pytest.mark.skipif(not FILE.is_file(), reason=f"the shared data `{FILE}` is not here")

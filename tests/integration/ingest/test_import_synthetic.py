@@ -8,12 +8,13 @@ import numpy as np
 import psycopg
 import pytest
 
-from infra.clock import FixedClock
 from pipelines.evaluation.truth import truth_of_last_import
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.report import ImportReport
 from pipelines.ingest.synthetic import World
 from pipelines.ingest.world_import import import_synthetic
+from tests.clocks import FixedClock
+from tests.world_frames import interaction_chunks, users_frame
 
 
 def load(
@@ -62,7 +63,7 @@ def test_the_world_lands_whole_and_is_rebuilt_from_its_record(
     row = connection.execute(
         "select gender, seeking, interests, attributes, birth_date, latitude from duet.users where user_id = 7"
     ).fetchone()
-    truth = world.users_frame().set_index("user_id").loc[7]
+    truth = users_frame(world).set_index("user_id").loc[7]
     assert row is not None
     assert row[0] == truth["gender"]
     assert row[1] == list(truth["seeking"])
@@ -79,7 +80,7 @@ def test_kinds_and_times_survive_the_binary_copy(
 ) -> None:
     load(connection, clock, tmp_path)
     [(parameters,)] = connection.execute("select parameters from duet.imports").fetchall()
-    frames = [chunk.to_pandas() for chunk in World.generate(**parameters).interaction_chunks()]
+    frames = [chunk.to_pandas() for chunk in interaction_chunks(World.generate(**parameters))]
     expected = sorted(
         (row.actor_id, row.target_id, row.kind, row.occurred_at.to_pydatetime())
         for frame in frames

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.clock import FixedClock
 from pipelines.ingest import load
 from pipelines.ingest.errors import IngestError, RefusedFile, RefusedMapping
 from pipelines.ingest.mapping_file import load_mapping
 from pipelines.ingest.report import ImportReport
 from pipelines.ingest.tables import import_tables
+from tests.clocks import FixedClock
 
 PEOPLE = """user_id,gender,seeking,birth_date,latitude,longitude,interests,height,city
 1,woman,man,1990-05-01,48.85,2.35,tennis|jazz,170,Paris

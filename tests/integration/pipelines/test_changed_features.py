@@ -13,7 +13,6 @@ import pytest
 import redis
 
 from feature_repo.layout import ACTIVITY, PROFILE
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.automation.sensors import frequent_materialize_features
@@ -21,6 +20,7 @@ from pipelines.features.changed import last_look
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, open_instance, run_job
+from tests.clocks import FixedClock
 
 pytestmark = [
     pytest.mark.timeout(400),

@@ -15,12 +15,12 @@ import pytest
 import redis
 
 from feature_repo.layout import ACTIVITY_TTL_DAYS, CONTEXT_COLUMNS, PROFILE, RANKING_FEATURES
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, run_job
+from tests.clocks import FixedClock
 
 pytestmark = [
     pytest.mark.timeout(300),

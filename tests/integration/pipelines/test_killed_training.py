@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.postgres import connect
 from pipelines.definitions import build_definitions
@@ -18,6 +18,7 @@ from pipelines.resources import Platform
 from pipelines.running import Listener, open_instance, run_job
 from registry.contracts import ArtifactKind
 from registry.mlflow_rest import MlflowRest
+from tests.clocks import FixedClock
 from tests.conftest import empty_tables, make_settings
 from tests.waiting import until
 

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from infra import postgres
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
@@ -19,6 +18,7 @@ from serving.levels import ladder
 from serving.people_store import PostgresPeople
 from serving.reasons import Source
 from serving.recommend import Recommender, World
+from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryFeatures, closed_breaker
 from tests.serving_world import insert_people, interact, load_town, write_artifacts
 

@@ -10,13 +10,13 @@ import pytest
 
 from feature_repo.kinds import Kind
 from infra import postgres
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving.api_models import InteractionRequest, StoredInteraction
 from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.interactions import Interactions
+from tests.clocks import FixedClock
 from tests.serving_fakes import closed_breaker
 from tests.serving_world import insert_people
 

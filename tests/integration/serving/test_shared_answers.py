@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from infra import redis as infra_redis
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
@@ -17,6 +17,7 @@ from serving.api_models import Filters
 from serving.cache.answer_cache import AnswerCache
 from serving.resilience.breaker import Breaker, Dependency, State
 from tests.cached_towns import LATER, ask, ids
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
 

@@ -12,11 +12,11 @@ import redis
 
 from feature_repo.layout import ACTIVITY, PROFILE, VIEWS
 from feature_repo.store import apply_catalogue, materialize, materialize_people, open_feature_store
-from infra.clock import FixedClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import FeaturesLost, FeaturesUnavailable
 from serving.stored_people import StoredPeople
+from tests.clocks import FixedClock
 from tests.feature_rows import put_features
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.clock import FixedClock
 from infra.settings import Settings
 from pipelines.bench.errors import ForeignFolder
 from pipelines.bench.world import WorldSpec, open_world, world_settings
+from tests.clocks import FixedClock
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, settings: Settings, clock: FixedClock) -> None:

@@ -79,7 +79,19 @@ def test_the_command_compares_files_without_a_platform(tmp_path: Path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.csv", "train.csv"]
 
 
-@pytest.mark.parametrize("alone", [["--train", "part.csv"], ["--test", "part.csv"], ["--json"]])
+def test_one_file_with_times_is_split_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = pd.concat(two_tastes(16))
+    everything.assign(timestamp=range(len(everything))).to_csv(tmp_path / "interactions.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    command = ["evaluate", "--leave-last-out", "interactions.csv", "--one-sided", "--json", "--trials", "0"]
+    shown = CliRunner().invoke(build_app(), command, catch_exceptions=False)
+    assert json.loads(shown.stdout)["people_asked"] == 16
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [["--train", "part.csv"], ["--test", "part.csv"], ["--json"], ["--leave-last-out", "a.csv", "--test", "part.csv"]],
+)
 def test_half_a_split_is_refused_with_what_is_missing(alone: list[str]) -> None:
     done = CliRunner().invoke(build_app(), ["evaluate", *alone])
     assert done.exit_code == 2

@@ -17,7 +17,6 @@ from feature_repo.layout import CONTEXT_COLUMNS, EVIDENCE_COLUMNS, LIST_COLUMNS,
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import PairContext, ranking_features, ranking_matrix
-from infra.clock import FixedClock
 from infra.settings import Settings
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.methods import by_two_stages
@@ -49,6 +48,7 @@ from serving.resilience.deadline import Deadline
 from serving.run import Run
 from serving.stages.filtering import terms_of
 from serving.stages.retrieval import found_for
+from tests.clocks import FixedClock
 from tests.serving_fakes import people_of, person
 
 N = 40

@@ -8,29 +8,38 @@ import pytest
 
 from pipelines.evaluation.errors import RefusedSplit
 from pipelines.evaluation.splits import given_split, hits_in, leave_last_out, ranked_lists, read_interactions
-from pipelines.features.events import Events
 
 
-def events(*rows: tuple[int, int, str, int]) -> Events:
-    frame = pd.DataFrame(rows, columns=["actor_id", "target_id", "kind", "minute"])
-    frame["occurred_at"] = pd.to_datetime(frame.pop("minute"), unit="m", utc=True)
-    return Events.from_frame(frame)
+def interactions(*rows: tuple[int, int, str, int]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["actor", "target", "kind", "at"], index=[7] * len(rows))
 
 
 def test_everybodys_last_like_is_held_out_unless_it_is_their_only_one() -> None:
-    found = events(
-        (1, 2, "like", 1), (1, 3, "like", 2), (1, 4, "pass", 3), (2, 1, "like", 4), (3, 1, "like", 5), (3, 2, "like", 6)
+    found = interactions(
+        (3, 2, "like", 6), (1, 2, "like", 1), (1, 3, "like", 2), (1, 4, "pass", 3), (2, 1, "like", 4), (3, 1, "like", 5)
     )
     train, test = leave_last_out(found)
-    assert np.flatnonzero(test).tolist() == [1, 5]
-    assert np.flatnonzero(train).tolist() == [0, 2, 3, 4]
+    assert test["at"].tolist() == [2, 6]
+    assert train["at"].tolist() == [1, 3, 4, 5]
 
 
 def test_what_is_done_to_the_held_out_person_afterwards_is_in_neither_part() -> None:
-    found = events((1, 2, "like", 1), (1, 3, "like", 2), (1, 3, "message", 3), (1, 2, "message", 4))
+    found = interactions((1, 2, "like", 1), (1, 3, "like", 2), (1, 3, "pass", 3), (1, 2, "pass", 4))
     train, test = leave_last_out(found)
-    assert np.flatnonzero(test).tolist() == [1]
-    assert np.flatnonzero(train).tolist() == [0, 3]
+    assert test["at"].tolist() == [2]
+    assert train["at"].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("refused", "says"),
+    [
+        (pd.DataFrame({"actor": [1], "target": [2]}), "no column of times"),
+        (pd.DataFrame({"actor": [1, 2], "target": [2, 1], "timestamp": [1, 2]}), "Nobody in the file likes two"),
+    ],
+)
+def test_a_file_without_times_or_without_two_likes_of_anybody_is_not_split(refused: pd.DataFrame, says: str) -> None:
+    with pytest.raises(RefusedSplit, match=says):
+        leave_last_out(refused)
 
 
 TRAIN = pd.DataFrame({"user": [7, 7, 8, 8], "item": ["a", "b", "a", "c"], "rating": [5, 2, 4, 4]})

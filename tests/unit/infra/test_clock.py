@@ -2,7 +2,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
+from tests.clocks import FixedClock
 
 
 def test_the_system_clock_tells_aware_utc_time() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.synthetic import RANDOM_EXPOSURE, SELF_SELECTED, World
+from tests.world_frames import interaction_chunks, users_frame
 
 UNTIL = datetime(2026, 6, 1, tzinfo=UTC)
 N_PEOPLE = 2_000
@@ -23,7 +24,7 @@ def world() -> World:
 
 
 def decisions_of(world: World) -> pd.DataFrame:
-    history = pd.concat([chunk.to_pandas() for chunk in world.interaction_chunks()], ignore_index=True)
+    history = pd.concat([chunk.to_pandas() for chunk in interaction_chunks(world)], ignore_index=True)
     decided = history[history["kind"].isin(("like", "pass", "superlike"))]
     return decided.assign(liked=decided["kind"] != "pass")
 
@@ -37,7 +38,7 @@ def test_its_parameters_rebuild_it_to_the_last_bit(world: World) -> None:
     again = World.generate(**world.parameters)
     assert again.parameters["world"] == SELF_SELECTED
     assert again.users_table().equals(world.users_table())
-    first, second = next(iter(again.interaction_chunks())), next(iter(world.interaction_chunks()))
+    first, second = next(iter(interaction_chunks(again))), next(iter(interaction_chunks(world)))
     assert first.equals(second)
     ids = np.arange(1, 1_000)
     assert np.array_equal(again.like_probability(ids, ids + 1), world.like_probability(ids, ids + 1))
@@ -96,7 +97,7 @@ def test_popularity_is_rewarded_more_than_where_exposure_is_random(decisions: pd
 
 
 def test_some_people_tell_no_interests_and_leave_attributes_out(world: World) -> None:
-    users = world.users_frame()
+    users = users_frame(world)
     silent = np.mean([len(told) == 0 for told in users["interests"]])
     assert 0.2 < silent < 0.3
     told = users["attributes"].str.contains('"humour"').mean()

@@ -13,6 +13,7 @@ from feature_repo.people import People
 from feature_repo.transforms import mutually_eligible, profile_vectors
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.synthetic import CHUNK_PEOPLE, World
+from tests.world_frames import interaction_chunks, users_frame
 
 UNTIL = datetime(2026, 6, 1, tzinfo=UTC)
 DECISIONS = ("like", "pass", "superlike")
@@ -25,7 +26,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def history(world: World) -> pd.DataFrame:
-    frames = [chunk.to_pandas() for chunk in world.interaction_chunks()]
+    frames = [chunk.to_pandas() for chunk in interaction_chunks(world)]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -37,7 +38,7 @@ def decisions(history: pd.DataFrame) -> pd.DataFrame:
 def test_the_same_parameters_give_the_same_world_to_the_last_bit(world: World, history: pd.DataFrame) -> None:
     again = World.generate(**world.parameters)
     assert again.users_table().equals(world.users_table())
-    first, second = next(iter(again.interaction_chunks())), next(iter(world.interaction_chunks()))
+    first, second = next(iter(interaction_chunks(again))), next(iter(interaction_chunks(world)))
     assert first.equals(second)
     ids = np.arange(1, 2_000)
     assert np.array_equal(again.like_probability(ids, ids + 1), world.like_probability(ids, ids + 1))
@@ -51,7 +52,7 @@ def test_another_seed_gives_another_world(world: World) -> None:
 def test_nobody_meets_against_a_hard_preference_as_the_features_define_it(
     world: World, decisions: pd.DataFrame
 ) -> None:
-    users = world.users_frame()
+    users = users_frame(world)
     people = _people(world.user_ids, profile_vectors(users))
     at_s = decisions["occurred_at"].to_numpy("datetime64[s]").astype(np.float64)
     actors = people.take(decisions["actor_id"].to_numpy() - 1)
@@ -62,7 +63,7 @@ def test_nobody_meets_against_a_hard_preference_as_the_features_define_it(
 def test_eligibility_agrees_with_the_features_for_random_pairs(world: World) -> None:
     rng = np.random.default_rng(3)
     a, b = rng.integers(1, 5_001, 20_000), rng.integers(1, 5_001, 20_000)
-    people = _people(world.user_ids, profile_vectors(world.users_frame()))
+    people = _people(world.user_ids, profile_vectors(users_frame(world)))
     expected = mutually_eligible(people.take(a - 1), people.take(b - 1), np.full(20_000, UNTIL.timestamp()))
     assert np.array_equal(world.eligible(a, b), expected)
     assert 0 < expected.sum() < 20_000
@@ -107,7 +108,7 @@ def test_the_chance_of_a_match_is_the_product_of_both_likes(world: World) -> Non
 
 
 def test_events_lie_in_the_window_after_both_people_came(world: World, history: pd.DataFrame) -> None:
-    users = world.users_frame().set_index("user_id")
+    users = users_frame(world).set_index("user_id")
     start = pd.Timestamp(UNTIL) - timedelta(days=60)
     assert history["occurred_at"].between(start, pd.Timestamp(UNTIL), inclusive="left").all()
     for side in ("actor_id", "target_id"):
@@ -131,7 +132,7 @@ def test_chunks_are_bounded_by_the_people_in_them(world: World) -> None:
 
 
 def test_everybody_is_of_age_and_asks_for_a_sensible_range(world: World) -> None:
-    users = world.users_frame()
+    users = users_frame(world)
     came = users["created_at"].dt.tz_localize(None)
     assert ((came - pd.to_datetime(users["birth_date"])).dt.days >= 18 * 365).all()
     asked = users.dropna(subset=["age_min", "age_max"])

@@ -1,21 +1,32 @@
 """From a requester to merged candidates."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
+from registry.embedding import Embedding
 from registry.errors import InvalidQuery, InvalidVectors
+from registry.item_index import ItemIndex
 from registry.retrieval import (
     CandidateList,
     Origin,
-    Retriever,
     merge_candidates,
     query_for,
     retrieve,
-    retrieve_many,
 )
 from tests.releases import make_embedding, make_index
 
 EMBEDDING = make_embedding()
+
+
+class Retriever(NamedTuple):
+    """What a release is to retrieval."""
+
+    embedding: Embedding
+    index: ItemIndex
+
+
 RETRIEVER = Retriever(EMBEDDING, make_index(EMBEDDING))
 
 
@@ -66,13 +77,6 @@ def test_the_excluded_are_replaced_by_the_next_best() -> None:
     assert without.ids.tolist() == everybody.ids[10:20].tolist()
     with pytest.raises(InvalidQuery):
         retrieve(RETRIEVER, factors, 0)
-
-
-def test_many_requesters_are_answered_as_one_by_one() -> None:
-    ids, scores = retrieve_many(RETRIEVER, EMBEDDING.chooser[:5], EMBEDDING.chosen[:5], 12)
-    assert ids.shape == scores.shape == (5, 12)
-    for row, user_id in enumerate(EMBEDDING.user_ids[:5]):
-        assert ids[row].tolist() == retrieve(RETRIEVER, query_for(RETRIEVER, int(user_id)), 12).ids.tolist()
 
 
 def test_one_sided_and_reciprocal_weights_ask_for_different_people() -> None:

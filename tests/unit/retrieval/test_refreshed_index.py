@@ -19,6 +19,7 @@ from pipelines.retrieval.refresh import refreshed
 from registry.agreement import foreign_factors
 from registry.embedding import Embedding
 from registry.item_index import ItemIndex
+from tests.world_frames import interaction_chunks, users_frame
 
 CONVERGED = EmbeddingConfig(dimensions=16, threads=1)
 HARDLY_BEGUN = CONVERGED.model_copy(update={"iterations": 1, "content_rounds": 1})
@@ -30,9 +31,9 @@ SHARES = pytest.mark.parametrize("fitted", [0.1, 0.5], ids=["nearly-all-refreshe
 def village() -> tuple[Events, ContentInputs]:
     """Three hundred people and all that happened among them."""
     world = World.generate(300, 7, interactions_per_person=30)
-    users = world.users_frame()
+    users = users_frame(world)
     people = People.build(users["user_id"].to_numpy(np.int64), profile=profile_vectors(users))
-    happened = pd.concat([chunk.to_pandas() for chunk in world.interaction_chunks()])
+    happened = pd.concat([chunk.to_pandas() for chunk in interaction_chunks(world)])
     events = Events.from_frame(happened, people.user_ids)
     return events, inputs_of(people, float(events.at_us.max()) / 1e6)
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
@@ -16,6 +15,7 @@ from serving.errors import UnknownUser
 from serving.experiments.assignment import Assignment, Variant
 from serving.reasons import Reason
 from tests.cached_towns import HARMS, LATER, ask, ids, twice, with_cache
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import structlog
 
-from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.release import Release
 from serving.answers import Answer
@@ -13,6 +12,7 @@ from serving.errors import LevelUnavailable
 from serving.reasons import Reason
 from serving.resilience.deadline import Deadline
 from tests.cached_towns import ask, ids, with_cache
+from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryPeople, Town, make_town
 from tests.serving_world import load_town, write_artifacts
 

@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
@@ -16,6 +15,7 @@ from serving.cache.memory import PER_PERSON, MemoryTier
 from serving.pool import Requester
 from serving.reasons import Level
 from tests.cached_towns import HARMS, LATER, FakeRedis, ask, ids, twice, two_workers, with_cache
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import START, load_town, write_artifacts
 

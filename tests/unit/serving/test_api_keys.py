@@ -7,7 +7,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.errors import ConfigurationError
 from infra.metrics import serving_metrics
 from infra.safe_settings import needs_key, refuse_unsafe
@@ -19,6 +19,7 @@ from serving.access.limits import RateLimits
 from serving.access.policy import guard_start
 from serving.access.table import KeyTable
 from serving.errors import KeysUnavailable, RateLimited, Unauthorized
+from tests.clocks import FixedClock
 
 KEY_ID, WHOLE, SHA256 = new_key()
 KEY = Key(KEY_ID, "website", SHA256, None, tester=False)

@@ -3,10 +3,11 @@ from collections.abc import Callable
 
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from serving import background
 from serving.background import STEADY_S, BackgroundTasks, Closing
+from tests.clocks import FixedClock
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from infra.clock import Clock, FixedClock, SystemClock
+from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving import context, responses
@@ -35,6 +35,7 @@ from serving.errors import (
 )
 from serving.gate import Gate
 from serving.resilience.limiter import Limiter
+from tests.clocks import FixedClock
 
 
 class Body(BaseModel):

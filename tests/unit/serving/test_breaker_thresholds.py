@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings
 from serving.resilience.breaker import Breaker, State
+from tests.clocks import FixedClock
 
 LIMITS = BreakerSettings(
     window_s=10, min_calls=4, failure_rate=0.5, slow_rate=0.75, slow_share=0.8, open_s=2, fair_timeout_ms=50

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_repo.people import People
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.settings import Settings
 from registry.release import Release
 from serving.answers import Answer
@@ -21,6 +21,7 @@ from serving.pool import Ranked, Requester
 from serving.reasons import Level, Reason, Stage
 from serving.resilience.deadline import Deadline, asked_ms
 from serving.run import SHARES, Run, breathe
+from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryFeatures, Town, make_town
 from tests.serving_world import START, load_town, write_artifacts
 from tests.waiting import slowness

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 
-from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.release import Release
 from serving.answers import Answer
@@ -17,6 +16,7 @@ from serving.api_models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people_store import Int64, RequesterRow, Standing
 from serving.reasons import Reason
+from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryPeople, Town, make_town, person
 from tests.serving_world import START, load_town, write_artifacts
 

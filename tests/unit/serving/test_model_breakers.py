@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import structlog
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
@@ -18,6 +17,7 @@ from serving.levels import ladder
 from serving.reasons import Reason
 from serving.resilience.breaker import State
 from serving.resilience.models import ModelBreakers
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
 

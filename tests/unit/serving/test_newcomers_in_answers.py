@@ -13,7 +13,6 @@ import structlog
 from feature_repo.people import People
 from feature_repo.population import Population
 from feature_repo.transforms import CONTENT_WIDTH, content_inputs, profile_fingerprints
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.embedding import Embedding, EmbeddingParameters, item_vectors
@@ -26,6 +25,7 @@ from serving.experiments.assignment import Variant
 from serving.newcomers import look
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.population_source import Snapshot
+from tests.clocks import FixedClock
 from tests.serving_fakes import make_town, people_of, person
 from tests.serving_world import DIMENSIONS, load_town, write_artifacts
 from tests.snapshots import AT

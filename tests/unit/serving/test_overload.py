@@ -4,10 +4,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from infra.clock import Clock, FixedClock, SystemClock
+from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from serving.errors import Overloaded
 from serving.resilience.limiter import Limiter
+from tests.clocks import FixedClock
 
 
 def limiter(places: int = 2, queued: int = 2, wait_s: float = 0.2, clock: FixedClock | None = None) -> Limiter:

@@ -6,7 +6,6 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.ranker import ListPolicy, Order
 from registry.release import Release
@@ -18,6 +17,7 @@ from serving.people_store import PendingLikes
 from serving.pool import Requester
 from serving.reasons import Source
 from serving.stages.ranking import pair_context
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town, people_of, person
 from tests.serving_world import load_town, write_artifacts
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.clock import FixedClock
 from infra.settings import Settings
 from serving.health import LiveReport
 from serving.pages import pages
 from serving.pulse import Pulse
 from serving.resilience.breaker import Dependency, State
 from serving.runtime import Runtime
+from tests.clocks import FixedClock
 
 SAFE = "Reads of Postgres failed a moment ago and are cut off, so nobody can be shown safely."
 

@@ -8,7 +8,6 @@ from uuid import UUID
 import pytest
 import structlog
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.contracts import ReleaseVersions
@@ -21,6 +20,7 @@ from serving.cache.answer_cache import AnswerCache
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.experiments.assignment import Assignment, Experiment, Variant
 from serving.reasons import Reason
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
 

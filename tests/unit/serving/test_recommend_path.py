@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import structlog
 
-from infra.clock import FixedClock
 from infra.settings import Settings
 from registry.ranker import ListPolicy
 from registry.release import Release
@@ -19,6 +18,7 @@ from serving.answers import Answer
 from serving.api_models import Filters, RecommendationRequest, Recommendations
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.reasons import Reason
+from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town, person
 from tests.serving_world import START, load_town, write_artifacts
 

@@ -9,7 +9,6 @@ import pytest
 
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import offered_schema
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.artifacts import read_manifest
@@ -23,6 +22,7 @@ from serving.reasons import Reason
 from serving.release_slot import RETRY_REFUSED_S
 from serving.releases import ReleaseWatcher
 from serving.stage_view import unguarded
+from tests.clocks import FixedClock
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import register_release
 from tests.resident import only_where_told, resident_kb

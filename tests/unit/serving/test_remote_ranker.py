@@ -9,7 +9,6 @@ import httpx
 import numpy as np
 import pytest
 
-from infra.clock import FixedClock
 from infra.embedded.ports import free_port
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
@@ -20,6 +19,7 @@ from serving.levels import ladder
 from serving.remote_ranker import RemoteRanker, _values
 from serving.resilience.breaker import Breaker, Dependency, State
 from serving.stages.ranking import predict_here
+from tests.clocks import FixedClock
 from tests.serving_fakes import make_town
 from tests.serving_world import load_town, write_artifacts
 from tests.webhook import Webhook, listening

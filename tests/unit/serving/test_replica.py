@@ -9,7 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from infra.clock import FixedClock, SystemClock
+from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
@@ -23,6 +23,7 @@ from serving.replica import SHARE, ReplicatedPeople
 from serving.replica_lag import Replayed, ReplicaLag, Written
 from serving.run import Run
 from tests.cached_towns import with_cache
+from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryPeople, Town, make_town, person
 from tests.serving_world import load_town, write_artifacts
 

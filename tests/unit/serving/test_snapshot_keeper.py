@@ -8,7 +8,6 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
-from infra.clock import FixedClock
 from infra.metrics import serving_metrics
 from infra.settings import ServingSettings
 from serving import snapshot
@@ -16,6 +15,7 @@ from serving.errors import BuildFailed, FeaturesLost, FeaturesUnavailable, Snaps
 from serving.generations import Generations
 from serving.population_source import Snapshot
 from serving.snapshot import BUILD_PAUSE_S, FILLED_EVERY_S, LARGE_TAIL, SnapshotKeeper
+from tests.clocks import FixedClock
 from tests.serving_fakes import people_of, person
 from tests.snapshots import AT, generations_in, snapshot_of
 
