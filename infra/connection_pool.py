@@ -38,12 +38,16 @@ Connect = Callable[[], Awaitable[PooledConnection]]
 
 @dataclass(frozen=True)
 class PoolStats:
-    """The numbers of a pool; `problem` is why the last attempt to connect failed, None after one that did not."""
+    """The numbers of a pool; `refused` counts calls that got no connection, since the pool was made.
+
+    `problem` is why the last attempt to connect failed, None after one that did not.
+    """
 
     size: int
     idle: int
     waiting: int
     most: int
+    refused: int
     problem: str | None
 
 
@@ -76,6 +80,7 @@ class ConnectionPool:
         self._openers: set[asyncio.Task[None]] = set()
         self._opening = 0
         self._lent = 0
+        self._refused = 0
         self._open = False
         self._problem: str | None = None
 
@@ -111,7 +116,8 @@ class ConnectionPool:
 
     def stats(self) -> PoolStats:
         """Return the numbers of this moment."""
-        return PoolStats(len(self._idle) + self._lent, len(self._idle), len(self._waiting), self._most, self._problem)
+        size, idle = len(self._idle) + self._lent, len(self._idle)
+        return PoolStats(size, idle, len(self._waiting), self._most, self._refused, self._problem)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[PooledConnection]:
@@ -133,6 +139,7 @@ class ConnectionPool:
             async with asyncio.timeout(self._checkout_timeout_s):
                 return await self._in_turn()
         except TimeoutError:
+            self._refused += 1
             away = f": {self._problem}" if self._problem else ""
             raise NoConnection(
                 f"No connection of the pool `{self.name}` came free within {self._checkout_timeout_s} s{away}."
@@ -179,6 +186,7 @@ class ConnectionPool:
 
     async def _in_turn(self) -> PooledConnection:
         if len(self._waiting) >= self._max_waiting:
+            self._refused += 1
             raise NoConnection(f"{len(self._waiting)} calls wait for a connection of the pool `{self.name}` already.")
         turn: asyncio.Future[PooledConnection] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

@@ -51,6 +51,8 @@ class ServingMetrics:
     population_loaded_at: Gauge
     pool_waiting: Gauge
     pool_connections: Gauge
+    pool_limit: Gauge
+    pool_refusals: Counter
     replica_lag_seconds: Gauge
     cache_reads: Counter
     cache_evictions: Counter
@@ -74,6 +76,14 @@ class ServingMetrics:
     task_ends: Counter
     model_calls: Counter
     model_failures: Counter
+    process_memory: Gauge
+    process_cpu_seconds: Gauge
+    process_descriptors: Gauge
+    memory_limit: Gauge
+    disk_free: Gauge
+    disk_size: Gauge
+    measurement: Gauge
+    measured_at: Gauge
 
 
 @lru_cache(maxsize=1)
@@ -130,6 +140,10 @@ def serving_metrics() -> ServingMetrics:
             ["pool", "state"],
             multiprocess_mode="livesum",
         ),
+        pool_limit=Gauge(
+            "duet_pool_limit_connections", "Most connections of a pool.", ["pool"], multiprocess_mode="livesum"
+        ),
+        pool_refusals=Counter("duet_pool_refusals_total", "Calls that got no database connection in time.", ["pool"]),
         replica_lag_seconds=Gauge(
             "duet_replica_lag_seconds",
             "How far the read replica is behind; without an answer, time since it is known to have been up to date.",
@@ -201,6 +215,40 @@ def serving_metrics() -> ServingMetrics:
             "duet_model_failures_total",
             "Answers that a model failed, or that were cut off from it because it had failed.",
             ["model", "variant"],
+        ),
+        # With several processes the library adds a label `pid` to what is kept of each of them.
+        process_memory=Gauge(
+            "duet_process_memory_bytes",
+            "Resident memory of a worker: its own, and what it maps from files.",
+            ["part"],
+            multiprocess_mode="liveall",
+        ),
+        process_cpu_seconds=Gauge(
+            "duet_process_cpu_seconds", "Processor time of a worker since its start.", multiprocess_mode="liveall"
+        ),
+        process_descriptors=Gauge(
+            "duet_process_open_descriptors", "Open files and sockets of a worker.", multiprocess_mode="liveall"
+        ),
+        memory_limit=Gauge(
+            "duet_memory_limit_bytes", "Memory that all workers here may use together.", multiprocess_mode="livemin"
+        ),
+        disk_free=Gauge(
+            "duet_disk_free_bytes", "Free space where the data folder lies.", multiprocess_mode="livemostrecent"
+        ),
+        disk_size=Gauge(
+            "duet_disk_size_bytes", "All space where the data folder lies.", multiprocess_mode="livemostrecent"
+        ),
+        measurement=Gauge(
+            "duet_measurement",
+            "What the pipelines measured last.",
+            ["measure"],
+            multiprocess_mode="livemostrecent",
+        ),
+        measured_at=Gauge(
+            "duet_measurement_timestamp_seconds",
+            "When the pipelines measured it.",
+            ["measure"],
+            multiprocess_mode="livemostrecent",
         ),
     )
 

@@ -17,7 +17,7 @@ from serving.api_models import MAX_LIMIT, Explanation
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Answered, Impression
 from serving.pool import Int64, Ranked
-from serving.reasons import Level, Reason
+from serving.reasons import Level, Reason, Stage
 from serving.run import Run
 
 OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
@@ -186,6 +186,9 @@ class AnswerMetrics:
         self._answers = _series(metrics.answers)
         self._stages = _series(metrics.stage_seconds)
         self._degraded = _series(metrics.stage_degraded)
+        for stage in Stage:
+            self._degraded(stage.value)  # the series is there before anything is degraded
+        self._candidates = _series(metrics.candidates)
         self._predictions = _series(metrics.predictions)
         self._variants = _series(metrics.assignments)
 
@@ -199,6 +202,8 @@ class AnswerMetrics:
             self._stages(stage).observe(spent_ms / 1000)
         for stage in run.degraded:
             self._degraded(stage).inc()
+        for step, people in run.candidates.items():
+            self._candidates(step).observe(people)
         for item in showing.items[:1]:
             if item.p_like is not None and item.p_liked_back is not None:
                 self._predictions("p_like").observe(item.p_like)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from infra.connection_pool import ConnectionPool
 from infra.metrics import ServingMetrics
-from serving.row_log import RowLog
+from serving.row_log import FATES, RowLog
 
 INSERT_IMPRESSIONS: Final = b"""
 INSERT INTO duet.impressions
@@ -69,6 +69,9 @@ class AnswerLogs:
     """The logs of both tables, counted in the metrics."""
 
     def __init__(self, pool: ConnectionPool, metrics: ServingMetrics) -> None:
+        for fate in FATES:
+            metrics.impressions.labels(fate)  # the series is there before the first of its kind
+            metrics.answers_logged.labels(fate)
         self.impressions = RowLog[Impression](
             pool, "impressions", INSERT_IMPRESSIONS, lambda fate, rows: metrics.impressions.labels(fate).inc(rows)
         )

@@ -270,7 +270,9 @@ class Recommender:
     async def _choose(self, run: Run, requester: Requester) -> _Chosen:
         level, ranked = await self._climb_down(run, requester)
         since = None if level is Level.RANDOM else run.since
-        return _Chosen(level, ranked, since, await only_safe(run, self._people, requester, ranked, since))
+        checked = await only_safe(run, self._people, requester, ranked, since)
+        run.candidates |= {"retrieved": len(ranked.pool), "safe": len(checked.rows)}
+        return _Chosen(level, ranked, since, checked)
 
     async def _choose_again(self, run: Run, requester: Requester, chosen: _Chosen) -> tuple[Requester, _Chosen]:
         """Choose by what the primary knows of the requester: the replica was behind what they did."""

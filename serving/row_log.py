@@ -24,6 +24,9 @@ import structlog
 from infra.connection_pool import ConnectionPool
 from infra.errors import NoConnection
 
+STORED: Final = "stored"
+LOST: Final = "lost"
+FATES: Final = (STORED, LOST)
 MAX_QUEUED: Final = 50_000
 BATCH: Final = 250
 FLUSH_S: Final = 1.0
@@ -47,7 +50,7 @@ Row = TypeVar("Row", bound=tuple[Any, ...])
 class RowLog(Generic[Row]):
     """Collects rows and writes them with `insert`, which takes one array literal for each column.
 
-    `count` receives ("stored" or "lost", rows); `what` names the rows in log lines.
+    `count` receives (one of `FATES`, rows); `what` names the rows in log lines.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class RowLog(Generic[Row]):
             # After a failure the same rows may have arrived before the answer was lost: they are there, all the same.
             known = 0 if self._outage is None else len(batch) - stored
             self._outage = None
-            self._count("stored", stored + known)
+            self._count(STORED, stored + known)
             if stored + known < len(batch):
                 self._lose(len(batch) - stored, "the request id was used before")
             await asyncio.sleep(0)
@@ -135,7 +138,7 @@ class RowLog(Generic[Row]):
             self._queued.popleft()
 
     def _lose(self, rows: int, why: str) -> None:
-        self._count("lost", rows)
+        self._count(LOST, rows)
         _log.warning("rows_lost", what=self._what, rows=rows, why=why)
 
 

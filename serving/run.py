@@ -49,7 +49,7 @@ class Run:
     """One recommendation under way; `at` is unix seconds, `started_s` monotonic seconds.
 
     `since` is a moment of the database: whose row changed after it may differ from the population's. `champion` is
-    whose release answers when the challenger's fails. `newcomers` are by release id.
+    whose release answers when the challenger's fails. `newcomers` are by release id, `candidates` counted by step.
     """
 
     request: RecommendationRequest
@@ -66,6 +66,7 @@ class Run:
     no_release: Degraded | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
+    candidates: dict[str, int] = field(default_factory=dict)
     first_step_down: Degraded | None = None
     variant: Variant = Variant.CHAMPION
     champion: Release | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from psycopg.sql import SQL
 
 from infra import postgres
 from infra import redis as infra_redis
@@ -17,11 +18,13 @@ from infra.clock import Clock
 from infra.connection_pool import ConnectionPool
 from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
+from infra.own_process import OwnProcess
 from infra.safe_settings import needs_key
 from infra.settings import Settings
 from infra.urls import libpq_url
 from infra.web.token import mlflow_token, own_token
 from registry.experiments import State as ExperimentState
+from registry.measurements import READ
 from registry.mlflow_rest import MlflowRest
 from registry.scoring.recent_likes import RecentLikes
 from serving import process
@@ -40,6 +43,7 @@ from serving.generations import Generations, source_of
 from serving.impressions import AnswerLogs
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
+from serving.measurements import Measurements
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
@@ -104,6 +108,7 @@ class Runtime:
         )
         self.breakers = breakers(settings.serving.breaker, clock, self.metrics)
         self.models = ModelBreakers(settings.serving.breaker, clock, self.metrics)
+        self._own = OwnProcess(settings.data_dir)
         self.warm = False
 
     async def start(self) -> None:
@@ -156,7 +161,9 @@ class Runtime:
         )
         self._closing.add("releases", self._following.close)
         self.releases = self._following.watcher
-        self.experiments = Experiments(self._read_experiments, settings.serving.experiment_poll_s, self.releases.nudge)
+        self.experiments = Experiments(
+            lambda: self._rows(ACTIVE), settings.serving.experiment_poll_s, self.releases.nudge
+        )
         self.newcomers = NewcomersKeeper(
             snapshot=lambda: self.snapshot.current,
             releases=self.serving_releases,
@@ -220,6 +227,7 @@ class Runtime:
         tasks.start("snapshot", self.snapshot.run)
         tasks.start("newcomers", self.newcomers.run)
         tasks.start("experiments", self.experiments.run)
+        tasks.start("measurements", Measurements(lambda: self._rows(READ), self.metrics).run)
         for name, work in self._following.work(self.snapshot.tried).items():
             tasks.start(name, work)
         tasks.start("shadow", self._shadow.run)
@@ -291,6 +299,7 @@ class Runtime:
         return {Variant.CHAMPION: self.releases.current, Variant.CHALLENGER: self.releases.challenger}
 
     def _note(self) -> None:
+        self._own.note(self.metrics)
         self.pools.note()
         self.models.note(self.serving_releases())
 
@@ -350,9 +359,9 @@ class Runtime:
         with self._offline_connection() as connection:
             return self._changes.applied(connection, snapshot, thorough=thorough)
 
-    async def _read_experiments(self) -> list[tuple[Any, ...]]:
+    async def _rows(self, statement: SQL) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
-            rows: list[tuple[Any, ...]] = await (await connection.execute(ACTIVE)).fetchall()
+            rows: list[tuple[Any, ...]] = await (await connection.execute(statement)).fetchall()
         return rows
 
     def _offline_connection(self) -> Any:

@@ -26,6 +26,7 @@ def drift(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform
     """Measure, or say why nothing could be measured."""
     from pipelines.drift.measure import measure_drift
     from pipelines.drift.plots import drift_plot
+    from registry.measurements import Measure, Measurement, keep_measurement
 
     threshold = platform.settings.automation.drift_psi
     found = measure_drift(platform, read_config(context, DriftConfig))
@@ -34,6 +35,9 @@ def drift(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform
         return dg.MaterializeResult(metadata={"measured": False, "why": found, "beyond": False})
     name, worst = found.worst
     publish(platform, context.run.run_id, found.dataset, found.release)
+    with platform.connection() as connection:
+        measured_at = platform.clock.now()
+        keep_measurement(connection, Measurement(Measure.DRIFT_PSI, worst, found.release, measured_at))
     context.log.info("`%s` moved furthest: %.3f, the limit is %.3f", name, worst, threshold)
     return dg.MaterializeResult(
         metadata={

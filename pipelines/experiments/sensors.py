@@ -3,12 +3,15 @@
 from typing import Any, Final
 
 import dagster as dg
+import psycopg
+import structlog
 
 from infra.logging import configure_logging
 from pipelines.resources import Platform
 
 INTERVAL_S: Final = 30
 LONGEST_STATEMENT: Final = "20s"
+_log = structlog.get_logger(__name__)
 
 
 @dg.sensor(
@@ -34,6 +37,7 @@ def watch(platform: Platform) -> list[Any]:
     from infra.alerts import send_alert
     from pipelines.experiments.guard import Guard
     from pipelines.experiments.guardrails import load_guardrails
+    from pipelines.experiments.sample_ratio import measure_sample_ratio
     from registry.audit import PostgresPromotionLog
     from registry.cache import ReleaseCache
 
@@ -50,4 +54,11 @@ def watch(platform: Platform) -> list[Any]:
             feature_schema=offered_schema(),
             cache=ReleaseCache(settings.data_dir / "releases"),
         )
-        return one.watch(platform.clock.now())
+        now = platform.clock.now()
+        verdicts = one.watch(now)
+        try:
+            measure_sample_ratio(connection, now)
+        except psycopg.errors.QueryCanceled:
+            # A look over all answers of a long experiment may take longer: the guard must not fail for it.
+            _log.warning("sample_ratio_not_measured", within=LONGEST_STATEMENT)
+        return verdicts

@@ -18,6 +18,8 @@ from serving.access.store import ACTIVE, active_keys
 from serving.access.table import KeyTable
 from serving.errors import ApiError, KeysUnavailable, RateLimited, Unauthorized
 
+_MISSING = "missing"
+_REASONS = (_MISSING, Unauthorized.code, RateLimited.code, KeysUnavailable.code)
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
 Headers = Mapping[bytes, bytes]
 
@@ -43,6 +45,8 @@ class Door:
         self._proxies = tuple(ipaddress.ip_network(text) for text in settings.serving.trusted_proxies)
         self._clock = clock
         self._metrics = metrics
+        for reason in _REASONS:
+            metrics.auth_refusals.labels(reason)  # the series is there before the first of its kind
         self.closed = needs_key(settings)
         self.table: KeyTable | None = None
         self._limits = self._count_with(None)
@@ -110,7 +114,7 @@ class Door:
             raise
 
     def _refused(self, refusal: ApiError, *, presented: bool) -> None:
-        reason = refusal.code if presented else "missing"
+        reason = refusal.code if presented else _MISSING
         self._metrics.auth_refusals.labels(reason).inc()
 
     def _count_with(self, redis: Redis | None) -> RateLimits:

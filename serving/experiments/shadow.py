@@ -32,6 +32,7 @@ MAX_QUEUED: Final = 64
 WORK_SHARE: Final = 0.05
 PATIENCE_S: Final = 1.0
 TIME_S: Final = 2.0
+_OUTCOMES: Final = ("logged", "dropped", "failed")
 _PAUSE_S: Final = 0.001
 _log = structlog.get_logger(__name__)
 
@@ -76,6 +77,8 @@ class Shadow:
         self._log_impressions = log_impressions
         self._log_answers = log_answers
         self._metrics = metrics
+        for outcome in _OUTCOMES:
+            metrics.shadow.labels(outcome)  # the series is there before the first of its kind
         self._clock = clock
         self._offers: deque[_Offer] = deque()
         self._wake = asyncio.Event()

@@ -48,19 +48,20 @@ class ModelBreakers:
     def guarding(self, model: Model, release: Release, variant: Variant) -> Iterator[None]:
         """Count the computing of the block; raises LevelUnavailable instead of it while the model keeps failing."""
         self._calls(model.value, variant.value).inc()
+        failures = self._failures(model.value, variant.value)  # the series is there before anything fails
         try:
             with self._breaker(model, release.release_id, variant).attempt():
                 yield
         except Degraded:
             raise
         except BreakerOpen as error:
-            self._failures(model.value, variant.value).inc()
+            failures.inc()
             raise LevelUnavailable(
                 _FAILS_AS[model],
                 f"The {model.value} of {release.release_id} failed a moment ago and is not tried again yet.",
             ) from error
         except Exception:
-            self._failures(model.value, variant.value).inc()
+            failures.inc()
             raise
 
     def report(self, releases: Releases) -> dict[str, State]:

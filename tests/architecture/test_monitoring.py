@@ -1,4 +1,4 @@
-"""Alerts and dashboard name metrics that exist, every metric of ours is in one of them, and no label set is open."""
+"""Rules and dashboards name metrics that exist, every metric of ours is in one of them, and no label set is open."""
 
 import json
 import re
@@ -9,16 +9,27 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 
 from infra.metrics import ServingMetrics, serving_metrics
+from infra.monitoring.dashboards import FOLDER, as_json, described
+from infra.settings import Settings
+from pipelines.experiments.report import RATIO_ALPHA
 from tests.architecture.sources import ROOT
 
-FOLDER = ROOT / "infra" / "monitoring"
-GROUPS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"]
-RULES: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"]]
-DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-EXPRESSIONS = [rule["expr"] for rule in RULES] + [t["expr"] for panel in PANELS for t in panel["targets"]]
+RULES: list[dict[str, Any]] = [
+    rule
+    for path in sorted((FOLDER / "rules").glob("*.yaml"))
+    for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+PANELS = [panel for dashboard in described().values() for row in dashboard.rows for panel in row.panels]
+SHOWN = [expression for panel in PANELS for expression in panel.queries.values()]
+EXPRESSIONS = [rule["expr"] for rule in RULES] + SHOWN
 LABELS = {"route", "status", "stage", "level", "reason", "step", "direction", "kind", "fate", "model", "pool", "state"}
-LABELS |= {"tier", "result", "dependency", "outcome", "variant", "task"}
+LABELS |= {"tier", "result", "dependency", "outcome", "variant", "task", "part", "measure"}
+ADDED = {"pid", "instance", "job", "le"}
+"""Labels that Prometheus and its library add."""
+RUNBOOK = (ROOT / "infra" / "RUNBOOK.md").read_text(encoding="utf-8")
 
 
 def ours() -> list[Counter | Gauge | Histogram]:
@@ -45,27 +56,52 @@ def test_every_metric_of_ours_is_watched() -> None:
     assert not [metric.describe()[0].name for metric in ours() if not exported(metric) & named()]
 
 
+def test_every_figure_that_is_asked_for_is_recorded_and_every_recorded_one_is_asked_for() -> None:
+    assert {name for expression in EXPRESSIONS for name in re.findall(r"\bduet:[\w:]+", expression)} == RECORDED
+
+
 def test_labels_that_are_asked_for_exist() -> None:
     by_name = {name: set(metric._labelnames) for metric in ours() for name in exported(metric)}
     for expression in EXPRESSIONS:
         for name, matchers in re.findall(r"\b(duet_\w+)\{([^}]*)\}", expression):
-            assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= by_name[name], expression
+            assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= by_name[name] | ADDED, expression
 
 
 def test_no_metric_has_a_label_for_people_keys_or_paths() -> None:
     assert {label for metric in ours() for label in metric._labelnames} <= LABELS
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
-def test_every_alert_says_what_is_wrong_and_what_to_do(rule: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
+def test_every_alert_says_what_is_wrong_what_to_do_and_where_it_is_explained(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in {"page", "ticket"}
-    assert set(rule["annotations"]) == {"summary", "action"}
-    assert all(text.endswith(".") for text in rule["annotations"].values())
-    assert rule["expr"].count("(") == rule["expr"].count(")")
-    assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+    said = dict(rule["annotations"])
+    anchor = said.pop("runbook_url").removeprefix("infra/RUNBOOK.md#")
+    assert set(said) == {"summary", "action"}
+    assert all(text.endswith((".", ").")) for text in said.values())
+    assert anchor == rule["alert"].lower()
+    assert f"\n### {rule['alert']}\n" in RUNBOOK
+
+
+def test_the_runbook_explains_no_alert_that_does_not_exist() -> None:
+    assert set(re.findall(r"^### (Duet\w+)$", RUNBOOK, re.MULTILINE)) == {rule["alert"] for rule in ALERTS}
 
 
 def test_alerts_and_panels_have_names_of_their_own() -> None:
-    for names in ([rule["alert"] for rule in RULES], [panel["title"] for panel in PANELS]):
-        assert len(names) == len(set(names))
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    for names in ([rule["alert"] for rule in ALERTS], [panel.title for panel in PANELS if panel.title]):
+        twice = {name for name in names if names.count(name) > 1}
+        assert twice <= {"Answers that a model failed"}  # for whoever is on call, and for whoever made the model
+
+
+@pytest.mark.parametrize("name", described())
+def test_the_files_of_grafana_are_those_that_are_described(name: str) -> None:
+    written = (FOLDER / "grafana" / "dashboards" / f"{name}.json").read_text(encoding="utf-8")
+    assert written == as_json(described()[name]), "run `python -m infra.monitoring.dashboards`"
+    ids = [panel["id"] for panel in json.loads(written)["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+def test_limits_in_alerts_are_those_of_the_code() -> None:
+    rules = {rule["alert"]: rule["expr"] for rule in ALERTS}
+    assert f"< {RATIO_ALPHA:g}" in rules["DuetSampleRatio"]
+    assert f"> {Settings().automation.drift_psi:g}" in rules["DuetDrift"]
+    assert f"> {Settings().postgres.replica_max_lag_s:g}" in rules["DuetReplicaLags"]
