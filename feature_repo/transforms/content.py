@@ -16,14 +16,22 @@ from feature_repo.layout import (
 from feature_repo.people import People
 from feature_repo.transforms import loops
 from feature_repo.transforms.pair import PROFILE_PLACES, days_of, n_pairs
+from feature_repo.transforms.places import numbers
 
 Float32 = NDArray[np.float32]
 
 INTEREST_WEIGHT, AGE_WEIGHT, DISTANCE_WEIGHT, ATTRIBUTE_WEIGHT = 0.35, 0.25, 0.25, 0.15
 HALF_AGE_GAP_YEARS = 6.0  # closeness is one half at this gap
 HALF_DISTANCE_KM = 25.0
-_WEIGHTS = np.array(
-    [INTEREST_WEIGHT, AGE_WEIGHT, DISTANCE_WEIGHT, ATTRIBUTE_WEIGHT, HALF_AGE_GAP_YEARS, HALF_DISTANCE_KM]
+_WEIGHTS = numbers(
+    {
+        "interests": INTEREST_WEIGHT,
+        "age": AGE_WEIGHT,
+        "distance": DISTANCE_WEIGHT,
+        "attributes": ATTRIBUTE_WEIGHT,
+        "half_age_gap": HALF_AGE_GAP_YEARS,
+        "half_distance": HALF_DISTANCE_KM,
+    }
 )
 AGE_EDGES = (20.0, 22.0, 24.0, 26.0, 28.0, 31.0, 35.0, 40.0, 50.0)
 _AGE_EDGES = np.array(AGE_EDGES)

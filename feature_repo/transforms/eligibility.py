@@ -8,7 +8,7 @@ Nobody is eligible for themselves. Blocks, visibility and past decisions are the
 import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,7 @@ from feature_repo.people import People
 from feature_repo.transforms import loops
 from feature_repo.transforms.measures import haversine_km, latest_birth_day, whole_years, whole_years_at
 from feature_repo.transforms.pair import PROFILE_PLACES, n_pairs
+from feature_repo.transforms.places import numbers
 from infra.compiled import fixed
 
 Bools = NDArray[np.bool_]
@@ -47,7 +48,7 @@ class Terms:
     """On which terms people may be shown to one person at one instant: `facts` as `loops.accepted` takes them."""
 
     own_id: int
-    facts: Float64
+    facts: NDArray[Any]
     interests: Float32
     excluded: Int64
 
@@ -88,7 +89,7 @@ def mutually_eligible(requesters: People, candidates: People, at: ArrayLike) -> 
 
 
 @lru_cache(maxsize=512)  # a request asks several times about the same person and instant
-def _facts(profile: bytes, at: float, youngest: float, oldest: float, within_km: float) -> Float64:
+def _facts(profile: bytes, at: float, youngest: float, oldest: float, within_km: float) -> NDArray[Any]:
     """Return what `loops.accepted` must know of the one who asks, from the bytes of their packed profile.
 
     An age is compared as a birth day, with a bound that is computed once.
@@ -97,26 +98,24 @@ def _facts(profile: bytes, at: float, youngest: float, oldest: float, within_km:
     low, high = np.fmax(own["age_min"], youngest), np.fmin(own["age_max"], oldest)
     age = whole_years_at(own["birth_day"], at)
     x, y, z = loops.unit_vector(own["latitude"], own["longitude"])
-    facts = np.array(
-        [
-            own["gender"],
-            own["seeking"],
-            np.inf if math.isnan(low) else latest_birth_day(math.ceil(low), at),
-            -np.inf if math.isnan(high) else latest_birth_day(math.floor(high) + 1, at),
+    return numbers(
+        {
+            "gender": own["gender"],
+            "seeking": own["seeking"],
+            "latest_birth_day": np.inf if math.isnan(low) else latest_birth_day(math.ceil(low), at),
+            "after_birth_day": -np.inf if math.isnan(high) else latest_birth_day(math.floor(high) + 1, at),
             # An unknown age fits no range that is set.
-            -np.inf if math.isnan(age) else age,
-            np.inf if math.isnan(age) else age,
-            x,
-            y,
-            z,
-            own["max_distance_km"],
-            within_km,
-            own["latitude"],
-            own["longitude"],
-        ],
-        dtype=np.float64,
+            "age_for_minimum": -np.inf if math.isnan(age) else age,
+            "age_for_maximum": np.inf if math.isnan(age) else age,
+            "x": x,
+            "y": y,
+            "z": z,
+            "max_distance_km": own["max_distance_km"],
+            "known_within_km": within_km,
+            "latitude": own["latitude"],
+            "longitude": own["longitude"],
+        }
     )
-    return fixed(facts)
 
 
 def _ascending(user_ids: Int64 | None) -> Int64:

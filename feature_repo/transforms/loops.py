@@ -1,8 +1,7 @@
 """The compiled loops behind ages, distances, eligibility, content and the ranking vector.
 
 Every row is computed on its own, in float64 unless said otherwise, so training and serving give equal bits. Profiles
-come as packed rows, with the places of their columns in `p`, in the order of `columns`: numbers, because a
-compiled loop would not notice that a layout has changed.
+come as packed rows, and `p` names the place of each of their columns: see `places`.
 """
 
 import math
@@ -77,40 +76,44 @@ def _stands_in(ascending: Array, wanted: int) -> bool:
 
 
 @compiled
-def _near(latitude: float, longitude: float, limit: float, own: Array) -> bool:
+def _near(latitude: float, longitude: float, limit: float, own: Any) -> bool:
     """Say whether a home is within its own limit and those that `own` holds; see `accepted`."""
-    nearest = own[10]
+    nearest = own.known_within_km
     nearest = limit if limit < nearest else nearest
-    nearest = own[9] if own[9] < nearest else nearest
+    nearest = own.max_distance_km if own.max_distance_km < nearest else nearest
     if nearest == np.inf:
         return True
     # Most homes are so near or so far that degrees alone decide, with room for any rounding. None of this holds of NaN.
-    north, east = abs(latitude - own[11]) * KM_PER_DEGREE, abs(longitude - own[12]) * KM_PER_DEGREE
+    north, east = abs(latitude - own.latitude) * KM_PER_DEGREE, abs(longitude - own.longitude) * KM_PER_DEGREE
     if north > nearest * 1.001 + 0.1:
         return False
     if north + east < nearest * 0.999 - 0.1:
         return True
-    distance = distance_km((own[6], own[7], own[8]), unit_vector(latitude, longitude))
+    distance = distance_km((own.x, own.y, own.z), unit_vector(latitude, longitude))
     # Comparisons with NaN are False: an unknown home passes, and so does whoever sets no limit.
-    return not (distance > limit or distance > own[9] or (own[10] != np.inf and not distance <= own[10]))
+    if distance > limit or distance > own.max_distance_km:
+        return False
+    return bool(own.known_within_km == np.inf or distance <= own.known_within_km)
 
 
 @compiled
-def _fits(theirs: Array, p: Array, own: Array, interests: Array) -> bool:
+def _fits(theirs: Array, p: Any, own: Any, interests: Array) -> bool:
     """Say whether a profile and the one that `own` describes accept each other."""
-    gender, seeking, wanted = code(own[0]), code(own[1]), code(theirs[p[2]])
-    if (seeking and not seeking >> code(theirs[p[1]]) & 1) or (wanted and not wanted >> gender & 1):
+    gender, seeking, wanted = code(own.gender), code(own.seeking), code(theirs[p.seeking])
+    if (seeking and not seeking >> code(theirs[p.gender]) & 1) or (wanted and not wanted >> gender & 1):
         return False
-    born = theirs[p[0]]
-    if (own[2] != np.inf and not born <= own[2]) or (own[3] != -np.inf and not born > own[3]):
+    born = theirs[p.birth_day]
+    if own.latest_birth_day != np.inf and not born <= own.latest_birth_day:
         return False
-    if theirs[p[3]] > own[4] or theirs[p[4]] < own[5]:
+    if own.after_birth_day != -np.inf and not born > own.after_birth_day:
         return False
-    if not _near(float(theirs[p[5]]), float(theirs[p[6]]), theirs[p[7]], own):
+    if theirs[p.age_min] > own.age_for_minimum or theirs[p.age_max] < own.age_for_maximum:
+        return False
+    if not _near(float(theirs[p.latitude]), float(theirs[p.longitude]), theirs[p.max_distance_km], own):
         return False
     shared = len(interests) == 0
     for word in range(len(interests)):
-        shared |= (int(theirs[p[11] + word]) & int(interests[word])) != 0
+        shared |= (int(theirs[p.interests_00 + word]) & int(interests[word])) != 0
     return shared
 
 
@@ -121,10 +124,11 @@ def accepted(
 ) -> Array:  # fmt: skip
     """Return bool[m]: may those at `positions` be shown to one person; those beyond the last profile are late ones.
 
-    `own` float64: gender, seeking, latest birth day wanted (infinity: any; else unknown ones do not fit), earliest one
-    not wanted (-infinity: any), own age for a lower and for an upper bound, x, y, z of the home, own distance limit,
-    one that an unknown home does not meet (infinity: none), and the home in degrees. Of `interests` float32 words,
-    unless they are empty, one bit is wanted; `excluded` int64 ascend. A position of -1 is nobody.
+    `own` is one record. `latest_birth_day` (infinity: any, else unknown ones do not fit) and `after_birth_day`
+    (-infinity: any) bound whom they want; `age_for_minimum` and `age_for_maximum` are their own age against a lower and
+    an upper bound; x, y, z is their home, `max_distance_km` their limit, and `known_within_km` one that an unknown home
+    does not meet (infinity: none). Of `interests` float32 words, unless they are empty, one bit is wanted; `excluded`
+    int64 ascend. A position of -1 is nobody.
     """
     n, m, width = len(user_ids), len(positions), profiles.shape[1]
     out = np.zeros(m, dtype=np.bool_)
@@ -145,7 +149,7 @@ def accepted(
                     block[j, column] = late_profiles[row - n, column]
         for i in range(start, end):
             j = i - start
-            out[i] = ids[j] != own_id and _fits(block[j], p, own, interests) and not _stands_in(excluded, ids[j])
+            out[i] = ids[j] != own_id and _fits(block[j], p[0], own[0], interests) and not _stands_in(excluded, ids[j])
     return out
 
 
@@ -196,9 +200,14 @@ def content_scores(
 ) -> Array:  # fmt: skip
     """Return float32[n] in 0..1: how close the profiles of `a` and of `b` at `rows` are; one of a side meets all.
 
-    `days` float64 (one or n) since 1970; `weights` float64: interests, age, distance, attributes, then the age gap in
-    years and the distance in km at which closeness is one half.
+    `days` float64 (one or n) since 1970; `weights` is one record: those of interests, age, distance and attributes, and
+    the age gap in years and the distance in km at which closeness is one half.
     """
+    c, w = p[0], weights[0]
+    # Read once: the compiler cannot know that `out` is not part of the records.
+    birth_day, latitude, longitude, first_word = c.birth_day, c.latitude, c.longitude, c.interests_00
+    by_interests, by_age, by_distance, by_attributes = w.interests, w.age, w.distance, w.attributes
+    half_age_gap, half_distance = w.half_age_gap, w.half_distance
     n = max(len(a_profile), len(rows)) if min(len(a_profile), len(rows)) else 0
     out = np.empty(n, dtype=np.float32)
     gaps = np.empty(a_attributes.shape[1], dtype=np.float32)
@@ -207,16 +216,16 @@ def content_scores(
         j, k = min(i, len(a_profile) - 1), rows[min(i, len(rows) - 1)]
         a, b, day = a_profile[j], b_profile[k], days[min(i, len(days) - 1)]
         if i == j:  # whoever meets all of the other side has one home
-            a_home = unit_vector(float(a[p[5]]), float(a[p[6]]))
-        _, jaccard = _interests(a, b, p[11], n_words)
-        age_gap = (day - float(a[p[0]])) / DAYS_PER_YEAR - (day - float(b[p[0]])) / DAYS_PER_YEAR
-        apart = distance_km(a_home, unit_vector(float(b[p[5]]), float(b[p[6]])))
+            a_home = unit_vector(float(a[latitude]), float(a[longitude]))
+        _, jaccard = _interests(a, b, first_word, n_words)
+        age_gap = (day - float(a[birth_day])) / DAYS_PER_YEAR - (day - float(b[birth_day])) / DAYS_PER_YEAR
+        apart = distance_km(a_home, unit_vector(float(b[latitude]), float(b[longitude])))
         _gaps(gaps, a_attributes[j], b_attributes[k])
         gap = float(_mean_known(gaps))
-        score = weights[0] * (0.0 if math.isnan(jaccard) else jaccard)
-        score += weights[1] * (0.5 if math.isnan(age_gap) else 1.0 / (1.0 + abs(age_gap) / weights[4]))
-        score += weights[2] * (0.25 if math.isnan(apart) else 1.0 / (1.0 + apart / weights[5]))
-        score += weights[3] * (0.5 if math.isnan(gap) else 1.0 - min(gap, 1.0))
+        score = by_interests * (0.0 if math.isnan(jaccard) else jaccard)
+        score += by_age * (0.5 if math.isnan(age_gap) else 1.0 / (1.0 + abs(age_gap) / half_age_gap))
+        score += by_distance * (0.25 if math.isnan(apart) else 1.0 / (1.0 + apart / half_distance))
+        score += by_attributes * (0.5 if math.isnan(gap) else 1.0 - min(gap, 1.0))
         out[i] = min(max(score, 0.0), 1.0)
     return out
 
@@ -233,9 +242,10 @@ def content_rows(
     n_genders: int, n_words: int, bits_per_word: int,
 ) -> None:  # fmt: skip
     """Write the content inputs of n people into float32[n, k] zeros; `days` float64 (one or n) since 1970."""
+    c = p[0]
     for i in range(len(out)):
         row, person = out[i], profiles[i]
-        age = (days[min(i, len(days) - 1)] - float(person[p[0]])) / DAYS_PER_YEAR
+        age = (days[min(i, len(days) - 1)] - float(person[c.birth_day])) / DAYS_PER_YEAR
         if not math.isnan(age):
             scaled = min(max((age - 30.0) / 10.0, -3.0), 7.0)
             row[0], row[1], row[2] = scaled, scaled * scaled / 4.0, 1.0
@@ -244,17 +254,17 @@ def content_rows(
                 place += age >= edge
             row[place] = 1.0
         start = 4 + len(edges)
-        row[start + code(person[p[1]])] = 1.0
+        row[start + code(person[c.gender])] = 1.0
         start += n_genders
-        seeking = code(person[p[2]])
+        seeking = code(person[c.seeking])
         for gender in range(n_genders):
             row[start + gender] = seeking >> gender & 1
         start += n_genders
-        x, y, z = unit_vector(float(person[p[5]]), float(person[p[6]]))
+        x, y, z = unit_vector(float(person[c.latitude]), float(person[c.longitude]))
         row[start], row[start + 1], row[start + 2] = _known(x), _known(y), _known(z)
         row[start + 3] = 0.0 if math.isnan(x) else 1.0
-        row[start + 4] = math.log1p(max(_known(float(person[p[8]])), 0.0)) / 3.0
-        row[start + 5] = math.log1p(max(_known(float(person[p[9]])), 0.0)) / 6.0
+        row[start + 4] = math.log1p(max(_known(float(person[c.n_interests])), 0.0)) / 3.0
+        row[start + 5] = math.log1p(max(_known(float(person[c.bio_length])), 0.0)) / 6.0
         start += 6
         slots = attributes.shape[1]
         for slot in range(slots):
@@ -264,7 +274,7 @@ def content_rows(
                 row[start + slots + slot] = 1.0
         start += 2 * slots
         for word in range(n_words):
-            bits = int(person[p[11] + word])
+            bits = int(person[c.interests_00 + word])
             for bit in range(bits_per_word):
                 row[start + word * bits_per_word + bit] = bits >> bit & 1
 
@@ -288,37 +298,37 @@ def _person(out: Array, start: int, activity: Array, kept: Array, reciprocity: A
 
 @compiled
 def _half(
-    out: Array, c: Array, p: Array, a: Array, b: Array, a_age: float, b_age: float, distance: float, shared: float,
+    out: Array, c: Any, p: Any, a: Array, b: Array, a_age: float, b_age: float, distance: float, shared: float,
     jaccard: float, a_tenure: float, b_tenure: float, a_idle: float, b_idle: float, gap: np.float32,
     forward: np.float32, backward: np.float32, similarity: np.float32, liked: np.float32,
 ) -> None:  # fmt: skip
     """Write the pair features of one direction, a -> b."""
-    out[c[0]] = a_age
-    out[c[1]] = b_age
-    out[c[2]] = b_age - a_age
-    out[c[3]] = abs(b_age - a_age)
-    a_low, b_low = float(a[p[3]]), float(b[p[3]])
-    out[c[4]] = (b_age - a_low) / _at_least_one(float(a[p[4]]) - a_low)
-    out[c[5]] = (a_age - b_low) / _at_least_one(float(b[p[4]]) - b_low)
-    out[c[6]] = distance
-    out[c[7]] = math.log1p(distance)
-    out[c[8]] = distance / _at_least_one(float(a[p[7]]))
-    out[c[9]] = distance / _at_least_one(float(b[p[7]]))
-    out[c[10]] = shared
-    out[c[11]] = jaccard
-    out[c[12]] = gap
-    out[c[13]] = a_tenure
-    out[c[14]] = b_tenure
-    out[c[15]] = a_idle
-    out[c[16]] = b_idle
-    out[c[17]] = b[p[8]]
-    out[c[18]] = b[p[9]]
-    out[c[19]] = forward
-    out[c[20]] = backward
-    out[c[21]] = similarity
-    out[c[22]] = liked
-    out[c[23]] = forward * backward
-    out[c[24]] = forward if math.isnan(forward) or forward < backward else backward
+    out[c.age_requester] = a_age
+    out[c.age_candidate] = b_age
+    out[c.age_gap] = b_age - a_age
+    out[c.abs_age_gap] = abs(b_age - a_age)
+    a_low, b_low = float(a[p.age_min]), float(b[p.age_min])
+    out[c.candidate_age_position] = (b_age - a_low) / _at_least_one(float(a[p.age_max]) - a_low)
+    out[c.requester_age_position] = (a_age - b_low) / _at_least_one(float(b[p.age_max]) - b_low)
+    out[c.distance_km] = distance
+    out[c.log_distance_km] = math.log1p(distance)
+    out[c.distance_to_requester_limit] = distance / _at_least_one(float(a[p.max_distance_km]))
+    out[c.distance_to_candidate_limit] = distance / _at_least_one(float(b[p.max_distance_km]))
+    out[c.shared_interests] = shared
+    out[c.interest_jaccard] = jaccard
+    out[c.attribute_distance] = gap
+    out[c.requester_tenure_days] = a_tenure
+    out[c.candidate_tenure_days] = b_tenure
+    out[c.requester_idle_days] = a_idle
+    out[c.candidate_idle_days] = b_idle
+    out[c.candidate_n_interests] = b[p.n_interests]
+    out[c.candidate_bio_length] = b[p.bio_length]
+    out[c.score_forward] = forward
+    out[c.score_backward] = backward
+    out[c.similarity_to_liked] = similarity
+    out[c.liked_requester] = liked
+    out[c.score_product] = forward * backward
+    out[c.score_min] = forward if math.isnan(forward) or forward < backward else backward
 
 
 @compiled
@@ -326,39 +336,39 @@ def ranking_rows(
     out: Array, both: bool,
     a_profile: Array, a_attributes: Array, a_activity: Array, a_reciprocity: Array,
     b_profile: Array, b_attributes: Array, b_activity: Array, b_reciprocity: Array,
-    days: Array, context: Array, p: Array, c: Array, kept: Array, last_active: int, n_words: int,
+    days: Array, context: Array, profile_places: Array, pair_places: Array, kept: Array, last_active: int, n_words: int,
 ) -> None:  # fmt: skip
     """Write the ranking vectors of n pairs into float32[n or 2n, k]; with `both`, the reversed pairs follow.
 
-    One of a side meets all of the other. `context` float32[6, n or 1]: score forward and backward, similarity to liked
-    and liked requester, then the last two of the other direction.
+    One of a side meets all of the other. `context` holds n records, or one: what the factors know of a pair.
     """
+    p, c = profile_places[0], pair_places[0]
     n = len(out) // 2 if both else len(out)
     side = len(kept) + a_reciprocity.shape[1] + a_attributes.shape[1]
     a_home = b_home = (np.nan, np.nan, np.nan)
     for i in range(n):
         j, k = min(i, len(a_profile) - 1), min(i, len(b_profile) - 1)
-        at, m = days[min(i, len(days) - 1)], min(i, context.shape[1] - 1)
+        at, known = days[min(i, len(days) - 1)], context[min(i, len(context) - 1)]
         a, b = a_profile[j], b_profile[k]
         if i == j:  # whoever meets all of the other side has one home
-            a_home = unit_vector(float(a[p[5]]), float(a[p[6]]))
+            a_home = unit_vector(float(a[p.latitude]), float(a[p.longitude]))
         if i == k:
-            b_home = unit_vector(float(b[p[5]]), float(b[p[6]]))
-        a_age, b_age = (at - float(a[p[0]])) / DAYS_PER_YEAR, (at - float(b[p[0]])) / DAYS_PER_YEAR
+            b_home = unit_vector(float(b[p.latitude]), float(b[p.longitude]))
+        a_age, b_age = (at - float(a[p.birth_day])) / DAYS_PER_YEAR, (at - float(b[p.birth_day])) / DAYS_PER_YEAR
         distance = distance_km(a_home, b_home)
-        shared, jaccard = _interests(a, b, p[11], n_words)
-        a_tenure, b_tenure = at - float(a[p[10]]), at - float(b[p[10]])
+        shared, jaccard = _interests(a, b, p.interests_00, n_words)
+        a_tenure, b_tenure = at - float(a[p.created_day]), at - float(b[p.created_day])
         a_idle, b_idle = at - float(a_activity[j, last_active]), at - float(b_activity[k, last_active])
-        forward, backward = context[0, m], context[1, m]
+        forward, backward = known.score_forward, known.score_backward
         row = out[i]
-        gaps = row[c[25] : c[25] + a_attributes.shape[1]]
+        gaps = row[c.attribute_gap_00 : c.attribute_gap_00 + a_attributes.shape[1]]
         _gaps(gaps, a_attributes[j], b_attributes[k])
         gap = _mean_known(gaps)
         _person(row, 0, a_activity[j], kept, a_reciprocity[j], a_attributes[j])
         _person(row, side, b_activity[k], kept, b_reciprocity[k], b_attributes[k])
         _half(
             row, c, p, a, b, a_age, b_age, distance, shared, jaccard, a_tenure, b_tenure, a_idle, b_idle, gap,
-            forward, backward, context[2, m], context[3, m],
+            forward, backward, known.similarity_to_liked, known.liked_requester,
         )  # fmt: skip
         if both:
             other = out[n + i]
@@ -366,6 +376,6 @@ def ranking_rows(
             other[side : 2 * side] = row[:side]
             _half(
                 other, c, p, b, a, b_age, a_age, distance, shared, jaccard, b_tenure, a_tenure, b_idle, a_idle, gap,
-                backward, forward, context[4, m], context[5, m],
+                backward, forward, known.similarity_to_liked_backward, known.liked_candidate,
             )  # fmt: skip
-            other[c[25] : c[25] + len(gaps)] = gaps
+            other[c.attribute_gap_00 : c.attribute_gap_00 + len(gaps)] = gaps

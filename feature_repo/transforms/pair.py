@@ -25,7 +25,7 @@ from feature_repo.layout import (
 )
 from feature_repo.people import People
 from feature_repo.transforms import loops
-from feature_repo.transforms.columns import PAIR_FEATURES, PROFILE_COLUMNS
+from feature_repo.transforms.places import places
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -33,11 +33,12 @@ Float64 = NDArray[np.float64]
 _ACTIVITY_KEPT = np.array([ACTIVITY.index(column) for column in ACTIVITY.columns if column in SIDE_COLUMNS])
 _LAST_ACTIVE = ACTIVITY.index("last_active_day")
 _PAIR_START = 2 * len(SIDE_COLUMNS)
-_PAIR_PLACES = np.array([_PAIR_START + PAIR_COLUMNS.index(name) for name in PAIR_FEATURES])
+_PAIR_PLACES = places({name: _PAIR_START + place for place, name in enumerate(PAIR_COLUMNS)})
 _TASTE = (*TASTE_COLUMNS, "similarity_to_liked_backward", "liked_candidate")
 _ITEM_KNN = EVIDENCE_COLUMNS.index("item_knn_score")
 _ITEM_KNN_BACKWARD = EVIDENCE_COLUMNS.index("item_knn_score_backward")
-PROFILE_PLACES = np.array([PROFILE.index(name) for name in PROFILE_COLUMNS])
+_KNOWN = np.dtype([(name, np.float32) for name in _TASTE])
+PROFILE_PLACES = places({name: PROFILE.index(name) for name in PROFILE.columns})
 """Where a packed profile has what the compiled loops read."""
 
 
@@ -139,9 +140,9 @@ def _fill(
 ) -> None:
     a, b = requesters, candidates
     n = len(out) // 2 if both else len(out)
-    known = np.empty((6, n), dtype=np.float32)
-    for row, column in enumerate(_TASTE):
-        known[row] = getattr(context, column)
+    known = np.empty(n, dtype=_KNOWN)
+    for column in _TASTE:
+        known[column] = getattr(context, column)
     out[:n, -len(EVIDENCE_COLUMNS) :] = context.evidence
     if both:
         out[n:, -len(EVIDENCE_COLUMNS) :] = reversed_evidence(context.evidence)

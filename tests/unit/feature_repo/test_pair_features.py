@@ -17,6 +17,7 @@ from feature_repo.transforms import (
     mutually_eligible,
     ranking_features,
     ranking_features_both,
+    ranking_matrix,
     whole_years,
 )
 from feature_repo.transforms.content import (
@@ -40,6 +41,15 @@ def value(features: np.ndarray, name: str) -> float:
 def context(n: int, seed: int = 0) -> PairContext:
     rng = np.random.default_rng(seed)
     return PairContext(*(rng.random(n).astype(np.float32) for _ in range(6)))
+
+
+def test_every_column_of_both_directions_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    never, full = 777.25, np.full
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: full(shape, never, dtype))
+    matrix = ranking_matrix(crowd(5, seed=1), crowd(5, seed=2), context(5), NOON)
+    left_out = [RANKING_FEATURES[column] for column in np.flatnonzero((matrix == never).any(axis=0))]
+    assert matrix.shape == (10, len(RANKING_FEATURES))
+    assert not left_out
 
 
 def test_the_pair_columns_say_what_their_names_say() -> None:
