@@ -10,20 +10,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from infra.observing_settings import AlertsSettings, LoggingSettings, TracingSettings, UpkeepSettings
+from infra.setting_group import Group, Seconds
 from infra.variables import PREFIX, read_settings
 
 
 def _expanded(path: Path) -> Path:
     return path.expanduser()
-
-
-def _over_http(url: SecretStr) -> SecretStr:
-    if not url.get_secret_value().startswith(("http://", "https://")):
-        raise ValueError("is not a URL of the form `https://host/path`")
-    return url
 
 
 def _network(text: str) -> str:
@@ -37,14 +33,9 @@ def _network(text: str) -> str:
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 lets Duet choose a free one."""
 Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9.:_-]+$")]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-
-class PostgresSettings(_Group):
+class PostgresSettings(Group):
     """PostgreSQL: the embedded server, and every client's limits."""
 
     port: Port = Field(0, description="Port of the embedded server; 0 picks a free one once and remembers it.")
@@ -68,7 +59,7 @@ class PostgresSettings(_Group):
     replica_max_lag_s: Seconds = Field(1.0, le=3600, description="Lag from which on a replica is not read, s.")
 
 
-class RedisSettings(_Group):
+class RedisSettings(Group):
     """Redis: the embedded server, and every client's limits."""
 
     port: Port = Field(0, description="Port of the embedded server; 0 picks a free one once and remembers it.")
@@ -78,7 +69,7 @@ class RedisSettings(_Group):
     max_connections: int = Field(64, ge=1, le=10000, description="Connections one client may open.")
 
 
-class MlflowSettings(_Group):
+class MlflowSettings(Group):
     """MLflow: tracking server and model registry."""
 
     url: str | None = Field(
@@ -94,7 +85,7 @@ class MlflowSettings(_Group):
     request_timeout_s: Seconds = Field(10.0, le=600, description="Longest wait for one answer of the server, s.")
 
 
-class DagsterSettings(_Group):
+class DagsterSettings(Group):
     """Dagster: web server and daemon."""
 
     host: Host = Field("127.0.0.1", description="Address the web server listens on.")
@@ -102,7 +93,7 @@ class DagsterSettings(_Group):
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest start without progress, s.")
 
 
-class WebSettings(_Group):
+class WebSettings(Group):
     """Who may open the pages of MLflow and Dagster."""
 
     auth: Literal["auto", "required", "off"] = Field(
@@ -117,7 +108,7 @@ class WebSettings(_Group):
     )
 
 
-class CacheSettings(_Group):
+class CacheSettings(Group):
     """Answers kept for a while; every one is checked for safety again when it is read."""
 
     enabled: bool = Field(True, description="Whether answers are kept at all.")
@@ -129,7 +120,7 @@ class CacheSettings(_Group):
     redis: bool = Field(False, description="Whether Redis is a second tier: for more than one worker or machine.")
 
 
-class BreakerSettings(_Group):
+class BreakerSettings(Group):
     """Circuit breakers around Redis, Postgres and MLflow."""
 
     window_s: Seconds = Field(10.0, le=600, description="Time that failure and slow-call rates look back, s.")
@@ -145,7 +136,7 @@ class BreakerSettings(_Group):
     open_s: Seconds = Field(1.0, le=600, description="Time until one call may try again, s.")
 
 
-class AuthSettings(_Group):
+class AuthSettings(Group):
     """Who may call the service."""
 
     mode: Literal["auto", "required", "off"] = Field(
@@ -160,7 +151,7 @@ class AuthSettings(_Group):
     )
 
 
-class ServingSettings(_Group):
+class ServingSettings(Group):
     """The HTTP service that answers recommendations."""
 
     host: Host = Field("127.0.0.1", description="Address the service listens on.")
@@ -246,7 +237,7 @@ class ServingSettings(_Group):
     auth: AuthSettings = Field(default_factory=AuthSettings)
 
 
-class FeaturesSettings(_Group):
+class FeaturesSettings(Group):
     """The Feast feature store."""
 
     project: str = Field(
@@ -266,7 +257,7 @@ class FeaturesSettings(_Group):
     registry_cache_ttl_s: int = Field(60, ge=1, le=86400, description="Age at which the catalogue is re-read, s.")
 
 
-class RankingSettings(_Group):
+class RankingSettings(Group):
     """What the ranking stage may use."""
 
     pending_likes: bool = Field(
@@ -274,7 +265,7 @@ class RankingSettings(_Group):
     )
 
 
-class AutomationSettings(_Group):
+class AutomationSettings(Group):
     """What Dagster does by itself."""
 
     impressions_kept_days: int = Field(
@@ -288,7 +279,7 @@ class AutomationSettings(_Group):
     )
 
 
-class GatesSettings(_Group):
+class GatesSettings(Group):
     """What a release must pass before it can be promoted."""
 
     file: Annotated[Path, AfterValidator(_expanded)] | None = Field(
@@ -296,16 +287,7 @@ class GatesSettings(_Group):
     )
 
 
-class AlertsSettings(_Group):
-    """Whom alerts are sent to, beside the log."""
-
-    webhook_url: Annotated[SecretStr, AfterValidator(_over_http)] | None = Field(
-        None, description="URL that alerts are posted to as JSON; unset writes them to the log only."
-    )
-    timeout_s: Seconds = Field(3.0, le=60, description="Longest wait for the webhook, s.")
-
-
-class ExperimentSettings(_Group):
+class ExperimentSettings(Group):
     """How experiments are judged, and what the guard watches by."""
 
     attribution_s: Seconds = Field(
@@ -323,27 +305,6 @@ class ExperimentSettings(_Group):
     guardrails: Annotated[Path, AfterValidator(_expanded)] | None = Field(
         None, description="File of guardrails for the guard; unset takes the one beside its code."
     )
-
-
-class LoggingSettings(_Group):
-    """What is logged, and how it looks."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level written.")
-    format: Literal["auto", "json", "console"] = Field(
-        "auto", description="`json`, `console`, or `auto`: JSON in production, readable otherwise."
-    )
-    file_mb: int = Field(10, ge=1, le=10000, description="Size from which on a log file of `duet up` is cut, MiB.")
-    files: int = Field(5, ge=0, le=100, description="Former log files that are kept of each process.")
-    request_share: float = Field(
-        0.1, ge=0, le=1, allow_inf_nan=False, description="Share of good answers that are logged; errors always are."
-    )
-
-
-class UpkeepSettings(_Group):
-    """How long a running platform keeps what nobody needs for ever: Data Docs, and what runs left in folders."""
-
-    days: int = Field(30, ge=1, le=3650, description="Age from which on they are removed, days.")
-    mb: int = Field(2000, ge=1, le=10000000, description="Most space of each kind, MiB; the oldest go first.")
 
 
 class Settings(BaseSettings):
@@ -376,6 +337,7 @@ class Settings(BaseSettings):
     alerts: AlertsSettings = Field(default_factory=AlertsSettings)
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
     upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
 
     @classmethod

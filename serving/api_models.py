@@ -12,6 +12,7 @@ from feature_repo.kinds import Kind
 from infra.clock import EARLIEST
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Source
+from serving.request_ids import PATTERN
 
 RECOMMENDATIONS = "/v1/recommendations"
 INTERACTIONS = "/v1/interactions"
@@ -195,7 +196,7 @@ class StoredInteraction(_Answer):
         description="Whether the two are a match now, after a like: the latest decision of each about the other is a "
         "like, and neither has blocked or reported the other."
     )
-    request_id: UUID = Field(description="The id of this request, as in the header.")
+    request_id: str = Field(pattern=f"^{PATTERN}$", description="The id of this request, as in the header.")
 
 
 class ErrorDetail(_Answer):
@@ -217,4 +218,4 @@ class ErrorEnvelope(_Answer):
     """The one shape of every error."""
 
     error: ErrorBody
-    request_id: UUID = Field(description="The id of this request, as in the header.")
+    request_id: str = Field(pattern=f"^{PATTERN}$", description="The id of this request, as in the header.")

@@ -7,19 +7,21 @@ added between the two, so that refusals carry them as well.
 
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 import structlog
 from starlette.responses import Response
 
+from infra import tracing
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from serving import context, responses
 from serving.api_models import INTERACTIONS, RECOMMENDATIONS
 from serving.context import RequestContext
 from serving.errors import ApiError, InternalError, InvalidRequest, Overloaded, UnknownPath, WrongMethod
+from serving.request_ids import TraceParent, accept_request_id, accept_traceparent
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -73,7 +75,7 @@ class Border:
             return
         started_s = self._clock.monotonic()
         headers = {name.lower(): value for name, value in scope["headers"]}
-        request_id = context.accept_request_id(headers.get(b"x-request-id"))
+        request_id = accept_request_id(headers.get(b"x-request-id"))
         if self._overloaded is not None and scope["path"] in CALLS and scope["method"] == "POST":
             refusal = self._overloaded()
             if refusal is not None:
@@ -82,17 +84,30 @@ class Border:
         request = RequestContext(request_id, started_s, headers)
         context.enter(request)
         # Never unbound: each request runs in a task of its own, whose context ends with it.
-        structlog.contextvars.bind_contextvars(request_id=str(request_id))
+        caller = accept_traceparent(headers.get(b"traceparent"))
+        structlog.contextvars.bind_contextvars(
+            request_id=request_id, **({} if caller is None else {"trace_id": caller.trace_id})
+        )
         outlet = _Outlet(scope, receive, send, request, self._clock, closing=self._closing())
-        try:
-            await self._app(scope, receive, outlet.send)
-        except Exception as error:  # noqa: BLE001 nothing leaves without the envelope; defect() logs it
-            await outlet.refuse(responses.defect(error))
+        with self._traced(scope, caller) as traced:
+            try:
+                await self._app(scope, receive, outlet.send)
+            except Exception as error:  # noqa: BLE001 nothing leaves without the envelope; defect() logs it
+                await outlet.refuse(responses.defect(error))
+            if traced is not None:
+                traced.set_attributes({"http.response.status_code": outlet.status or 0, "duet.request_id": request_id})
         answer = {} if request.answer_id is None else {"answer_id": str(request.answer_id)}
         self._account(scope, outlet.status or 0, started_s, **answer)
 
+    @staticmethod
+    def _traced(scope: Scope, caller: TraceParent | None) -> AbstractContextManager[Any]:
+        name = f"{scope['method']} {_route(scope['path'])}"
+        if caller is None:
+            return tracing.request_span(name)
+        return tracing.request_span(name, caller.trace_id, caller.span_id, sampled=caller.sampled)
+
     async def _refuse_at_once(
-        self, refusal: Overloaded, scope: Scope, send: Send, request_id: UUID, started_s: float
+        self, refusal: Overloaded, scope: Scope, send: Send, request_id: str, started_s: float
     ) -> None:
         """Send what the gate would have led to, at a fraction of the cost: an overload refuses more than it answers."""
         response = responses.refusal_at_once(refusal, request_id)
@@ -102,8 +117,7 @@ class Border:
         self._account(scope, refusal.status, started_s, request_id=request_id)
 
     def _account(self, scope: Scope, status: int, started_s: float, **more: object) -> None:
-        path, seconds = scope["path"], self._clock.monotonic() - started_s
-        route = path if path in CALLS or path in PAGES else "other"
+        route, seconds = _route(scope["path"]), self._clock.monotonic() - started_s
         self._requests(route, str(status)).inc()
         self._request_seconds(route).observe(seconds)
         if status == 503:
@@ -118,8 +132,11 @@ class Border:
             if self._unlogged < 1:
                 return
             self._unlogged -= 1
-        told = {name: str(value) if isinstance(value, UUID) else value for name, value in more.items()}
-        _log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 3), **told)
+        _log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 3), **more)
+
+
+def _route(path: str) -> str:
+    return path if path in CALLS or path in PAGES else "other"
 
 
 class _Outlet:
@@ -165,8 +182,8 @@ class _Outlet:
         return _own_headers(self._request.request_id, seconds, closing=self._closing)
 
 
-def _own_headers(request_id: UUID, seconds: float, *, closing: bool) -> list[tuple[bytes, bytes]]:
-    ours = [(b"x-request-id", str(request_id).encode()), (b"x-process-time", f"{seconds:.6f}".encode())]
+def _own_headers(request_id: str, seconds: float, *, closing: bool) -> list[tuple[bytes, bytes]]:
+    ours = [(b"x-request-id", request_id.encode()), (b"x-process-time", f"{seconds:.6f}".encode())]
     return [*ours, (b"connection", b"close")] if closing else ours
 
 

@@ -10,8 +10,6 @@ from uuid import UUID, uuid4
 
 from serving.access.door import Caller
 
-MAX_REQUEST_ID_LENGTH = 45  # a UUID as a URN
-
 
 @dataclass
 class RequestContext:
@@ -21,7 +19,7 @@ class RequestContext:
     `headers` have names in lower case. `caller` is set once the request was let in.
     """
 
-    request_id: UUID
+    request_id: str
     started_s: float
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     caller: Caller | None = field(default=None)
@@ -39,14 +37,4 @@ def enter(context: RequestContext) -> None:
 
 def current() -> RequestContext:
     """Return the current request; outside of one, a new nameless context."""
-    return _current.get() or RequestContext(uuid4(), 0.0)
-
-
-def accept_request_id(header: bytes | None) -> UUID:
-    """Take the client's X-Request-ID when it is a UUID, or make one."""
-    if header is not None and len(header) <= MAX_REQUEST_ID_LENGTH:
-        try:
-            return UUID(header.decode("ascii"))
-        except ValueError:
-            pass
-    return uuid4()
+    return _current.get() or RequestContext(str(uuid4()), 0.0)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
@@ -38,7 +39,8 @@ Call = Callable[[Any], Awaitable[Response]]
 class Gate:
     """Guard `app`: `models` names the body that each POST path takes, `calls` what answers it; bytes and seconds.
 
-    `calls` are looked up each time: BentoML makes the instance that has them after its middlewares.
+    `calls` are looked up each time: BentoML makes the instance that has them after its middlewares. `name_person` gives
+    the name that log lines have for a person's id.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Gate:
         limiter: Limiter,
         max_body_bytes: int,
         timeout_s: float,
+        name_person: Callable[[object], str],
     ) -> None:
         self._app = app
         self._models = models
@@ -59,6 +62,7 @@ class Gate:
         self._limiter = limiter
         self._max_body_bytes = max_body_bytes
         self._timeout_s = timeout_s
+        self._name_person = name_person
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or refuse it in the envelope."""
@@ -105,6 +109,7 @@ class Gate:
             asked = model.model_validate_json(body)
         except ValidationError as error:
             raise responses.invalid(error) from None
+        self._name_in_logs(asked)
         async with self._limiter.place():
             try:
                 return await self._calls[scope["path"]](asked)
@@ -112,6 +117,13 @@ class Gate:
                 raise
             except Exception as error:  # the last resort of a call: logged, never shown to the client
                 raise responses.defect(error) from error
+
+    def _name_in_logs(self, asked: BaseModel) -> None:
+        """Let every line that is logged of this call say whose it is, by a name that is no id."""
+        for field in ("user_id", "actor_id"):
+            user_id = getattr(asked, field, None)
+            if user_id is not None:
+                structlog.contextvars.bind_contextvars(person=self._name_person(user_id))
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         with suppress(ValueError):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Literal
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import numpy as np
 import psycopg
@@ -51,7 +51,7 @@ class Interactions:
         self._metrics = metrics
         self._timeout_s = timeout_s
 
-    async def store(self, interaction: InteractionRequest, request_id: UUID) -> StoredInteraction:
+    async def store(self, interaction: InteractionRequest, request_id: str) -> StoredInteraction:
         """Store one interaction and say whether it was new; raises an ApiError and then nothing is stored."""
         event_id = interaction.event_id or uuid4()
         event = [

@@ -37,6 +37,7 @@ from serving.errors import (
     UnsupportedMediaType,
 )
 from serving.health import HealthReport, LiveReport, ReadyReport
+from serving.request_ids import PATTERN
 
 _DOOR: tuple[type[ApiError], ...] = (Unauthorized, KeysUnavailable)
 _BORDER: tuple[type[ApiError], ...] = (
@@ -53,9 +54,9 @@ _BORDER: tuple[type[ApiError], ...] = (
 )
 _HEADERS = {
     "X-Request-ID": {
-        "description": "The request's id: yours when it was a UUID, else ours.",
+        "description": "The request's id: yours where it has the form below, else one of ours.",
         "required": True,
-        "schema": {"type": "string", "format": "uuid"},
+        "schema": {"type": "string", "pattern": f"^{PATTERN}$"},
     },
     "X-Process-Time": {
         "description": "Seconds spent on the request.",
@@ -67,8 +68,16 @@ _REQUEST_ID = {
     "name": "X-Request-ID",
     "in": "header",
     "required": False,
-    "description": "A UUID of yours, echoed and logged; anything else is replaced by one of ours. It may be used "
-    "again: recommendations carry an id of their own in the body.",
+    "description": "An id of yours, echoed and logged: letters, digits and `._~:/+=@-`, up to 128. Anything else is "
+    "replaced by one of ours. It may be used again: recommendations carry an id of their own in the body.",
+    "schema": {"type": "string"},
+}
+_TRACE = {
+    "name": "traceparent",
+    "in": "header",
+    "required": False,
+    "description": "The trace that the request belongs to, as W3C's Trace Context has it: logged, and continued where "
+    "traces are on.",
     "schema": {"type": "string"},
 }
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}}}
@@ -204,7 +213,7 @@ def _call(
     return {
         "operationId": operation,
         "summary": summary,
-        "parameters": [_REQUEST_ID],
+        "parameters": [_REQUEST_ID, _TRACE],
         "requestBody": {
             "required": True,
             "content": {
@@ -223,7 +232,7 @@ def _read(operation: str, summary: str, responses: dict[str, Any], *, is_open: b
     said = {
         "operationId": operation,
         "summary": summary,
-        "parameters": [_REQUEST_ID],
+        "parameters": [_REQUEST_ID, _TRACE],
         "responses": {**_errors(InternalError, RequestTimeout, *(() if is_open else _DOOR)), **responses},
     }
     return said if is_open else {**said, "security": [{"key": []}, {}]}

@@ -23,9 +23,9 @@ def ok(answer: object, status: int = 200) -> Response:
     return _own(Response(to_json(answer, inf_nan_mode="null"), status_code=status, media_type=JSON))
 
 
-def refusal(error: ApiError, request_id: UUID) -> Response:
+def refusal(error: ApiError, request_id: str) -> Response:
     """Render an error in the envelope, `api_models.ErrorEnvelope`."""
-    envelope = _envelope(error.code, error.message, error.details, str(request_id))
+    envelope = _envelope(error.code, error.message, error.details, request_id)
     headers = dict(error.headers)
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
@@ -40,10 +40,10 @@ class Raw:
     body: bytes
 
 
-def refusal_at_once(error: Overloaded, request_id: UUID) -> Raw:
+def refusal_at_once(error: Overloaded, request_id: str) -> Raw:
     """Render what `refusal` renders of an overload, without looking at what is the same in each."""
     start, end = _frame(error.code, error.message)
-    body = start + str(request_id).encode() + end
+    body = start + request_id.encode() + end
     headers = [
         (b"content-length", str(len(body)).encode()),
         (b"content-type", JSON.encode()),

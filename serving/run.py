@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 
 from feature_repo.population import Population
+from infra import tracing
 from infra.clock import Clock
 from infra.errors import DuetError
 from registry.newcomers import Newcomers
@@ -93,7 +94,8 @@ class Run:
         """Time a stage; with `fails_as`, whatever goes wrong in it makes this level unavailable."""
         began = self.clock.monotonic()
         try:
-            yield
+            with tracing.span(stage.value):
+                yield
         except Degraded:
             raise
         except Exception as error:

@@ -21,6 +21,7 @@ from infra.metrics import serving_metrics
 from infra.own_process import OwnProcess
 from infra.safe_settings import needs_key
 from infra.settings import Settings
+from infra.tracing import start_tracing, stop_tracing
 from infra.urls import libpq_url
 from infra.web.token import mlflow_token, own_token
 from registry.experiments import State as ExperimentState
@@ -122,6 +123,8 @@ class Runtime:
     async def _start(self) -> None:
         settings, clock, metrics = self.settings, self.clock, self.metrics
         process.share_fairly()
+        if start_tracing(settings, "duet-serving"):
+            self._closing.add("traces", lambda: asyncio.to_thread(stop_tracing))
         self._closing.add("servers", lambda: asyncio.to_thread(self._servers.close))
         self.endpoints = await asyncio.to_thread(self._find_servers)
         self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
@@ -301,6 +304,8 @@ class Runtime:
     def _note(self) -> None:
         self._own.note(self.metrics)
         self.pools.note()
+        for breaker in self.breakers.values():
+            breaker.note()
         self.models.note(self.serving_releases())
 
     def problems(self) -> list[str]:

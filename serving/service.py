@@ -23,6 +23,7 @@ from starlette.responses import Response
 from infra.clock import SystemClock
 from infra.errors import ConfigurationError
 from infra.logging import adopt_loggers, configure_logging, silence_loggers
+from infra.person_names import PersonNames
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
 from infra.web.limits import HttpLimits, limit_http, trust_proxies
@@ -77,6 +78,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
             limiter=_runtime.limiter,
             max_body_bytes=_settings.serving.max_body_bytes,
             timeout_s=_settings.serving.timeout_s,
+            name_person=PersonNames.of(_settings),
         )
         if _settings.serving.cors_origins:
             app = CORSMiddleware(
@@ -84,7 +86,14 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
                 allow_origins=_settings.serving.cors_origins,
                 allow_credentials=_settings.serving.cors_credentials,
                 allow_methods=("GET", "POST"),
-                allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "X-Deadline-Ms", "X-Duet-Variant"),
+                allow_headers=(
+                    "Authorization",
+                    "X-API-Key",
+                    "X-Request-ID",
+                    "traceparent",
+                    "X-Deadline-Ms",
+                    "X-Duet-Variant",
+                ),
                 expose_headers=("X-Request-ID", "X-Process-Time", "Retry-After"),
             )
         # The outermost: an error of the gate passes CORS, so that a page may read it, and gets its id last.

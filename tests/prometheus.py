@@ -39,9 +39,10 @@ class Prometheus:
         groups = self._client.get("/rules").raise_for_status().json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire."""
-        return {series["metric"]["alertname"] for series in self.answers('ALERTS{alertstate="firing"}')}
+    def firing(self, *, but_of: str = "") -> set[str]:
+        """Return the names of the alerts that fire, without those of one dependency."""
+        query = f'ALERTS{{alertstate="firing",dependency!="{but_of}"}}' if but_of else 'ALERTS{alertstate="firing"}'
+        return {series["metric"]["alertname"] for series in self.answers(query)}
 
 
 @contextmanager

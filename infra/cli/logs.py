@@ -5,12 +5,14 @@ from typing import Annotated
 import typer
 
 from infra.cli.context import current_settings
+from infra.data_folder import require_open_folder
 from infra.supervisor.errors import NoSuchLog
 
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
     app.command("logs", epilog="Example: duet logs mlflow -f")(logs)
+    app.command("log-name", epilog="Example: duet log-name 42")(log_name)
 
 
 def logs(
@@ -20,7 +22,6 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=100_000, help="How many of the last lines.")] = 100,
 ) -> None:
     """Print the last lines of a log, and with -f what is written from then on."""
-    from infra.data_folder import require_open_folder
     from infra.supervisor.state import logs_dir
     from infra.supervisor.upkeep import followed, tail_lines
 
@@ -38,3 +39,12 @@ def logs(
     if follow:
         for text in followed(path, position):
             typer.echo(text, nl=False)
+
+
+def log_name(ctx: typer.Context, user_id: Annotated[str, typer.Argument(help="Id of a person.")]) -> None:
+    """Print the name that stands in serving's log, as `person`, in place of a person's id."""
+    from infra.person_names import PersonNames
+
+    settings = current_settings(ctx)
+    require_open_folder(settings.data_dir)
+    typer.echo(PersonNames.of(settings)(user_id))

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
+from infra import tracing
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import BreakerSettings
@@ -93,6 +94,10 @@ class Breaker:
             return State.HALF_OPEN
         return self._state
 
+    def note(self) -> None:
+        """Put the state into the metrics: without any calls an open breaker becomes half open unnoticed."""
+        self._gauge.set(STATE_SHOWN[self.state])
+
     async def call(self, operation: Callable[[], Awaitable[T]], timeout_s: float) -> T:
         """Await the operation for at most `timeout_s`; raises BreakerOpen, TimeoutError, or what it raised."""
         epoch = self._enter()
@@ -101,8 +106,9 @@ class Breaker:
         result = Result.NEUTRAL  # stays so when the call is cancelled from outside
         limit = asyncio.timeout(timeout_s)
         try:
-            async with limit:
-                answer = await operation()
+            with tracing.span(self.name):
+                async with limit:
+                    answer = await operation()
             slow = fair and self._clock.monotonic() - began_s >= self._settings.slow_share * timeout_s
             result = Result.SLOW if slow else Result.SUCCESS
         except Exception as error:

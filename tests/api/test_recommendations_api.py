@@ -5,7 +5,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from infra.person_names import PersonNames
 from tests.api.conftest import Served
+from tests.conftest import make_settings
 from tests.serving_world import insert_person, interact
 from tests.waiting import until
 
@@ -253,6 +255,17 @@ def test_no_personal_data_is_logged_at_info(town: Served, connection: psycopg.Co
     town.recommend(987654321)
     assert "987654321" not in town.log.read_text()
     assert "request_id=" in town.log.read_text() or "request_id" in town.log.read_text()
+
+
+def test_the_log_names_a_person_so_that_their_errors_are_found_and_nobody_else_knows_who_it_is(town: Served) -> None:
+    mine = "checkout-7f"
+    missing = town.client.post("/v1/recommendations", json={"user_id": 987654322}, headers={"X-Request-ID": mine})
+    assert (missing.status_code, missing.headers["X-Request-ID"]) == (404, mine)
+    name = PersonNames.of(make_settings(town.log.parent / "duet"))(987654322)
+    until(lambda: mine in town.log.read_text())  # a line is written after its answer is sent
+    (line,) = [line for line in town.log.read_text().splitlines() if mine in line and "status=404" in line]
+    assert f"person={name}" in line
+    assert "987654322" not in town.log.read_text()
 
 
 def test_when_eligibility_cannot_be_read_the_answer_is_empty_and_nothing_is_stored(

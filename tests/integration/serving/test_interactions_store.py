@@ -3,7 +3,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -21,7 +21,7 @@ from tests.serving_fakes import closed_breaker
 from tests.serving_world import insert_people
 
 Result = TypeVar("Result")
-REQUEST_ID = UUID(int=7)
+REQUEST_ID = "mine-7"
 
 
 def on_pool(database_url: str, settings: Settings, use: Callable[[Any], Coroutine[Any, Any, Result]]) -> Result:

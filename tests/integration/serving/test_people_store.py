@@ -12,11 +12,13 @@ import pytest
 from infra import postgres
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from infra.tracing import request_span
 from serving import people_store
 from serving.errors import EligibilityUnknown
 from serving.people_store import PostgresPeople, Rows, Standing
 from tests.serving_fakes import closed_breaker
 from tests.serving_world import START, insert_people, insert_person, interact
+from tests.spans import traced
 
 Result = TypeVar("Result")
 
@@ -43,6 +45,20 @@ def ids(rows: Rows) -> list[int]:
 def small(settings: Settings) -> Settings:
     limits = settings.postgres.model_copy(update={"pool_size": 2, "max_overflow": 0, "checkout_timeout_s": 5.0})
     return settings.model_copy(update={"postgres": limits})
+
+
+def test_asking_postgres_is_a_part_of_the_trace_of_its_request(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, small: Settings
+) -> None:
+    insert_people(connection, 2)
+
+    async def ask(people: PostgresPeople) -> None:
+        with request_span("request"):
+            await people.requester(1, 5.0)
+
+    with traced() as spans:
+        on_store(endpoints, small, ask)
+    assert spans.below(spans.named("request")[0]) == {closed_breaker().name}
 
 
 def test_a_requester_comes_with_profile_exclusions_and_taste(

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.app import build_app, run
 from infra.cli.context import Invocation
+from infra.person_names import PersonNames
 from infra.settings import Settings
 from infra.supervisor.errors import NoSuchLog
 from infra.supervisor.upkeep import Upkeep, followed, prune, rotate
@@ -48,6 +49,11 @@ def test_upkeep_rotates_and_prunes_by_the_settings(tmp_path: Path) -> None:
     Upkeep(settings).look()
     assert (tmp_path / "logs" / "serving.log").stat().st_size == 0
     assert list((tmp_path / "data_docs").iterdir()) == []
+
+
+def test_the_name_that_the_log_has_for_a_person_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--data-dir", str(tmp_path), "log-name", "42"]) == 0
+    assert capsys.readouterr().out.strip() == PersonNames.of(Settings(data_dir=tmp_path))(42)
 
 
 def test_a_log_is_printed_without_colours_and_a_wrong_name_is_answered_with_the_right_ones(

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
+from infra.person_names import PersonNames
 from infra.settings import Settings
 from serving import responses
 from serving.access.door import Door
@@ -22,6 +23,7 @@ from serving.gate import OPEN, Call, Gate
 from serving.resilience.limiter import Limiter
 
 KEY_ID, WHOLE, SHA256 = new_key()
+NAMES = PersonNames("salt")
 
 
 class Body(BaseModel):
@@ -57,6 +59,7 @@ class Guarded:
             limiter=self.limiter,
             max_body_bytes=100,
             timeout_s=5.0,
+            name_person=NAMES,
         )
         return Border(self._counted(gate), clock=SystemClock(), metrics=serving_metrics())
 
@@ -262,6 +265,7 @@ def page_gate(app: Any) -> Border:
         limiter=guarded.limiter,
         max_body_bytes=100,
         timeout_s=0.05,
+        name_person=NAMES,
     )
     return Border(gate, clock=clock, metrics=serving_metrics())
 
