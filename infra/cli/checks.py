@@ -160,11 +160,22 @@ def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
         ).fetchone()
     server, allowed, reserved, others = row or ("", 0, 0, 0)
     yield Finding("Postgres", ok=True, seen=f"version {server} answers")
+    yield _standing(settings, endpoints)
     at = current(endpoints.database_url)
     yield Finding("database schema", at == HEAD, f"revision {at}", f"run `duet migrate`; this code needs {HEAD}")
     yield connections(
         settings, allowed - reserved, others, pgbouncer=urlsplit(endpoints.database_url).port == PGBOUNCER
     )
+
+
+def _standing(settings: Settings, endpoints: Endpoints) -> Finding:
+    from infra.cli.capacity import standing
+    from infra.postgres import connect
+
+    with connect(endpoints.database_url) as connection:
+        row = connection.execute("select count(*) from duet.users").fetchone()
+    memory_gb = psutil.virtual_memory().total / 1e9
+    return Finding("capacity", *standing(row[0] if row else 0, settings.serving.workers, memory_gb))
 
 
 def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: bool = False) -> Finding:
