@@ -23,6 +23,7 @@ from pipelines.running import Listener, RunStory, open_instance, run_job
 from registry.artifacts import read_manifest, verify_artifact
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.gates import read_report
+from registry.measurements import Measure, last_measurements
 from registry.mlflow_rest import MlflowRest
 from serving.population_source import load
 from tests.trainings import NOW, PEOPLE, small_world, train
@@ -284,6 +285,9 @@ def test_drift_is_measured_against_the_rows_of_the_ranker_in_production(platform
     assert found["measured"] is True
     assert found["release"] == release.release_id
     assert found["worst_psi"] >= 0
+    with platform.connection() as connection:
+        kept = last_measurements(connection)[Measure.DRIFT_PSI]
+    assert (kept.value, kept.about) == (found["worst_psi"], release.release_id)
     assert found["rows_now"] >= 50
     assert 0 < found["like_rate_now"] < 1
     assert str(found["plot: drift"]).startswith("![drift](data:image/png;base64,")

@@ -192,12 +192,21 @@ def test_what_callers_send_never_becomes_a_label(closed: Closed) -> None:
     assert "31337" not in closed.client.get("/metrics", headers={"x-api-key": closed.key}).text
 
 
+def pids_of(closed: Closed) -> set[str]:
+    """Return whose memory the metrics tell: one series for each worker, whichever of them is scraped."""
+    labels = (re.search(r'part="own",pid="(\d+)"', text) for text in closed.series("duet_process_memory_bytes"))
+    return {found[1] for found in labels if found}
+
+
 def test_gauges_of_a_dead_worker_vanish_and_another_one_takes_over(closed: Closed) -> None:
     idle = 'pool="primary",state="idle"'
     wait_until(lambda: len(closed.service.workers()) == 2)
     wait_until(lambda: closed.series("duet_pool_connections").get(idle, 0) >= 20)  # ten for each of two workers
+    pids = {str(worker.pid) for worker in closed.service.workers()}
+    wait_until(lambda: pids_of(closed) == pids)
     victim = closed.service.workers()[0]
     victim.send_signal(signal.SIGKILL)
+    wait_until(lambda: str(victim.pid) not in pids_of(closed))
     # Those of one worker: a pool that was busy for a moment keeps one or two more than ten.
     wait_until(lambda: closed.series("duet_pool_connections").get(idle, 0) <= 15)
     wait_until(lambda: len(closed.service.workers()) == 2)

@@ -1,10 +1,50 @@
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from infra.settings import Settings
-from infra.tracing import request_span, span, start_tracing
+from infra.tracing import request_span, span, start_tracing, stop_tracing
 from tests.spans import traced
+
+
+class Collector(ThreadingHTTPServer):
+    """A receiver of traces on a free port of this machine."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1/traces"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_words: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -47,3 +87,12 @@ def test_of_an_error_only_its_kind_is_told() -> None:
         raise LookupError("Nobody has the id 987654.")
     assert spans.named("stage")[0].status.description == "LookupError"
     assert "987654" not in spans.text()
+
+
+def test_traces_are_sent_to_where_the_settings_say_and_the_last_ones_before_the_end() -> None:
+    with collector() as receiver:
+        assert start_tracing(Settings(tracing={"endpoint": receiver.url, "share": 1.0}), "test")
+        with request_span("POST /asked"):
+            pass
+        stop_tracing()
+        assert b"POST /asked" in b"".join(receiver.bodies)
