@@ -5,7 +5,7 @@ clients. They are plain, because building a checked model for every person shown
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
@@ -13,14 +13,14 @@ from uuid import UUID
 
 from infra.metrics import ServingMetrics
 from registry.release import Release
-from serving.api_models import MAX_LIMIT, Explanation
+from serving.api_models import MAX_LIMIT, Explanation, OrderName
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Answered, Impression
+from serving.paging import cursor_after
 from serving.pool import Int64, Ranked
 from serving.reasons import Level, Reason, Stage
 from serving.run import Run
 
-OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
 _LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content", "random", "empty"]]]] = {
     Level.FULL: (1, "full"),
     Level.CONTENT: (2, "content"),
@@ -39,13 +39,14 @@ class Shown:
     p_like: float | None
     p_liked_back: float | None
     sources: tuple[str, ...]
+    explored: bool
     explanation: Explanation | None = None
 
     def at(self, position: int) -> "Shown":
         """Return the same person at a position."""
         if position == self.position:
             return self
-        return Shown(self.user_id, position, self.score, self.p_like, self.p_liked_back, self.sources, self.explanation)
+        return replace(self, position=position)
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Answer:
     level_name: str
     reason: Reason | None
     message: str | None
+    next: str | None
     degraded: list[str]
     timings_ms: dict[str, float]
     request_id: UUID
@@ -88,11 +90,12 @@ def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[Shown]:
     p_like = [None] * len(rows) if ranked.p_like is None else ranked.p_like[rows].tolist()
     p_liked_back = [None] * len(rows) if ranked.p_liked_back is None else ranked.p_liked_back[rows].tolist()
     sources = ranked.pool.found.found_by(rows)
-    columns = zip(ids, score, p_like, p_liked_back, sources, explanations, strict=True)
+    explored = [False] * len(rows) if ranked.explored is None else ranked.explored[rows].tolist()
+    columns = zip(ids, score, p_like, p_liked_back, sources, explored, explanations, strict=True)
     return [
         # Those beyond the highest place are spare, and get another place when they are shown.
-        Shown(user_id, min(place, MAX_LIMIT), points, like, back, found_by, explanation)
-        for place, (user_id, points, like, back, found_by, explanation) in enumerate(columns, 1)
+        Shown(user_id, min(place, MAX_LIMIT), points, like, back, found_by, by_chance, explanation)
+        for place, (user_id, points, like, back, found_by, by_chance, explanation) in enumerate(columns, 1)
     ]
 
 
@@ -117,6 +120,7 @@ def envelope(run: Run, showing: Showing) -> Answer:
         level_name=name,
         reason=why.reason if why else None,
         message=str(why) if why else None,
+        next=cursor_after(run.before, [item.user_id for item in showing.items], run.request.limit),
         degraded=run.degraded,
         cached=showing.cached,
         timings_ms={**run.timings_ms, "total": run.total_ms()},

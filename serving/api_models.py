@@ -6,18 +6,27 @@ Requests are strict: no unknown field, no coercion, bounded numbers and lists, f
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic.config import JsonDict
 
 from feature_repo.kinds import Kind
 from infra.clock import EARLIEST
 from serving.experiments.assignment import Variant
+from serving.paging import MAX_CURSOR
 from serving.reasons import Reason, Source
 from serving.request_ids import PATTERN
 
 RECOMMENDATIONS = "/v1/recommendations"
+RECOMMENDATIONS_BATCH = "/v1/recommendations:batch"
 INTERACTIONS = "/v1/interactions"
+INTERACTIONS_BATCH = "/v1/interactions:batch"
 MAX_USER_ID = 2**63 - 1
 MAX_LIMIT = 100
+OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
+MAX_EXCLUDED = 1000
+MAX_ASKERS = 200
+MAX_ROWS = 1000
+"""Most rows of a batch."""
 
 UserId = Annotated[
     int,
@@ -34,15 +43,35 @@ Interest = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class _Request(BaseModel):
+OfThisRequest = Annotated[str, Field(pattern=f"^{PATTERN}$", description="The id of this request, as in the header.")]
+
+
+class RequestModel(BaseModel):
+    """A body that is sent: no unknown field, no coercion."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _Answer(BaseModel):
+class AnswerModel(BaseModel):
+    """A body that is answered."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Filters(_Request):
+def judged_alone(model: str) -> JsonDict:
+    """Return the schema of a row of a batch: what is no `model` is no fault of the request, but refused alone."""
+    return {"anyOf": [{"$ref": f"#/components/schemas/{model}"}, {"type": "object"}]}
+
+
+class RowFault(AnswerModel):
+    """Why one row of a batch was refused."""
+
+    code: str = Field(description="Stable code to program against.", examples=["out_of_range"])
+    field: str = Field(description="Name of the field; empty for the whole row.", examples=["birth_date"])
+    message: str = Field(description="What it must be.")
+
+
+class Filters(RequestModel):
     """What the requester asks for on top of their own stored preferences; it can only narrow the answer."""
 
     age_min: Age | None = Field(None, description="Youngest candidate, whole years.")
@@ -61,7 +90,7 @@ class Filters(_Request):
         return self
 
 
-class RecommendationRequest(_Request):
+class RecommendationRequest(RequestModel):
     """Who asks, how many people they want to see, and with which filters."""
 
     model_config = ConfigDict(
@@ -82,16 +111,22 @@ class RecommendationRequest(_Request):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in the answer.")] = 20
     filters: Filters | None = None
     explain: bool = Field(default=False, description="Whether each item names its strongest features.")
+    exclude: Annotated[list[UserId], Field(max_length=MAX_EXCLUDED)] | None = Field(
+        None, description="People who must not be in this answer, beside those whom nobody may show."
+    )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = Field(
+        None, description="`next` of the page before, with the same request: for who comes after those shown so far."
+    )
 
 
-class Influence(_Answer):
+class Influence(AnswerModel):
     """How much one feature moved a probability."""
 
     feature: str = Field(description="Name of the ranking feature.", examples=["shared_interests"])
     contribution: float = Field(description="Change of the log-odds that the feature caused.")
 
 
-class Explanation(_Answer):
+class Explanation(AnswerModel):
     """The strongest features behind both directed probabilities, among those that the requester may know of.
 
     Names are from the side of who asks in both: `requester_` is always them.
@@ -101,7 +136,7 @@ class Explanation(_Answer):
     p_liked_back: list[Influence] = Field(description="Behind `p_liked_back`, strongest first.")
 
 
-class RecommendedPerson(_Answer):
+class RecommendedPerson(AnswerModel):
     """One recommended person."""
 
     user_id: UserId
@@ -112,10 +147,11 @@ class RecommendedPerson(_Answer):
         description="Probability that this person likes the requester; null below level 1."
     )
     sources: list[Source] = Field(description="Which sources found this person.")
+    explored: bool = Field(description="Whether the place was given by exploration, not by the order.")
     explanation: Explanation | None = Field(default=None, description="Present when `explain` was asked at level 1.")
 
 
-class Recommendations(_Answer):
+class Recommendations(AnswerModel):
     """A ranked list of people, and how it was made."""
 
     items: list[RecommendedPerson]
@@ -125,9 +161,9 @@ class Recommendations(_Answer):
     cached: bool = Field(
         description="Whether the list was made for another answer, and its safety checked anew for this one."
     )
-    order: Literal["ranker", "retrieval"] | None = Field(
-        description="What `score` is: the ranker's reciprocal score, or the retrieval score where a release found that "
-        "to order better; null below level 1.",
+    order: OrderName | None = Field(
+        description="What `score` is: the ranker's reciprocal score, or that of the simpler order that a release found "
+        "to be better; null below level 1.",
         examples=["ranker"],
     )
     level: Literal[1, 2, 3, 4] = Field(description="1 full, 2 content, 3 random eligible, 4 empty.")
@@ -136,6 +172,7 @@ class Recommendations(_Answer):
         description="Why the level is not 1, or why the challenger did not answer; null otherwise."
     )
     message: str | None = Field(description="The reason as a sentence; null at level 1.")
+    next: str | None = Field(description="`cursor` of the next page; null when there is nobody left.")
     degraded: list[str] = Field(description="Stages that did without a dependency or failed.")
     timings_ms: dict[str, float] = Field(description="Milliseconds per stage, and `total`.")
     request_id: UUID = Field(
@@ -144,7 +181,17 @@ class Recommendations(_Answer):
     )
 
 
-class InteractionRequest(_Request):
+class RecommendationBatch(RequestModel):
+    """Whom to recommend people to, all of them on the same terms."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 43], "limit": 5}]})
+
+    user_ids: Annotated[list[UserId], Field(min_length=1, max_length=MAX_ASKERS)]
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in each answer.")] = 20
+    filters: Filters | None = None
+
+
+class InteractionRequest(RequestModel):
     """What one person did about another, once."""
 
     model_config = ConfigDict(
@@ -187,7 +234,7 @@ class InteractionRequest(_Request):
         return self
 
 
-class StoredInteraction(_Answer):
+class StoredInteraction(AnswerModel):
     """The interaction is durable."""
 
     event_id: UUID
@@ -196,17 +243,59 @@ class StoredInteraction(_Answer):
         description="Whether the two are a match now, after a like: the latest decision of each about the other is a "
         "like, and neither has blocked or reported the other."
     )
-    request_id: str = Field(pattern=f"^{PATTERN}$", description="The id of this request, as in the header.")
+    request_id: OfThisRequest
 
 
-class ErrorDetail(_Answer):
+class InteractionBatch(RequestModel):
+    """Many interactions at once; each is judged alone, those of one pair in their order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "interactions": [
+                        {"actor_id": 42, "target_id": 7, "kind": "like"},
+                        {"actor_id": 42, "target_id": 8, "kind": "pass"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    interactions: Annotated[
+        list[Annotated[dict[str, JsonValue], Field(json_schema_extra=judged_alone("InteractionRequest"))]],
+        Field(min_length=1, max_length=MAX_ROWS),
+    ]
+
+
+class InteractionResult(AnswerModel):
+    """What became of one interaction of a batch."""
+
+    index: int = Field(ge=0, description="Place in the request, from 0.")
+    event_id: UUID | None = Field(description="Its id, yours or ours; null where yours was none.")
+    status: Literal["stored", "known", "refused", "failed"] = Field(
+        description="`known` when this event id had been stored before; `failed` when the database did not answer: "
+        "send it again with the same `event_id`."
+    )
+    matched: bool = Field(description="Whether the two are a match now, after a like.")
+    error: RowFault | None = Field(description="Why it was refused or failed; null otherwise.")
+
+
+class InteractionResults(AnswerModel):
+    """What became of each interaction of a batch; those stored or known are durable."""
+
+    results: list[InteractionResult]
+    request_id: OfThisRequest
+
+
+class ErrorDetail(AnswerModel):
     """One thing wrong with a request."""
 
     field: str = Field(description="Path of the field, dots between names; empty for the whole body.")
     message: str
 
 
-class ErrorBody(_Answer):
+class ErrorBody(AnswerModel):
     """What went wrong."""
 
     code: str = Field(description="Stable code to program against.", examples=["invalid_request"])
@@ -214,8 +303,23 @@ class ErrorBody(_Answer):
     details: list[ErrorDetail]
 
 
-class ErrorEnvelope(_Answer):
+class RecommendationResult(AnswerModel):
+    """The answer for one person of a batch, or why there is none."""
+
+    user_id: UserId
+    answer: Recommendations | None = Field(description="What a call for this person alone answers; null with an error.")
+    error: ErrorBody | None = Field(description="What a call for this person alone is refused with; null otherwise.")
+
+
+class RecommendationResults(AnswerModel):
+    """An answer for each person, in the order of the request."""
+
+    results: list[RecommendationResult]
+    request_id: OfThisRequest
+
+
+class ErrorEnvelope(AnswerModel):
     """The one shape of every error."""
 
     error: ErrorBody
-    request_id: str = Field(pattern=f"^{PATTERN}$", description="The id of this request, as in the header.")
+    request_id: OfThisRequest

@@ -30,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CALLS = frozenset({RECOMMENDATIONS, INTERACTIONS})
+"""What apps call most: in an overload, it is refused before anything else is looked at."""
 PAGES = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/docs.json"})
 """Routes that metrics name beside the calls; every other path is `other`."""
 _KEPT = (b"allow", b"vary", b"access-control-")
@@ -95,9 +96,11 @@ class Border:
             except Exception as error:  # noqa: BLE001 nothing leaves without the envelope; defect() logs it
                 await outlet.refuse(responses.defect(error))
             if traced is not None:
+                if request.route is not None:
+                    traced.update_name(f"{scope['method']} {request.route}")
                 traced.set_attributes({"http.response.status_code": outlet.status or 0, "duet.request_id": request_id})
         answer = {} if request.answer_id is None else {"answer_id": str(request.answer_id)}
-        self._account(scope, outlet.status or 0, started_s, **answer)
+        self._account(scope, request.route, outlet.status or 0, started_s, **answer)
 
     @staticmethod
     def _traced(scope: Scope, caller: TraceParent | None) -> AbstractContextManager[Any]:
@@ -114,10 +117,10 @@ class Border:
         response.headers += _own_headers(request_id, self._clock.monotonic() - started_s, closing=self._closing())
         await send({"type": "http.response.start", "status": refusal.status, "headers": response.headers})
         await send({"type": "http.response.body", "body": response.body})
-        self._account(scope, refusal.status, started_s, request_id=request_id)
+        self._account(scope, scope["path"], refusal.status, started_s, request_id=request_id)
 
-    def _account(self, scope: Scope, status: int, started_s: float, **more: object) -> None:
-        route, seconds = _route(scope["path"]), self._clock.monotonic() - started_s
+    def _account(self, scope: Scope, call: str | None, status: int, started_s: float, **more: object) -> None:
+        route, seconds = call or _route(scope["path"]), self._clock.monotonic() - started_s
         self._requests(route, str(status)).inc()
         self._request_seconds(route).observe(seconds)
         if status == 503:

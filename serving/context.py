@@ -16,7 +16,8 @@ class RequestContext:
     """One request: its id, when it came in (monotonic, s), and whether its answer already has our shape.
 
     `request_id` may be the client's, and be used again; `answer_id` is ours, where the answer is logged under one.
-    `headers` have names in lower case. `caller` is set once the request was let in.
+    `headers` have names in lower case. `caller` is set once the request was let in. `route` is the path of the call
+    that is asked for, as the document names it.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class RequestContext:
     caller: Caller | None = field(default=None)
     answered_by_us: bool = field(default=False)
     answer_id: UUID | None = field(default=None)
+    route: str | None = field(default=None)
 
 
 _current: ContextVar[RequestContext | None] = ContextVar("duet_request", default=None)

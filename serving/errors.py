@@ -8,7 +8,8 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         ├── ApiError                    has a status and a code
         │   ├── MalformedBody           400  not JSON as RFC 8259 means it
         │   ├── Unauthorized            401  no key, or none that counts
-        │   ├── VariantForbidden        403  only testers choose the arm of an experiment
+        │   ├── LikesPrivate            403  who likes somebody is told to nobody here
+    │   ├── VariantForbidden        403  only testers choose the arm of an experiment
         │   ├── UnknownUser             404  nobody has this id
         │   ├── UnknownPath             404  no such route
         │   ├── WrongMethod             405  the route exists for another method
@@ -21,7 +22,7 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
         │   ├── InternalError           500  a defect of ours
         │   ├── KeysUnavailable         503  the table of keys could not be read yet
         │   ├── Overloaded              503  more calls at once than this worker can do in time
-        │   ├── StorageUnavailable      503  the database did not take the write
+        │   ├── StorageUnavailable      503  the database did not answer
         │   └── RequestTimeout          504  not answered in time
         ├── KeyNameTaken                another API key has this name
         ├── AmbiguousKey                id of one key and name of another
@@ -42,7 +43,8 @@ it into the envelope. `Degraded` errors never reach a client: they make the ladd
             └── EligibilityUnknown      who may be shown cannot be established: nobody is
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar
 
 from infra.errors import DuetError
@@ -58,7 +60,7 @@ class ApiError(ServingError):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(
         self, message: str, details: list[dict[str, str]] | None = None, *, retry_after_s: int | None = None
@@ -81,7 +83,14 @@ class Unauthorized(ApiError):
 
     status = 401
     code = "unauthorized"
-    headers: ClassVar[Mapping[str, str]] = {"www-authenticate": "Bearer"}
+    headers = MappingProxyType({"www-authenticate": "Bearer"})
+
+
+class LikesPrivate(ApiError):
+    """Who likes somebody is told to nobody here."""
+
+    status = 403
+    code = "likes_private"
 
 
 class VariantForbidden(ApiError):
@@ -106,10 +115,15 @@ class UnknownPath(ApiError):
 
 
 class WrongMethod(ApiError):
-    """The route exists for another method."""
+    """The route exists for another method; `allowed` names those it has, where that is known."""
 
     status = 405
     code = "wrong_method"
+
+    def __init__(self, message: str, allowed: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        if allowed:
+            self.headers = {"allow": ", ".join(allowed)}
 
 
 class BodyTimeout(ApiError):
@@ -173,7 +187,7 @@ class Overloaded(ApiError):
 
 
 class StorageUnavailable(ApiError):
-    """The database did not take the write."""
+    """The database did not answer."""
 
     status = 503
     code = "storage_unavailable"

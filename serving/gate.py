@@ -11,7 +11,7 @@ goes on to BentoML.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from urllib.parse import parse_qsl
 
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -24,20 +24,27 @@ from serving.errors import (
     ApiError,
     BodyTimeout,
     BodyTooLarge,
+    InvalidRequest,
     RequestTimeout,
     UnsupportedMediaType,
 )
 from serving.resilience.limiter import Limiter
+from serving.routes import ApiRoute, Found, Routes
 
 OPEN = frozenset({"/health/live", "/health/ready", "/livez", "/readyz", "/healthz"})
 """Probes: they need no key and no place, because whoever asks them must learn the truth in an overload too."""
 
 
-Call = Callable[[Any], Awaitable[Response]]
+Call = Callable[..., Awaitable[Response]]
+"""Answers a call: takes its body, if it has one, then the parameters of its path as text."""
+BATCH_BODIES = 16
+"""How many times as many bytes as other bodies a batch may have."""
+BATCH_TIMES = 10
+"""How many times as long as another call a batch may take."""
 
 
 class Gate:
-    """Guard `app`: `models` names the body that each POST path takes, `calls` what answers it; bytes and seconds.
+    """Guard `app`: `routes` are the calls, `calls` what answers each operation; bytes and seconds.
 
     `calls` are looked up each time: BentoML makes the instance that has them after its middlewares. `name_person` gives
     the name that log lines have for a person's id.
@@ -47,7 +54,7 @@ class Gate:
         self,
         app: App,
         *,
-        models: Mapping[str, type[BaseModel]],
+        routes: Routes,
         calls: Mapping[str, Call],
         door: Door,
         limiter: Limiter,
@@ -56,7 +63,7 @@ class Gate:
         name_person: Callable[[object], str],
     ) -> None:
         self._app = app
-        self._models = models
+        self._routes = routes
         self._calls = calls
         self._door = door
         self._limiter = limiter
@@ -71,15 +78,17 @@ class Gate:
             return
         reply = _Reply(send)
         try:
-            model = self._models.get(scope["path"]) if scope["method"] == "POST" else None
-            if model is None:
+            found = self._routes.find(scope)
+            if found is None:
                 self._look_at_page(scope)
+                self._routes.refuse_method(scope)
                 async with asyncio.timeout(self._timeout_s):
                     await self._app(scope, receive, reply.send)
             else:
+                context.current().route = found.route.path
                 self._limiter.refuse_in_vain()
-                async with asyncio.timeout(self._timeout_s):
-                    response = await self._call(model, scope, receive)
+                async with asyncio.timeout(self._timeout_s * (BATCH_TIMES if found.route.batch else 1)):
+                    response = await self._call(found, scope, receive)
                 await response(scope, receive, reply.send)
         except (ApiError, TimeoutError) as error:
             if reply.begun:
@@ -98,37 +107,43 @@ class Gate:
         else:
             request.caller = self._door.admit_to_pages(request.headers, scope.get("client"))
 
-    async def _call(self, model: type[BaseModel], scope: Scope, receive: Receive) -> Response:
-        request = context.current()
+    async def _call(self, found: Found, scope: Scope, receive: Receive) -> Response:
+        request, route = context.current(), found.route
         request.caller = self._door.admit(request.headers)
         await self._door.count(request.caller)
-        _check_media_type(request.headers)
-        body = await self._read(request.headers, receive)
-        strict_json.check(body)
-        try:
-            asked = model.model_validate_json(body)
-        except ValidationError as error:
-            raise responses.invalid(error) from None
-        self._name_in_logs(asked)
+        asked: tuple[object, ...] = ()
+        if route.body is not None:
+            asked = (await self._asked(route, receive),)
+        elif route.query is not None:
+            asked = (_queried(route.query, scope.get("query_string", b"")),)
+        self._name_in_logs(*asked, *found.parameters)
         async with self._limiter.place():
             try:
-                return await self._calls[scope["path"]](asked)
+                return await self._calls[route.operation](*asked, *found.parameters)
             except ApiError:
                 raise
             except Exception as error:  # the last resort of a call: logged, never shown to the client
                 raise responses.defect(error) from error
 
-    def _name_in_logs(self, asked: BaseModel) -> None:
+    def _name_in_logs(self, *asked: object) -> None:
         """Let every line that is logged of this call say whose it is, by a name that is no id."""
-        for field in ("user_id", "actor_id"):
-            user_id = getattr(asked, field, None)
-            if user_id is not None:
-                structlog.contextvars.bind_contextvars(person=self._name_person(user_id))
+        for part in asked:
+            told = part if isinstance(part, str) else getattr(part, "user_id", getattr(part, "actor_id", None))
+            if told is not None:
+                structlog.contextvars.bind_contextvars(person=self._name_person(told))
 
-    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    async def _asked(self, route: ApiRoute, receive: Receive) -> object:
+        headers = context.current().headers
+        _check_media_type(headers)
+        if route.batch:
+            body = await self._read(headers, receive, self._max_body_bytes * BATCH_BODIES)
+            return await asyncio.to_thread(_parsed, route, body)  # others must not wait for so much of it
+        return _parsed(route, await self._read(headers, receive, self._max_body_bytes))
+
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
         with suppress(ValueError):
-            if int(headers.get(b"content-length", b"0")) > self._max_body_bytes:
-                raise self._too_large()
+            if int(headers.get(b"content-length", b"0")) > most:
+                raise _too_large(most)
         chunks: list[bytes] = []
         size = 0
         try:
@@ -139,15 +154,12 @@ class Gate:
                         raise BodyTimeout("The connection closed before the body was complete.")
                     chunks.append(message.get("body", b""))
                     size += len(chunks[-1])
-                    if size > self._max_body_bytes:
-                        raise self._too_large()
+                    if size > most:
+                        raise _too_large(most)
                     if not message.get("more_body", False):
                         return b"".join(chunks)
         except TimeoutError:
             raise BodyTimeout(f"The body did not arrive within {self._timeout_s / 2} s.") from None
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
 
 
 class _Reply:
@@ -163,6 +175,28 @@ class _Reply:
             return  # the time is over and the refusal is sent: what the app still says comes too late
         self.begun = True
         await self._send(message)
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {most} bytes.")
+
+
+def _queried(model: type[BaseModel], query: bytes) -> object:
+    try:
+        fields = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query)))
+        return model.model_validate_strings(fields)
+    except ValidationError as error:
+        raise responses.invalid(error) from None
+    except ValueError:
+        raise InvalidRequest("The query is not of the form `name=value&name=value`.") from None
+
+
+def _parsed(route: ApiRoute, body: bytes) -> object:
+    strict_json.check(body)
+    try:
+        return route.body.model_validate_json(body) if route.body is not None else None
+    except ValidationError as error:
+        raise responses.invalid(error) from None
 
 
 def _check_media_type(headers: Mapping[bytes, bytes]) -> None:

@@ -5,51 +5,42 @@ unknown people, in the future, or under an event id that means something else is
 database counts: workers whose clocks differ would put a like after a pass that came later.
 """
 
-import asyncio
-import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Literal
 from uuid import uuid4
 
 import numpy as np
-import psycopg
 from psycopg.errors import ForeignKeyViolation
 from psycopg.types.numeric import Int8
 
 from feature_repo.kinds import SEPARATIONS
-from infra.connection_pool import ConnectionPool
-from infra.errors import NoConnection
 from infra.metrics import ServingMetrics
-from infra.pooled import fetch_all
 from serving.api_models import InteractionRequest, StoredInteraction
-from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
-from serving.resilience.breaker import Breaker
+from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
+from serving.storage import Storage
 
 CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of the database's clock a client's may be; within it, what it says counts as now."""
+FUTURE: Final = "must not be in the future"
 # One statement is one transaction and one round trip: it has committed when psycopg hands over its row.
 _STORE: Final = b"SELECT stored, same, matched FROM duet.store_interaction($1, $2, $3, $4, $5, $6, $7)"
 _EXISTING: Final = b"SELECT user_id FROM duet.users WHERE user_id = ANY($1::bigint[])"
 
 
 class Interactions:
-    """The write path; every statement is bounded by `timeout_s`. `changed` is told whose answers count no more."""
+    """The write path; `changed` is told whose answers count no more."""
 
     def __init__(
         self,
-        pool: ConnectionPool,
-        breaker: Breaker,
+        storage: Storage,
         *,
         metrics: ServingMetrics,
-        timeout_s: float,
         changed: Callable[[int], None] | None = None,
     ) -> None:
-        self._pool = pool
-        self._breaker = breaker
+        self._storage = storage
         self._changed = changed
         self._metrics = metrics
-        self._timeout_s = timeout_s
 
     async def store(self, interaction: InteractionRequest, request_id: str) -> StoredInteraction:
         """Store one interaction and say whether it was new; raises an ApiError and then nothing is stored."""
@@ -64,46 +55,40 @@ class Interactions:
             CLOCK_TOLERANCE,
         ]
         try:
-            rows = await self._breaker.call(lambda: fetch_all(self._pool, _STORE, event), self._timeout_s)
+            rows = await self._storage.rows(_STORE, event, "send the interaction again with the same `event_id`.")
         except ForeignKeyViolation:
             raise await self._unknown(interaction) from None
-        except BreakerOpen as error:
+        except StorageUnavailable:
             self._metrics.interactions.labels(interaction.kind.value, "failed").inc()
-            raise StorageUnavailable(
-                "The database is away: send the interaction again with the same `event_id`.",
-                retry_after_s=max(1, math.ceil(error.retry_after_s)),
-            ) from error
-        except (psycopg.Error, NoConnection, OSError, TimeoutError) as error:
-            self._metrics.interactions.labels(interaction.kind.value, "failed").inc()
-            raise StorageUnavailable(
-                "The interaction could not be stored: send it again with the same `event_id`.", retry_after_s=1
-            ) from error
+            raise
         stored, same, matched = rows[0]
         if same is None:
             raise InvalidRequest(
                 "The interaction lies in the future: send `occurred_at` as it happened, or leave it out.",
-                [{"field": "occurred_at", "message": "must not be in the future"}],
+                [{"field": "occurred_at", "message": FUTURE}],
             )
         if not same:
             raise EventConflict(f"The event id `{event_id}` belongs to another interaction: use a new one.")
+        return StoredInteraction(
+            event_id=event_id, status=self.note(interaction, stored=stored), matched=matched, request_id=request_id
+        )
+
+    def note(self, interaction: InteractionRequest, *, stored: bool) -> Literal["stored", "known"]:
+        """Count an interaction that is durable, let the answers go that it changes, and return its status."""
         status: Literal["stored", "known"] = "stored" if stored else "known"
         self._metrics.interactions.labels(interaction.kind.value, status).inc()
-        self._tell(interaction)
-        return StoredInteraction(event_id=event_id, status=status, matched=matched, request_id=request_id)
-
-    def _tell(self, interaction: InteractionRequest) -> None:
-        if self._changed is None:
-            return
-        self._changed(interaction.actor_id)
-        if interaction.kind in SEPARATIONS:
-            self._changed(interaction.target_id)
+        if self._changed is not None:
+            self._changed(interaction.actor_id)
+            if interaction.kind in SEPARATIONS:
+                self._changed(interaction.target_id)
+        return status
 
     async def _unknown(self, interaction: InteractionRequest) -> UnknownUser:
         wanted = {"actor_id": interaction.actor_id, "target_id": interaction.target_id}
         try:
-            async with asyncio.timeout(self._timeout_s):
-                rows = await fetch_all(self._pool, _EXISTING, [np.array(list(wanted.values()), dtype=np.int64)])
-        except (psycopg.Error, NoConnection, OSError, TimeoutError):
+            ids = np.array(list(wanted.values()), dtype=np.int64)
+            rows = await self._storage.rows(_EXISTING, [ids], "send the interaction again.")
+        except StorageUnavailable:
             rows = []
         known = {row[0] for row in rows}
         details = [

@@ -52,7 +52,8 @@ Explain = Callable[[Int64], list[Explanation]]
 class Ranked:
     """A pool in order: `order` int64[m] holds rows of the pool, best first; the columns are float32[n] by row.
 
-    `propensity` is the probability that exploration or chance put the person where they are.
+    `propensity` is the probability that exploration or chance put the person where they are; `explored` bool[n] says
+    whose place was given by exploration, None of nobody's.
     """
 
     pool: Pool
@@ -62,6 +63,7 @@ class Ranked:
     p_like: Float32 | None = None
     p_liked_back: Float32 | None = None
     explain: Explain | None = field(default=None, repr=False)
+    explored: Bools | None = None
 
 
 __all__ = ["Bools", "Explain", "Float32", "Int64", "Pool", "Ranked", "Requester"]

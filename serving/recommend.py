@@ -40,6 +40,7 @@ from serving.errors import ApiError, Degraded, EligibilityUnknown, LevelUnavaila
 from serving.experiments.assignment import Assignment, Variant
 from serving.impressions import Answered, Impression
 from serving.levels import Strategy
+from serving.paging import NOBODY, shown_before
 from serving.people_store import PeopleStore
 from serving.pool import Ranked, Requester
 from serving.reasons import Level, Reason, Stage
@@ -177,7 +178,7 @@ class Recommender:
 
     async def _answer(self, run: Run, assignment: Assignment) -> Showing:
         cache = self._cache
-        if cache is None or run.release is None or run.request.explain:
+        if cache is None or run.release is None or run.request.explain or len(run.unwanted):
             return (await self._make(run, assignment)).showing
         key = cache.key_of(run, run.release, assignment.variant)
         kept = cache.recall(run, key)
@@ -309,6 +310,7 @@ class Recommender:
         deadline: Deadline | None,
     ) -> Run:
         challenged = assignment.variant is Variant.CHALLENGER
+        before = NOBODY if request.cursor is None else shown_before(request.cursor)
         return Run(
             request=request,
             request_id=request_id,
@@ -322,6 +324,8 @@ class Recommender:
             since=world.since,
             newcomers=world.newcomers,
             features_lost=world.features_lost,
+            before=before,
+            unwanted=before if not request.exclude else np.concatenate([before, request.exclude]),
             at=self._clock.now().timestamp(),
             started_s=self._clock.monotonic(),
             deadline=deadline or Deadline.after(self._settings.serving.deadline_ms / 1000, self._clock),

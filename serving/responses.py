@@ -71,13 +71,18 @@ def defect(error: Exception) -> InternalError:
 
 def invalid(error: ValidationError) -> InvalidRequest:
     """Render pydantic's findings without its links, its inputs and its class names."""
-    details = [
-        {"field": ".".join(str(part) for part in finding["loc"]), "message": _advice(finding)}
-        for finding in error.errors(include_url=False, include_context=False)[:MAX_DETAILS]
-    ]
+    details = findings(error)
     first = details[0]
     where = f"`{first['field']}`: " if first["field"] else ""
     return InvalidRequest(f"The request is not valid: {where}{first['message']}.", details)
+
+
+def findings(error: ValidationError) -> list[dict[str, str]]:
+    """Return where a request is not valid and what it must be there, at most MAX_DETAILS of them."""
+    return [
+        {"field": ".".join(str(part) for part in finding["loc"]), "message": _advice(finding)}
+        for finding in error.errors(include_url=False, include_context=False)[:MAX_DETAILS]
+    ]
 
 
 def _advice(finding: ErrorDetails) -> str:

@@ -23,6 +23,7 @@ from registry.scoring.recent_likes import RecentLikes
 from serving.api_models import RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
 from serving.experiments.assignment import Variant
+from serving.paging import NOBODY, Int64
 from serving.reasons import Reason, Stage
 from serving.resilience.deadline import Deadline
 
@@ -51,6 +52,7 @@ class Run:
 
     `since` is a moment of the database: whose row changed after it may differ from the population's. `champion` is
     whose release answers when the challenger's fails. `newcomers` are by release id, `candidates` counted by step.
+    `before` are the people of the pages before this one, `unwanted` all whom the request leaves out, ids int64.
     """
 
     request: RecommendationRequest
@@ -73,6 +75,8 @@ class Run:
     champion: Release | None = None
     newcomers: Mapping[str, Newcomers] = field(default_factory=dict)
     features_lost: bool = False
+    before: Int64 = field(default_factory=lambda: NOBODY)
+    unwanted: Int64 = field(default_factory=lambda: NOBODY)
 
     def __post_init__(self) -> None:
         self._reserve_s = self.deadline.remaining_s() * SAFETY_SHARE

@@ -49,8 +49,10 @@ from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
 from serving.population_source import Snapshot
+from serving.profiles.profiles import Profiles
 from serving.pulse import Pulse, pulse_of
 from serving.recommend import Recommender, World
+from serving.relations import Relations
 from serving.releases import ReleaseWatcher
 from serving.remote_ranker import RemoteRanker
 from serving.replica import Replica, ReplicatedPeople, open_replica
@@ -59,6 +61,7 @@ from serving.resilience.limiter import Limiter
 from serving.resilience.models import ModelBreakers, Releases
 from serving.snapshot import SnapshotKeeper
 from serving.stages.ranking import Predict, predict_here
+from serving.storage import Storage
 from serving.stored_people import StoredPeople
 from serving.warm_up import warm_up
 
@@ -88,6 +91,9 @@ class Runtime:
     cache: AnswerCache | None
     recommender: Recommender
     interactions: Interactions
+    profiles: Profiles
+    relations: Relations
+    writes: Storage
 
     def __init__(self, settings: Settings, clock: Clock, seed: int | None = None) -> None:
         self.settings = settings
@@ -180,13 +186,14 @@ class Runtime:
         self.pools = Pools(pools, metrics)
         self._logs = logs = AnswerLogs(self.pool, metrics)
         self.cache = self._cache()
-        self.interactions = Interactions(
-            self.pool,
-            self.breakers[Dependency.POSTGRES_WRITES],
-            metrics=metrics,
-            timeout_s=settings.serving.timeout_s / 2,
-            changed=self.cache.forget if self.cache is not None else None,
+        changed = self.cache.forget if self.cache is not None else None
+        self.writes = writes = Storage(
+            self.pool, self.breakers[Dependency.POSTGRES_WRITES], settings.serving.timeout_s / 2
         )
+        reads = Storage(self.pool, self.breakers[Dependency.POSTGRES], settings.serving.timeout_s / 2)
+        self.interactions = Interactions(writes, metrics=metrics, changed=changed)
+        self.profiles = Profiles(writes, reads, clock, changed)
+        self.relations = Relations(reads, pending_likes=settings.ranking.pending_likes)
         self._shadow = Shadow(
             strategy=FullLevel(settings, np.random.default_rng(self._rng.integers(2**63))),
             state=lambda: self.experiments.state,

@@ -33,17 +33,22 @@ from serving.api_models import (
     INTERACTIONS,
     RECOMMENDATIONS,
     InteractionRequest,
+    RecommendationBatch,
     RecommendationRequest,
     Recommendations,
     StoredInteraction,
 )
+from serving.api_routes import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
 from serving.border import App, Border
 from serving.drain import Drain
 from serving.experiments.override import chosen_variant
 from serving.gate import Call, Gate
 from serving.pages import pages
+from serving.recommendation_batches import recommend_all
 from serving.resilience.deadline import Deadline, asked_ms
+from serving.routes import Routes
 from serving.runtime import Runtime
+from serving.store_calls import store_calls
 
 disable_telemetry()
 _settings = load_settings()
@@ -72,7 +77,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
         """Return the app that the server runs."""
         app: App = Gate(
             super().to_asgi(is_main),
-            models={RECOMMENDATIONS: RecommendationRequest, INTERACTIONS: InteractionRequest},
+            routes=Routes(ROUTES),
             calls=_calls,
             door=_runtime.door,
             limiter=_runtime.limiter,
@@ -85,7 +90,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
                 app,
                 allow_origins=_settings.serving.cors_origins,
                 allow_credentials=_settings.serving.cors_credentials,
-                allow_methods=("GET", "POST"),
+                allow_methods=("GET", "POST", "PUT", "PATCH"),
                 allow_headers=(
                     "Authorization",
                     "X-API-Key",
@@ -127,7 +132,8 @@ class Duet:
         adopt_loggers("bentoml", "uvicorn", "uvicorn.error")
         silence_loggers("uvicorn.access")  # the border logs each request, with its id
         self.runtime = _runtime
-        _calls.update({RECOMMENDATIONS: self._recommend, INTERACTIONS: self._store})
+        _calls.update({RECOMMEND: self._recommend, RECOMMEND_ALL: self._recommend_all})
+        _calls.update({STORE_INTERACTION: self._store, **store_calls(_runtime)})
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -168,14 +174,29 @@ class Duet:
         # The header's id is the client's to use again; impressions need one that is new.
         call = context.current()
         call.answer_id = uuid4()
-        longest_ms = int(_settings.serving.timeout_s * 1000)
-        budget_ms = asked_ms(call.headers, longest_ms) or _settings.serving.deadline_ms
+        budget_ms = self._budget_ms(call)
         # Time spent waiting for a place counts: the client's clock began when the call came in.
         deadline = Deadline(call.started_s + budget_ms / 1000, _runtime.clock)
         variant = chosen_variant(call.headers, tester=call.caller is not None and call.caller.tester)
         return responses.ok(
             await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline, variant=variant)
         )
+
+    async def _recommend_all(self, batch: RecommendationBatch) -> Response:
+        call = context.current()
+        budget_ms = self._budget_ms(call)
+        answered = await recommend_all(
+            self.runtime.recommender,
+            batch,
+            call.request_id,
+            lambda: Deadline.after(budget_ms / 1000, _runtime.clock),  # of each answer, from when its turn comes
+        )
+        return responses.ok(answered)
+
+    @staticmethod
+    def _budget_ms(call: context.RequestContext) -> int:
+        longest_ms = int(_settings.serving.timeout_s * 1000)
+        return asked_ms(call.headers, longest_ms) or _settings.serving.deadline_ms
 
     async def _store(self, interaction: InteractionRequest) -> Response:
         stored = await self.runtime.interactions.store(interaction, context.current().request_id)

@@ -52,7 +52,8 @@ def _walk(value: object, depth: int) -> None:
         _check_text(value)
     elif isinstance(value, list):
         for item in value:
-            _walk(item, depth + 1)
+            if type(item) is not int:  # of which a request may have a thousand
+                _walk(item, depth + 1)
     elif isinstance(value, dict):
         for key, item in value.items():
             _check_text(key)

@@ -6,7 +6,6 @@ A value keeps its type: text that is a JSON number is stored as a number, anythi
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ingest import faults as why
-from pipelines.ingest.columns import is_text, mask_of, present, text_of, without
-from pipelines.ingest.faults import Faults
+from feature_repo.contract import faults as why
+from feature_repo.contract.columns import is_text, mask_of, present, text_of, without
+from feature_repo.contract.faults import Faults
+from feature_repo.contract.json_values import unstorable
 
 # Leading zeros are not numbers: a post code `01234` must stay what it is.
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?$"
@@ -100,7 +100,7 @@ def _nested(array: Any, faults: Faults, name: str) -> Any:
         try:
             # One by one: text that is no UTF-8 raises here, and only its own row may be lost.
             value = _plain(array[position].as_py())
-            reason = _unstorable(value)
+            reason = unstorable(value)
             text = None if value is None or reason is not None else json.dumps(value)
         except (ValueError, OverflowError):
             reason = why.WRONG_TYPE
@@ -124,16 +124,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value)
-
-
-def _unstorable(value: Any) -> str | None:
-    """Return why JSON in Postgres cannot hold a plain value, None if it can."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else why.NOT_FINITE
-    if isinstance(value, str):
-        return why.NUL if "\x00" in value else None
-    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return next((reason for reason in map(_unstorable, parts) if reason is not None), None)
 
 
 def _note(numeric: NumericColumns, name: str, array: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,23 +16,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from feature_repo.contract import columns as read
+from feature_repo.contract import faults as why
+from feature_repo.contract import people
+from feature_repo.contract.columns import mask_of, present, without
+from feature_repo.contract.faults import Faults
 from feature_repo.kinds import KINDS
-from infra.clock import EARLIEST
-from pipelines.ingest import columns as read
-from pipelines.ingest import faults as why
 from pipelines.ingest.attributes import NumericColumns, json_objects
-from pipelines.ingest.columns import mask_of, present, without
 from pipelines.ingest.counting import TimeCount
-from pipelines.ingest.faults import Faults
 from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids, hashed_event_ids
 from pipelines.ingest.identities import Known, hashed_ids, nobody
 from pipelines.ingest.mapping import Rating, Source
 from pipelines.ingest.parquet_types import is_bytes
 from pipelines.ingest.times import dates, instants
 
-LARGEST_ID = 2**63 - 1
-YOUNGEST, OLDEST = 18, 120
-CLOCK_SKEW = timedelta(minutes=5)
 _KIND_NAMES = {kind: kind for kind in KINDS}
 _UUID = r"^[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}$"
 
@@ -100,11 +97,11 @@ class _Rows:
         if self.source(name).hash:
             values = hashed_ids(read.texts(array, self.faults, name, 1000), self._known)
         else:
-            values = read.integers(array, self.faults, name, 1, LARGEST_ID)
+            values = read.integers(array, self.faults, name, 1, people.LARGEST_ID)
         return self.required(values, name)
 
-    def instants(self, name: str, latest: datetime) -> Any:
-        """Return instants from 1970 to `latest`."""
+    def instants(self, name: str, now: datetime) -> Any:
+        """Return instants from 1970 to now."""
         origin, array = self.source(name), self.column(name)
         stamps = instants(
             array,
@@ -116,9 +113,7 @@ class _Rows:
         )
         if self._times is not None:
             self._times.note(name, origin, array, stamps)
-        self.faults.mark(mask_of(pc.less(stamps, pa.scalar(EARLIEST, _STAMP))), why.OUT_OF_RANGE, name)
-        self.faults.mark(mask_of(pc.greater(stamps, pa.scalar(latest, _STAMP))), why.FUTURE, name)
-        return stamps
+        return people.past(stamps, self.faults, name, now)
 
     def required(self, values: Any, name: str) -> Any:
         self.faults.mark(~present(values), why.MISSING, name)
@@ -136,7 +131,6 @@ class _Rows:
 
 
 _ABSENT = Source(column="-", constant=None)
-_STAMP = pa.timestamp("us", "UTC")
 
 
 def _is_sound(array: Any) -> bool:
@@ -169,64 +163,21 @@ def clean_people(
     """Return the people of one batch; `good` has only the contract columns that `origins` names, and `attributes`."""
     faults = Faults(table.num_rows)
     rows = _Rows(table, origins, faults, known, times)
-    latest = now + CLOCK_SKEW
     arrays: dict[str, Any] = {"user_id": rows.ids("user_id")}
-    for name in origins:
-        if name in _PERSON_NUMBERS:
-            arrays[name] = read.numbers(rows.column(name), faults, name, *_PERSON_NUMBERS[name])
-        elif name in {"age_min", "age_max"}:
-            arrays[name] = read.integers(rows.column(name), faults, name, YOUNGEST, OLDEST)
-        elif name in {"created_at", "last_active_at"}:
-            arrays[name] = rows.instants(name, latest)
-        elif name in {"seeking", "interests"}:
-            origin = rows.source(name)
-            arrays[name] = read.label_lists(
-                rows.column(name), faults, name, separator=origin.separator, values=origin.values
+    for name, origin in origins.items():
+        if name in people.INSTANTS:
+            arrays[name] = rows.instants(name, now)
+        elif name == "birth_date":
+            born = dates(rows.column(name), faults, name, text_format=origin.format, unit=origin.unit)
+            arrays[name] = people.birth_dates(born, faults, now)
+        elif name != "user_id":
+            arrays[name] = people.fitted(
+                name, rows.column(name), faults, separator=origin.separator, values=origin.values
             )
-    if "gender" in origins:
-        arrays["gender"] = read.labels(rows.column("gender"), faults, "gender", rows.source("gender").values)
-    if "bio" in origins:
-        arrays["bio"] = read.texts(rows.column("bio"), faults, "bio")
-    if "visible" in origins:
-        seen = read.flags(rows.column("visible"), faults, "visible", rows.source("visible").values)
-        arrays["visible"] = pc.fill_null(seen, True)
-    if "birth_date" in origins:
-        arrays["birth_date"] = _birth_dates(rows, now)
-    _consistent(arrays, faults)
+    people.consistent(arrays, faults)
     arrays["attributes"] = _attributes(rows, extras, numeric)
     arrays["line"] = pa.array(lines)
     return rows.cleaned(arrays, PEOPLE)
-
-
-_PERSON_NUMBERS = {"latitude": (-90.0, 90.0), "longitude": (-180.0, 180.0), "max_distance_km": (0.0, 40_100.0)}
-
-
-def _birth_dates(rows: _Rows, now: datetime) -> Any:
-    faults = rows.faults
-    origin = rows.source("birth_date")
-    born = dates(rows.column("birth_date"), faults, "birth_date", text_format=origin.format, unit=origin.unit)
-    today = now.astimezone(UTC).date()
-    faults.mark(mask_of(pc.greater(born, pa.scalar(today))), why.FUTURE, "birth_date")
-    outside = pc.or_(
-        pc.greater(born, pa.scalar(_years_before(today, YOUNGEST))),
-        pc.less(born, pa.scalar(_years_before(today, OLDEST))),
-    )
-    faults.mark(mask_of(outside), why.OUT_OF_RANGE, "birth_date")
-    return born
-
-
-def _years_before(day: date, years: int) -> date:
-    # 29 February has no counterpart in most years; the day before is on the generous side.
-    return day.replace(year=day.year - years, day=28 if (day.month, day.day) == (2, 29) else day.day)
-
-
-def _consistent(arrays: Mapping[str, Any], faults: Faults) -> None:
-    if "age_min" in arrays and "age_max" in arrays:
-        faults.mark(mask_of(pc.greater(arrays["age_min"], arrays["age_max"])), why.OUT_OF_RANGE, "age_min > age_max")
-    if "latitude" in arrays and "longitude" in arrays:
-        here, there = present(arrays["latitude"]), present(arrays["longitude"])
-        faults.mark(here & ~there, why.MISSING, "longitude")
-        faults.mark(there & ~here, why.MISSING, "latitude")
 
 
 def _attributes(rows: _Rows, extras: Sequence[str], numeric: NumericColumns) -> Any:
@@ -252,7 +203,7 @@ def clean_interactions(
     actors = rows.ids("actor_id")
     targets = rows.ids("target_id")
     kinds = _kinds(rows, rating)
-    occurred = rows.required(rows.instants("occurred_at", now + CLOCK_SKEW), "occurred_at")
+    occurred = rows.required(rows.instants("occurred_at", now), "occurred_at")
     faults.mark(mask_of(pc.equal(actors, targets)), why.SELF)
     arrays = {
         "event_id": _event_ids(rows, origins, (actors, targets, kinds, occurred)),

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feature_repo.contract.columns import is_text, mask_of, present, text_of
 from infra.clock import EARLIEST
-from pipelines.ingest.columns import is_text, mask_of, present, text_of
 from pipelines.ingest.mapping import Source
 
 # Seconds that are read as milliseconds, or those as microseconds, all land within these first days of 1970.

@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from feature_repo.contract.faults import DUPLICATE, UNKNOWN
 from pipelines.ingest.bulk import without_indexes
 from pipelines.ingest.copying import copy_table
-from pipelines.ingest.faults import DUPLICATE, UNKNOWN
 from pipelines.ingest.report import Counts
 
 _PEOPLE = sql.Identifier("staged_people")

@@ -12,6 +12,7 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from feature_repo.contract.columns import MAX_LABEL
 from feature_repo.kinds import KINDS
 from pipelines.ingest.formats import check_format, reads_zone
 
@@ -36,7 +37,6 @@ _OBEYED: MappingType[str, frozenset[str]] = {
 }
 _MEANINGS: MappingType[str, tuple[str, ...]] = {"kind": KINDS, "visible": ("true", "false", "yes", "no", "1", "0")}
 _DELIMITERS = {"tab": "\t", "\\t": "\t"}
-_MAX_LABEL = 64
 
 
 class Source(BaseModel):
@@ -67,8 +67,8 @@ class Source(BaseModel):
             raise ValueError("`values` is empty; give at least one source value and what it means")
         labels = {key: value.strip().lower() for key, value in values.items()}
         for key, label in labels.items():
-            if not label or len(label) > _MAX_LABEL or "\x00" in label:
-                raise ValueError(f"what `{key}` means must be text of 1 to {_MAX_LABEL} characters")
+            if not label or len(label) > MAX_LABEL or "\x00" in label:
+                raise ValueError(f"what `{key}` means must be text of 1 to {MAX_LABEL} characters")
         return labels
 
     @field_validator("format")

@@ -18,8 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from psycopg import sql
 
+from feature_repo.contract.faults import MALFORMED
 from pipelines.ingest.copying import copy_table
-from pipelines.ingest.faults import MALFORMED
 from pipelines.ingest.reading import Malformed
 
 _TARGET = sql.Identifier("duet", "quarantine")

@@ -21,11 +21,11 @@ import pandas as pd
 import psycopg
 import pyarrow as pa
 
+from feature_repo.contract.faults import UNKNOWN, Faults
 from infra.clock import Clock
 from pipelines.ingest import load
 from pipelines.ingest.attributes import NumericColumns, json_objects
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.faults import UNKNOWN, Faults
 from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids
 from pipelines.ingest.quarantine import Quarantine
 from pipelines.ingest.report import ImportReport

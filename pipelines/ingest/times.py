@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ingest import faults as why
-from pipelines.ingest.columns import is_text, mask_of, numbers, present, text_of, without, wrong_type
-from pipelines.ingest.faults import Faults, Mask
+from feature_repo.contract import faults as why
+from feature_repo.contract.columns import is_text, mask_of, numbers, present, text_of, without, wrong_type
+from feature_repo.contract.faults import Faults, Mask
 from pipelines.ingest.formats import ISO, reads_zone
 
 # The day or the month at the end of `2024-03-01` is no offset: a zone stands behind a time.

@@ -13,12 +13,12 @@ from pydantic_core import to_json
 
 from feature_repo.layout import PROFILE
 from feature_repo.people import People
-from serving.answers import OrderName, Shown
-from serving.api_models import MAX_LIMIT, RecommendedPerson
+from serving.answers import Shown
+from serving.api_models import MAX_LIMIT, OrderName, RecommendedPerson
 from serving.pool import Int64, Requester
 from serving.reasons import Level
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MOST: Final = 2 * MAX_LIMIT + 10
 DAY_S: Final = 86_400
 _NOBODY: Final = np.empty(0, np.int64)
@@ -85,7 +85,15 @@ class Entry:
             stored.release,
             stored.order,
             tuple(
-                Shown(item.user_id, item.position, item.score, item.p_like, item.p_liked_back, tuple(item.sources))
+                Shown(
+                    item.user_id,
+                    item.position,
+                    item.score,
+                    item.p_like,
+                    item.p_liked_back,
+                    tuple(item.sources),
+                    item.explored,
+                )
                 for item in stored.items
             ),
             tuple(stored.propensities),
@@ -98,7 +106,7 @@ class Entry:
 class _Stored(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    format: Literal[1]
+    format: Literal[2]
     user_id: int
     profile: list[float | None] = Field(min_length=PROFILE.width, max_length=PROFILE.width)
     version: int

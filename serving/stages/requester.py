@@ -17,7 +17,7 @@ from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.errors import DuetError
 from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people_store import PeopleStore, RequesterRow, Standing
-from serving.pool import Requester
+from serving.pool import Int64, Requester
 from serving.reasons import Reason, Stage
 from serving.run import Run, breathe
 
@@ -51,7 +51,7 @@ async def read_requester(run: Run, people: PeopleStore, features: FeatureReader,
     return Requester(
         user_id,
         person,
-        row.excluded,
+        _excluded(run, row),
         row.liked,
         row.passed,
         row.pending,
@@ -79,7 +79,9 @@ async def as_of(standing: Standing, run: Run, people: PeopleStore, requester: Re
             Reason.ELIGIBILITY_UNAVAILABLE, "Your profile changed this moment, so nobody can be shown safely yet."
         )
     person = with_profile(row, requester.person, requester.person, run.slots)
-    return replace(requester, person=person, excluded=row.excluded, version=row.version, updated_at=row.updated_at)
+    return replace(
+        requester, person=person, excluded=_excluded(run, row), version=row.version, updated_at=row.updated_at
+    )
 
 
 def with_profile(row: RequesterRow, known: People, stored: People, slots: Mapping[str, int]) -> People:
@@ -109,6 +111,10 @@ async def _activity(run: Run, features: FeatureReader, user_id: int, known: Peop
             run.degrade(Stage.FEATURES)
             return known
         return stored if len(stored) else known
+
+
+def _excluded(run: Run, row: RequesterRow) -> Int64:
+    return np.union1d(row.excluded, run.unwanted) if len(run.unwanted) else row.excluded
 
 
 def _known(run: Run, user_id: int) -> People:

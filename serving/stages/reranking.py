@@ -57,4 +57,4 @@ def explore(ranked: Ranked, limit: int, share: float, rng: np.random.Generator) 
     placed, holders = order[lower], ranked.order[lower]
     keeps = ~is_explored[lower] | (placed == holders)
     propensity[placed] = by_chance[placed] + np.where(keeps, np.float32(1.0 - rate), np.float32(0.0))
-    return replace(ranked, order=order, propensity=propensity)
+    return replace(ranked, order=order, propensity=propensity, explored=is_chosen)

@@ -1,40 +1,26 @@
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
 from feature_repo.kinds import Kind
-from infra import postgres
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from serving.api_models import InteractionRequest, StoredInteraction
 from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.interactions import Interactions
+from serving.storage import Storage
 from tests.clocks import FixedClock
+from tests.on_pool import on_pool
 from tests.serving_fakes import closed_breaker
 from tests.serving_world import insert_people
 
-Result = TypeVar("Result")
 REQUEST_ID = "mine-7"
-
-
-def on_pool(database_url: str, settings: Settings, use: Callable[[Any], Coroutine[Any, Any, Result]]) -> Result:
-    async def go() -> Result:
-        limits = settings.postgres.model_copy(update={"pool_size": 2, "max_overflow": 0, "checkout_timeout_s": 2.0})
-        pool = postgres.open_pool(database_url, limits)
-        pool.open()
-        try:
-            return await use(pool)
-        finally:
-            await pool.close()
-
-    return asyncio.run(go())
 
 
 class Desk:
@@ -47,7 +33,7 @@ class Desk:
         request = InteractionRequest(**{"actor_id": 1, "target_id": 2, "kind": Kind.LIKE, **fields})
 
         async def use(pool: Any) -> StoredInteraction:
-            desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=2.0)
+            desk = Interactions(Storage(pool, closed_breaker(), 2.0), metrics=serving_metrics())
             return await desk.store(request, REQUEST_ID)
 
         return on_pool(database_url or self.database_url, self.settings, use)
@@ -144,7 +130,7 @@ def test_of_two_who_like_each_other_at_the_same_instant_one_hears_of_the_match(
     connection.commit()
 
     async def use(pool: Any) -> list[int]:
-        desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=5.0)
+        desk = Interactions(Storage(pool, closed_breaker(), 5.0), metrics=serving_metrics())
 
         async def like(actor: int, target: int) -> bool:
             request = InteractionRequest(actor_id=actor, target_id=target, kind=Kind.LIKE)
@@ -193,7 +179,7 @@ def test_an_open_breaker_refuses_at_once_and_says_when_to_come_back(
         for _ in range(20):
             with contextlib.suppress(OSError, BreakerOpen):
                 await breaker.call(fails, 1.0)
-        desk = Interactions(pool, breaker, metrics=serving_metrics(), timeout_s=2.0)
+        desk = Interactions(Storage(pool, breaker, 2.0), metrics=serving_metrics())
         with pytest.raises(StorageUnavailable) as refused:
             await desk.store(interaction, REQUEST_ID)
         return refused.value
@@ -208,7 +194,7 @@ def test_one_event_sent_many_times_at_once_is_stored_once(
     interaction = InteractionRequest(actor_id=1, target_id=2, kind=Kind.LIKE, event_id=uuid4())
 
     async def use(pool: Any) -> list[str]:
-        desk = Interactions(pool, closed_breaker(), metrics=serving_metrics(), timeout_s=5.0)
+        desk = Interactions(Storage(pool, closed_breaker(), 5.0), metrics=serving_metrics())
         answers = await asyncio.gather(*(desk.store(interaction, REQUEST_ID) for _ in range(12)))
         return sorted(answer.status for answer in answers)
 

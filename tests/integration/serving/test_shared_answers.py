@@ -104,7 +104,7 @@ def test_kept_answers_are_json_that_ends_after_their_time(town: Town, endpoints:
         await answer()
         (name,) = [name async for name in client.scan_iter(match=f"{town.settings.features.project}:answer:*")]
         body = await client.get(name)
-        assert body.startswith(b'{"format":1,')
+        assert body.startswith(b'{"format":2,')
         left_s = await client.pttl(name) / 1000
         assert 565 < left_s <= 570
         await client.set(name, body[:-20])

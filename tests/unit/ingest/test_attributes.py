@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from feature_repo.contract.faults import Faults
 from pipelines.ingest.attributes import NumericColumns, json_objects
-from pipelines.ingest.faults import Faults
 
 
 def objects(columns: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str], list[str]]:

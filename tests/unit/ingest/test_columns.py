@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.ingest import columns, times
-from pipelines.ingest.faults import Faults
+from feature_repo.contract import columns
+from feature_repo.contract.faults import Faults
+from pipelines.ingest import times
 
 
 def parsed(reader: Any, array: pa.Array, *arguments: Any, **options: Any) -> tuple[list[Any], list[str]]:

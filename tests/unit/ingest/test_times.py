@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from feature_repo.contract.faults import Faults
 from pipelines.ingest import times
 from pipelines.ingest.counting import TimeCount
-from pipelines.ingest.faults import Faults
 from pipelines.ingest.mapping import Source
 
 

@@ -36,6 +36,7 @@ from serving.errors import (
 )
 from serving.gate import Gate
 from serving.resilience.limiter import Limiter
+from serving.routes import ApiRoute, Routes
 from tests.clocks import FixedClock
 
 NAMES = PersonNames("salt")
@@ -106,7 +107,7 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
     limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
     gate: App = Gate(
         inner,
-        models=dict.fromkeys(CALLS, Body),
+        routes=Routes(ApiRoute("POST", path, path, Body) for path in CALLS),
         calls=CALLS,
         door=Door(Settings(), clock, metrics),
         limiter=limiter,
@@ -204,8 +205,8 @@ def test_every_line_of_a_call_names_its_request_its_trace_and_its_person_but_no_
     clock, metrics = SystemClock(), serving_metrics()
     gate = Gate(
         Starlette(),
-        models={"/asked": Asked},
-        calls={"/asked": of_somebody},
+        routes=Routes([ApiRoute("POST", "/asked", "ask", Asked)]),
+        calls={"ask": of_somebody},
         door=Door(Settings(), clock, metrics),
         limiter=Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics),
         max_body_bytes=100,

@@ -71,3 +71,12 @@ def test_whoever_holds_a_place_and_may_be_drawn_has_the_propensity_of_both() -> 
     # Each person has one propensity at the second place, however they came there: half of it is kept, and each of four
     # is drawn into the other half with the chance of a half that the random source had.
     assert told == {(0, 0.0625), (1, 0.5625), (2, 0.0625), (3, 0.0625)}
+
+
+def test_who_got_a_place_by_exploration_is_marked() -> None:
+    for seed in range(50):
+        result = explore(ranked(40, 20), 10, 0.4, np.random.default_rng(seed))
+        assert result.explored is not None
+        moved_up = [row for row in result.order[:10].tolist() if row >= 20]
+        assert [row for row in result.order[:10].tolist() if result.explored[row]] == moved_up
+    assert explore(ranked(), 10, 0.0, np.random.default_rng(0)).explored is None

@@ -21,6 +21,7 @@ from serving.border import Border
 from serving.errors import ApiError
 from serving.gate import OPEN, Call, Gate
 from serving.resilience.limiter import Limiter
+from serving.routes import ApiRoute, Routes
 
 KEY_ID, WHOLE, SHA256 = new_key()
 NAMES = PersonNames("salt")
@@ -53,8 +54,8 @@ class Guarded:
         """Put a method behind gate and border."""
         gate = Gate(
             self._inner,
-            models={"/call": Body},
-            calls={"/call": method},
+            routes=Routes([ApiRoute("POST", "/call", "call", Body)]),
+            calls={"call": method},
             door=self.door,
             limiter=self.limiter,
             max_body_bytes=100,
@@ -259,7 +260,7 @@ def page_gate(app: Any) -> Border:
     guarded, clock = Guarded(), SystemClock()
     gate = Gate(
         app,
-        models={},
+        routes=Routes([]),
         calls={},
         door=guarded.door,
         limiter=guarded.limiter,

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.ingest import faults as why
-from pipelines.ingest.faults import Faults, Mask
+from feature_repo.contract import faults as why
+from feature_repo.contract.faults import Faults, Mask
 
 _INTEGER = r"^[+-]?[0-9]+(\.0+)?$"
 _NUMBER = r"^[+-]?([0-9]{1,30}\.?[0-9]{0,30}|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?$"
@@ -28,9 +28,9 @@ _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _WHOLE = r"^([+-]?[0-9]+)\.0+$"
 _WHOLE_KEY = re.compile(_WHOLE)
 _DEFAULT_SEPARATORS = r"[|;,]"
-_MAX_TEXT = 10_000
-_MAX_LABEL = 64
-_MAX_LABELS = 100
+MAX_TEXT = 10_000
+MAX_LABEL = 64
+MAX_LABELS = 100
 
 
 def mask_of(array: Any) -> Mask:
@@ -149,7 +149,7 @@ def flags(array: Any, faults: Faults, column: str, values: Mapping[str, str] | N
     return without(pa.array(yes), ~yes & ~no)
 
 
-def texts(array: Any, faults: Faults, column: str, max_length: int = _MAX_TEXT) -> Any:
+def texts(array: Any, faults: Faults, column: str, max_length: int = MAX_TEXT) -> Any:
     """Return text of at most `max_length` characters."""
     if pa.types.is_nested(array.type) or pa.types.is_binary(array.type):
         return wrong_type(array, faults, column, pa.string())
@@ -161,7 +161,7 @@ def texts(array: Any, faults: Faults, column: str, max_length: int = _MAX_TEXT) 
 
 def labels(array: Any, faults: Faults, column: str, values: Mapping[str, str] | None = None) -> Any:
     """Return lower-case labels (gender, kind); with `values`, each must be in the map."""
-    text = pc.utf8_lower(texts(array, faults, column, _MAX_LABEL))
+    text = pc.utf8_lower(texts(array, faults, column, MAX_LABEL))
     return text if values is None else _mapped(text, faults, column, values)
 
 
@@ -208,7 +208,7 @@ def label_lists(
     parents = np.asarray(pc.list_parent_indices(parts).to_numpy(zero_copy_only=False), dtype=np.int64)
     items = pc.utf8_lower(text_of(pc.list_flatten(parts).cast(pa.string())))
     rows_of = _row_marker(parents, n_rows)
-    long = mask_of(pc.greater(pc.utf8_length(items), _MAX_LABEL))
+    long = mask_of(pc.greater(pc.utf8_length(items), MAX_LABEL))
     faults.mark(rows_of(long), why.TOO_LONG, column)
     if values is not None:
         inner = Faults(len(items))
@@ -220,7 +220,7 @@ def label_lists(
     _, first = np.unique(parents[kept] * (len(coded.dictionary) + 1) + codes[kept], return_index=True)
     kept = kept[np.sort(first)]
     counts = np.bincount(parents[kept], minlength=n_rows)
-    faults.mark(counts > _MAX_LABELS, why.TOO_LONG, column)
+    faults.mark(counts > MAX_LABELS, why.TOO_LONG, column)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), items.take(pa.array(kept)))
 

@@ -1,0 +1,1 @@
+"""People as apps write and read them."""

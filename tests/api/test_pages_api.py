@@ -1,0 +1,79 @@
+"""More of the same list: pages, people left out, and many lists at once."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.api.conftest import Served
+from tests.serving_world import insert_person, interact
+
+
+def ids(answer: dict[str, Any]) -> list[int]:
+    return [item["user_id"] for item in answer["items"]]
+
+
+def pages(town: Served, user_id: int, **request: Any) -> list[dict[str, Any]]:
+    found = [town.recommend(user_id, **request)]
+    while found[-1]["next"] is not None:
+        found.append(town.recommend(user_id, **request, cursor=found[-1]["next"]))
+    return found
+
+
+def test_pages_are_the_one_long_list_cut_in_parts(town: Served) -> None:
+    whole = ids(town.recommend(1, limit=100))
+    assert len(whole) == 20
+    found = pages(town, 1, limit=6)
+    assert [len(page["items"]) for page in found] == [6, 6, 6, 2]
+    assert [user_id for page in found for user_id in ids(page)] == whole
+    assert found[-1]["next"] is None
+
+
+def test_while_people_come_and_go_nobody_comes_twice_and_nobody_is_passed_over(
+    town: Served, connection: psycopg.Connection[Any]
+) -> None:
+    first = town.recommend(1, limit=6)
+    rest = set(ids(town.recommend(1, limit=100))) - set(ids(first))
+    gone, hidden = sorted(rest)[:2]
+    interact(connection, gone, 1, "block")
+    connection.execute("update duet.users set visible = false where user_id = any(%s)", [[hidden, ids(first)[0]]])
+    insert_person(connection, 102)
+    connection.commit()
+    town.wait_for(39)
+    seen, page = ids(first), first
+    while page["next"] is not None:
+        page = town.recommend(1, limit=6, cursor=page["next"], explain=True)
+        assert not set(seen) & set(ids(page))
+        seen += ids(page)
+    assert set(seen) - set(ids(first)) >= rest - {gone, hidden}
+    assert not {gone, hidden} & set(seen)
+
+
+def test_who_is_excluded_is_in_no_answer_and_the_others_move_up(town: Served) -> None:
+    usual = ids(town.recommend(5, limit=8))
+    unwanted = usual[1:4]
+    answer = town.recommend(5, limit=5, exclude=[*unwanted, 999_999, *unwanted])
+    assert ids(answer) == [user_id for user_id in usual if user_id not in unwanted]
+    assert ids(town.recommend(5, limit=8)) == usual
+    following = town.recommend(5, limit=5, exclude=unwanted, cursor=answer["next"])
+    assert not set(ids(following)) & {*unwanted, *ids(answer)}
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAAAAAAAAA=", "é", "BwAAAAAAAAA"])
+def test_a_cursor_that_is_none_of_ours_is_refused(town: Served, cursor: str) -> None:
+    refused = town.client.post("/v1/recommendations", json={"user_id": 1, "cursor": cursor})
+    assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (422, "cursor")
+
+
+def test_a_batch_answers_each_person_as_a_call_of_their_own_would(town: Served) -> None:
+    answer = town.client.post("/v1/recommendations:batch", json={"user_ids": [1, 999, 2], "limit": 4})
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [result["user_id"] for result in results] == [1, 999, 2]
+    assert results[1]["answer"] is None
+    assert results[1]["error"]["code"] == "unknown_user"
+    for result in (results[0], results[2]):
+        alone = town.recommend(result["user_id"], limit=4)
+        assert ids(result["answer"]) == ids(alone)
+        assert (result["answer"]["level"], result["error"]) == (1, None)
+    assert len({results[0]["answer"]["request_id"], results[2]["answer"]["request_id"]}) == 2

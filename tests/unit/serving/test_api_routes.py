@@ -1,0 +1,60 @@
+"""Which call a request asks for, and that the document, the gate and the service know the same ones."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from serving.api_routes import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
+from serving.errors import WrongMethod
+from serving.openapi_calls import SAID
+from serving.routes import ApiRoute, Routes
+from serving.store_calls import store_calls
+
+FOUND = Routes(
+    [
+        ApiRoute("POST", "/v1/things", "make"),
+        ApiRoute("GET", "/v1/things/{thing}", "get"),
+        ApiRoute("POST", "/v1/things/{thing}/hide", "hide"),
+    ]
+)
+
+
+def scope(method: str, path: str, raw: str | None = None) -> dict[str, Any]:
+    return {"method": method, "path": path, "raw_path": raw.encode() if raw is not None else None}
+
+
+@pytest.mark.parametrize(
+    ("asked", "operation", "parameters"),
+    [
+        (scope("POST", "/v1/things"), "make", ()),
+        (scope("GET", "/v1/things/7"), "get", ("7",)),
+        (scope("GET", "/v1/things/a/b", "/v1/things/a%2Fb"), "get", ("a/b",)),
+        (scope("POST", "/v1/things/é/hide", "/v1/things/%C3%A9/hide"), "hide", ("é",)),
+    ],
+)
+def test_a_path_is_cut_into_parameters_before_they_are_decoded(
+    asked: dict[str, Any], operation: str, parameters: tuple[str, ...]
+) -> None:
+    found = FOUND.find(asked)
+    assert found is not None
+    assert (found.route.operation, found.parameters) == (operation, parameters)
+
+
+@pytest.mark.parametrize("path", ["/v1/things/", "/v1/things//hide", "/v1/other", "/v1/things/7/8", "/things/7"])
+def test_another_path_is_no_call(path: str) -> None:
+    assert FOUND.find(scope("GET", path)) is None
+    FOUND.refuse_method(scope("GET", path))
+
+
+def test_a_path_of_ours_with_another_method_is_refused_with_its_own_methods() -> None:
+    with pytest.raises(WrongMethod, match="send `GET`") as refused:
+        FOUND.refuse_method(scope("PUT", "/v1/things/7"))
+    assert refused.value.headers["allow"] == "GET"
+
+
+def test_every_route_is_described_and_answered() -> None:
+    operations = {route.operation for route in ROUTES}
+    assert operations == SAID.keys()
+    answered = store_calls(SimpleNamespace()).keys()  # type: ignore[arg-type]
+    assert operations == answered | {RECOMMEND, RECOMMEND_ALL, STORE_INTERACTION}
