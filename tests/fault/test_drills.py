@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
+import redis
 
 from infra.endpoints import Endpoints
 from infra.postgres import connect
@@ -64,6 +65,17 @@ def measured(stage: Stage, measure: Measure, value: float, well: float) -> Itera
 
 
 @contextmanager
+def emptied(stage: Stage) -> Iterator[None]:
+    """Take everything out of Redis, and put it back at the end."""
+    with redis.Redis.from_url(stage.endpoints.redis_url) as client:
+        kept = {key: client.dump(key) for key in client.scan_iter()}
+        client.flushdb()
+        yield
+        for key, value in kept.items():
+            client.restore(key, 0, value, replace=True)
+
+
+@contextmanager
 def somebody_new(stage: Stage) -> Iterator[None]:
     newcomer = max(ASKERS) + 1000
     with connect(stage.endpoints.database_url, autocommit=True) as connection:
@@ -113,6 +125,7 @@ DRILLS: dict[str, tuple[Callable[[Stage], AbstractContextManager[None]], set[str
         {"DuetLatencyOverBudget", "DuetBudgetBurns", "DuetBudgetWillNotLast"},
     ),
     "locking the table of impressions": (lambda stage: locked(stage, "impressions"), {"DuetNoImpressions"}),
+    "emptying Redis": (emptied, {"DuetFeaturesLost"}),
     "a drift that was measured": (
         lambda stage: measured(stage, Measure.DRIFT_PSI, 0.4, 0.1),
         {"DuetDrift"},

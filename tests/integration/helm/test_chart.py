@@ -160,6 +160,9 @@ def test_replicas_follow_the_load_where_they_should() -> None:
     scaler = production["HorizontalPodAutoscaler", "serving"]["spec"]
     assert [metric["type"] for metric in scaler["metrics"]] == ["Resource", "External"]
     assert "replicas" not in production["Deployment", "serving"]["spec"], "it would undo the autoscaler's choice"
+    (serving,) = production["Deployment", "serving"]["spec"]["template"]["spec"]["containers"]
+    told = {one["name"]: one.get("value") for one in serving["env"]}
+    assert told["DUET_SERVING__REPLICAS"] == str(scaler["maxReplicas"]), "`duet doctor` counts connections by it"
     assert production["PodDisruptionBudget", "serving"]["spec"]["minAvailable"] < scaler["minReplicas"]
 
 
