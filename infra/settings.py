@@ -324,6 +324,11 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="URL of a Redis database (`redis://…`); unset starts the embedded server."
     )
+    results_uri: str | None = Field(
+        None,
+        description="Folder or bucket in which all machines share the results of training steps (`file:///…`, "
+        "`s3://…`); unset keeps them in the data folder.",
+    )
     postgres: PostgresSettings = Field(default_factory=PostgresSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     mlflow: MlflowSettings = Field(default_factory=MlflowSettings)

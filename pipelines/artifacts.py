@@ -16,7 +16,7 @@ from registry.contracts import ArtifactKind, Manifest
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.state import Current
+    from pipelines.results import Result
 
 ASSET_OF = {
     ArtifactKind.EMBEDDING: "embeddings",
@@ -53,14 +53,14 @@ def finish_artifact(
     explanation: Explanation,
     run_id: str,
 ) -> Registered:
-    """Save an artefact aside, adopt it by its digest and register it; the caller publishes the pointer last."""
+    """Save an artefact aside, adopt it by its digest and register it; the IO manager publishes the pointer last."""
     asset = ASSET_OF[kind]
     failpoint(f"{kind}.after_training")
-    with platform.state.staging(asset) as scratch:
+    with platform.results.staging(asset) as scratch:
         staged = scratch / "artifact"
         manifest = save(staged)
         failpoint(f"{kind}.after_saving")
-        directory = platform.state.adopt(staged, asset, manifest.digest)
+        directory = platform.results.adopt(staged, asset, manifest.digest)
     failpoint(f"{kind}.after_adoption")
     version = platform.models.log_version(
         kind,
@@ -78,15 +78,17 @@ def finish_artifact(
 
 
 def artifact_directory(platform: "Platform", kind: ArtifactKind, digest: str, version: int) -> Path:
-    """Return the artefact's directory, fetched from the registry if it is not on this disk."""
-    directory = platform.state.directory(ASSET_OF[kind], digest)
-    if not directory.exists():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        platform.registry.download(kind, version, directory)
+    """Return the artefact's directory, fetched from the registry if it is not among the results."""
+    asset = ASSET_OF[kind]
+    if platform.results.has(asset, digest):
+        return platform.results.path(asset, digest)
+    directory = platform.results.directory(asset, digest)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    platform.registry.download(kind, version, directory)
     return directory
 
 
-def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "Current":
+def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "Result":
     """Return the artefact in stage Production, else the newest one made here.
 
     Raises:
@@ -94,28 +96,28 @@ def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "Current":
     """
     from registry.contracts import PRODUCTION
 
-    newest = platform.state.find(ASSET_OF[kind])
+    newest = platform.results.find(ASSET_OF[kind])
     standing = platform.registry.in_stage(PRODUCTION).get(kind)
     if standing is None or standing.digest is None:
-        return newest or platform.state.require(ASSET_OF[kind])
+        return newest or platform.results.require(ASSET_OF[kind])
     if newest is not None and newest.digest == standing.digest:
         return newest
     directory = artifact_directory(platform, kind, standing.digest, standing.version)
     return pointer_from_manifest(ASSET_OF[kind], directory, standing.version)
 
 
-def pointer_from_manifest(asset: str, directory: Path, version: int) -> "Current":
+def pointer_from_manifest(asset: str, directory: Path, version: int) -> "Result":
     """Return a pointer to an artefact that was made elsewhere, from the lineage in its manifest."""
-    from pipelines.state import Current
+    from pipelines.results import Result
     from registry.artifacts import read_manifest
 
     manifest = read_manifest(directory)
     lineage = manifest.lineage
     inputs = {name: lineage[f"{name}_digest"] for name in ("people", "interactions") if f"{name}_digest" in lineage}
-    return Current.model_validate(
+    return Result.model_validate(
         {
             "asset": asset,
-            "path": directory,
+            "place": directory,
             "digest": manifest.digest,
             "run_id": "",
             "as_of": lineage.get("as_of", "1970-01-01T00:00:00+00:00"),

@@ -93,9 +93,9 @@ def train(
             _print_evaluation(platform)
             _print_advice(platform)
         took = f"{sum(story.steps.values()):.0f} s in {len(story.steps)} steps"
-        candidate = platform.state.find("release_candidate")
+        candidate = platform.results.find("release_candidate")
         if job is TrainingJob.SEARCH_HYPERPARAMETERS:
-            best = platform.state.require("hyperparameter_search", job.value).facts
+            best = platform.results.require("hyperparameter_search", job.value).facts
             print_success(f"{best['trials']} trials, the best gave {best['value']:.5f} ({took}); train with it:")
             out().print(best["train_with"], soft_wrap=True)
         elif job in {TrainingJob.MATERIALIZE_FEATURES, TrainingJob.MATERIALIZE_CHANGES} or candidate is None:
@@ -280,7 +280,7 @@ def _print_advice(platform: Platform) -> None:
 
     if platform.settings.ranking.pending_likes:
         return
-    advice = Contacts.of(platform.snapshot(platform.state.require("interactions")).events).advice()
+    advice = Contacts.of(platform.snapshot(platform.results.require("interactions")).events).advice()
     if advice is not None:
         print_note(advice)
 
@@ -291,7 +291,7 @@ def _print_evaluation(platform: Platform) -> None:
     from infra.cli.console import out, table
     from pipelines.evaluation.assets import COLD_START_FILE, MATCHES_FILE, SLICES_FILE, TABLE_FILE
 
-    judged = platform.state.require("evaluation", "evaluate")
+    judged = platform.results.require("evaluation", "evaluate")
     data = pd.read_csv(judged.path / TABLE_FILE)
     measures = [name for name in dict.fromkeys(data["measure"]) if name not in _ONLY_IN_FULL]
     means = data.pivot_table(index="method", columns="measure", values="mean", sort=False)

@@ -12,6 +12,7 @@ from pipelines.automation.schedules import SCHEDULES
 from pipelines.automation.sensors import SENSORS
 from pipelines.drift.assets import drift
 from pipelines.evaluation.assets import evaluation
+from pipelines.executor import in_process_or_multiprocess
 from pipelines.experiments.assets import READ_OUT, experiment_report
 from pipelines.experiments.sensors import guard
 from pipelines.features.assets import features, online_features
@@ -19,14 +20,16 @@ from pipelines.features.changed import changed_features
 from pipelines.history.assets import daily_activity_asset, daily_totals
 from pipelines.history.first_day import first_day
 from pipelines.ingest.assets import snapshots
+from pipelines.io_manager import result_io_manager
 from pipelines.jobs import JOBS
+from pipelines.launchpad import checked_assets
 from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.release.assets import release_candidate_asset
 from pipelines.release.jobs import judge_job
 from pipelines.release.policy import load_policy
 from pipelines.release.promotion import promoted_release
 from pipelines.release.sensors import RELEASE_HISTORY, observe_stages, production_is_coherent
-from pipelines.resources import Platform, platform_resource
+from pipelines.resources import Platform, PlatformResource
 from pipelines.retrieval.assets import candidate_index, embeddings
 from pipelines.search.assets import hyperparameter_search
 
@@ -42,32 +45,34 @@ def build_definitions(platform: Platform | None = None) -> dg.Definitions:
         assets=[
             RELEASE_HISTORY,
             *kept_fresh(
-                [
-                    snapshots,
-                    features,
-                    online_features,
-                    changed_features,
-                    embeddings,
-                    candidate_index,
-                    ranking_dataset,
-                    ranker,
-                    evaluation,
-                    release_candidate_asset(policy),
-                    promoted_release,
-                    drift,
-                    experiment_report,
-                    hyperparameter_search,
-                    daily_activity_asset(begins),
-                    daily_totals,
-                ]
+                checked_assets(
+                    [
+                        snapshots,
+                        features,
+                        online_features,
+                        changed_features,
+                        embeddings,
+                        candidate_index,
+                        ranking_dataset,
+                        ranker,
+                        evaluation,
+                        release_candidate_asset(policy),
+                        promoted_release,
+                        drift,
+                        experiment_report,
+                        hyperparameter_search,
+                        daily_activity_asset(begins),
+                        daily_totals,
+                    ]
+                )
             ),
         ],
         asset_checks=[production_is_coherent],
         jobs=[*JOBS, READ_OUT, judge_job(policy)],
         schedules=[*SCHEDULES],
         sensors=[*SENSORS, guard, observe_stages],
-        resources={"platform": platform or platform_resource},
-        executor=dg.in_process_executor,
+        resources={"platform": platform or PlatformResource(), "io_manager": result_io_manager},
+        executor=in_process_or_multiprocess,
     )
 
 

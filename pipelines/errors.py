@@ -2,8 +2,8 @@
 
 DuetError
 └── PipelineError
-    ├── UnsupportedConfigField   a configuration model cannot be shown in the Launchpad
     ├── MissingUpstream          a step was started alone and what it builds on was never made
+    ├── SharedFolderUnavailable  the results that machines share cannot be reached
     ├── EmptySnapshot            there is nobody, or not a single decision, to learn from
     ├── ImpossibleInstant        the instant asked for is not an instant or holds no data
     ├── InvalidSetting           a `--set` of the command line is unknown or malformed
@@ -18,12 +18,12 @@ class PipelineError(DuetError):
     """A pipeline cannot go on."""
 
 
-class UnsupportedConfigField(PipelineError):
-    """A configuration model has a field that the Launchpad cannot show."""
-
-
 class MissingUpstream(PipelineError):
     """What this step builds on was never made."""
+
+
+class SharedFolderUnavailable(PipelineError):
+    """The folder or bucket of `DUET_RESULTS_URI` cannot be reached."""
 
 
 class EmptySnapshot(PipelineError):

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pipelines.results import Result, ResultStore
 from pipelines.snapshots import (
     INTERACTIONS_FILE,
     PEOPLE_FILE,
@@ -18,7 +19,6 @@ from pipelines.snapshots import (
     read_interactions,
     read_people,
 )
-from pipelines.state import Current, PipelineState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,16 +34,14 @@ if TYPE_CHECKING:
 class Snapshot:
     """People and interactions as of one instant; everything is read when it is first asked for."""
 
-    people_pointer: Current
-    interactions_pointer: Current
+    people_pointer: Result
+    interactions_pointer: Result
 
     @classmethod
-    def of(cls, state: PipelineState, interactions: Current) -> "Snapshot":
+    def of(cls, results: ResultStore, interactions: Result) -> "Snapshot":
         """Return the snapshot whose interactions are `interactions`."""
-        people = state.require("people")
-        digest = interactions.inputs["people"]
-        path = state.directory("people", digest)
-        return cls(people.model_copy(update={"digest": digest, "path": path}), interactions)
+        people = results.require("people")
+        return cls(people.model_copy(update={"digest": interactions.inputs["people"]}), interactions)
 
     @property
     def as_of(self) -> datetime:

@@ -7,38 +7,37 @@ All steps of a job share one process: a process of its own would cost each step 
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel
 
-from pipelines.drift.config import DriftConfig
-from pipelines.evaluation.config import EvaluationConfig
+from pipelines.drift.assets import DriftStep
+from pipelines.evaluation.assets import EvaluationStep
 from pipelines.features.assets import FeaturesStep
-from pipelines.features.config import ChangesConfig
+from pipelines.features.changed import ChangesStep
 from pipelines.history.assets import FoldingConfig
-from pipelines.ingest.config import SnapshotConfig
+from pipelines.ingest.assets import SnapshotStep
 from pipelines.launchpad import defaults_of
-from pipelines.ranking.config import DatasetConfig, RankerConfig
+from pipelines.ranking.assets import DatasetStep, RankerStep
 from pipelines.release.promotion import PromotionStep
 from pipelines.retrieval.assets import EmbeddingStep, IndexStep
-from pipelines.search.config import SearchConfig
+from pipelines.search.assets import SearchStep
 
 HEAVY = {"duet/heavy": "yes"}
-STEPS: dict[str, type[BaseModel]] = {
-    "snapshots": SnapshotConfig,
+STEPS: dict[str, type[dg.Config]] = {
+    "snapshots": SnapshotStep,
     "features": FeaturesStep,
     "embeddings": EmbeddingStep,
     "candidate_index": IndexStep,
-    "ranking_dataset": DatasetConfig,
-    "ranker": RankerConfig,
-    "evaluation": EvaluationConfig,
+    "ranking_dataset": DatasetStep,
+    "ranker": RankerStep,
+    "evaluation": EvaluationStep,
     "promoted_release": PromotionStep,
 }
 TRAINING = (*STEPS,)
 """The configured steps of the whole training; those of other jobs follow."""
 STEPS |= {
-    "changed_features": ChangesConfig,
-    "hyperparameter_search": SearchConfig,
+    "changed_features": ChangesStep,
+    "hyperparameter_search": SearchStep,
     "daily_totals": FoldingConfig,
-    "drift": DriftConfig,
+    "drift": DriftStep,
 }
 
 

@@ -1,15 +1,16 @@
-"""What every asset is given: settings, servers, the pipeline's state, the model registry and the feature store.
+"""What every asset is given: settings, servers, the results of steps, the model registry and the feature store.
 
 One object per run. Servers are opened when first needed and kept for the run; nothing is opened by importing this.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from infra.clock import Clock, SystemClock
 from infra.endpoints import Endpoints, open_endpoints
@@ -18,7 +19,7 @@ from infra.postgres import connect
 from infra.settings import Settings, load_settings
 from infra.telemetry import disable_telemetry
 from pipelines.inputs import Snapshot
-from pipelines.state import Current, PipelineState
+from pipelines.results import Result, ResultStore
 from registry.contracts import MODEL_NAMES, MODEL_TRAINING, ArtifactKind
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Platform:
     def __init__(self, settings: Settings, endpoints: Endpoints | None = None, clock: Clock | None = None) -> None:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
-        self.state = PipelineState(settings.data_dir)
+        self.results = ResultStore.of(settings)
         self._given = endpoints
         self._leases = ExitStack()
         self._loaded: Snapshot | None = None
@@ -96,11 +97,11 @@ class Platform:
         dagster = self.settings.dagster
         return f"http://{dagster.host}:{dagster.port}/runs/{run_id}" if dagster.port else None
 
-    def snapshot(self, interactions: Current) -> Snapshot:
+    def snapshot(self, interactions: Result) -> Snapshot:
         """Return a snapshot, read once per run however many steps ask for it."""
         loaded = self._loaded
         if loaded is None or loaded.interactions_pointer != interactions:
-            loaded = self._loaded = Snapshot.of(self.state, interactions)
+            loaded = self._loaded = Snapshot.of(self.results, interactions)
         return loaded
 
     def docs_directory(self, run_id: str) -> Path:
@@ -117,12 +118,19 @@ def _unheard(_sentence: str) -> None:
     """Show nothing: the event log has it."""
 
 
-@dg.resource(description="Settings, servers, pipeline state, model registry and feature store of this run.")
-def platform_resource(_context: dg.InitResourceContext) -> Iterator[Platform]:
-    """Build the platform of a run from the settings of the process."""
-    disable_telemetry()
-    platform = Platform(load_settings())
-    try:
-        yield platform
-    finally:
-        platform.close()
+class PlatformResource(dg.ConfigurableResource[Platform]):
+    """Settings, servers, results of steps, model registry and feature store of this run."""
+
+    data_dir: str | None = Field(default=None, description="folder of this run's files; none: `DUET_DATA_DIR`")
+
+    def create_resource(self, context: dg.InitResourceContext) -> Platform:
+        """Return the platform that the settings of the process describe."""
+        del context
+        disable_telemetry()
+        return Platform(load_settings(**({} if self.data_dir is None else {"data_dir": Path(self.data_dir)})))
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Platform, None, None]:
+        """Give a step or a tick its platform, and give back the servers afterwards."""
+        with closing(self.create_resource(context)) as platform:
+            yield platform

@@ -15,11 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 import dagster as dg
 import yaml
 from dagster import DagsterEvent, DagsterInstance, DagsterInvalidConfigError
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run_iterator
-from dagster._core.instance.ref import InstanceRef
 
 from pipelines.code_version import ROOT
+from pipelines.dagster_private import NO_COMPUTE_LOGS, InMemoryJob, InstanceRef, execute_run_iterator
 from pipelines.definitions import build_definitions
 from pipelines.errors import InvalidSetting, RunFailed, RunTerminated
 from pipelines.jobs import STEPS
@@ -143,7 +141,7 @@ def open_instance(platform: "Platform") -> Iterator[DagsterInstance]:
             "config": {"data_dir": str(home.parent)},
         },
         # Steps print to this terminal, so nothing is captured; the log file has the story.
-        "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"},
+        "compute_logs": NO_COMPUTE_LOGS,
     }
     reference = InstanceRef.from_dir(str(home), config_dir=str(ROOT), overrides=overrides)
     with DagsterInstance.from_ref(reference) as instance:

@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.root import LocalArtifactStorage
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
 from infra.endpoints import open_endpoints
 from infra.settings import Settings, load_settings
+from pipelines.dagster_private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
 
 CONFIG = {"data_dir": dg.Field(dg.Noneable(str), default_value=None, is_required=False)}
 

@@ -13,6 +13,8 @@ from pipelines.definitions import build_definitions
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, run_job
+from registry.contracts import ArtifactKind
+from registry.mlflow_rest import MlflowRest
 from tests.clocks import FixedClock
 from tests.conftest import empty_tables, forget_models, make_settings
 
@@ -52,3 +54,15 @@ def train(platform: Platform, job: str = "train_all", **settings: dict[str, Any]
 def steps_of(job: str) -> set[str]:
     """Return the names of a job's steps."""
     return {node.name for node in build_definitions().resolve_job_def(job).nodes_in_topological_order}
+
+
+def digests(platform: Platform) -> dict[str, str]:
+    """Return the digest of each result of a training."""
+    names = ("people", "interactions", "embeddings", "candidate_index", "ranking_dataset", "ranker", "evaluation")
+    return {name: platform.results.require(name).digest for name in names}
+
+
+def versions(platform: Platform) -> dict[str, list[int]]:
+    """Return the registered versions of each kind, the newest first."""
+    with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
+        return {kind.value: [version.version for version in rest.versions(kind)] for kind in ArtifactKind}

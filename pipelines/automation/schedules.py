@@ -7,11 +7,12 @@ conditions.
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from pipelines.automation.conditions import why_busy, why_not_retrain, why_unchanged, why_untrained
+from pipelines.dagster_private import JobOfAssets
 from pipelines.history.folding import FOLDS, fold_before, oldest_before
 from pipelines.jobs import (
     FOLD_HISTORY,
@@ -25,14 +26,11 @@ from pipelines.jobs import (
 )
 from pipelines.resources import Platform
 
-if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
 Decision = dg.RunRequest | dg.SkipReason
 
 
 def clocked(
-    name: str, cron: str, job: "UnresolvedAssetJobDefinition", description: str
+    name: str, cron: str, job: JobOfAssets, description: str
 ) -> Callable[[Callable[[dg.ScheduleEvaluationContext, Platform], Decision]], dg.ScheduleDefinition]:
     """Declare a schedule that is on, unless its job has not finished yet."""
 

@@ -74,7 +74,7 @@ def frequent_materialize_features(
     context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]
 ) -> dg.RunRequest | dg.SkipReason:
     """Ask for what changed since the last time; light, and nothing before the first full materialisation."""
-    last = last_look(platform.state)
+    last = last_look(platform.results)
     if last is None:
         return dg.SkipReason("there are no features yet: run the job `materialize_features` or `train_all` once")
     busy = why_busy(context.instance, MATERIALIZE_CHANGES.name) or why_busy(context.instance, MATERIALIZE_FEATURES.name)

@@ -60,6 +60,7 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
     from pipelines.ingest.checks import validate_snapshots
     from pipelines.ingest.config import SnapshotConfig
     from pipelines.inputs import Snapshot
+    from pipelines.results import Result
     from pipelines.snapshots import (
         INTERACTIONS_FILE,
         PEOPLE_FILE,
@@ -70,7 +71,6 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
         read_interactions,
         read_people,
     )
-    from pipelines.state import Current
     from pipelines.validation.frames import interaction_facts, people_facts
 
     meter.done("libraries")
@@ -95,24 +95,24 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
         people_file=scratch / PEOPLE_FILE,
     )
     meter.done("snapshot validated: " + "; ".join(report.sentence() for report in reports.values()))
-    base = {"path": scratch, "run_id": "", "as_of": instant.at}
+    base = {"place": scratch, "run_id": "", "as_of": instant.at}
     return Snapshot(
-        Current(asset="people", digest=people_file.digest, **base),
-        Current(asset="interactions", digest=interactions_file.digest, **base),
+        Result(asset="people", digest=people_file.digest, **base),
+        Result(asset="interactions", digest=interactions_file.digest, **base),
     )
 
 
 def _index(job: dict[str, Any], snapshot: Any, scratch: Path, meter: Meter) -> None:
+    from pipelines.results import Result
     from pipelines.retrieval.config import IndexBuildConfig
     from pipelines.retrieval.rebuild import rebuilt
-    from pipelines.state import Current
     from registry.trial import ReleaseTrial
 
     directories = {kind: Path(job["directories"][kind.value]) for kind in ArtifactKind}
     embedding = read_manifest(directories[ArtifactKind.EMBEDDING])
-    made = Current(
+    made = Result(
         asset="embeddings",
-        path=directories[ArtifactKind.EMBEDDING],
+        place=directories[ArtifactKind.EMBEDDING],
         digest=embedding.digest,
         run_id="",
         as_of=snapshot.as_of,

@@ -181,8 +181,8 @@ def _parameters(spec: WorldSpec) -> dict[str, Any]:
 def _release_made_of() -> str:
     """Return a digest of all that decides how a release is made, apart from the world."""
     from pipelines.ranking.config import DatasetConfig, RankerConfig
+    from pipelines.results import combined_digest
     from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
-    from pipelines.state import combined_digest
 
     configs = (EmbeddingConfig(), IndexBuildConfig(), DatasetConfig(), RankerConfig())
     return combined_digest({type(config).__name__: config.model_dump_json() for config in configs} | {"as": RELEASE})

@@ -5,12 +5,15 @@ from typing import Any
 import dagster as dg
 
 from pipelines.drift.config import DriftConfig
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import plots, table
 from pipelines.resources import Platform
-from pipelines.state import Current, combined_digest
+from pipelines.results import Result, combined_digest
 
 SHOWN = 40
+
+
+class DriftStep(DriftConfig, dg.Config):
+    """Say which decisions stand for the present."""
 
 
 @dg.asset(
@@ -18,28 +21,35 @@ SHOWN = 40
     group_name="release",
     kinds={"numpy", "feast"},
     pool="training",
-    config_schema=launch_checked(DriftConfig),
     description="Population stability index of the latest decisions against the training rows of the ranker in "
     "Production, feature by feature, and of the like rate.",
 )
-def drift(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+def drift(
+    context: dg.AssetExecutionContext, config: DriftStep, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Any]:
     """Measure, or say why nothing could be measured."""
     from pipelines.drift.measure import measure_drift
     from pipelines.drift.plots import drift_plot
     from registry.measurements import Measure, Measurement, keep_measurement
 
     threshold = platform.settings.automation.drift_psi
-    found = measure_drift(platform, read_config(context, DriftConfig))
+    found = measure_drift(platform, config)
     if isinstance(found, str):
         context.log.info("not measured: %s", found)
         return dg.MaterializeResult(metadata={"measured": False, "why": found, "beyond": False})
     name, worst = found.worst
-    publish(platform, context.run.run_id, found.dataset, found.release)
+    measured_at = platform.clock.now()
     with platform.connection() as connection:
-        measured_at = platform.clock.now()
         keep_measurement(connection, Measurement(Measure.DRIFT_PSI, worst, found.release, measured_at))
+    # Naming the training rows that were compared with keeps them.
+    made = Result(
+        asset="drift", digest=combined_digest({"dataset": found.dataset}), run_id=context.run.run_id,
+        as_of=measured_at, inputs={"ranking_dataset": found.dataset}, facts={"release": found.release},
+        has_files=False,
+    )  # fmt: skip
     context.log.info("`%s` moved furthest: %.3f, the limit is %.3f", name, worst, threshold)
     return dg.MaterializeResult(
+        value=made,
         metadata={
             "measured": True,
             "release": found.release,
@@ -53,17 +63,5 @@ def drift(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform
             "rows_now": found.rows[1],
             "psi": table([{"of": key, "psi": value} for key, value in list(found.psi.items())[:SHOWN]]),
             **plots({"drift": drift_plot(found.psi, threshold)}),
-        }
+        },
     )
-
-
-def publish(platform: Platform, run_id: str, dataset: str, release: str) -> None:
-    """Point at the training rows that were compared with, which keeps them on this disk."""
-    directory = platform.state.directory("drift", "last")
-    directory.mkdir(parents=True, exist_ok=True)
-    platform.state.publish(
-        Current(
-            asset="drift", path=directory, digest=combined_digest({"dataset": dataset}), run_id=run_id,
-            as_of=platform.clock.now(), inputs={"ranking_dataset": dataset}, facts={"release": release},
-        )
-    )  # fmt: skip

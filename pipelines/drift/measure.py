@@ -52,10 +52,9 @@ def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
     directory = artifact_directory(platform, ArtifactKind.RANKER, standing.digest or "", standing.version)
     manifest = read_manifest(directory)
     dataset = manifest.lineage.get("ranking_dataset_digest", "")
-    kept = platform.state.directory("ranking_dataset", dataset)
-    if not dataset or not kept.exists():
-        return f"the training rows of ranker {standing.version} are not on this disk: train and promote a new one"
-    rows = load_rows(kept)
+    if not dataset or not platform.results.has("ranking_dataset", dataset):
+        return f"the training rows of ranker {standing.version} are not kept any more: train and promote a new one"
+    rows = load_rows(platform.results.path("ranking_dataset", dataset))
     rows = rows.take(rows.kind == RowKind.LIKE)
     try:
         features, labels = current_rows(platform, config, int(str(manifest.parameters.get("last_likes", 5))))
@@ -98,7 +97,7 @@ def current_rows(
     from registry.neighbours import Neighbours
     from registry.scoring.first_stage import FittedStage
 
-    pointer = platform.state.require("interactions", "materialize_features")
+    pointer = platform.results.require("interactions", "materialize_features")
     snapshot = platform.snapshot(pointer)
     until_us = microseconds_of(pointer.as_of)
     after_us = microseconds_of(pointer.as_of - timedelta(days=config.days))

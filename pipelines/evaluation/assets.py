@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from pipelines.errors import MissingUpstream
 from pipelines.evaluation.config import EvaluationConfig
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import frame, link, markdown, path, plots
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
-from pipelines.state import Current, combined_digest
+from pipelines.results import Result, combined_digest
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
@@ -24,21 +24,28 @@ MATCHES_FILE = "matches.csv"
 REPORT_FILE = "report.json"
 
 
+class EvaluationStep(EvaluationConfig, dg.Config):
+    """Say who is asked, with which candidates, and how the two stages are combined."""
+
+
 @dg.asset(
-    deps=["ranker", "candidate_index"],
+    deps=["candidate_index"],
     group_name="evaluation",
     kinds={"numpy", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(EvaluationConfig),
     description="Every simpler order that has something to go by, beside the two stages, on decisions after T1.",
 )
-def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+def evaluation(
+    context: dg.AssetExecutionContext,
+    config: EvaluationStep,
+    platform: dg.ResourceParam[Platform],
+    ranker: Result,
+) -> dg.MaterializeResult[Any]:
     """Compare the methods, log the comparison and keep its table."""
     from pipelines.evaluation.truth import truth_of_last_import
 
-    config = read_config(context, EvaluationConfig)
-    judged = platform.state.require("ranker")
+    judged = ranker
     snapshot = platform.snapshot(snapshot_of(platform, judged))
     with platform.connection() as connection:
         truth = truth_of_last_import(connection, snapshot.people.user_ids)
@@ -78,7 +85,7 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             **tags,
         }
     )
-    with platform.state.staging("evaluation") as scratch:
+    with platform.results.staging("evaluation") as scratch:
         staged = scratch / "report"
         staged.mkdir()
         report.table.to_csv(staged / TABLE_FILE, index=False)
@@ -87,15 +94,14 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         report.matches.to_csv(staged / MATCHES_FILE, index=False)
         written = {"protocol": report.protocol, "numbers": report.numbers, "ranker_version": judged.version}
         (staged / REPORT_FILE).write_text(json.dumps(written, sort_keys=True, indent=2))
-        directory = platform.state.adopt(staged, "evaluation", digest)
-    platform.state.publish(
-        Current(
-            asset="evaluation", path=directory, digest=digest, run_id=context.run.run_id, as_of=judged.as_of,
-            t0=judged.t0, t1=judged.t1, inputs={**judged.inputs, "ranker": judged.digest},
-            facts={"protocol": report.protocol, "mlflow_run": run},
-        )
+        directory = platform.results.adopt(staged, "evaluation", digest)
+    made = Result(
+        asset="evaluation", digest=digest, run_id=context.run.run_id, as_of=judged.as_of,
+        t0=judged.t0, t1=judged.t1, inputs={**judged.inputs, "ranker": judged.digest},
+        facts={"protocol": report.protocol, "mlflow_run": run},
     )  # fmt: skip
     return dg.MaterializeResult(
+        value=made,
         metadata={
             "comparison": markdown(wide),
             **plots(report.figures),
@@ -109,12 +115,12 @@ def evaluation(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
             "mlflow": link(platform.models.run_url(run)),
             "digest": digest,
             "path": path(directory),
-        }
+        },
     )
 
 
 def compare(
-    platform: Platform, judged: Current, snapshot: "Snapshot", config: EvaluationConfig, truth: Any
+    platform: Platform, judged: Result, snapshot: "Snapshot", config: EvaluationConfig, truth: Any
 ) -> "EvaluationReport":
     """Set the scene at T1 with the twins of the release, which know nothing later, and compare all methods on it."""
     from feature_repo.layout import RANKING_FEATURES
@@ -133,18 +139,21 @@ def compare(
     from registry.ranker import Ranker
     from registry.release import Release
 
-    kept = platform.state.require(JUDGED_RANKER)
-    manifest = verify_artifact(kept.path, kept.digest)
+    digest = judged.parts.get(JUDGED_RANKER)
+    if digest is None:
+        raise MissingUpstream("the newest ranker was registered without the one that was judged; run `train_ranker`")
+    kept = platform.results.path(JUDGED_RANKER, digest)
+    manifest = verify_artifact(kept, digest)
     last_likes = int(str(manifest.parameters.get("last_likes", 5)))
     ground = TrainingGround.of(platform, judged, last_likes)
     stage = ground.stage(JUDGED, ground.t1_us)
-    ranker = Ranker.load(kept.path, RANKING_FEATURES, threads=2, verified=manifest)
+    ranker = Ranker.load(kept, RANKING_FEATURES, threads=2, verified=manifest)
     release = Release(
         ReleaseVersions(0, 0, 0), stage.embedding, stage.index, ranker, {ArtifactKind.RANKER: manifest},
         stage.neighbours,
     )  # fmt: skip
     people = ground.ground.people_at(ground.t1_us + 1)
-    rows = load_rows(platform.state.directory("ranking_dataset", judged.inputs["ranking_dataset"]))
+    rows = load_rows(platform.results.path("ranking_dataset", judged.inputs["ranking_dataset"]))
     scene = Scene(
         people=people,
         events=snapshot.events,
@@ -160,9 +169,9 @@ def compare(
     return evaluate(scene, rows.take(rows.late & decided), truth, rows.take(~rows.late & decided))
 
 
-def _release_of(platform: Platform, judged: Current) -> str:
+def _release_of(platform: Platform, judged: Result) -> str:
     """Name the release that the judged ranker belongs to, as far as its parts are those made last."""
-    parts = {"e": platform.state.find("embeddings"), "i": platform.state.find("candidate_index"), "r": judged}
+    parts = {"e": platform.results.find("embeddings"), "i": platform.results.find("candidate_index"), "r": judged}
     fitting = {
         letter: part.version
         for letter, part in parts.items()

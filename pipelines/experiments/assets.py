@@ -3,17 +3,14 @@
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import link, plots, table
 from pipelines.resources import Platform
 
 
-class ReportConfig(BaseModel):
+class ReportConfig(dg.Config):
     """What is read out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     experiment: str = Field(
         "",
@@ -25,11 +22,10 @@ class ReportConfig(BaseModel):
 @dg.asset(
     group_name="experiments",
     kinds={"postgres", "mlflow"},
-    config_schema=launch_checked(ReportConfig),
     description="Champion against challenger: rates with intervals, sample ratio, always-valid decision.",
 )
 def experiment_report(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext, config: ReportConfig, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult[Any]:
     """Read an experiment out, log it, and say what may be decided."""
     import pandas as pd
@@ -38,9 +34,8 @@ def experiment_report(
     from pipelines.experiments.readout import read_out
     from pipelines.experiments.tables import metrics_of, rows_of, shadow_rows
 
-    name = read_config(context, ReportConfig).experiment
     with platform.connection() as connection:
-        report = read_out(connection, platform.settings.experiments, platform.clock.now(), name)
+        report = read_out(connection, platform.settings.experiments, platform.clock.now(), config.experiment)
     rows, figures, stretch = rows_of(report), figures_of(report), report.stretch
     run = platform.models.log_evaluation(
         name=f"experiment-{stretch.name}",

@@ -74,7 +74,7 @@ def interleave(
     settings = current_settings(ctx)
     with opened_platform(settings) as platform:
         one, other = (loaded(platform, ReleaseVersions.parse(name)) for name in (first, second))
-        snapshot = platform.snapshot(platform.state.require("interactions"))
+        snapshot = platform.snapshot(platform.results.require("interactions"))
         known = max(learned_until(one), learned_until(other))
         since = known if after is None else after.replace(tzinfo=UTC)
         found = interleave_releases(one, other, snapshot, settings, since)

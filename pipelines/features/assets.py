@@ -11,10 +11,9 @@ from pydantic import Field
 from feature_repo.layout import ACTIVITY_TTL_DAYS
 from pipelines.changes import Look
 from pipelines.features.config import FeatureConfig
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import table
 from pipelines.resources import Platform
-from pipelines.state import Current, combined_digest
+from pipelines.results import Result, combined_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 TABLES = ("user_profile", "user_attributes", "user_activity", "user_reciprocity")
 
 
-class FeaturesStep(FeatureConfig):
+class FeaturesStep(FeatureConfig, dg.Config):
     """Say which feature rows a run writes."""
 
     history: bool = Field(
@@ -36,14 +35,18 @@ class FeaturesStep(FeatureConfig):
 
 
 @dg.asset(
-    deps=["people", "interactions"],
+    deps=["people"],
     group_name="features",
     kinds={"numpy", "postgres"},
     pool="features",
-    config_schema=launch_checked(FeaturesStep),
     description="Profile, attributes, activity and reciprocity of everybody, as of a sequence of instants.",
 )
-def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+def features(
+    context: dg.AssetExecutionContext,
+    config: FeaturesStep,
+    platform: dg.ResourceParam[Platform],
+    interactions: Result,
+) -> dg.MaterializeResult[Any]:
     """Write the rows of the four offline feature tables."""
     import pandas as pd
 
@@ -51,9 +54,7 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
     from pipelines.features.aggregates import snapshots
     from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
 
-    config = read_config(context, FeaturesStep)
-    pointer = platform.state.require("interactions", "materialize_features")
-    snapshot = platform.snapshot(pointer)
+    snapshot = platform.snapshot(interactions)
     now = pd.Timestamp(platform.clock.now())
     instants = instants_for(snapshot, config)
     written: dict[str, int] = {}
@@ -74,29 +75,26 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             written["user_activity"] = written.get("user_activity", 0) + count // 2
             written["user_reciprocity"] = written.get("user_reciprocity", 0) + count // 2
             context.log.info("snapshot %d of %d, as of %s: %d rows", number, len(instants), taken.at, count)
-        pruned = prune_snapshots(connection, stale_before(pointer))
+        pruned = prune_snapshots(connection, stale_before(interactions))
         connection.commit()
         context.log.info("%d rows that no join can see any more were pruned", pruned)
         oldest = oldest_written(connection, now.to_pydatetime())
     seconds = max(platform.clock.monotonic() - began, 1e-9)
     total = sum(written.values())
-    digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(pointer.as_of)})
-    directory = platform.state.directory("features", digest)
-    directory.mkdir(parents=True, exist_ok=True)
-    seen = Look.of(pointer.facts)
+    digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(interactions.as_of)})
+    seen = Look.of(interactions.facts)
     facts = {
         "history": config.history,
         "rows": total,
         "oldest_written": oldest.isoformat() if oldest else None,
         **(seen.facts() if seen else {}),
     }
-    platform.state.publish(
-        Current(
-            asset="features", path=directory, digest=digest, run_id=context.run.run_id, as_of=pointer.as_of,
-            t0=pointer.t0, t1=pointer.t1, inputs=snapshot.digests, facts=facts,
-        )
+    made = Result(
+        asset="features", digest=digest, run_id=context.run.run_id, as_of=interactions.as_of,
+        t0=interactions.t0, t1=interactions.t1, inputs=snapshot.digests, facts=facts, has_files=False,
     )  # fmt: skip
     return dg.MaterializeResult(
+        value=made,
         metadata={
             "dagster/row_count": total,
             "tables": table([{"table": f"features.{name}", "rows": count} for name, count in written.items()]),
@@ -106,47 +104,45 @@ def features(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platf
             "rows_per_s": round(total / seconds),
             "pruned_rows": pruned,
             "digest": digest,
-        }
+        },
     )
 
 
 @dg.asset(
-    deps=["features"],
     group_name="features",
     kinds={"feast", "redis"},
     pool="features",
     description="The newest features of everybody in Redis, through Feast; only what changed is written.",
 )
 def online_features(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], features: Result
 ) -> dg.MaterializeResult[Any]:
     """Apply the feature catalogue and bring the online store up to the newest features."""
     from feature_repo.store import apply_catalogue, materialize, open_feature_store
 
-    pointer = platform.state.require("features", "materialize_features")
     store = open_feature_store(platform.settings, platform.endpoints)
     apply_catalogue(store)
 
     def progress(view: str, done: int, total: int) -> None:
         context.log.info("%s: %d of %d people", view, done, total)
 
-    oldest = pointer.facts.get("oldest_written")
+    oldest = features.facts.get("oldest_written")
     since = datetime.fromisoformat(str(oldest)) if oldest else None
     # Up to now, not to the run's instant: somebody who joined after the end of old data is served too.
     report = materialize(store, platform.clock.now(), since=since, progress=progress)
-    platform.state.publish(pointer.model_copy(update={"asset": "online_features", "run_id": context.run.run_id}))
     return dg.MaterializeResult(
+        value=features.model_copy(update={"asset": "online_features", "run_id": context.run.run_id}),
         metadata={
             "dagster/row_count": report.rows,
             "seconds": round(report.seconds, 3),
             "rows_per_s": round(report.rows_per_s),
-            "as_of": pointer.as_of.isoformat(),
+            "as_of": features.as_of.isoformat(),
             "views": table([asdict(view) for view in report.views]),
-        }
+        },
     )
 
 
-def stale_before(snapshot: Current) -> datetime:
+def stale_before(snapshot: Result) -> datetime:
     """Return the instant whose earlier rows are too old for every join: training looks back from T0 at the furthest."""
     return min(snapshot.t0 or snapshot.as_of, snapshot.as_of) - timedelta(days=ACTIVITY_TTL_DAYS)
 

@@ -13,9 +13,8 @@ import dagster as dg
 from pipelines.changes import Look, changed_people, look
 from pipelines.errors import MissingUpstream
 from pipelines.features.config import ChangesConfig
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.resources import Platform
-from pipelines.state import Current, PipelineState, combined_digest
+from pipelines.results import Result, ResultStore, combined_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,18 +25,21 @@ MANY_PEOPLE = 50_000
 LIVE_WITHIN = timedelta(days=30)
 
 
+class ChangesStep(ChangesConfig, dg.Config):
+    """Say how changes reach the online store between two full materialisations."""
+
+
 @dg.asset(
     deps=["online_features"],
     group_name="features",
     kinds={"numpy", "postgres", "redis"},
     pool="features",
     output_required=False,
-    config_schema=launch_checked(ChangesConfig),
     description="The features of whoever was edited or took part in something since, in Postgres and in Redis; of "
     "everybody where the online store was emptied.",
 )
 def changed_features(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext, config: ChangesStep, platform: dg.ResourceParam[Platform]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Compute and bring online the features of the people who changed since the last look."""
     import pandas as pd
@@ -47,8 +49,7 @@ def changed_features(
     from feature_repo.tables import add_missing_columns
     from pipelines.snapshots import choose_instant
 
-    config = read_config(context, ChangesConfig)
-    last = last_look(platform.state)
+    last = last_look(platform.results)
     if last is None:
         raise MissingUpstream("there are no features to go on from yet; run the job `materialize_features` first")
     now = platform.clock.now()
@@ -74,10 +75,10 @@ def changed_features(
         refilled = materialize(store, now).rows
     announced = online_until(store)
     due = announced is not None and (now - announced).total_seconds() >= config.announce_s
-    announce = due and is_online(platform.state)
+    announce = due and is_online(platform.results)
     report = materialize_people(store, people, now, announce=announce)
-    publish(platform, context.run.run_id, seen, len(people))
     yield dg.MaterializeResult(
+        value=_result(context.run.run_id, seen, len(people)),
         metadata={
             "dagster/row_count": len(people),
             "online_rows": report.rows + refilled,
@@ -85,20 +86,20 @@ def changed_features(
             "announced": announce,
             "as_of": instant.at.isoformat(),
             "seen_until": seen.at.isoformat(),
-        }
+        },
     )
 
 
-def last_look(state: PipelineState) -> Look | None:
+def last_look(results: ResultStore) -> Look | None:
     """Return until when changes are in the features, by a full or a partial materialisation; None before the first."""
-    made = [state.find(asset) for asset in ("features", "changed_features")]
+    made = [results.find(asset) for asset in ("features", "changed_features")]
     looks = [found for found in (Look.of(pointer.facts) for pointer in made if pointer is not None) if found]
     return max(looks, key=lambda found: found.at, default=None)
 
 
-def is_online(state: PipelineState) -> bool:
+def is_online(results: ResultStore) -> bool:
     """Tell whether the last full features have reached the online store."""
-    features, online = state.find("features"), state.find("online_features")
+    features, online = results.find("features"), results.find("online_features")
     return features is not None and online is not None and features.digest == online.digest
 
 
@@ -106,7 +107,7 @@ def must_refill(platform: Platform) -> bool:
     """Tell whether the online store was filled once and has lost it: Redis came back without its data."""
     from feature_repo.filling import was_emptied
 
-    return platform.state.find("online_features") is not None and was_emptied(platform.settings, platform.endpoints)
+    return platform.results.find("online_features") is not None and was_emptied(platform.settings, platform.endpoints)
 
 
 def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Timestamp", now: "pd.Timestamp") -> None:
@@ -132,14 +133,10 @@ def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Ti
     write_people(connection, Snapshot(at, ids, activity[here], reciprocity[here]), now)
 
 
-def publish(platform: Platform, run_id: str, seen: Look, people: int) -> None:
-    """Remember until when changes are in: the last thing of a run, so that one that broke off is done again."""
-    directory = platform.state.directory("changed_features", "last")
-    directory.mkdir(parents=True, exist_ok=True)
-    digest = combined_digest(seen.facts())
+def _result(run_id: str, seen: Look, people: int) -> Result:
+    """Return until when changes are in: published last, so that a run that broke off is done again."""
     facts = {**seen.facts(), "people": people}
-    platform.state.publish(
-        Current(
-            asset="changed_features", path=directory, digest=digest, run_id=run_id, as_of=seen.at, facts=facts
-        )
+    return Result(
+        asset="changed_features", digest=combined_digest(seen.facts()), run_id=run_id, as_of=seen.at, facts=facts,
+        has_files=False,
     )  # fmt: skip

@@ -6,19 +6,16 @@ from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import plots, table
 from pipelines.resources import Platform
 
 PLOTTED_DAYS = 90
 
 
-class FoldingConfig(BaseModel):
+class FoldingConfig(dg.Config):
     """Say in which steps old rows are folded; how old they must be is `DUET_AUTOMATION__IMPRESSIONS_KEPT_DAYS`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_rows: int = Field(
         default=20_000, ge=1, le=1_000_000, description="rows of one transaction; fewer hold their locks shorter"
@@ -63,15 +60,15 @@ def _daily_activity(context: dg.AssetExecutionContext, platform: dg.ResourcePara
     group_name="history",
     kinds={"postgres"},
     pool="history",
-    config_schema=launch_checked(FoldingConfig),
     description="Impressions and answers older than `DUET_AUTOMATION__IMPRESSIONS_KEPT_DAYS`, as daily totals.",
 )
-def daily_totals(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+def daily_totals(
+    context: dg.AssetExecutionContext, config: FoldingConfig, platform: dg.ResourceParam[Platform]
+) -> dg.MaterializeResult[Any]:
     """Fold what is old enough; before it goes, how its days were spread over people is kept."""
     from pipelines.history.activity import store_day
     from pipelines.history.folding import FOLDS, fold_before, fold_rows, oldest_before
 
-    config = read_config(context, FoldingConfig)
     kept = timedelta(days=platform.settings.automation.impressions_kept_days)
     folded: dict[str, int] = {}
     with platform.connection() as connection:

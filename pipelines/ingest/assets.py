@@ -18,9 +18,9 @@ from pipelines.ingest.checks import (
     validate_snapshots,
 )
 from pipelines.ingest.config import SnapshotConfig
-from pipelines.launchpad import configured_by, read_config
 from pipelines.presentation import path, plots, table
 from pipelines.resources import Platform
+from pipelines.results import Result, ResultStore, iso
 from pipelines.snapshots import (
     INTERACTIONS_FILE,
     PEOPLE_FILE,
@@ -33,25 +33,27 @@ from pipelines.snapshots import (
     read_interactions,
     read_people,
 )
-from pipelines.state import Current, PipelineState, iso
 from pipelines.validation.frames import interaction_facts, people_facts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PEOPLE = dg.AssetSpec(
-    "people",
+PEOPLE = dg.AssetOut(
+    dagster_type=dg.Any,
     group_name="ingest",
     kinds={"postgres", "parquet"},
     description="Everybody in `duet.users` with preferences, profile and attributes.",
 )
-INTERACTIONS = dg.AssetSpec(
-    "interactions",
-    deps=["people"],
+INTERACTIONS = dg.AssetOut(
+    dagster_type=dg.Any,
     group_name="ingest",
     kinds={"postgres", "parquet"},
     description="Every directed interaction up to the instant of the run, in order of time.",
 )
+
+
+class SnapshotStep(SnapshotConfig, dg.Config):
+    """Say as of when people and interactions are photographed and what must hold for them."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,23 @@ class _Taken:
 
 @dg.multi_asset(
     name="snapshots",
-    specs=[PEOPLE, INTERACTIONS],
+    outs={"people": PEOPLE, "interactions": INTERACTIONS},
+    internal_asset_deps={"people": set(), "interactions": {dg.AssetKey("people")}},
     check_specs=CHECK_SPECS,
     op_tags={"duet/stage": "ingest"},
 )
 def snapshots(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext, config: SnapshotStep, platform: dg.ResourceParam[Platform]
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Photograph people and interactions in one transaction, validate both, and accept them if everything holds."""
     from psycopg import IsolationLevel
 
-    config = read_config(context, SnapshotConfig)
-    state = platform.state
+    results = platform.results
 
     def progress(what: str, rows: int) -> None:
         context.log.info("%s: %d rows written", what, rows)
 
-    with state.staging("people") as people_at, state.staging("interactions") as interactions_at:
+    with results.staging("people") as people_at, results.staging("interactions") as interactions_at:
         with platform.connection() as connection:
             connection.isolation_level = IsolationLevel.REPEATABLE_READ
             connection.read_only = True
@@ -100,28 +102,30 @@ def snapshots(
             people,
             interactions,
             facts={"people": taken_people.facts, "interactions": taken.facts},
-            accepted={asset: _accepted(state, asset) for asset in ("people", "interactions")},
+            accepted={asset: _accepted(results, asset) for asset in ("people", "interactions")},
             as_of=instant.at,
             config=config,
             docs=platform.docs_directory(context.run.run_id),
             people_file=people_at / PEOPLE_FILE,
         )
         windows = _windows(interactions, config)
-        pointers: list[Current | None] = [None, None]
+        made: dict[str, Result] = {}
         if all(report.passed for report in reports.values()):
             base = {"run_id": context.run.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
             if config.since:
                 seen["since"] = iso(parse_instant(config.since))
-            pointers = _accept(state, taken_people, taken, base, seen)
+            made = _accept(results, taken_people, taken, base, seen)
         figures = _figures(interactions)
-    yield dg.MaterializeResult(
+    yield _materialised(
+        made.get("people"),
         asset_key="people",
-        metadata=_metadata(taken_people, pointers[0], state) | {"as_of": instant.at.isoformat()},
+        metadata=_metadata(taken_people, made.get("people"), results) | {"as_of": instant.at.isoformat()},
         check_results=[expectations_result(PEOPLE_CHECK, reports["people"])],
     )
-    yield dg.MaterializeResult(
+    yield _materialised(
+        made.get("interactions"),
         asset_key="interactions",
-        metadata=_metadata(taken, pointers[1], state)
+        metadata=_metadata(taken, made.get("interactions"), results)
         | {"as_of": instant.at.isoformat(), "as_of_because": instant.reason, "since": config.since or "the beginning"}
         | {f"window_{name}": str(value) for name, value in windows.items()}
         | plots(figures),
@@ -129,32 +133,26 @@ def snapshots(
     )
 
 
-configured_by(snapshots, SnapshotConfig)
-
-
-def _accepted(state: PipelineState, asset: str) -> dict[str, Any] | None:
-    found = state.find(asset)
+def _accepted(results: ResultStore, asset: str) -> dict[str, Any] | None:
+    found = results.find(asset)
     return None if found is None else dict(found.facts)
 
 
 def _accept(
-    state: PipelineState, people: _Taken, interactions: _Taken, base: dict[str, Any], seen: dict[str, str | int]
-) -> list[Current | None]:
-    """Move both files to their places, then turn both pointers; the interactions name the people they belong to."""
-    pointers: list[Current | None] = []
-    inputs: dict[str, str] = {}
+    results: ResultStore, people: _Taken, interactions: _Taken, base: dict[str, Any], seen: dict[str, str | int]
+) -> dict[str, Result]:
+    """Move both files to their places and return both results; the interactions name the people they belong to."""
+    made: dict[str, Result] = {}
     for asset, taken in (("people", people), ("interactions", interactions)):
-        place = state.adopt(taken.scratch, asset, taken.file.digest)
-        pointers.append(
-            Current(
-                asset=asset, path=place, digest=taken.file.digest, inputs=dict(inputs), facts=taken.facts | seen, **base
-            )
-        )  # fmt: skip
-        inputs["people"] = people.file.digest
-    for pointer in pointers:
-        if pointer is not None:
-            state.publish(pointer)
-    return pointers
+        results.adopt(taken.scratch, asset, taken.file.digest)
+        inputs = {name: each.digest for name, each in made.items()}
+        made[asset] = Result(asset=asset, digest=taken.file.digest, inputs=inputs, facts=taken.facts | seen, **base)
+    return made
+
+
+def _materialised(made: Result | None, **told: Any) -> dg.MaterializeResult[Any]:
+    """Return a materialisation, without a value where the snapshot was refused: so the last one stays."""
+    return dg.MaterializeResult(**told) if made is None else dg.MaterializeResult(value=made, **told)
 
 
 def _windows(interactions: "pd.DataFrame", config: SnapshotConfig) -> dict[str, Any]:
@@ -177,14 +175,14 @@ def _windows(interactions: "pd.DataFrame", config: SnapshotConfig) -> dict[str, 
     }
 
 
-def _metadata(taken: _Taken, pointer: Current | None, state: PipelineState) -> dict[str, Any]:
+def _metadata(taken: _Taken, made: Result | None, results: ResultStore) -> dict[str, Any]:
     facts = [{"fact": name, "value": str(value)} for name, value in taken.facts.items()]
     return {
         "dagster/row_count": taken.file.rows,
         "digest": taken.file.digest,
         "facts": table(facts),
-        "accepted": pointer is not None,
-        "path": path(pointer.path if pointer else state.root),
+        "accepted": made is not None,
+        "path": path(results.directory(made.asset, made.digest) if made else results.root),
     }
 
 

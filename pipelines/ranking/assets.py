@@ -9,31 +9,40 @@ import numpy as np
 
 from pipelines.artifacts import Explanation, finish_artifact
 from pipelines.comparison import compared
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import frame as frame_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.progress import telling
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.resources import Platform
-from pipelines.state import Current, combined_digest
+from pipelines.results import Result, combined_digest
 from registry.contracts import ArtifactKind
 
 SHOWN_FEATURES = 40
 _TOLD_EVERY = 500
 
 
+class DatasetStep(DatasetConfig, dg.Config):
+    """Say which decisions become training rows."""
+
+
+class RankerStep(RankerConfig, dg.Config):
+    """Say how the gradient-boosted trees are grown."""
+
+
 @dg.asset(
-    deps=["embeddings", "features"],
+    deps=["features"],
     group_name="ranking",
     kinds={"feast", "postgres"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(DatasetConfig),
     description="Decisions after T0, and the people whom the first stage would have shown, with the features known at "
     "each: a point-in-time join through Feast.",
 )
 def ranking_dataset(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext,
+    config: DatasetStep,
+    platform: dg.ResourceParam[Platform],
+    embeddings: Result,
 ) -> dg.MaterializeResult[Any]:
     """Build the rows of both windows, from both twins of the first stage, and join their features."""
     from feature_repo.schema import offered_schema
@@ -44,17 +53,15 @@ def ranking_dataset(
     from registry.ranker import ListPolicy
     from registry.scoring.ranking import policy_for
 
-    config = read_config(context, DatasetConfig)
-    made = platform.state.require("embeddings")
     tell = telling(context.log.info, platform)
 
     def told_each(what: str) -> Callable[[int, int], None]:
         return lambda done, of: tell(f"{what} {done} of {of}") if done % _TOLD_EVERY == 0 else None
 
     serving = platform.settings.serving
-    ground = TrainingGround.of(platform, made, config.last_likes)
+    ground = TrainingGround.of(platform, embeddings, config.last_likes)
     policy = policy_for(ListPolicy(), serving.aggregator, serving.requester_weight)
-    parts = []
+    rows_of: list[WindowRows] = []
     windows = {
         "early": ground.early(),
         "missing": ground.missing(judged=False),
@@ -66,9 +73,9 @@ def ranking_dataset(
         decided = like_rows(window, config, told_each("visit")) if name in {"early", "late"} else WindowRows.concat([])
         listed = choice_rows(window, config, policy, serving.n_candidates, told_each("list"))
         context.log.info("%s window: %d decisions, %d candidates of lists", name, len(decided), len(listed))
-        parts.append(WindowRows.concat([decided, listed]))
-    ground.keep_stages(platform, context.run.run_id)
-    every = WindowRows.concat(parts)
+        rows_of.append(WindowRows.concat([decided, listed]))
+    parts = {**embeddings.parts, **ground.keep_stages()}
+    every = WindowRows.concat(rows_of)
     frame = every.frame(ground.snapshot.people.user_ids)
     store = open_feature_store(platform.settings, platform.endpoints)
     apply_catalogue(store)
@@ -84,24 +91,22 @@ def ranking_dataset(
         candidate_ids=frame["candidate_id"].to_numpy(),
         weights=every.weight,
         kind=every.kind,
-        late=np.arange(len(every)) >= len(parts[0]) + len(parts[1]),
+        late=np.arange(len(every)) >= len(rows_of[0]) + len(rows_of[1]),
     )
     schema = offered_schema()
-    inputs = {**made.inputs, "embeddings": made.digest}
-    with platform.state.staging("ranking_dataset") as scratch:
+    with platform.results.staging("ranking_dataset") as scratch:
         staged = scratch / "rows"
         contents = save_rows(staged, rows)
         digest = combined_digest({"rows": contents, "schema": schema})
-        directory = platform.state.adopt(staged, "ranking_dataset", digest)
-    platform.state.publish(
-        Current(
-            asset="ranking_dataset", path=directory, digest=digest, run_id=context.run.run_id, as_of=made.as_of,
-            t0=made.t0, t1=made.t1, inputs=inputs,
-            facts={"rows": len(frame), "schema": schema, "last_likes": config.last_likes},
-        )
+        directory = platform.results.adopt(staged, "ranking_dataset", digest)
+    made = Result(
+        asset="ranking_dataset", digest=digest, run_id=context.run.run_id, as_of=embeddings.as_of,
+        t0=embeddings.t0, t1=embeddings.t1, inputs={**embeddings.inputs, "embeddings": embeddings.digest}, parts=parts,
+        facts={**embeddings.facts, "rows": len(frame), "schema": schema, "last_likes": config.last_likes},
     )  # fmt: skip
     sample = frame.head(10).assign(event_timestamp=frame["event_timestamp"].head(10).astype(str))
     return dg.MaterializeResult(
+        value=made,
         metadata={
             "dagster/row_count": len(frame),
             "decisions": int((rows.kind == 0).sum()),
@@ -113,35 +118,37 @@ def ranking_dataset(
             "feature_schema": len(schema.split()),
             "sample": frame_of(sample),
             "path": path(directory),
-        }
+        },
     )
 
 
 @dg.asset(
-    deps=["ranking_dataset"],
     group_name="ranking",
     kinds={"xgboost", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(RankerConfig),
     description="Trees that say whom people choose and how probable a like is, the order that wins on held-out lists, "
     "and then the same trees on all rows.",
 )
-def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+def ranker(
+    context: dg.AssetExecutionContext,
+    config: RankerStep,
+    platform: dg.ResourceParam[Platform],
+    ranking_dataset: Result,
+) -> dg.MaterializeResult[Any]:
     """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
     import pandas as pd
 
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.judging import judged_order, keep_judged
     from pipelines.ranking.learn import learn
-    from pipelines.ranking.origin import lineage_of_ranker, ranker_pointer
+    from pipelines.ranking.origin import lineage_of_ranker, ranker_result
     from pipelines.ranking.plots import lists_plot, training_figures
     from pipelines.ranking.windows import TrainingGround
     from registry.feature_labels import is_free_slot, readable
     from registry.ranker import ATTRIBUTES
 
-    config = read_config(context, RankerConfig)
-    dataset = platform.state.require("ranking_dataset")
+    dataset = ranking_dataset
     rows = load_rows(dataset.path)
     tell = telling(context.log.info, platform)
 
@@ -155,7 +162,8 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     early = learn(rows.take(~rows.late), config, progress=progress)
     ground = TrainingGround.of(platform, dataset, int(str(dataset.facts["last_likes"])))
     verdict = judged_order(platform, ground, early.ranker, rows, config=config, tell=tell)
-    keep_judged(platform, replace(early.ranker, policy=verdict.chosen), dataset, config, context.run.run_id)
+    told = config.model_dump(mode="json") | {"last_likes": dataset.facts["last_likes"]}
+    judged = keep_judged(platform, replace(early.ranker, policy=verdict.chosen), told)
     final = learn(rows, config, rounds=early.rounds, progress=progress)
     trained = replace(final.ranker, policy=verdict.chosen, judged=verdict.figures)
     report = early.report
@@ -195,8 +203,8 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
         ),
         context.run.run_id,
     )  # fmt: skip
-    platform.state.publish(ranker_pointer(trained, registered, dataset, context.run.run_id))
     return dg.MaterializeResult(
+        value=ranker_result(trained, registered, dataset, context.run.run_id, judged),
         metadata={
             **plots(figures),
             **compared(platform, {ArtifactKind.RANKER: registered.manifest}),
@@ -215,16 +223,15 @@ def ranker(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platfor
     )  # fmt: skip
 
 
-def snapshot_of(platform: Platform, result: Current) -> Current:
-    """Return the pointer of the interactions that `result` was made from, which may be older than the newest."""
+def snapshot_of(platform: Platform, result: Result) -> Result:
+    """Return the interactions that `result` was made from, which may be older than the newest."""
     digest = result.inputs["interactions"]
-    newest = platform.state.require("interactions")
+    newest = platform.results.require("interactions")
     if newest.digest == digest and newest.as_of == result.as_of:
         return newest
     return newest.model_copy(
         update={
             "digest": digest,
-            "path": platform.state.directory("interactions", digest),
             "as_of": result.as_of,
             "t0": result.t0,
             "t1": result.t1,

@@ -11,7 +11,7 @@ from infra.settings import load_settings
 from pipelines.ranking.errors import OutdatedRows
 from pipelines.ranking.files import RankingRows, load_rows
 from pipelines.ranking.rows import RowKind
-from pipelines.state import Current, PipelineState
+from pipelines.results import Result, ResultStore
 
 
 def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:
@@ -27,11 +27,11 @@ def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:
         OutdatedRows: it was made of features that are computed in another way by now.
     """
     settings = load_settings() if data_dir is None else load_settings(data_dir=Path(data_dir))
-    dataset = PipelineState(settings.data_dir).require("ranking_dataset")
+    dataset = ResultStore.of(settings).require("ranking_dataset")
     return frame_of(dataset, load_rows(dataset.path))
 
 
-def frame_of(dataset: Current, rows: RankingRows) -> pd.DataFrame:
+def frame_of(dataset: Result, rows: RankingRows) -> pd.DataFrame:
     """Return the rows of a dataset as `ranking_frame` does; raises OutdatedRows."""
     made_of = str(dataset.facts["schema"])
     if rows.features.shape[1] != len(RANKING_FEATURES) or not_offered(made_of, offered_schema()):

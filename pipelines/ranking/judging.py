@@ -1,6 +1,6 @@
 """Judge the early ranker's lists on the late window, Production's beside them, and keep the twin that was judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,6 @@ from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import RankingRows
 from pipelines.ranking.lists import HeldOutLists, JudgedLists, Verdict, choose, judge_lists, policies
 from pipelines.ranking.rows import RowKind
-from pipelines.state import Current
 from registry.contracts import PRODUCTION, ArtifactKind
 from registry.errors import RegistryError
 from registry.ranker import Ranker
@@ -146,16 +145,13 @@ def _release(platform: "Platform") -> "Release | None":
         return None
 
 
-def keep_judged(platform: "Platform", ranker: Ranker, dataset: Current, config: RankerConfig, run_id: str) -> None:
-    """Keep the ranker whose lists were judged: the evaluation compares it, the released one has seen every answer."""
-    parameters = config.model_dump(mode="json") | {"last_likes": dataset.facts["last_likes"]}
-    with platform.state.staging(JUDGED_RANKER) as scratch:
+def keep_judged(platform: "Platform", ranker: Ranker, parameters: Mapping[str, JsonValue]) -> dict[str, str]:
+    """Keep the ranker whose lists were judged, and return its digest by name.
+
+    The evaluation compares it: the released one has seen every answer.
+    """
+    with platform.results.staging(JUDGED_RANKER) as scratch:
         staged = scratch / "artifact"
         manifest = ranker.save(staged, {}, parameters)
-        directory = platform.state.adopt(staged, JUDGED_RANKER, manifest.digest)
-    platform.state.publish(
-        Current(
-            asset=JUDGED_RANKER, path=directory, digest=manifest.digest, run_id=run_id, as_of=dataset.as_of,
-            t0=dataset.t0, t1=dataset.t1, inputs={**dataset.inputs, "ranking_dataset": dataset.digest},
-        )
-    )  # fmt: skip
+        platform.results.adopt(staged, JUDGED_RANKER, manifest.digest)
+    return {JUDGED_RANKER: manifest.digest}

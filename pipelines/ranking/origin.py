@@ -1,17 +1,17 @@
-"""Where a ranker comes from: its lineage in the manifest, and its pointer in the pipeline's state."""
+"""Where a ranker comes from: its lineage in the manifest, and what later steps are told of it."""
 
 from typing import TYPE_CHECKING
 
 from feature_repo.schema import part_of
 from pipelines.lineage import lineage_of
-from pipelines.state import Current
+from pipelines.results import Result
 from registry.ranker import Ranker
 
 if TYPE_CHECKING:
     from pipelines.artifacts import Registered
 
 
-def lineage_of_ranker(ranker: Ranker, dataset: Current, snapshot: Current) -> dict[str, str]:
+def lineage_of_ranker(ranker: Ranker, dataset: Result, snapshot: Result) -> dict[str, str]:
     """Return the lineage of a ranker that was fitted on all rows of a dataset, with the features it names."""
     used = {*ranker.feature_names, *(() if ranker.choice is None else ranker.choice.feature_names)}
     return lineage_of(
@@ -23,10 +23,13 @@ def lineage_of_ranker(ranker: Ranker, dataset: Current, snapshot: Current) -> di
     )
 
 
-def ranker_pointer(ranker: Ranker, registered: "Registered", dataset: Current, run_id: str) -> Current:
-    """Return the pointer that names a registered ranker as the newest."""
-    return Current(
-        asset="ranker", path=registered.directory, digest=registered.manifest.digest, run_id=run_id,
+def ranker_result(
+    ranker: Ranker, registered: "Registered", dataset: Result, run_id: str, judged: dict[str, str]
+) -> Result:
+    """Return a registered ranker as the result of its step; `judged` names the one whose lists were judged."""
+    return Result(
+        asset="ranker", digest=registered.manifest.digest, run_id=run_id,
         as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
-        inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, facts={"order": ranker.order.value},
+        inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, parts={**dataset.parts, **judged},
+        facts={"order": ranker.order.value},
     )  # fmt: skip

@@ -18,8 +18,8 @@ from pipelines.ranking.assets import snapshot_of
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import load_rows
 from pipelines.ranking.frame import frame_of
-from pipelines.ranking.judging import judged_order
-from pipelines.ranking.origin import lineage_of_ranker, ranker_pointer
+from pipelines.ranking.judging import judged_order, keep_judged
+from pipelines.ranking.origin import lineage_of_ranker, ranker_result
 from pipelines.ranking.windows import TrainingGround
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
 from pipelines.release.judging import judge_release
@@ -46,7 +46,7 @@ def register_ranker(
         FeatureSchemaMismatch: the ranker needs a feature that is not offered.
     """
     config = config or RankerConfig()
-    dataset = platform.state.require("ranking_dataset")
+    dataset = platform.results.require("ranking_dataset")
     rows = load_rows(dataset.path)
     frame = frame_of(dataset, rows)
     early = fit(frame[frame["window"] == "early"]).offered(RANKING_FEATURES)
@@ -68,8 +68,9 @@ def register_ranker(
         Explanation(parameters, metrics, {}, {}),
         run_id,
     )
-    platform.state.publish(ranker_pointer(final, registered, dataset, run_id))
-    candidate = find_candidate(platform, run_id)
+    judged = keep_judged(platform, replace(early, policy=verdict.chosen), parameters)
+    ranker = platform.results.publish(ranker_result(final, registered, dataset, run_id, judged))
+    candidate = find_candidate(platform, platform.results.require("candidate_index"), ranker, run_id)
     versions = register_candidate(platform, candidate)
     release, report = judge_release(
         platform, load_policy(platform.settings.gates.file), versions, tell, candidate.directories

@@ -19,12 +19,12 @@ from pipelines.inputs import before_window, microseconds_of
 from pipelines.ranking.requests import PastRequests
 from pipelines.ranking.rows import Window
 from pipelines.ranking.sessions import has_decided
+from pipelines.results import Result
 from pipelines.retrieval.config import IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.dataset import first_decisions
 from pipelines.retrieval.meeting import MET, Meeting
 from pipelines.retrieval.stage import Ground, StageConfig
 from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, twin
-from pipelines.state import Current
 from registry.artifacts import verify_artifact
 from registry.item_index import ItemIndex
 from registry.neighbours import Neighbours
@@ -42,17 +42,17 @@ SEED = 7
 
 @dataclass
 class TrainingGround:
-    """A snapshot, its windows, and the twins of the embedding on this disk."""
+    """A snapshot, its windows, and the twins of the embedding."""
 
     platform: "Platform"
     snapshot: "Snapshot"
-    pointer: Current
+    pointer: Result
     last_likes: int
     seed: int
     _stages: dict[str, FirstStage] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, platform: "Platform", made: Current, last_likes: int, seed: int = SEED) -> "TrainingGround":
+    def of(cls, platform: "Platform", made: Result, last_likes: int, seed: int = SEED) -> "TrainingGround":
         """Return the ground of what was made from a snapshot."""
         from pipelines.ranking.assets import snapshot_of
 
@@ -76,7 +76,7 @@ class TrainingGround:
     @property
     def met_by_chance(self) -> bool:
         """Tell whether the pairs that were judged had met by chance, as the embeddings' step found."""
-        return self.platform.state.require("embeddings").facts.get(MET) == Meeting.BY_CHANCE
+        return self.pointer.facts.get(MET) == Meeting.BY_CHANCE
 
     @cached_property
     def ground(self) -> Ground:
@@ -133,40 +133,38 @@ class TrainingGround:
             kept = self._kept(name)
             learned = self.spread.known if name == SPREAD else self.learned(until_us)
             config = StageConfig(NeighboursConfig(), IndexBuildConfig(sample_queries=_QUERIES), self.last_likes)
-            self._stages[name] = kept or self.ground.stage(twin(self.platform, name), learned, until_us, config)
+            self._stages[name] = kept or self.ground.stage(
+                twin(self.platform, name, self.pointer), learned, until_us, config
+            )
         return self._stages[name]
 
-    def keep_stages(self, platform: "Platform", run_id: str) -> None:
-        """Keep the stages on which lists are judged for the steps that do."""
-        for name in (JUDGED, SPREAD):
-            self._keep(platform, name, run_id)
+    def keep_stages(self) -> dict[str, str]:
+        """Keep the stages on which lists are judged for the steps that do, and return the digest of each."""
+        kept = {STAGE_OF[name]: self._keep(name) for name in (JUDGED, SPREAD)}
+        return {asset: digest for asset, digest in kept.items() if digest is not None}
 
-    def _keep(self, platform: "Platform", name: str, run_id: str) -> None:
-        stage, made = self._stages[name], platform.state.require(name)
+    def _keep(self, name: str) -> str | None:
+        stage, results = self._stages[name], self.platform.results
         if stage.neighbours is None:
-            return
+            return None
         beside = stage.neighbours.writers()
-        asset = STAGE_OF[name]
-        with platform.state.staging(asset) as scratch:
+        with results.staging(STAGE_OF[name]) as scratch:
             staged = scratch / "artifact"
-            manifest = stage.index.save(staged, {"embedding_digest": made.digest}, beside=beside)
-            directory = platform.state.adopt(staged, asset, manifest.digest)
-        platform.state.publish(
-            Current(
-                asset=asset, path=directory, digest=manifest.digest, run_id=run_id, as_of=made.as_of,
-                t0=made.t0, t1=made.t1, inputs={**made.inputs, name: made.digest},
-            )
-        )  # fmt: skip
+            manifest = stage.index.save(staged, {"embedding_digest": self.pointer.parts[name]}, beside=beside)
+            results.adopt(staged, STAGE_OF[name], manifest.digest)
+        return manifest.digest
 
     def _kept(self, name: str) -> FittedStage | None:
         if name not in STAGE_OF:
             return None
-        kept, made = self.platform.state.find(STAGE_OF[name]), self.platform.state.require(name)
-        if kept is None or kept.inputs.get(name) != made.digest:
+        digest = self.pointer.parts.get(STAGE_OF[name])
+        if digest is None:
             return None
-        manifest = verify_artifact(kept.path, kept.digest)
-        index = ItemIndex.load(kept.path, verified=manifest)
-        return FittedStage(twin(self.platform, name), index, Neighbours.load(kept.path, manifest), self.last_likes)
+        kept = self.platform.results.path(STAGE_OF[name], digest)
+        manifest = verify_artifact(kept, digest)
+        index = ItemIndex.load(kept, verified=manifest)
+        neighbours = Neighbours.load(kept, manifest)
+        return FittedStage(twin(self.platform, name, self.pointer), index, neighbours, self.last_likes)
 
     def matched(self) -> npt.NDArray[np.bool_]:
         """Say which decisions of the late window are likes of people who are a match at the end."""

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 import dagster as dg
 
 from pipelines.comparison import compared
+from pipelines.io_manager import MAY_BE_MISSING
 from pipelines.presentation import frame, link, plots, table
 from pipelines.progress import telling
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
 from pipelines.release.policy import Gate, Policy, asked
 from pipelines.resources import Platform
-from pipelines.state import Current, combined_digest
+from pipelines.results import Result, combined_digest
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
 
     @dg.asset(
         name="release_candidate",
-        deps=["embeddings", "candidate_index", "ranker", "evaluation"],
+        deps=["embeddings"],
+        ins={name: dg.AssetIn(metadata=MAY_BE_MISSING) for name in ("ranker", "evaluation")},
         group_name="release",
         kinds={"mlflow"},
         pool="training",
@@ -43,12 +45,16 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
         "promotes it where every gate passed.",
     )
     def release_candidate(
-        context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+        context: dg.AssetExecutionContext,
+        platform: dg.ResourceParam[Platform],
+        candidate_index: Result,
+        ranker: Result | None,
+        evaluation: Result | None,
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Verify the set, tag its versions and judge it."""
         from pipelines.release.judging import judge_release
 
-        candidate = find_candidate(platform, context.run.run_id)
+        candidate = find_candidate(platform, candidate_index, ranker, context.run.run_id)
         versions = register_candidate(platform, candidate)
         release, report = judge_release(
             platform, policy, versions, telling(context.log.info, platform), candidate.directories
@@ -60,14 +66,10 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
             "ranker": candidate.ranker.digest,
         }
         digest = combined_digest({key: inputs[key] for key in ("embeddings", "candidate_index", "ranker")})
-        directory = platform.state.directory("release_candidate", digest)
-        directory.mkdir(parents=True, exist_ok=True)
-        platform.state.publish(
-            Current(
-                asset="release_candidate", path=directory, digest=digest, run_id=context.run.run_id,
-                as_of=candidate.index.as_of, t0=candidate.index.t0, t1=candidate.index.t1,
-                inputs=inputs, facts={"release": versions.release_id, "passed": report.passed},
-            )
+        made = Result(
+            asset="release_candidate", digest=digest, run_id=context.run.run_id,
+            as_of=candidate.index.as_of, t0=candidate.index.t0, t1=candidate.index.t1,
+            inputs=inputs, facts={"release": versions.release_id, "passed": report.passed}, has_files=False,
         )  # fmt: skip
         parts = [
             {
@@ -79,12 +81,13 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
             for kind in ArtifactKind
         ]
         yield dg.MaterializeResult(
+            value=made,
             metadata={
                 "release": versions.release_id,
                 "promote_with": promote_with(report),
                 **shown_gates(report),
                 **compared(platform, release.manifests),
-                **_evaluation(platform, candidate),
+                **_evaluation(evaluation, candidate),
                 "parts": table(parts),
                 "mlflow": link(platform.model_url(ArtifactKind.RANKER, versions.ranker)),
                 "digest": digest,
@@ -140,11 +143,10 @@ def _described(gate: Gate) -> str:
     return f"{gate.meaning} `{gate.metric}` must be {asked(gate)}."
 
 
-def _evaluation(platform: Platform, candidate: "Candidate") -> dict[str, Any]:
+def _evaluation(judged: Result | None, candidate: "Candidate") -> dict[str, Any]:
     """Show the comparison that judged this ranker, or say that none did."""
     from pipelines.evaluation.assets import TABLE_FILE
 
-    judged = platform.state.find("evaluation")
     if judged is None or judged.inputs.get("ranker") != candidate.ranker.digest:
         return {"evaluation": "this ranker was not evaluated here; run the job `evaluate`"}
     import pandas as pd

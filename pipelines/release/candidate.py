@@ -15,7 +15,7 @@ from registry.contracts import ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.state import Current
+    from pipelines.results import Result
     from registry.release import Release
 
 
@@ -24,28 +24,27 @@ class Candidate:
     """Three artefacts on this disk and the pointers they came from."""
 
     directories: dict[ArtifactKind, Path]
-    index: "Current"
-    ranker: "Current"
+    index: "Result"
+    ranker: "Result"
 
 
-def find_candidate(platform: "Platform", run_id: str) -> Candidate:
-    """Choose the parts.
+def find_candidate(platform: "Platform", index: "Result", ranker: "Result | None", run_id: str) -> Candidate:
+    """Choose the parts: the index, its embedding, and the ranker if it is of this run, else the one in Production.
 
     Raises:
-        MissingUpstream: there is no index or no ranker yet.
-        NoCandidate: the index's embedding is neither on this disk nor in the registry.
+        MissingUpstream: there is no ranker yet.
+        NoCandidate: the index's embedding is neither among the results nor in the registry.
     """
-    index = platform.state.require("candidate_index")
-    ranker = platform.state.find("ranker")
     if ranker is None or ranker.run_id != run_id:
         ranker = production_or_newest(platform, ArtifactKind.RANKER)
     embedding_digest = index.inputs["embeddings"]
-    embedding = platform.state.directory("embeddings", embedding_digest)
-    if not embedding.exists():
+    if platform.results.has("embeddings", embedding_digest):
+        embedding = platform.results.path("embeddings", embedding_digest)
+    else:
         held = [v for v in platform.registry.versions(ArtifactKind.EMBEDDING) if v.digest == embedding_digest]
         if not held:
             raise NoCandidate(
-                f"the embedding {embedding_digest[:12]} of the index is neither on this disk nor in the registry; "
+                f"the embedding {embedding_digest[:12]} of the index is neither among the results nor in the registry; "
                 "run the job `train_all`"
             )
         embedding = artifact_directory(platform, ArtifactKind.EMBEDDING, embedding_digest, held[0].version)

@@ -3,9 +3,9 @@
 from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.launchpad import launch_checked
+from pipelines.launchpad import checked_op
 from pipelines.progress import telling
 from pipelines.release.policy import Policy
 from pipelines.resources import Platform
@@ -13,10 +13,8 @@ from pipelines.resources import Platform
 LATEST = "latest"
 
 
-class JudgeConfig(BaseModel):
+class JudgeConfig(dg.Config):
     """Say which release is judged."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     release: str = Field(
         default=LATEST,
@@ -31,17 +29,16 @@ def judge_job(policy: Policy) -> dg.JobDefinition:
 
     @dg.op(
         name="judge",
-        config_schema=launch_checked(JudgeConfig),
         tags={"duet/heavy": "yes"},
         description="Measure a release on the newest snapshot, hold it against every gate and write the report on it.",
     )
-    def judge(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
+    def judge(context: dg.OpExecutionContext, config: JudgeConfig, platform: dg.ResourceParam[Platform]) -> None:
         from pipelines.release.assets import shown_gates
         from pipelines.release.judging import judge_release
         from registry.contracts import ReleaseVersions
 
-        wanted = JudgeConfig.model_validate(context.op_config or {}).release
-        versions = platform.registry.release_candidate() if wanted == LATEST else ReleaseVersions.parse(wanted)
+        latest = config.release == LATEST
+        versions = platform.registry.release_candidate() if latest else ReleaseVersions.parse(config.release)
         _, report = judge_release(platform, policy, versions, telling(context.log.info, platform))
         metadata: dict[str, Any] = {"release": report.release, **shown_gates(report)}
         context.log_event(dg.AssetObservation("release_candidate", metadata=metadata))
@@ -53,6 +50,6 @@ def judge_job(policy: Policy) -> dg.JobDefinition:
         description="Hold any release against the gates, so that it can be promoted.",
     )
     def judge_release_job() -> None:
-        judge()
+        checked_op(judge)()
 
     return judge_release_job

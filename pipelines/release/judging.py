@@ -43,7 +43,7 @@ def judge_release(
     except RegistryError as unusable:
         write_report(platform.registry, _unusable(platform, policy, versions, unusable))
         raise
-    snapshot = platform.snapshot(platform.state.require("interactions"))
+    snapshot = platform.snapshot(platform.results.require("interactions"))
     production, unloadable = production_release(platform, versions, tell)
     measured = measure(
         candidate,

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import link
 from pipelines.resources import Platform
+from pipelines.results import Result
 from registry.contracts import STAGING, ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:
@@ -22,10 +22,8 @@ SCHEDULE_TAG = "dagster/schedule_name"
 SENSOR_TAG = "dagster/sensor_name"
 
 
-class PromotionStep(BaseModel):
+class PromotionStep(dg.Config):
     """Say whether this run promotes the release candidate that it made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: Literal["none", "Staging", "Production"] = Field(
         default="none", description="stage that the candidate moves to if its gates pass; none leaves it to a person"
@@ -34,20 +32,19 @@ class PromotionStep(BaseModel):
 
 
 @dg.asset(
-    deps=["release_candidate"],
     group_name="release",
     kinds={"mlflow", "postgres"},
     output_required=False,
-    config_schema=launch_checked(PromotionStep),
     description="The release that this pipeline promoted by itself last: its gates passed and a schedule asked for it.",
 )
 def promoted_release(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext,
+    config: PromotionStep,
+    platform: dg.ResourceParam[Platform],
+    release_candidate: Result,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Move the candidate to the stage of the configuration, audited as automation."""
-    config = read_config(context, PromotionStep)
-    candidate = platform.state.require("release_candidate")
-    versions = ReleaseVersions.parse(str(candidate.facts["release"]))
+    versions = ReleaseVersions.parse(str(release_candidate.facts["release"]))
     if config.stage == "none":
         context.log.info("release candidate %s is left to a person: no stage was asked for", versions.release_id)
         return

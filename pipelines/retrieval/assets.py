@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from pipelines.artifacts import Explanation, finish_artifact, production_or_newest
+from pipelines.artifacts import ASSET_OF, Explanation, finish_artifact, production_or_newest
 from pipelines.comparison import compared
 from pipelines.exposure.config import PricesConfig
-from pipelines.launchpad import launch_checked, read_config
+from pipelines.io_manager import MAY_BE_MISSING
 from pipelines.lineage import lineage_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.progress import telling
 from pipelines.resources import Platform
+from pipelines.results import Result
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, keep_twin
-from pipelines.state import Current
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from registry.neighbours import Neighbours
 
 
-class EmbeddingStep(EmbeddingConfig):
+class EmbeddingStep(EmbeddingConfig, dg.Config):
     """Say how the embedding is fitted, and for how long its settings are searched for on the data at hand."""
 
     tuning_trials: int = Field(
@@ -46,7 +46,7 @@ class EmbeddingStep(EmbeddingConfig):
         return EmbeddingConfig.model_validate(self.model_dump(include=set(EmbeddingConfig.model_fields)))
 
 
-class IndexStep(IndexBuildConfig, PricesConfig):
+class IndexStep(IndexBuildConfig, PricesConfig, dg.Config):
     """Say which index is built, how fresh its people are, and which lists the prices of exposure come from."""
 
     refresh: bool = Field(
@@ -60,16 +60,20 @@ class IndexStep(IndexBuildConfig, PricesConfig):
 
 
 @dg.asset(
-    deps=["people", "interactions", "features"],
+    deps=["people", "features"],
     group_name="retrieval",
     kinds={"implicit", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(EmbeddingStep),
     description="Two factors per person, P who chooses and Q who is chosen: tuned on the data at hand, fitted up to T0 "
     "and T1 for what is learned and judged from them, and at last on everything for what is released.",
 )
-def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> dg.MaterializeResult[Any]:
+def embeddings(
+    context: dg.AssetExecutionContext,
+    config: EmbeddingStep,
+    platform: dg.ResourceParam[Platform],
+    interactions: Result,
+) -> dg.MaterializeResult[Any]:
     """Tune the settings, fit the factors three times, log and register those of all data."""
     from pipelines.evaluation.spread import Spread
     from pipelines.evaluation.windows import split_windows
@@ -81,13 +85,11 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     from pipelines.retrieval.plots import embedding_norms
     from pipelines.retrieval.tuned import how_people_met, tuned_settings
 
-    config = read_config(context, EmbeddingStep)
-    pointer = platform.state.require("interactions")
-    snapshot = platform.snapshot(pointer)
-    if pointer.t0 is None:
+    snapshot = platform.snapshot(interactions)
+    if interactions.t0 is None:
         split_windows(snapshot.events)  # says why there are no windows
-    people, since_us = snapshot.people, before_window(pointer.facts)
-    t0, t1 = pointer.t0 or pointer.as_of, pointer.t1 or pointer.as_of
+    people, since_us = snapshot.people, before_window(interactions.facts)
+    t0, t1 = interactions.t0 or interactions.as_of, interactions.t1 or interactions.as_of
     tell = telling(context.log.info, platform)
 
     def progress(iteration: int, iterations: int, seconds: float) -> None:
@@ -96,21 +98,20 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     earlier, t0_us = snapshot.events.between(since_us, microseconds_of(t0)), microseconds_of(t0)
     places = how_people_met(earlier, people, t0_us, config, tell=tell)
     chosen, trials = tuned_settings(platform, earlier, people, t0_us, config, meeting=places.meeting, tell=tell)
-    since = pointer.facts.get("since")
-    lineage = lineage_of(pointer, since=None if since is None else str(since))
+    since = interactions.facts.get("since")
+    lineage = lineage_of(interactions, since=None if since is None else str(since))
+    parts: dict[str, str] = {}
     for name, until in ((EARLY, t0), (JUDGED, t1)):
         until_us = microseconds_of(until)
         embedding, report = fit_embedding(
             snapshot.events.between(since_us, until_us), people.user_ids, inputs_of(people, until_us / 1e6), chosen
         )
-        keep_twin(
-            platform, name, embedding, pointer, lineage={**lineage, "t0": until.isoformat()}, run_id=context.run.run_id
-        )
+        parts[name] = keep_twin(platform, name, embedding, {**lineage, "t0": until.isoformat()})
         tell(f"fitted up to {until.isoformat()}: {report.likes} likes")
-    end_us = microseconds_of(pointer.as_of)
+    end_us = microseconds_of(interactions.as_of)
     spread = Spread.of(snapshot.events.between(since_us, end_us), end_us, SEED)
     embedding, report = fit_embedding(spread.known, people.user_ids, inputs_of(people, end_us / 1e6), chosen)
-    keep_twin(platform, SPREAD, embedding, pointer, lineage=lineage, run_id=context.run.run_id)
+    parts[SPREAD] = keep_twin(platform, SPREAD, embedding, lineage)
     tell(f"fitted without {len(spread.held_back)} decisions that are held back: {report.likes} likes")
     embedding, report = fit_embedding(
         snapshot.events.between(since_us, end_us), people.user_ids, inputs_of(people, end_us / 1e6), chosen, progress
@@ -118,7 +119,7 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
     figures = {"embedding_norms": embedding_norms(embedding)}
     metrics = report.metrics() | ({"tuned_merit": max(t.merit for t in trials)} if trials else {})
     # What is released has learned everything: a fold-in counts decisions from the end of the data on.
-    released = {**lineage, "t0": pointer.as_of.isoformat(), "fitted_on": "everything"}
+    released = {**lineage, "t0": interactions.as_of.isoformat(), "fitted_on": "everything"}
     registered = finish_artifact(
         platform,
         ArtifactKind.EMBEDDING,
@@ -126,19 +127,21 @@ def embeddings(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pla
         Explanation(chosen.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )
-    _publish(platform, registered, pointer, context.run.run_id, {}, facts={MET: places.meeting.value})
     return dg.MaterializeResult(
+        value=_result(registered, interactions, context.run.run_id).model_copy(
+            update={"parts": parts, "facts": {MET: places.meeting.value}}
+        ),
         metadata=_metadata(platform, registered, metrics, figures)
         | {
             "dagster/row_count": report.people,
-            "t0": str(pointer.t0),
+            "t0": str(interactions.t0),
             "dimensions": report.dimensions,
             "people_met": places.meeting.value,
             "place_of_passed": places.passed,
             "place_of_liked": places.liked,
             "settings": table([{"setting": key, "value": str(value)} for key, value in chosen.model_dump().items()]),
             "trials": table([_trial_row(trial) for trial in trials]),
-        }
+        },
     )
 
 
@@ -160,16 +163,20 @@ def _trial_row(trial: "Trial") -> dict[str, float]:
 
 
 @dg.asset(
-    deps=["people", "interactions", "embeddings"],
+    deps=["people"],
+    ins={"embeddings": dg.AssetIn(metadata=MAY_BE_MISSING)},
     group_name="retrieval",
     kinds={"faiss", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(IndexStep),
     description="Everybody visible in FAISS, tuned to a stated recall against exact search, and neighbours by likes.",
 )
 def candidate_index(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext,
+    config: IndexStep,
+    platform: dg.ResourceParam[Platform],
+    interactions: Result,
+    embeddings: Result | None,
 ) -> dg.MaterializeResult[Any]:
     """Index everybody visible now, with the embedding of this run or else the one in Production."""
     from dataclasses import asdict
@@ -183,13 +190,11 @@ def candidate_index(
     def tell(what: str) -> None:
         context.log.info("after %.1f s: %s", platform.clock.monotonic() - began_s, what)
 
-    config = read_config(context, IndexStep)
-    pointer = platform.state.require("interactions")
-    made = platform.state.find("embeddings")
+    made = embeddings
     if made is None or made.run_id != context.run.run_id:
         made = production_or_newest(platform, ArtifactKind.EMBEDDING)
     context.log.info("indexing with embedding version %s (%s)", made.version, made.digest[:12])
-    snapshot = platform.snapshot(pointer)
+    snapshot = platform.snapshot(interactions)
     made_anew = rebuilt(made, snapshot, config.build, refresh=config.refresh, tell=tell)
     index, report = made_anew.index, made_anew.report
     neighbours = fit_neighbours(made_anew.events, NeighboursConfig())
@@ -205,7 +210,7 @@ def candidate_index(
         }
     )
     figures = {"recall_against_nprobe": recall_curve(report, config.target_recall)}
-    lineage = lineage_of(pointer, embedding_digest=made.digest)
+    lineage = lineage_of(interactions, embedding_digest=made.digest)
     registered = finish_artifact(
         platform,
         ArtifactKind.INDEX,
@@ -220,8 +225,8 @@ def candidate_index(
         context.run.run_id,
     )
     tell(f"saved and registered as version {registered.version}")
-    _publish(platform, registered, pointer, context.run.run_id, {"embeddings": made.digest})
     return dg.MaterializeResult(
+        value=_result(registered, interactions, context.run.run_id, embeddings=made.digest),
         metadata=_metadata(platform, registered, metrics, figures)
         | {
             "dagster/row_count": report.people,
@@ -230,7 +235,7 @@ def candidate_index(
             "embedding_version": made.version,
             "from_profile": report.people - made_anew.known,
             "recall_curve": table([asdict(point) for point in report.curve]),
-        }
+        },
     )
 
 
@@ -259,29 +264,16 @@ def _priced(
     return fit_prices(market, config, platform.clock.monotonic)
 
 
-def _publish(
-    platform: Platform,
-    registered: "Registered",
-    snapshot: Current,
-    run_id: str,
-    inputs: dict[str, str],
-    *,
-    facts: dict[str, str] | None = None,
-) -> None:
-    kind = registered.manifest.kind
-    platform.state.publish(
-        Current(
-            asset="embeddings" if kind is ArtifactKind.EMBEDDING else "candidate_index",
-            path=registered.directory,
-            digest=registered.manifest.digest,
-            run_id=run_id,
-            as_of=snapshot.as_of,
-            t0=snapshot.t0,
-            t1=snapshot.t1,
-            version=registered.version,
-            inputs={**snapshot.inputs, "interactions": snapshot.digest, **inputs},
-            facts=facts or {},
-        )
+def _result(registered: "Registered", snapshot: Result, run_id: str, **inputs: str) -> Result:
+    return Result(
+        asset=ASSET_OF[registered.manifest.kind],
+        digest=registered.manifest.digest,
+        run_id=run_id,
+        as_of=snapshot.as_of,
+        t0=snapshot.t0,
+        t1=snapshot.t1,
+        version=registered.version,
+        inputs={**snapshot.inputs, "interactions": snapshot.digest, **inputs},
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.features.events import Events
@@ -12,7 +11,6 @@ from pipelines.retrieval.errors import TooFewLikes
 from pipelines.retrieval.factorise import fit_embedding
 from pipelines.retrieval.meeting import NOWHERE, Meeting, Places, places_of
 from pipelines.retrieval.tuning import Question, Trial, likes_alone, tune
-from pipelines.state import write_atomically
 
 if TYPE_CHECKING:
     from feature_repo.people import People
@@ -40,9 +38,9 @@ def tuned_settings(
     """
     if not step.tuning_trials:
         return step.fit, []
-    path = platform.state.root / _FILE
     likes = int(events.is_like.sum())
-    known = _remembered(path, step.fit, likes, meeting) if path.is_file() else None
+    note = platform.results.note(_FILE)
+    known = None if note is None else _remembered(note, step.fit, likes, meeting)
     trials = step.tuning_trials if known is None else max(step.tuning_trials // 2, 1)
     config = TuningConfig(trials=trials, seconds=step.tuning_seconds, seed=step.seed)
     chosen, tried = tune(
@@ -59,9 +57,9 @@ def tuned_settings(
         ),
     )
     if tried:
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: getattr(chosen, name) for name in _TUNED}
-        write_atomically(path, json.dumps({"settings": kept, "likes": likes, "met": meeting.value}).encode())
+        note = json.dumps({"settings": kept, "likes": likes, "met": meeting.value}).encode()
+        platform.results.keep_note(_FILE, note)
     return chosen, tried
 
 
@@ -90,9 +88,9 @@ def how_people_met(
     return places
 
 
-def _remembered(path: Path, step: EmbeddingConfig, likes: int, meeting: Meeting) -> EmbeddingConfig | None:
+def _remembered(note: bytes, step: EmbeddingConfig, likes: int, meeting: Meeting) -> EmbeddingConfig | None:
     """Return what won last time, where the data are of similar size and people met alike."""
-    found = json.loads(path.read_bytes())
+    found = json.loads(note)
     if not likes / _SIMILAR <= found["likes"] <= likes * _SIMILAR or found.get("met") != meeting.value:
         return None
     return step.model_copy(update=found["settings"])

@@ -6,40 +6,32 @@ has learned every decision that could judge it. The spread twin has learned all 
 
 from typing import TYPE_CHECKING
 
+from pipelines.errors import MissingUpstream
 from registry.embedding import Embedding
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.state import Current
+    from pipelines.results import Result
 
 EARLY, JUDGED, SPREAD = "embeddings_early", "embeddings_judged", "embeddings_spread"
 
 
-def keep_twin(
-    platform: "Platform", name: str, embedding: Embedding, pointer: "Current", *, lineage: dict[str, str], run_id: str
-) -> None:
-    """Keep a twin beside the other results of the pipeline."""
-    from pipelines.state import Current
-
-    with platform.state.staging(name) as scratch:
+def keep_twin(platform: "Platform", name: str, embedding: Embedding, lineage: dict[str, str]) -> str:
+    """Keep the files of a twin beside the other results of the pipeline and return its digest."""
+    with platform.results.staging(name) as scratch:
         staged = scratch / "artifact"
         manifest = embedding.save(staged, lineage)
-        directory = platform.state.adopt(staged, name, manifest.digest)
-    platform.state.publish(
-        Current(
-            asset=name,
-            path=directory,
-            digest=manifest.digest,
-            run_id=run_id,
-            as_of=pointer.as_of,
-            t0=pointer.t0,
-            t1=pointer.t1,
-            inputs={**pointer.inputs, "interactions": pointer.digest},
-        )
-    )
+        platform.results.adopt(staged, name, manifest.digest)
+    return manifest.digest
 
 
-def twin(platform: "Platform", name: str) -> Embedding:
-    """Return a twin; raises MissingUpstream where none was made."""
-    made = platform.state.require(name)
-    return Embedding.load(made.path, made.digest)
+def twin(platform: "Platform", name: str, made: "Result") -> Embedding:
+    """Return the twin that was kept with a result, or with what it was made from.
+
+    Raises:
+        MissingUpstream: none was, or its files are gone.
+    """
+    digest = made.parts.get(name)
+    if digest is None:
+        raise MissingUpstream(f"no `{name}` was kept with the newest `{made.asset}`; run the job `train_all` again")
+    return Embedding.load(platform.results.path(name, digest), digest)

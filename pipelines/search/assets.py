@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from pipelines.launchpad import launch_checked, read_config
 from pipelines.presentation import link, path, plots, table
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
+from pipelines.results import Result, combined_digest
 from pipelines.search.config import MEASURES, SPACES, SearchConfig, Stage
-from pipelines.state import Current, combined_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from pipelines.search.study import Objective, Outcome
 
@@ -21,26 +21,28 @@ TRIALS_FILE = "trials.jsonl"
 SHOWN_TRIALS = 50
 
 
+class SearchStep(SearchConfig, dg.Config):
+    """Say what is searched, and for how long."""
+
+
 @dg.asset(
-    deps=["ranking_dataset"],
     group_name="search",
     kinds={"optuna", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
-    config_schema=launch_checked(SearchConfig),
     description="The best hyperparameters of the ranker or of the embeddings on the decisions before T1.",
 )
 def hyperparameter_search(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]
+    context: dg.AssetExecutionContext,
+    config: SearchStep,
+    platform: dg.ResourceParam[Platform],
+    ranking_dataset: Result,
 ) -> dg.MaterializeResult[Any]:
     """Try hyperparameters, log each trial as a child run, and keep what was tried."""
     from pipelines.search.study import importances, keep_outcome, open_study, read_outcomes, run_study
 
-    config = read_config(context, SearchConfig)
-    dataset = platform.state.require("ranking_dataset")
-    digest = question(dataset, config)
-    directory = platform.state.directory("hyperparameter_search", digest)
-    directory.mkdir(parents=True, exist_ok=True)
+    dataset = ranking_dataset
+    directory, digest = trials_of(platform, question(dataset, config))
     if not config.resume:
         (directory / TRIALS_FILE).unlink(missing_ok=True)
     outcomes = read_outcomes(directory / TRIALS_FILE)
@@ -81,15 +83,14 @@ def hyperparameter_search(
             figures=figures,
             tables={"train_with.txt": line},
         )
-    platform.state.publish(
-        Current(
-            asset="hyperparameter_search", path=directory, digest=digest, run_id=run_id, as_of=dataset.as_of,
-            t0=dataset.t0, t1=dataset.t1, inputs={**dataset.inputs, "ranking_dataset": dataset.digest},
-            facts={"stage": config.stage, "trials": len(outcomes), "value": best.value, "train_with": line},
-        )
+    made = Result(
+        asset="hyperparameter_search", digest=digest, run_id=run_id, as_of=dataset.as_of,
+        t0=dataset.t0, t1=dataset.t1, inputs={**dataset.inputs, "ranking_dataset": dataset.digest},
+        facts={"stage": config.stage, "trials": len(outcomes), "value": best.value, "train_with": line},
     )  # fmt: skip
     ranked = sorted(outcomes, key=lambda outcome: (outcome.state, outcome.number == best.number, outcome.number))
     return dg.MaterializeResult(
+        value=made,
         metadata={
             "stage": config.stage,
             "trials": len(outcomes),
@@ -103,11 +104,20 @@ def hyperparameter_search(
             "mlflow": link(platform.models.run_url(parent)),
             "path": path(directory),
             **plots(figures),
-        }
+        },
     )
 
 
-def question(dataset: Current, config: SearchConfig) -> str:
+def trials_of(platform: Platform, digest: str) -> "tuple[Path, str]":
+    """Return the folder of the trials of a question, with those of an earlier search in it, and its digest."""
+    if platform.results.has("hyperparameter_search", digest):
+        return platform.results.path("hyperparameter_search", digest), digest
+    directory = platform.results.directory("hyperparameter_search", digest)
+    directory.mkdir(parents=True)
+    return directory, digest
+
+
+def question(dataset: Result, config: SearchConfig) -> str:
     """Return the digest of what is asked: trials of one question tell nothing about another."""
     return combined_digest(
         {
@@ -120,7 +130,7 @@ def question(dataset: Current, config: SearchConfig) -> str:
     )
 
 
-def objective_of(platform: Platform, dataset: Current, config: SearchConfig) -> "Objective":
+def objective_of(platform: Platform, dataset: Result, config: SearchConfig) -> "Objective":
     """Load what the stage is judged on."""
     from pipelines.inputs import before_window, microseconds_of
     from pipelines.ranking.files import load_rows
@@ -131,7 +141,7 @@ def objective_of(platform: Platform, dataset: Current, config: SearchConfig) -> 
     from registry.artifacts import read_manifest
 
     snapshot = platform.snapshot(snapshot_of(platform, dataset))
-    fitted = read_manifest(platform.state.directory("embeddings", dataset.inputs["embeddings"]))
+    fitted = read_manifest(platform.results.path("embeddings", dataset.inputs["embeddings"]))
     t0_us = microseconds_of(dataset.t0 or dataset.as_of)
     return embedding_objective(snapshot, before_window(fitted.lineage), t0_us, config)
 

@@ -11,6 +11,8 @@ DAGSTER_MODULES = {"assets", "checks", "jobs", "definitions", "resources", "sche
 DAGSTER_MODULES |= {"launchpad", "presentation", "orphans", "running", "termination", "sensors", "inputs"}
 # What runs by itself: under which conditions, how old results may become, the steps that promote and that refresh.
 DAGSTER_MODULES |= {"conditions", "freshness", "promotion", "changed"}
+# How results pass between steps, in which processes these work, and what Dagster marks as private.
+DAGSTER_MODULES |= {"io_manager", "executor", "dagster_private"}
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 
@@ -68,6 +70,17 @@ def test_what_feast_marks_as_private_is_used_in_one_module() -> None:
             and isinstance(node.value, ast.Name)
             and node.value.id in theirs
         )
+    ]
+    assert not found
+
+
+def test_what_dagster_marks_as_private_is_used_in_one_module() -> None:
+    found = [
+        f"{name_of(path)}:{line} imports {module}"
+        for path in modules()
+        if path.name != "dagster_private.py"
+        for module, line in imports(path)
+        if module.startswith("dagster") and "._" in module
     ]
     assert not found
 

@@ -1,12 +1,15 @@
 """What a user of each framework does on the first day, with that framework's own commands and calls."""
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import dagster as dg
 import pandas as pd
 import psycopg
 import pytest
@@ -16,7 +19,10 @@ from feast.types import Float32
 
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE
+from infra.clock import SystemClock
 from infra.endpoints import Endpoints
+from pipelines.definitions import defs
+from pipelines.ingest.world_import import import_synthetic
 from tests.architecture.sources import ROOT
 from tests.feature_rows import put_features
 
@@ -25,17 +31,22 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 
 
-def feast(endpoints: Endpoints, *arguments: str) -> str:
+def run(endpoints: Endpoints, program: str, *arguments: str, **environment: str) -> str:
+    """Run a framework's own command on the servers of the test and return what it printed."""
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("feast")), "-c", "feature_repo", *arguments],
+        [str(Path(sys.executable).with_name(program)), *arguments],
         cwd=ROOT,
-        env={**os.environ, **endpoints.environment()},
+        env={**os.environ, **endpoints.environment(), **environment},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
+
+
+def feast(endpoints: Endpoints, *arguments: str) -> str:
+    return run(endpoints, "feast", "-c", "feature_repo", *arguments)
 
 
 def test_feast_applies_lists_and_materialises_the_catalogue(
@@ -79,3 +90,33 @@ def test_feast_applies_lists_and_materialises_the_catalogue(
     ).to_df()
     for name, expected in (("distance_km", 111.195), ("requester_likes_sent_7d", 5), ("candidate_likes_sent_7d", 3)):
         assert trained[f"ranking_features__{name}"][0] == pytest.approx(expected, abs=0.01)
+
+
+def test_dagster_checks_the_definitions_runs_a_job_in_several_processes_and_hands_out_its_results(
+    endpoints: Endpoints, connection: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_synthetic(connection, people=40, seed=3, data_dir=tmp_path, clock=SystemClock())
+    connection.commit()
+    place = {
+        "DUET_DATA_DIR": str(tmp_path / "duet"),
+        "DUET_FEATURES__PROJECT": f"users_{uuid4().hex}",
+        "DAGSTER_HOME": str(ROOT),
+    }
+    assert "Validation successful" in run(endpoints, "dagster", "definitions", "validate", **place)
+    asked = tmp_path / "run.yaml"
+    asked.write_text(
+        "execution: {config: {multiprocess: {max_concurrent: 2}}}\n"
+        "ops: {features: {config: {max_snapshots: 2, history: false}}}\n"
+    )
+    job = ("-m", "pipelines.definitions", "-j", "materialize_features", "-c", str(asked))
+    told = run(endpoints, "dagster", "job", "execute", *job, **place)
+    apart = set(re.findall(r'Launching subprocess for "(\w+)"', told))
+    assert apart == {"snapshots", "features", "online_features"}, "each step worked in a process of its own"
+
+    for name, value in {**endpoints.environment(), **place}.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.ephemeral() as instance:
+        interactions = defs.load_asset_value("interactions", instance=instance)
+        features = defs.load_asset_value("features", instance=instance)
+    assert len(pd.read_parquet(interactions.path / "interactions.parquet")) == interactions.facts["rows"]
+    assert features.inputs == {"people": interactions.inputs["people"], "interactions": interactions.digest}

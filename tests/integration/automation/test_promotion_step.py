@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from feature_repo.schema import offered_schema
+from pipelines.io_manager import result_io_manager
 from pipelines.release.promotion import promoted_release
 from pipelines.resources import Platform
-from pipelines.state import Current
+from pipelines.results import Result
 from registry.audit import PostgresPromotionLog
 from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
 from registry.errors import IncoherentRelease
@@ -26,12 +27,10 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 def candidate(platform: Platform, registry: MemoryRegistry, tmp_path: Path) -> ReleaseVersions:
     """A release candidate that passed its gates, as `release_candidate` leaves it."""
     versions = register_release(registry, write_release(tmp_path, schema=offered_schema()))
-    directory = platform.state.directory("release_candidate", "d" * 64)
-    directory.mkdir(parents=True)
-    platform.state.publish(
-        Current(
-            asset="release_candidate", path=directory, digest="d" * 64, run_id="r", as_of=NOW,
-            facts={"release": versions.release_id},
+    platform.results.publish(
+        Result(
+            asset="release_candidate", digest="d" * 64, run_id="r", as_of=NOW,
+            facts={"release": versions.release_id}, has_files=False,
         )
     )  # fmt: skip
     return versions
@@ -42,8 +41,8 @@ def step(
 ) -> dg.ExecuteInProcessResult:
     chosen = {} if stage is None else {"ops": {"promoted_release": {"config": {"stage": stage}}}}
     return dg.materialize(
-        [promoted_release],
-        resources={"platform": platform},
+        [dg.AssetSpec("release_candidate"), promoted_release],
+        resources={"platform": platform, "io_manager": result_io_manager},
         run_config=chosen,
         instance=instance,
         raise_on_error=False,

@@ -154,12 +154,12 @@ def test_a_run_that_broke_off_is_done_again_and_one_long_after_is_announced(
     with platform.connection() as connection:
         connection.execute("update duet.users set max_distance_km = 90 where user_id = %s", (EDITED,))
     clock.advance(3_600)
-    seen = last_look(platform.state)
+    seen = last_look(platform.results)
     run_job(platform, "materialize_changes", {}, 1, Listener())
     assert online_until(open_feature_store(platform.settings, platform.endpoints)) == clock.now()
-    pointer = platform.state.root / "changed_features" / "current.json"
+    pointer = platform.results.root / "changed_features" / "current.json"
     pointer.unlink()  # as if the process had ended before its last act
-    assert last_look(platform.state) == seen
+    assert last_look(platform.results) == seen
     rows = written(platform)
     run_job(platform, "materialize_changes", {}, 1, Listener())
     assert written(platform) == rows

@@ -120,7 +120,7 @@ def test_an_edit_reaches_serving_and_leaves_the_past_alone(platform: Platform, c
 
 def test_features_that_no_join_can_see_are_pruned_by_the_features_step(platform: Platform) -> None:
     materialise(platform)
-    pointer = platform.state.require("features")
+    pointer = platform.results.require("features")
     assert pointer.t0 is not None
     assert pointer.t0 < pointer.as_of
     limit = pointer.t0 - timedelta(days=ACTIVITY_TTL_DAYS)

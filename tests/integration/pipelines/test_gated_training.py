@@ -65,7 +65,7 @@ def report_of(platform: Platform) -> GateReport:
 
 
 def candidate(platform: Platform) -> ReleaseVersions:
-    return ReleaseVersions.parse(str(platform.state.require("release_candidate").facts["release"]))
+    return ReleaseVersions.parse(str(platform.results.require("release_candidate").facts["release"]))
 
 
 def page_of(platform: Platform, asset: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from infra.endpoints import Endpoints
 from infra.postgres import connect
 from pipelines.artifacts import ASSET_OF
 from pipelines.ingest.world_import import import_synthetic
-from pipelines.state import PipelineState
+from pipelines.results import ResultStore
 from registry.artifacts import verify_artifact
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.errors import UnknownVersion
@@ -106,7 +106,7 @@ class World:
                 target = self.folder / uuid4().hex
                 assert self.rest.download(kind, version.version, target).digest == version.digest
                 self.fetched.add((kind, version.version))
-            current = PipelineState(self.training.settings.data_dir).require(ASSET_OF[kind])
+            current = ResultStore.of(self.training.settings).require(ASSET_OF[kind])
             verify_artifact(current.path, current.digest)
         assert self.rest.resolve_stage(PRODUCTION) == self.production
         assert {kind: len(self.rest.versions_in_stage(kind, PRODUCTION)) for kind in ArtifactKind} == dict.fromkeys(
@@ -164,7 +164,7 @@ def test_a_part_killed_after_every_step_is_registered_once_and_whole(
     world.assert_whole()
     new = [number for number in world.numbers(kind) if number not in before]
     assert len(new) == 1
-    current = PipelineState(world.training.settings.data_dir).require(ASSET_OF[kind])
+    current = ResultStore.of(world.training.settings).require(ASSET_OF[kind])
     assert (current.version, current.digest) == (new[0], world.rest.version(kind, new[0]).digest)
     assert world.open_runs() == []
 

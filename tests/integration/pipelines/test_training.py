@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from registry.gates import read_report
 from registry.measurements import Measure, last_measurements
 from registry.mlflow_rest import MlflowRest
 from serving.population_source import load
-from tests.trainings import NOW, PEOPLE, small_world, train
+from tests.object_store import bucket
+from tests.trainings import NOW, PEOPLE, digests, small_world, train, versions
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -37,18 +39,19 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def platform(mlflow_endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with small_world(mlflow_endpoints, tmp_path_factory.mktemp("training") / "duet") as made:
+    """A platform whose results are shared in a bucket."""
+    folder = tmp_path_factory.mktemp("training") / "duet"
+    with bucket() as uri, small_world(mlflow_endpoints, folder, results_uri=f"{uri}/results") as made:
         yield made
 
 
-def digests(platform: Platform) -> dict[str, str]:
-    names = ("people", "interactions", "embeddings", "candidate_index", "ranking_dataset", "ranker", "evaluation")
-    return {name: platform.state.require(name).digest for name in names}
-
-
-def versions(platform: Platform) -> dict[str, list[int]]:
-    with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
-        return {kind.value: [version.version for version in rest.versions(kind)] for kind in ArtifactKind}
+@pytest.fixture
+def _environment(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables with which a process of its own works on the same platform."""
+    for name, value in platform.endpoints.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DUET_DATA_DIR", str(platform.settings.data_dir))
+    monkeypatch.setenv("DUET_RESULTS_URI", str(platform.settings.results_uri))
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +60,16 @@ def trained(platform: Platform) -> RunStory:
 
 
 def test_training_makes_a_coherent_release_candidate(platform: Platform, trained: RunStory) -> None:
-    candidate = platform.state.require("release_candidate")
+    candidate = platform.results.require("release_candidate")
     with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
         assert rest.release_candidate("latest").release_id == candidate.facts["release"]
         tags = rest.version(ArtifactKind.INDEX, rest.release_candidate("latest").index).tags
-    assert tags["embedding_digest"] == platform.state.require("embeddings").digest
+    assert tags["embedding_digest"] == platform.results.require("embeddings").digest
     assert len(trained.steps) == 10
 
 
 def test_the_instant_of_old_data_is_just_after_their_end(platform: Platform, trained: RunStory) -> None:
-    pointer = platform.state.require("interactions")
+    pointer = platform.results.require("interactions")
     assert (pointer.as_of - datetime.fromisoformat(str(pointer.facts["newest_at"]))).total_seconds() == 1
     assert pointer.t0 is not None
     assert pointer.t1 is not None
@@ -94,18 +97,17 @@ def test_the_run_shows_in_dagster_with_tables_plots_and_links(platform: Platform
 
 
 def test_the_evaluation_asks_the_oracle_of_a_generated_world(platform: Platform, trained: RunStory) -> None:
-    table = (platform.state.require("evaluation").path / "table.csv").read_text()
+    table = (platform.results.require("evaluation").path / "table.csv").read_text()
     assert "oracle,true_match_precision_at_10" in table
     assert "two_stage,ndcg_at_10" in table
 
 
-def test_two_releases_are_compared_on_the_likes_since_both_have_learned(
-    platform: Platform, trained: RunStory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in platform.endpoints.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DUET_DATA_DIR", str(platform.settings.data_dir))
-    release, t1 = str(platform.state.require("release_candidate").facts["release"]), platform.state.require("ranker").t1
+@pytest.mark.usefixtures("_environment")
+def test_two_releases_are_compared_on_the_likes_since_both_have_learned(platform: Platform, trained: RunStory) -> None:
+    release, t1 = (
+        str(platform.results.require("release_candidate").facts["release"]),
+        platform.results.require("ranker").t1,
+    )
     compare = ["experiment", "interleave", release, release]
     with pytest.raises(NothingToCompare, match="Nobody liked anybody new"):
         CliRunner().invoke(build_app(), compare, catch_exceptions=False)
@@ -118,31 +120,52 @@ def test_two_releases_are_compared_on_the_likes_since_both_have_learned(
 
 def test_the_same_inputs_give_the_same_digests_and_no_new_versions(platform: Platform, trained: RunStory) -> None:
     before, registered = digests(platform), versions(platform)
-    kept = {name: platform.state.require(name).path for name in before}
+    kept = {name: platform.results.require(name).path for name in before}
     # Without the files of the first run, nothing can be taken over from it by accident.
-    for path in kept.values():
+    shared = platform.results.shared
+    assert shared is not None
+    for name, path in kept.items():
         shutil.rmtree(path)
+        shared.remove(name, path.name)
     train(platform)
     assert digests(platform) == before
     assert versions(platform) == registered
 
 
 def test_a_new_ranker_alone_builds_on_the_last_good_embeddings(platform: Platform, trained: RunStory) -> None:
-    embedding, registered = platform.state.require("embeddings"), versions(platform)
+    embedding, registered = platform.results.require("embeddings"), versions(platform)
     train(platform, "train_ranker", ranker={"rounds": 10, "max_depth": 2})
     after = versions(platform)
-    assert platform.state.require("embeddings") == embedding
+    assert platform.results.require("embeddings") == embedding
     assert after["embedding"] == registered["embedding"]
     assert len(after["ranker"]) == len(registered["ranker"]) + 1
-    assert str(platform.state.require("release_candidate").facts["release"]).endswith(f"r{after['ranker'][0]}")
+    assert str(platform.results.require("release_candidate").facts["release"]).endswith(f"r{after['ranker'][0]}")
+
+
+def test_another_machine_trains_on_what_the_first_one_made(
+    platform: Platform, trained: RunStory, tmp_path: Path
+) -> None:
+    embedding, registered = platform.results.require("embeddings"), versions(platform)
+    settings = platform.settings.model_copy(update={"data_dir": tmp_path})
+    with closing(Platform(settings, platform.endpoints, platform.clock)) as other:
+        train(other, "train_ranker", ranker={"rounds": 10, "max_depth": 1})
+        ranker, candidate = other.results.require("ranker"), other.results.require("release_candidate")
+        assert other.results.root.is_relative_to(tmp_path)
+        assert ranker.path.is_relative_to(tmp_path)
+    assert ranker.inputs["embeddings"] == embedding.digest
+    assert versions(platform)["embedding"] == registered["embedding"]
+    assert versions(platform)["ranker"] == [ranker.version, *registered["ranker"]]
+    # And the first machine goes on from there.
+    assert platform.results.require("release_candidate").facts["release"] == candidate.facts["release"]
+    verify_artifact(platform.results.require("ranker").path, ranker.digest)
 
 
 def test_a_newcomer_enters_the_rebuilt_index_of_the_same_embedding(platform: Platform, trained: RunStory) -> None:
     from registry.item_index import ItemIndex
 
     newcomer = PEOPLE + 1_000
-    embedding = platform.state.require("embeddings").digest
-    fitted = platform.state.require("embeddings").version
+    embedding = platform.results.require("embeddings").digest
+    fitted = platform.results.require("embeddings").version
     with platform.connection() as connection:
         connection.execute(
             "insert into duet.users (user_id, birth_date, gender, seeking, created_at, interests, latitude, longitude) "
@@ -150,13 +173,13 @@ def test_a_newcomer_enters_the_rebuilt_index_of_the_same_embedding(platform: Pla
             (newcomer, NOW),
         )
     train(platform, "rebuild_index")
-    built = platform.state.require("candidate_index")
+    built = platform.results.require("candidate_index")
     assert built.inputs["embeddings"] == embedding
     index = ItemIndex.load(built.path)
     assert newcomer in index.user_ids
     verify_artifact(built.path, built.digest)
     assert read_manifest(built.path).lineage["embedding_digest"] == embedding
-    assert platform.state.require("embeddings").version == fitted, "a rebuild never fits"
+    assert platform.results.require("embeddings").version == fitted, "a rebuild never fits"
     assert index.fingerprints is not None
     with platform.connection() as connection:
         served = load(connection, None).population
@@ -182,7 +205,7 @@ def test_a_bad_value_is_refused_before_anything_is_recorded(platform: Platform) 
 def test_a_failing_expectation_stops_everything_after_it_and_shows_the_rows(
     platform: Platform, trained: RunStory
 ) -> None:
-    accepted, registered = platform.state.require("people"), versions(platform)
+    accepted, registered = platform.results.require("people"), versions(platform)
     with platform.connection() as connection:
         connection.execute("update duet.users set birth_date = '1850-01-01' where user_id = 7")
     try:
@@ -191,7 +214,7 @@ def test_a_failing_expectation_stops_everything_after_it_and_shows_the_rows(
     finally:
         with platform.connection() as connection:
             connection.execute("update duet.users set birth_date = '1990-01-01' where user_id = 7")
-    assert platform.state.require("people") == accepted
+    assert platform.results.require("people") == accepted
     assert versions(platform) == registered
     with open_instance(platform) as instance:
         run = instance.get_runs(limit=1)[0]
@@ -206,7 +229,9 @@ def test_a_failing_expectation_stops_everything_after_it_and_shows_the_rows(
 
 def test_a_step_alone_says_what_is_missing(platform: Platform, tmp_path: Path) -> None:
     empty = Platform(
-        Settings(**{**platform.settings.model_dump(), "data_dir": tmp_path}), platform.endpoints, platform.clock
+        Settings(**{**platform.settings.model_dump(), "data_dir": tmp_path, "results_uri": None}),
+        platform.endpoints,
+        platform.clock,
     )
     with pytest.raises(RunFailed, match=r"no `embeddings` was made under .* run the job `train_all` first"):
         train(empty, "train_ranker")
@@ -216,7 +241,7 @@ def test_features_written_late_still_reach_the_online_store(platform: Platform, 
     from feature_repo.layout import ACTIVITY
     from feature_repo.store import open_feature_store, read_people
 
-    at = platform.state.require("interactions").as_of
+    at = platform.results.require("interactions").as_of
     with platform.connection() as connection:
         # Older than what was materialised: the end of the data lies five months before the clock.
         connection.execute(
@@ -244,7 +269,7 @@ def test_a_search_logs_a_run_with_one_child_per_trial_and_goes_on(platform: Plat
     for stage, trials, new in (("ranker", 3, 3), ("ranker", 4, 1), ("embeddings", 1, 1)):
         chosen = {"hyperparameter_search": {"stage": stage, "trials": trials, "threads": 1}}
         story = run_job(platform, "search_hyperparameters", chosen, 1, Listener())
-        found = platform.state.require("hyperparameter_search")
+        found = platform.results.require("hyperparameter_search")
         assert found.facts["trials"] == trials
         assert str(found.facts["train_with"]).startswith("duet train --job train_")
         with open_instance(platform) as instance:
@@ -273,7 +298,7 @@ def test_drift_is_measured_against_the_rows_of_the_ranker_in_production(platform
     first = told()
     assert first["measured"] is False
     assert "No model is in stage Production" in str(first["why"])
-    release = ReleaseVersions.parse(str(platform.state.require("release_candidate").facts["release"]))
+    release = ReleaseVersions.parse(str(platform.results.require("release_candidate").facts["release"]))
     with MlflowRest(platform.endpoints.mlflow_url or "") as rest:
         try:
             for kind in ArtifactKind:
@@ -293,6 +318,7 @@ def test_drift_is_measured_against_the_rows_of_the_ranker_in_production(platform
     assert str(found["plot: drift"]).startswith("![drift](data:image/png;base64,")
 
 
+@pytest.mark.usefixtures("_environment")
 def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serving_does(
     platform: Platform, trained: RunStory
 ) -> None:
@@ -322,7 +348,7 @@ def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serv
 
     frame = ranking_frame(platform.settings.data_dir)
     assert set(frame["window"]) == {"early", "late"}
-    assert len(frame) == platform.state.require("ranking_dataset").facts["rows"]
+    assert len(frame) == platform.results.require("ranking_dataset").facts["rows"]
     report = register_ranker(platform, fit, config=RankerConfig(judged_people=40))
     assert report.passed, report.failures()
     release = platform.registry.release_candidate(report.release)
@@ -343,11 +369,11 @@ def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform
     from registry.artifacts import read_manifest
     from registry.embedding import Embedding
 
-    whole, first = platform.state.require("embeddings"), platform.state.require("interactions")
+    whole, first = platform.results.require("embeddings"), platform.results.require("interactions")
     assert first.t0 is not None
     since = first.t0 - timedelta(days=20)
     train(platform, snapshots={"since": since.isoformat(), "as_of": first.as_of.isoformat()})
-    narrow, later = platform.state.require("embeddings"), platform.state.require("interactions")
+    narrow, later = platform.results.require("embeddings"), platform.results.require("interactions")
     assert before_window(read_manifest(narrow.path).lineage) == round(since.timestamp() * 1e6) - 1
     assert later.digest == first.digest  # features still count everything
     assert later.t0 is not None
@@ -355,7 +381,7 @@ def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform
     decided = platform.snapshot(later).events.between(before_window(later.facts), round(later.as_of.timestamp() * 1e6))
     assert narrow.digest != whole.digest
     assert len(Embedding.load(narrow.path)) <= np.union1d(decided.actor, decided.target).size
-    assert platform.state.require("release_candidate").run_id == narrow.run_id
+    assert platform.results.require("release_candidate").run_id == narrow.run_id
 
 
 def test_likes_without_a_pass_train_a_candidate_that_skips_what_nobody_can_measure(
@@ -364,12 +390,12 @@ def test_likes_without_a_pass_train_a_candidate_that_skips_what_nobody_can_measu
     with platform.connection() as connection:
         connection.execute("delete from duet.interactions where kind = 'pass'")
     train(platform, snapshots={"max_volume_drop": 1.0, "max_like_rate_drift": 1.0})
-    candidate = ReleaseVersions.parse(str(platform.state.require("release_candidate").facts["release"]))
+    candidate = ReleaseVersions.parse(str(platform.results.require("release_candidate").facts["release"]))
     report = read_report(platform.registry, candidate)
     assert report is not None
     assert report.passed, report.failures()
     measured = {result.metric: result.value for result in report.results}
     assert (measured["held_out_auc"], measured["calibration_error"]) == (None, None), "nobody said no"
     assert measured["gain_over_popularity"] is not None
-    table = (platform.state.require("evaluation").path / "table.csv").read_text()
+    table = (platform.results.require("evaluation").path / "table.csv").read_text()
     assert "two_stage,ndcg_at_20" in table

@@ -14,7 +14,7 @@ from feature_repo.layout import ACTIVITY, PROFILE, RECIPROCITY, Feature
 from pipelines.features.aggregates import Snapshot
 from pipelines.features.assets import stale_before
 from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
-from pipelines.state import Current
+from pipelines.results import Result
 
 NOW = pd.Timestamp("2026-02-01 12:00:00.123456", tz="UTC")
 
@@ -150,6 +150,6 @@ def test_pruning_drops_what_no_join_can_see_but_never_the_newest_row(connection:
 
 def test_what_training_may_look_back_on_is_not_stale(tmp_path: Path) -> None:
     as_of, t0 = NOW.to_pydatetime(), (NOW - pd.Timedelta(days=900)).to_pydatetime()
-    pointer = Current(asset="interactions", path=tmp_path, digest="d", run_id="r", as_of=as_of)
+    pointer = Result(asset="interactions", digest="d", run_id="r", as_of=as_of)
     assert stale_before(pointer) == NOW - pd.Timedelta(days=400)
     assert stale_before(pointer.model_copy(update={"t0": t0})) == NOW - pd.Timedelta(days=1300)

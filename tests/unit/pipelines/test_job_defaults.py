@@ -99,5 +99,5 @@ def test_a_step_of_a_job_can_be_materialised_alone(name: str) -> None:
 
 def test_an_ad_hoc_materialisation_needs_no_configuration() -> None:
     part = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection={dg.AssetKey("evaluation")})
-    assert planned(part, {}) == {"evaluation": None}
+    assert planned(part, {}) == {"evaluation": STEPS["evaluation"]().model_dump(mode="json")}
     assert planned(part, {"ops": {"evaluation": {"config": {"protocol": "met"}}}})["evaluation"]["protocol"] == "met"

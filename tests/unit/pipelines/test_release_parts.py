@@ -9,29 +9,32 @@ import pytest
 
 from pipelines.release.candidate import find_candidate
 from pipelines.release.errors import NoCandidate
-from pipelines.state import Current, PipelineState
+from pipelines.results import Result, ResultStore
 from registry.contracts import ArtifactKind
 
 
 def platform_with_an_index_of(embedding: str, data_dir: Path) -> Any:
-    state = PipelineState(data_dir)
+    results = ResultStore(data_dir / "pipeline")
     for asset, inputs in (("candidate_index", {"embeddings": embedding}), ("ranker", {})):
-        path = state.directory(asset, "a" * 64)
-        path.mkdir(parents=True)
+        results.directory(asset, "a" * 64).mkdir(parents=True)
         at = datetime(2026, 1, 1, tzinfo=UTC)
-        state.publish(Current(asset=asset, path=path, digest="a" * 64, run_id="run", as_of=at, inputs=inputs))
+        results.publish(Result(asset=asset, digest="a" * 64, run_id="run", as_of=at, inputs=inputs))
     empty = SimpleNamespace(versions=lambda _kind: [], in_stage=lambda _stage: {})
-    return SimpleNamespace(state=state, registry=empty)
+    return SimpleNamespace(results=results, registry=empty)
+
+
+def parts(platform: Any) -> tuple[Result, Result]:
+    return platform.results.require("candidate_index"), platform.results.require("ranker")
 
 
 def test_an_index_whose_embedding_is_gone_makes_no_candidate(tmp_path: Path) -> None:
     platform = platform_with_an_index_of("e" * 64, tmp_path)
-    with pytest.raises(NoCandidate, match=r"embedding eeeeeeeeeeee of the index is neither on this disk nor in"):
-        find_candidate(platform, "run")
+    with pytest.raises(NoCandidate, match=r"embedding eeeeeeeeeeee of the index is neither among the results nor in"):
+        find_candidate(platform, *parts(platform), "run")
 
 
 def test_the_index_decides_which_embedding_is_meant(tmp_path: Path) -> None:
     platform = platform_with_an_index_of("e" * 64, tmp_path)
-    platform.state.directory("embeddings", "e" * 64).mkdir(parents=True)
-    candidate = find_candidate(platform, "run")
-    assert candidate.directories[ArtifactKind.EMBEDDING] == platform.state.directory("embeddings", "e" * 64)
+    platform.results.directory("embeddings", "e" * 64).mkdir(parents=True)
+    candidate = find_candidate(platform, *parts(platform), "run")
+    assert candidate.directories[ArtifactKind.EMBEDDING] == platform.results.directory("embeddings", "e" * 64)
