@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from feature_repo.transforms import profile_fingerprints
 from infra.cli.app import build_app
 from infra.endpoints import Endpoints
-from infra.settings import Settings
 from pipelines.errors import InvalidSetting, RunFailed
 from pipelines.release.errors import NothingToCompare
 from pipelines.resources import Platform
@@ -228,11 +227,8 @@ def test_a_failing_expectation_stops_everything_after_it_and_shows_the_rows(
 
 
 def test_a_step_alone_says_what_is_missing(platform: Platform, tmp_path: Path) -> None:
-    empty = Platform(
-        Settings(**{**platform.settings.model_dump(), "data_dir": tmp_path, "results_uri": None}),
-        platform.endpoints,
-        platform.clock,
-    )
+    elsewhere = platform.settings.model_copy(update={"data_dir": tmp_path, "results_uri": None})
+    empty = Platform(elsewhere, platform.endpoints, platform.clock)
     with pytest.raises(RunFailed, match=r"no `embeddings` was made under .* run the job `train_all` first"):
         train(empty, "train_ranker")
 
