@@ -155,6 +155,17 @@ def test_migrations_run_before_an_upgrade_and_when_there_is_a_database(objects: 
     assert "envFrom" not in environment, "before an installation the chart's settings are not there yet"
 
 
+def test_runs_share_a_volume_or_a_bucket_whose_keys_they_are_given() -> None:
+    shared, bucket = rendered(), rendered(values_of(CHART / "examples" / "production.yaml"))
+    assert ("PersistentVolumeClaim", "dagster") in shared
+    assert ("PersistentVolumeClaim", "dagster") not in bucket
+    assert bucket["ConfigMap", "settings"]["data"]["DUET_RESULTS_URI"] == "s3://duet-models/results"
+    runs = yaml.safe_load(bucket["ConfigMap", "dagster"]["data"]["dagster.yaml"])["run_launcher"]["config"]
+    assert {"name": "data", "emptyDir": {"sizeLimit": "200Gi"}} in runs["volumes"]
+    names = [one["name"] for one in runs["run_k8s_config"]["container_config"]["env"]]
+    assert names == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+
+
 def test_replicas_follow_the_load_where_they_should() -> None:
     production = rendered(values_of(CHART / "examples" / "production.yaml"))
     scaler = production["HorizontalPodAutoscaler", "serving"]["spec"]

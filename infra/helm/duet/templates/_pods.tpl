@@ -90,6 +90,11 @@ env:
 {{ index . 1 | indent 2 }}
 {{- end -}}
 
+{{/* Where steps work: of their own where results go to a bucket, else shared. */}}
 {{- define "duet.dagster.data" -}}
+{{- if .Values.dagster.results -}}
+emptyDir: {sizeLimit: {{ .Values.dagster.storage.size }}}
+{{- else -}}
 persistentVolumeClaim: {claimName: {{ default (printf "%s-dagster" (include "duet.fullname" .)) .Values.dagster.storage.existingClaim }}}
+{{- end -}}
 {{- end -}}
