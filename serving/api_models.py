@@ -12,6 +12,7 @@ from pydantic.config import JsonDict
 from feature_repo.kinds import Kind
 from infra.clock import EARLIEST
 from serving.experiments.assignment import Variant
+from serving.names import MAX_NUMBER, PersonId
 from serving.paging import MAX_CURSOR
 from serving.reasons import Reason, Source
 from serving.request_ids import PATTERN
@@ -20,7 +21,6 @@ RECOMMENDATIONS = "/v1/recommendations"
 RECOMMENDATIONS_BATCH = "/v1/recommendations:batch"
 INTERACTIONS = "/v1/interactions"
 INTERACTIONS_BATCH = "/v1/interactions:batch"
-MAX_USER_ID = 2**63 - 1
 MAX_LIMIT = 100
 OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
 MAX_EXCLUDED = 1000
@@ -32,7 +32,7 @@ UserId = Annotated[
     int,
     Field(
         ge=1,
-        le=MAX_USER_ID,
+        le=MAX_NUMBER,
         description="A person's id; one beyond 2^53 must be read as BigInt in JavaScript.",
         examples=[42],
         json_schema_extra={"format": "int64"},
@@ -119,6 +119,13 @@ class RecommendationRequest(RequestModel):
     )
 
 
+class NamedRecommendationRequest(RecommendationRequest):
+    """The same where people are named by text."""
+
+    user_id: PersonId  # type: ignore[assignment]  # resolved before anything else sees it
+    exclude: Annotated[list[PersonId], Field(max_length=MAX_EXCLUDED)] | None = None  # type: ignore[assignment]
+
+
 class Influence(AnswerModel):
     """How much one feature moved a probability."""
 
@@ -139,7 +146,7 @@ class Explanation(AnswerModel):
 class RecommendedPerson(AnswerModel):
     """One recommended person."""
 
-    user_id: UserId
+    user_id: PersonId
     position: int = Field(ge=1, le=MAX_LIMIT, description="Place in the answer, 1 is first.")
     score: float = Field(description="What the answer is ordered by, before exploration.")
     p_like: Share | None = Field(description="Probability that the requester likes this person; null below level 1.")
@@ -191,6 +198,12 @@ class RecommendationBatch(RequestModel):
     filters: Filters | None = None
 
 
+class NamedRecommendationBatch(RecommendationBatch):
+    """The same where people are named by text."""
+
+    user_ids: Annotated[list[PersonId], Field(min_length=1, max_length=MAX_ASKERS)]  # type: ignore[assignment]
+
+
 class InteractionRequest(RequestModel):
     """What one person did about another, once."""
 
@@ -234,6 +247,13 @@ class InteractionRequest(RequestModel):
         return self
 
 
+class NamedInteractionRequest(InteractionRequest):
+    """The same where people are named by text."""
+
+    actor_id: PersonId  # type: ignore[assignment]
+    target_id: PersonId  # type: ignore[assignment]
+
+
 class StoredInteraction(AnswerModel):
     """The interaction is durable."""
 
@@ -263,7 +283,7 @@ class InteractionBatch(RequestModel):
     )
 
     interactions: Annotated[
-        list[Annotated[dict[str, JsonValue], Field(json_schema_extra=judged_alone("InteractionRequest"))]],
+        list[Annotated[dict[str, JsonValue], Field(json_schema_extra=judged_alone("NamedInteractionRequest"))]],
         Field(min_length=1, max_length=MAX_ROWS),
     ]
 
@@ -306,7 +326,7 @@ class ErrorBody(AnswerModel):
 class RecommendationResult(AnswerModel):
     """The answer for one person of a batch, or why there is none."""
 
-    user_id: UserId
+    user_id: PersonId
     answer: Recommendations | None = Field(description="What a call for this person alone answers; null with an error.")
     error: ErrorBody | None = Field(description="What a call for this person alone is refused with; null otherwise.")
 

@@ -9,6 +9,9 @@ from serving.api_models import (
     RECOMMENDATIONS_BATCH,
     InteractionBatch,
     InteractionRequest,
+    NamedInteractionRequest,
+    NamedRecommendationBatch,
+    NamedRecommendationRequest,
     RecommendationBatch,
     RecommendationRequest,
 )
@@ -20,9 +23,11 @@ RECOMMEND: Final = "recommend"
 RECOMMEND_ALL: Final = "recommend_all"
 STORE_INTERACTION: Final = "store_interaction"
 ROUTES: Final = (
-    ApiRoute("POST", RECOMMENDATIONS, RECOMMEND, RecommendationRequest),
-    ApiRoute("POST", RECOMMENDATIONS_BATCH, RECOMMEND_ALL, RecommendationBatch, batch=True),
-    ApiRoute("POST", INTERACTIONS, STORE_INTERACTION, InteractionRequest),
+    ApiRoute("POST", RECOMMENDATIONS, RECOMMEND, RecommendationRequest, named=NamedRecommendationRequest),
+    ApiRoute(
+        "POST", RECOMMENDATIONS_BATCH, RECOMMEND_ALL, RecommendationBatch, batch=True, named=NamedRecommendationBatch
+    ),
+    ApiRoute("POST", INTERACTIONS, STORE_INTERACTION, InteractionRequest, named=NamedInteractionRequest),
     ApiRoute("POST", INTERACTIONS_BATCH, "store_interactions", InteractionBatch, batch=True),
     ApiRoute("GET", PERSON, "get_person"),
     ApiRoute("PUT", PERSON, "put_person", Profile),

@@ -194,7 +194,12 @@ def _queried(model: type[BaseModel], query: bytes) -> object:
 def _parsed(route: ApiRoute, body: bytes) -> object:
     strict_json.check(body)
     try:
-        return route.body.model_validate_json(body) if route.body is not None else None
+        try:
+            return route.body.model_validate_json(body) if route.body is not None else None
+        except ValidationError:
+            if route.named is None:
+                raise
+            return route.named.model_validate_json(body)
     except ValidationError as error:
         raise responses.invalid(error) from None
 

@@ -14,10 +14,13 @@ from serving.api_models import (
     InteractionRequest,
     InteractionResult,
     InteractionResults,
+    NamedInteractionRequest,
     RowFault,
 )
 from serving.errors import ApiError, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.interactions import CLOCK_TOLERANCE, FUTURE, Interactions
+from serving.named_bodies import numbered
+from serving.names import Names
 from serving.responses import findings
 from serving.storage import PART, Storage, parts
 
@@ -25,11 +28,11 @@ _STORE: Final = b"SELECT place, missing, stored, same, matched FROM duet.store_i
 
 
 async def store_all(
-    storage: Storage, interactions: Interactions, batch: InteractionBatch, request_id: str
+    storage: Storage, names: Names, interactions: Interactions, batch: InteractionBatch, request_id: str
 ) -> InteractionResults:
     """Store each interaction that can be; raises StorageUnavailable when none could, and then nothing is stored."""
     results: dict[int, InteractionResult] = {}
-    accepted = await asyncio.to_thread(_accepted, batch.interactions, results)
+    accepted = await _identified(await asyncio.to_thread(_shaped, batch.interactions, results), names, results)
     away: StorageUnavailable | None = None
     for part in parts(accepted, PART):
         if away is None:
@@ -54,14 +57,14 @@ async def _stored(storage: Storage, part: Mapping[int, InteractionRequest]) -> l
         raise StorageUnavailable(f"Somebody was deleted this instant: {again}", retry_after_s=1) from error
 
 
-def _accepted(
+def _shaped(
     given: Sequence[dict[str, JsonValue]], results: dict[int, InteractionResult]
 ) -> dict[int, InteractionRequest]:
     """Return the interactions of the right shape by place, each with an event id; refuse the others in `results`."""
-    accepted = {}
+    shaped: dict[int, InteractionRequest] = {}
     for place, event in enumerate(given):
         try:
-            told = InteractionRequest.model_validate_json(to_json(event))
+            told = NamedInteractionRequest.model_validate_json(to_json(event))
         except ValidationError as error:
             first = findings(error)[0]
             fault = RowFault(code=InvalidRequest.code, field=first["field"], message=first["message"])
@@ -69,7 +72,22 @@ def _accepted(
                 index=place, event_id=_own_id(event), status="refused", matched=False, error=fault
             )
             continue
-        accepted[place] = told if told.event_id is not None else told.model_copy(update={"event_id": uuid4()})
+        shaped[place] = told if told.event_id is not None else told.model_copy(update={"event_id": uuid4()})
+    return shaped
+
+
+async def _identified(
+    shaped: Mapping[int, InteractionRequest], names: Names, results: dict[int, InteractionResult]
+) -> dict[int, InteractionRequest]:
+    """Return the interactions by number of who took part; refuse those of people whom nobody knows."""
+    numbers = await names.numbers([name for event in shaped.values() for name in (event.actor_id, event.target_id)])
+    accepted = {}
+    for place, event in shaped.items():
+        try:
+            accepted[place] = numbered(InteractionRequest, event, numbers, ("actor_id", "target_id"))
+        except ApiError as error:
+            field = error.details[0]["field"] if error.details else ""
+            results[place] = _not(place, event, error, field=field)
     return accepted
 
 

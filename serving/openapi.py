@@ -21,7 +21,7 @@ from serving.api_routes import ROUTES
 from serving.health import HealthReport, LiveReport, ReadyReport
 from serving.openapi_calls import SAID
 from serving.openapi_parts import HEADERS, KEY, call, json_answer, read
-from serving.profiles.models import PeopleResults, Person, ProfileRow, StoredPerson
+from serving.profiles.models import NamedProfileRow, PeopleResults, Person, StoredPerson
 from serving.relations import LikesReceived, Matches
 
 _ANSWERS: Final[tuple[type[BaseModel], ...]] = (
@@ -44,9 +44,9 @@ _ANSWERS: Final[tuple[type[BaseModel], ...]] = (
 @lru_cache(maxsize=1)
 def document() -> dict[str, Any]:
     """Return the document; build it once."""
-    bodies = {route.body: None for route in ROUTES if route.body is not None} | {ProfileRow: None}
+    bodies = {route.named or route.body: None for route in ROUTES} | {NamedProfileRow: None}
     models: list[tuple[type[BaseModel], Any]] = [
-        *((model, "validation") for model in bodies),
+        *((model, "validation") for model in bodies if model is not None),
         *((model, "serialization") for model in _ANSWERS),
     ]
     _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")

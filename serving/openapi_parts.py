@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter
 
-from serving.api_models import ErrorEnvelope, UserId
+from serving.api_models import ErrorEnvelope
 from serving.errors import (
     ApiError,
     BodyTimeout,
@@ -21,6 +21,7 @@ from serving.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from serving.names import PersonId
 from serving.request_ids import PATTERN
 from serving.routes import ApiRoute
 
@@ -103,14 +104,14 @@ def call(route: ApiRoute, said: Said) -> dict[str, Any]:
     if said.description:
         described["description"] = said.description
     if route.body is not None:
-        described["requestBody"] = {"required": True, "content": {"application/json": _body(route.body)}}
+        described["requestBody"] = {"required": True, "content": {"application/json": _body(route.named or route.body)}}
         described["responses"] |= error_answers(*_BODY)
     return described
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     return [
-        {"name": part[1:-1], "in": "path", "required": True, "schema": TypeAdapter(UserId).json_schema()}
+        {"name": part[1:-1], "in": "path", "required": True, "schema": TypeAdapter(PersonId).json_schema()}
         for part in path.split("/")
         if part.startswith("{")
     ]

@@ -4,14 +4,15 @@ What they ask Postgres and Redis for in the same turn of the event loop is read 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from serving.answers import Answer
 from serving.api_models import ErrorBody, ErrorDetail, RecommendationBatch, RecommendationRequest
-from serving.errors import ApiError
+from serving.errors import ApiError, UnknownUser
+from serving.names import Name, Names, renamed
 from serving.recommend import Recommender
 from serving.resilience.deadline import Deadline
 
@@ -23,8 +24,8 @@ AT_ONCE: Final = 8
 class OneAnswered:
     """What `api_models.RecommendationResult` describes."""
 
-    user_id: int
-    answer: Answer | None
+    user_id: Name
+    answer: Answer | dict[str, Any] | None
     error: ErrorBody | None
 
 
@@ -37,20 +38,42 @@ class AllAnswered:
 
 
 async def recommend_all(
-    recommender: Recommender, batch: RecommendationBatch, request_id: str, deadline: Callable[[], Deadline]
+    recommender: Recommender,
+    names: Names,
+    batch: RecommendationBatch,
+    request_id: str,
+    deadline: Callable[[], Deadline],
 ) -> AllAnswered:
     """Return an answer for each person; `deadline` gives the one of an answer that begins now."""
     places = asyncio.Semaphore(AT_ONCE)
+    asked: list[Name] = list(batch.user_ids)
+    numbers = await names.numbers(asked)
 
-    async def answer(user_id: int) -> OneAnswered:
-        request = RecommendationRequest(user_id=user_id, limit=batch.limit, filters=batch.filters)
+    async def answer(name: Name) -> Answer | ApiError:
+        if name not in numbers:
+            return UnknownUser(f"Nobody has the id {name}.")
+        request = RecommendationRequest(user_id=numbers[name], limit=batch.limit, filters=batch.filters)
         async with places:
             try:
-                return OneAnswered(user_id, await recommender.recommend(request, uuid4(), deadline=deadline()), None)
+                return await recommender.recommend(request, uuid4(), deadline=deadline())
             except ApiError as error:
-                details = [ErrorDetail(**detail) for detail in error.details]
-                return OneAnswered(user_id, None, ErrorBody(code=error.code, message=error.message, details=details))
+                return error
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(answer(user_id)) for user_id in batch.user_ids]
-    return AllAnswered([task.result() for task in tasks], request_id)
+        tasks = [group.create_task(answer(name)) for name in asked]
+    found = [task.result() for task in tasks]
+    shown = {
+        item.user_id
+        for name, one in zip(asked, found, strict=True)
+        if isinstance(name, str) and isinstance(one, Answer)
+        for item in one.items
+    }
+    texts = await names.names(shown)
+    return AllAnswered([_told(name, one, texts) for name, one in zip(asked, found, strict=True)], request_id)
+
+
+def _told(name: Name, found: Answer | ApiError, texts: Mapping[int, str]) -> OneAnswered:
+    if isinstance(found, ApiError):
+        details = [ErrorDetail(**detail) for detail in found.details]
+        return OneAnswered(name, None, ErrorBody(code=found.code, message=found.message, details=details))
+    return OneAnswered(name, renamed(found, texts) if isinstance(name, str) else found, None)

@@ -14,8 +14,9 @@ from pydantic import AwareDatetime, Field
 
 from feature_repo.kinds import DECISIONS, LIKES, SEPARATIONS, listed
 from infra.clock import EARLIEST
-from serving.api_models import MAX_LIMIT, MAX_USER_ID, AnswerModel, OfThisRequest, RequestModel, UserId
+from serving.api_models import MAX_LIMIT, AnswerModel, OfThisRequest, RequestModel
 from serving.errors import LikesPrivate, UnknownUser
+from serving.names import MAX_NUMBER, Name, Names, PersonId
 from serving.paging import not_a_cursor
 from serving.storage import Storage
 
@@ -36,7 +37,7 @@ class PageQuery(RequestModel):
 class Match(AnswerModel):
     """Somebody who likes the person and is liked by them."""
 
-    user_id: UserId
+    user_id: PersonId
     matched_at: AwareDatetime = Field(description="When the second of the two likes was.")
 
 
@@ -51,7 +52,7 @@ class Matches(AnswerModel):
 class LikeReceived(AnswerModel):
     """Somebody whose like waits for an answer."""
 
-    user_id: UserId
+    user_id: PersonId
     liked_at: AwareDatetime = Field(description="Since when they like the person.")
 
 
@@ -101,33 +102,45 @@ class Relations:
 
     def __init__(self, reads: Storage, *, pending_likes: bool) -> None:
         self._reads = reads
+        self._names = Names(reads)
         self._pending_likes = pending_likes
 
-    async def matches(self, user_id: int, page: PageQuery, request_id: str) -> Matches:
+    async def matches(self, name: Name, page: PageQuery, request_id: str) -> Matches:
         """Return a page of somebody's matches; raises UnknownUser, InvalidRequest and StorageUnavailable."""
-        rows, following = await self._page(_MATCHES, user_id, page)
+        rows, following = await self._page(_MATCHES, name, page)
         items = [Match(user_id=other, matched_at=at) for other, at in rows]
         return Matches(items=items, next=following, request_id=request_id)
 
-    async def likes(self, user_id: int, page: PageQuery, request_id: str) -> LikesReceived:
+    async def likes(self, name: Name, page: PageQuery, request_id: str) -> LikesReceived:
         """Return a page of likes that wait for somebody's answer; raises LikesPrivate as well."""
         if not self._pending_likes:
             raise LikesPrivate(
                 "Who likes somebody is told to nobody here: `DUET_RANKING__PENDING_LIKES=true` allows it, in lists and "
                 "in recommendations."
             )
-        rows, following = await self._page(_LIKES, user_id, page)
+        rows, following = await self._page(_LIKES, name, page)
         items = [LikeReceived(user_id=other, liked_at=at) for other, at in rows]
         return LikesReceived(items=items, next=following, request_id=request_id)
 
-    async def _page(self, statement: bytes, user_id: int, page: PageQuery) -> tuple[list[tuple[Any, ...]], str | None]:
+    async def _page(self, statement: bytes, name: Name, page: PageQuery) -> tuple[list[tuple[Any, ...]], str | None]:
+        number = (await self._names.numbers([name])).get(name)
+        if number is None:
+            raise _unknown(name)
         at, other = (_FIRST_PAGE, 0) if page.cursor is None else _place(page.cursor)
-        parameters = [Int8(user_id), at, Int8(other), Int8(page.limit + 1)]
+        parameters = [Int8(number), at, Int8(other), Int8(page.limit + 1)]
         rows = await self._reads.rows(statement, parameters, "ask again.")
-        if not rows and not await self._reads.rows(_KNOWN, [Int8(user_id)], "ask again."):
-            raise UnknownUser(f"Nobody has the id {user_id}.")
+        if not rows and not await self._reads.rows(_KNOWN, [Int8(number)], "ask again."):
+            raise _unknown(name)
         shown = rows[: page.limit]
-        return shown, _cursor(shown[-1][1], shown[-1][0]) if len(rows) > page.limit else None
+        following = _cursor(shown[-1][1], shown[-1][0]) if len(rows) > page.limit else None
+        if isinstance(name, str):
+            names = await self._names.names([number for number, _ in shown])
+            shown = [(names[number], at) for number, at in shown]
+        return shown, following
+
+
+def _unknown(name: Name) -> UnknownUser:
+    return UnknownUser(f"Nobody has the id {name}.")
 
 
 def _cursor(at: datetime, other: int) -> str:
@@ -138,6 +151,6 @@ def _cursor(at: datetime, other: int) -> str:
 def _place(cursor: str) -> tuple[datetime, int]:
     with suppress(ValueError, OverflowError):
         micros, other = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").split(".")
-        if 1 <= int(other) <= MAX_USER_ID:
+        if 1 <= int(other) <= MAX_NUMBER:
             return EARLIEST + timedelta(microseconds=int(micros)), int(other)
     raise not_a_cursor()

@@ -14,7 +14,8 @@ from serving.errors import WrongMethod
 class ApiRoute:
     """One call: `operation` is its name in the OpenAPI document, `body` or `query` what it takes.
 
-    A part of `path` in braces is a parameter. A `batch` may be larger than other bodies, and is parsed on a thread.
+    `named` is the body of those who name people by text. A part of `path` in braces is a parameter. A `batch` may be
+    larger than other bodies, and is parsed on a thread.
     """
 
     method: str
@@ -23,6 +24,7 @@ class ApiRoute:
     body: type[BaseModel] | None = None
     batch: bool = False
     query: type[BaseModel] | None = None
+    named: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from serving.impressions import AnswerLogs
 from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
 from serving.measurements import Measurements
+from serving.names import Names
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
@@ -93,6 +94,7 @@ class Runtime:
     interactions: Interactions
     profiles: Profiles
     relations: Relations
+    names: Names
     writes: Storage
 
     def __init__(self, settings: Settings, clock: Clock, seed: int | None = None) -> None:
@@ -193,6 +195,7 @@ class Runtime:
         reads = Storage(self.pool, self.breakers[Dependency.POSTGRES], settings.serving.timeout_s / 2)
         self.interactions = Interactions(writes, metrics=metrics, changed=changed)
         self.profiles = Profiles(writes, reads, clock, changed)
+        self.names = Names(reads)
         self.relations = Relations(reads, pending_likes=settings.ranking.pending_likes)
         self._shadow = Shadow(
             strategy=FullLevel(settings, np.random.default_rng(self._rng.integers(2**63))),

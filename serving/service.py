@@ -29,10 +29,13 @@ from infra.telemetry import disable_telemetry
 from infra.web.limits import HttpLimits, limit_http, trust_proxies
 from serving import context, openapi, responses
 from serving.access.policy import guard_start
+from serving.answers import Answer
 from serving.api_models import (
     INTERACTIONS,
     RECOMMENDATIONS,
     InteractionRequest,
+    NamedInteractionRequest,
+    NamedRecommendationRequest,
     RecommendationBatch,
     RecommendationRequest,
     Recommendations,
@@ -43,6 +46,8 @@ from serving.border import App, Border
 from serving.drain import Drain
 from serving.experiments.override import chosen_variant
 from serving.gate import Call, Gate
+from serving.named_bodies import names_in, numbered
+from serving.names import renamed
 from serving.pages import pages
 from serving.recommendation_batches import recommend_all
 from serving.resilience.deadline import Deadline, asked_ms
@@ -171,6 +176,14 @@ class Duet:
         return await self._store(InteractionRequest(**fields))  # type: ignore[return-value]
 
     async def _recommend(self, request: RecommendationRequest) -> Response:
+        if not isinstance(request, NamedRecommendationRequest):
+            return responses.ok(await self._answer(request))
+        names, one, many = self.runtime.names, ("user_id",), ("exclude",)
+        numbers = await names.numbers(names_in(request, one, many))
+        answer = await self._answer(numbered(RecommendationRequest, request, numbers, one, many))
+        return responses.ok(renamed(answer, await names.names(item.user_id for item in answer.items)))
+
+    async def _answer(self, request: RecommendationRequest) -> Answer:
         # The header's id is the client's to use again; impressions need one that is new.
         call = context.current()
         call.answer_id = uuid4()
@@ -178,15 +191,14 @@ class Duet:
         # Time spent waiting for a place counts: the client's clock began when the call came in.
         deadline = Deadline(call.started_s + budget_ms / 1000, _runtime.clock)
         variant = chosen_variant(call.headers, tester=call.caller is not None and call.caller.tester)
-        return responses.ok(
-            await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline, variant=variant)
-        )
+        return await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline, variant=variant)
 
     async def _recommend_all(self, batch: RecommendationBatch) -> Response:
         call = context.current()
         budget_ms = self._budget_ms(call)
         answered = await recommend_all(
             self.runtime.recommender,
+            self.runtime.names,
             batch,
             call.request_id,
             lambda: Deadline.after(budget_ms / 1000, _runtime.clock),  # of each answer, from when its turn comes
@@ -199,6 +211,10 @@ class Duet:
         return asked_ms(call.headers, longest_ms) or _settings.serving.deadline_ms
 
     async def _store(self, interaction: InteractionRequest) -> Response:
+        if isinstance(interaction, NamedInteractionRequest):
+            people = ("actor_id", "target_id")
+            numbers = await self.runtime.names.numbers(names_in(interaction, people))
+            interaction = numbered(InteractionRequest, interaction, numbers, people)
         stored = await self.runtime.interactions.store(interaction, context.current().request_id)
         return responses.ok(stored, 201 if stored.status == "stored" else 200)
 

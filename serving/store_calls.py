@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from serving import context, responses
-from serving.api_models import MAX_USER_ID, InteractionBatch
+from serving.api_models import InteractionBatch
 from serving.errors import InvalidRequest
 from serving.gate import Call
 from serving.interaction_batches import store_all
 from serving.interactions import Interactions
+from serving.names import Name, Names, checked_name, number_in
 from serving.profiles.models import PeopleBatch, Profile
 from serving.profiles.profiles import Profiles
 from serving.relations import PageQuery, Relations
@@ -24,6 +26,7 @@ class HasStores(Protocol):
     relations: Relations
     interactions: Interactions
     writes: Storage
+    names: Names
 
 
 def store_calls(runtime: HasStores) -> Mapping[str, Call]:
@@ -52,7 +55,7 @@ def store_calls(runtime: HasStores) -> Mapping[str, Call]:
 
     async def interactions(batch: InteractionBatch) -> Response:
         request_id = context.current().request_id
-        return responses.ok(await store_all(runtime.writes, runtime.interactions, batch, request_id))
+        return responses.ok(await store_all(runtime.writes, runtime.names, runtime.interactions, batch, request_id))
 
     async def matches(page: PageQuery, user_id: str) -> Response:
         return responses.ok(await runtime.relations.matches(person_id(user_id), page, context.current().request_id))
@@ -73,9 +76,12 @@ def store_calls(runtime: HasStores) -> Mapping[str, Call]:
     }
 
 
-def person_id(text: str) -> int:
-    """Return the id that a path names; raises InvalidRequest."""
-    if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_USER_ID)) and 1 <= int(text) <= MAX_USER_ID:
-        return int(text)
-    message = f"must be a whole number from 1 to {MAX_USER_ID}"
-    raise InvalidRequest(f"The request is not valid: `user_id` {message}.", [{"field": "user_id", "message": message}])
+def person_id(text: str) -> Name:
+    """Return whom a path names; raises InvalidRequest."""
+    try:
+        name = checked_name(text)
+    except PydanticCustomError as error:
+        details = [{"field": "user_id", "message": str(error)}]
+        raise InvalidRequest(f"The request is not valid: `user_id` {error}.", details) from None
+    number = number_in(name)
+    return name if number is None else number

@@ -6,43 +6,16 @@ bits keep the id they have: whoever is in the database under the longer hash is 
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
 import pyarrow as pa
 
-LARGEST_EXACT = 2**53 - 1
-"""The largest whole number that JSON carries to every client exactly."""
-_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+from feature_repo.contract.identities import LARGEST_EXACT, former_ids, hashed_id
 
 Known = Callable[[list[int]], set[int]]
 """Return which of some ids are people already."""
-
-
-def hashed_id(source_id: str) -> int:
-    """Return the id, 1 to 2^53-1, of a person whose source has no integer id; a UUID is one however it is cased."""
-    return (_digest(_canonical(source_id)) & LARGEST_EXACT) or 1
-
-
-def former_ids(source_id: str) -> list[int]:
-    """Return the 63-bit ids that this person may have been given by earlier versions."""
-    spellings = {source_id, *((source_id.lower(), source_id.upper()) if _UUID.fullmatch(source_id) else ())}
-    return [longer for longer in map(_longer, sorted(spellings)) if longer > LARGEST_EXACT]
-
-
-def _canonical(source_id: str) -> str:
-    return source_id.lower() if _UUID.fullmatch(source_id) else source_id
-
-
-def _longer(source_id: str) -> int:
-    return (_digest(source_id) & (2**63 - 1)) or 1
-
-
-def _digest(source_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(source_id.encode(), digest_size=8).digest(), "big")
 
 
 def nobody(_ids: list[int]) -> set[int]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from feature_repo.contract.identities import LARGEST_EXACT
 from infra.clock import Clock
 from pipelines.ingest import load
 from pipelines.ingest.attributes import NumericColumns
@@ -19,7 +20,7 @@ from pipelines.ingest.cleaning import clean_interactions, clean_people
 from pipelines.ingest.counting import TimeCount
 from pipelines.ingest.errors import IngestError, RefusedFile
 from pipelines.ingest.frames import PEOPLE
-from pipelines.ingest.identities import LARGEST_EXACT, people_in
+from pipelines.ingest.identities import people_in
 from pipelines.ingest.mapping import Mapping, Source
 from pipelines.ingest.opening import open_source
 from pipelines.ingest.parquet_types import check_types

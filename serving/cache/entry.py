@@ -86,7 +86,7 @@ class Entry:
             stored.order,
             tuple(
                 Shown(
-                    item.user_id,
+                    int(item.user_id),
                     item.position,
                     item.score,
                     item.p_like,

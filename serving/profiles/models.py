@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 from feature_repo.contract.columns import MAX_LABEL, MAX_TEXT
 from feature_repo.contract.people import NUMBERS, OLDEST, YOUNGEST
 from serving.api_models import MAX_ROWS, AnswerModel, OfThisRequest, RequestModel, RowFault, UserId, judged_alone
+from serving.names import PersonId
 
 PERSON = "/v1/people/{user_id}"
 HIDE = f"{PERSON}/hide"
@@ -92,6 +93,12 @@ class ProfileRow(Profile):
     user_id: UserId
 
 
+class NamedProfileRow(ProfileRow):
+    """The same for a person who is named by text."""
+
+    user_id: PersonId  # type: ignore[assignment]
+
+
 class PeopleBatch(RequestModel):
     """Many people at once; each is judged alone."""
 
@@ -100,7 +107,7 @@ class PeopleBatch(RequestModel):
     )
 
     people: Annotated[
-        list[Annotated[dict[str, JsonValue], Field(json_schema_extra=judged_alone("ProfileRow"))]],
+        list[Annotated[dict[str, JsonValue], Field(json_schema_extra=judged_alone("NamedProfileRow"))]],
         Field(min_length=1, max_length=MAX_ROWS),
     ]
 
@@ -108,7 +115,7 @@ class PeopleBatch(RequestModel):
 class StoredPerson(AnswerModel):
     """The person is durable, and in the next answers."""
 
-    user_id: UserId
+    user_id: PersonId
     status: Literal["created", "updated", "unchanged"]
     request_id: OfThisRequest
 
@@ -117,7 +124,7 @@ class PersonResult(AnswerModel):
     """What became of one person of a batch."""
 
     index: int = Field(ge=0, description="Place in the request, from 0.")
-    user_id: UserId | None = Field(description="Null where the row named nobody.")
+    user_id: PersonId | None = Field(description="Null where the row named nobody.")
     status: Literal["created", "updated", "unchanged", "refused", "failed"] = Field(
         description="`failed` when the database did not answer: send it again."
     )
@@ -134,7 +141,7 @@ class PeopleResults(AnswerModel):
 class Person(AnswerModel):
     """A person as they are stored."""
 
-    user_id: UserId
+    user_id: PersonId
     birth_date: date | None
     gender: str | None
     seeking: list[str]

@@ -1,6 +1,6 @@
 """Holds people whom an app sends against the contract of imports, all of a batch at once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -65,11 +65,11 @@ def _fitted(name: str, profiles: Sequence[Profile], faults: Faults, now: datetim
     return people.fitted(name, array, faults)
 
 
-def repeated(user_ids: Sequence[int]) -> dict[int, str]:
+def repeated(user_ids: Mapping[int, int]) -> dict[int, str]:
     """Return the reason of each row whose person stands in an earlier row already."""
     seen: set[int] = set()
     found = {}
-    for row, user_id in enumerate(user_ids):
+    for row, user_id in user_ids.items():
         if user_id in seen:
             found[row] = f"{why.DUPLICATE}: user_id"
         seen.add(user_id)

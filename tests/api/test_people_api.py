@@ -130,7 +130,9 @@ def test_a_change_that_does_not_fit_what_is_stored_is_refused(town: Served) -> N
     assert read(town, 505)["age_min"] == 20
 
 
-@pytest.mark.parametrize("path", ["/v1/people/0", "/v1/people/abc", "/v1/people/9223372036854775808"])
+@pytest.mark.parametrize(
+    "path", ["/v1/people/0", "/v1/people/a%01b", "/v1/people/9223372036854775808", "/v1/people/007"]
+)
 def test_an_id_that_is_none_is_refused_with_what_it_must_be(town: Served, path: str) -> None:
     refused = town.client.get(path)
     assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (422, "user_id")
@@ -151,7 +153,7 @@ def test_a_batch_stores_each_person_that_fits_and_names_the_fault_of_each_other(
         {"user_id": 1, "interests": ["chess"]},
         {"user_id": 602, "age_min": 5},
         {"user_id": 601, "gender": "man"},
-        {"user_id": "x"},
+        {"user_id": "007"},
         {"gender": "man"},
         {"user_id": 603, "latitude": 1e999},
         {"user_id": 604, "attributes": {"weight": 80}},

@@ -151,7 +151,7 @@ def test_every_answer_leaves_a_row_of_its_own(town: Served, connection: psycopg.
 
 ERRORS = {
     "an unknown field": ("POST", "/v1/recommendations", {"json": {"user_id": 1, "x": 1}}, 422, "invalid_request"),
-    "a number as text": ("POST", "/v1/recommendations", {"json": {"user_id": "1"}}, 422, "invalid_request"),
+    "a number as text": ("POST", "/v1/recommendations", {"json": {"user_id": 1, "limit": "5"}}, 422, "invalid_request"),
     "themselves": ("POST", "/v1/interactions", {"json": {**LIKE, "target_id": 1}}, 422, "invalid_request"),
     "the future": (
         "POST", "/v1/interactions", {"json": {**LIKE, "occurred_at": "2999-01-01T00:00:00Z"}}, 422, "invalid_request",

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from feature_repo.contract.identities import LARGEST_EXACT
 from pipelines.ingest.errors import IngestError
-from pipelines.ingest.identities import LARGEST_EXACT
 from pipelines.ingest.mapping_file import load_mapping
 from pipelines.ingest.report import ImportReport
 from pipelines.ingest.tables import import_tables

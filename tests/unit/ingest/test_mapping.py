@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from feature_repo.contract.identities import hashed_id
 from pipelines.ingest.errors import RefusedMapping
-from pipelines.ingest.identities import hashed_id
 from pipelines.ingest.mapping import InteractionsMapping, Mapping, PeopleMapping
 from pipelines.ingest.mapping_file import load_mapping
 from pipelines.ingest.resolution import resolve

@@ -7,14 +7,26 @@ import pytest
 from pydantic import ValidationError
 
 from infra.clock import EARLIEST
-from serving.api_models import InteractionRequest, RecommendedPerson
+from serving.api_models import InteractionRequest, NamedInteractionRequest, RecommendedPerson
 
 
 def test_the_document_says_that_ids_have_64_bits() -> None:
-    for model, field in ((InteractionRequest, "actor_id"), (RecommendedPerson, "user_id")):
+    schema = InteractionRequest.model_json_schema()["properties"]["actor_id"]
+    assert (schema["type"], schema["format"]) == ("integer", "int64")
+    assert "BigInt" in schema["description"]
+
+
+def test_the_document_says_that_ids_may_be_text_where_javascript_would_round_them() -> None:
+    for model, field in ((NamedInteractionRequest, "actor_id"), (RecommendedPerson, "user_id")):
         schema = model.model_json_schema()["properties"][field]
-        assert (schema["type"], schema["format"]) == ("integer", "int64")
-        assert "BigInt" in schema["description"]
+        number, text = schema["anyOf"]
+        assert (number["type"], number["format"], text["type"], text["maxLength"]) == (
+            "integer",
+            "int64",
+            "string",
+            128,
+        )
+        assert "JavaScript" in schema["description"]
 
 
 def test_nothing_happened_before_the_first_instant_that_an_import_takes() -> None:
