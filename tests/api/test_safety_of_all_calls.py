@@ -1,0 +1,179 @@
+"""Random sequences of all calls by many people: nobody hidden, separated, excluded, decided or unfit is ever shown.
+
+What is true is kept in a few sets beside, and every list that is answered is held against them: on each page, in each
+batch, whether people are named by number or by text.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.api.conftest import PEOPLE, Served
+from tests.conftest import empty_tables
+from tests.serving_world import insert_people
+
+PERSON = st.integers(1, PEOPLE + 4)
+KIND = st.sampled_from(["like", "like", "superlike", "pass", "block", "report", "message"])
+EVENT = st.tuples(PERSON, PERSON, KIND)
+SEEKING = st.sampled_from([[], ["man"], ["woman"], ["man", "woman"]])
+STEP = st.one_of(
+    st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans()),
+    st.tuples(st.just("recommend_all"), st.lists(PERSON, min_size=1, max_size=4), st.booleans()),
+    st.tuples(st.just("interact"), EVENT),
+    st.tuples(st.just("interact_all"), st.lists(EVENT, min_size=1, max_size=6)),
+    st.tuples(st.just("hide"), PERSON),
+    st.tuples(st.just("show"), PERSON),
+    st.tuples(st.just("seek"), PERSON, SEEKING),
+    st.tuples(st.just("put"), PERSON, SEEKING),
+    st.tuples(st.just("matches"), PERSON, st.booleans()),
+)
+
+
+def gender(user_id: int) -> str:
+    return "woman" if user_id % 2 else "man"
+
+
+@dataclass
+class Truth:
+    """What is true of everybody after the calls so far."""
+
+    town: Served
+    seeking: dict[int, list[str]] = field(
+        default_factory=lambda: {n: ["man" if n % 2 else "woman"] for n in range(1, PEOPLE + 1)}
+    )
+    hidden: set[int] = field(default_factory=set)
+    decided: dict[int, dict[int, str]] = field(default_factory=dict)
+    apart: set[frozenset[int]] = field(default_factory=set)
+
+    def accepts(self, one: int, other: int) -> bool:
+        return not self.seeking[one] or gender(other) in self.seeking[one]
+
+    def check(self, asker: int, shown: list[int], unwanted: set[int]) -> None:
+        assert len(set(shown)) == len(shown)
+        for other in shown:
+            assert other != asker
+            assert other not in self.hidden
+            assert other not in self.decided.get(asker, {})
+            assert frozenset({asker, other}) not in self.apart
+            assert other not in unwanted
+            assert self.accepts(asker, other)
+            assert self.accepts(other, asker)
+
+    def recommend(self, asker: int, limit: int, exclude: list[int], as_text: bool) -> None:  # noqa: FBT001 drawn
+        body: dict[str, Any] = {"user_id": named(asker, as_text), "limit": limit}
+        body |= {"exclude": [named(other, as_text) for other in exclude]} if exclude else {}
+        unwanted = set(exclude)
+        for _ in range(3):
+            answer = self.town.client.post("/v1/recommendations", json=body)
+            if asker not in self.seeking:
+                assert answer.status_code == 404
+                return
+            assert answer.status_code == 200, answer.text
+            shown = ids(answer.json())
+            self.check(asker, shown, unwanted)
+            unwanted |= set(shown)
+            if answer.json()["next"] is None:
+                return
+            body["cursor"] = answer.json()["next"]
+
+    def recommend_all(self, askers: list[int], as_text: bool) -> None:  # noqa: FBT001 drawn
+        body = {"user_ids": [named(asker, as_text) for asker in askers], "limit": 8}
+        answer = self.town.client.post("/v1/recommendations:batch", json=body)
+        assert answer.status_code == 200, answer.text
+        for asker, result in zip(askers, answer.json()["results"], strict=True):
+            assert (result["answer"] is not None) == (asker in self.seeking)
+            if result["answer"] is not None:
+                self.check(asker, ids(result["answer"]), set())
+
+    def interact(self, event: tuple[int, int, str]) -> None:
+        actor, target, kind = event
+        answer = self.town.client.post("/v1/interactions", json=told(event))
+        if actor == target or not {actor, target} <= self.seeking.keys():
+            assert answer.status_code in {404, 422}
+            return
+        assert answer.status_code == 201, answer.text
+        self._note(actor, target, kind)
+        if kind in {"like", "superlike"}:
+            assert answer.json()["matched"] == self._matched(actor, target)
+
+    def interact_all(self, events: list[tuple[int, int, str]]) -> None:
+        answer = self.town.client.post("/v1/interactions:batch", json={"interactions": [told(e) for e in events]})
+        assert answer.status_code == 200, answer.text
+        for (actor, target, kind), result in zip(events, answer.json()["results"], strict=True):
+            possible = actor != target and {actor, target} <= self.seeking.keys()
+            assert result["status"] == ("stored" if possible else "refused")
+            if possible:
+                self._note(actor, target, kind)
+
+    def hide(self, user_id: int) -> None:
+        if self._told(self.town.client.post(f"/v1/people/{user_id}/hide"), user_id):
+            self.hidden.add(user_id)
+
+    def show(self, user_id: int) -> None:
+        if self._told(self.town.client.post(f"/v1/people/{user_id}/show"), user_id):
+            self.hidden.discard(user_id)
+
+    def seek(self, user_id: int, seeking: list[str]) -> None:
+        if self._told(self.town.client.patch(f"/v1/people/{user_id}", json={"seeking": seeking}), user_id):
+            self.seeking[user_id] = seeking
+
+    def put(self, user_id: int, seeking: list[str]) -> None:
+        profile = {"gender": gender(user_id), "seeking": seeking, "latitude": 51.05, "longitude": 3.72}
+        answer = self.town.client.put(f"/v1/people/{user_id}", json=profile)
+        assert answer.status_code == (200 if user_id in self.seeking else 201), answer.text
+        self.seeking[user_id] = seeking
+
+    def matches(self, user_id: int, as_text: bool) -> None:  # noqa: FBT001 drawn
+        del as_text
+        answer = self.town.client.get(f"/v1/people/{user_id}/matches", params={"limit": 100})
+        if not self._told(answer, user_id):
+            return
+        others = self.seeking.keys() - self.hidden
+        assert set(ids(answer.json())) == {other for other in others if self._matched(user_id, other)}
+
+    def _told(self, answer: Any, user_id: int) -> bool:
+        assert answer.status_code == (200 if user_id in self.seeking else 404), answer.text
+        return user_id in self.seeking
+
+    def _note(self, actor: int, target: int, kind: str) -> None:
+        if kind in {"block", "report"}:
+            self.apart.add(frozenset({actor, target}))
+        if kind != "message":
+            decided = self.decided.setdefault(actor, {})
+            if kind not in {"block", "report"} or target not in decided:
+                decided[target] = kind
+
+    def _matched(self, one: int, other: int) -> bool:
+        likes = {"like", "superlike"}
+        return (
+            self.decided.get(one, {}).get(other) in likes
+            and self.decided.get(other, {}).get(one) in likes
+            and frozenset({one, other}) not in self.apart
+        )
+
+
+def named(user_id: int, as_text: bool) -> int | str:  # noqa: FBT001 drawn
+    return str(user_id) if as_text else user_id
+
+
+def told(event: tuple[int, int, str]) -> dict[str, Any]:
+    return {"actor_id": event[0], "target_id": event[1], "kind": event[2]}
+
+
+def ids(answer: dict[str, Any]) -> list[int]:
+    return [int(item["user_id"]) for item in answer["items"]]
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False)
+@given(st.lists(STEP, min_size=25, max_size=40))
+def test_nobody_is_ever_shown_who_may_not_be(
+    town: Served, connection: psycopg.Connection[Any], steps: list[tuple[Any, ...]]
+) -> None:
+    empty_tables(connection)
+    insert_people(connection, PEOPLE)
+    truth = Truth(town)
+    for name, *arguments in steps:
+        getattr(truth, name)(*arguments)
