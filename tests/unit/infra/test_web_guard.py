@@ -9,12 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from infra.errors import ConfigurationError, DuetError
-from infra.settings import Settings
+from infra.settings import Settings, WebSettings, load_settings
 from infra.supervisor.platform import run_platform
 from infra.supervisor.spec import External, Spec
 from infra.supervisor.state import PlatformState
@@ -203,3 +204,17 @@ def test_the_token_is_kept_where_only_its_owner_reads_it(settings: Settings) -> 
     kept: Path = settings.data_dir / "secrets" / "web_token"
     assert kept.stat().st_mode & 0o077 == 0
     assert with_token("http://127.0.0.1:3000", token) == f"http://127.0.0.1:3000/?token={token}"
+
+
+def test_servers_with_folders_of_their_own_share_a_configured_token(settings: Settings, tmp_path: Path) -> None:
+    web = WebSettings(auth="required", token=SecretStr("a-token-for-all-of-them"))
+    for folder in ("mlflow", "dagster"):
+        own = settings.model_copy(update={"web": web, "data_dir": tmp_path / folder})
+        assert web_token(own) == "a-token-for-all-of-them"
+        assert not (tmp_path / folder).exists()  # nothing is made beside it
+
+
+def test_a_short_token_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUET_WEB__TOKEN", "short")
+    with pytest.raises(ConfigurationError, match="`DUET_WEB__TOKEN` is a secret, which is refused"):
+        load_settings()
