@@ -1,0 +1,160 @@
+"""What compose.yaml promises, without Docker: `make topology` runs the same processes with the same files."""
+
+import json
+import os
+import re
+import subprocess
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from infra.settings import Settings
+from infra.variables import variables
+from tests.architecture.compose import COMPOSE, TEXT, VARIABLE, composed, services
+
+OURS = re.compile(r"localhost/duet-(serving|pipelines)$")
+ONCE = {"migrate", "object-store-bucket", "cli"}
+PROFILES = ("minimal", "full", "tools")
+
+
+def healthy(name: str) -> bool:
+    """Tell whether Compose can know that a service is healthy: by its own check, or by that of the serving image."""
+    service = services()[name]
+    return "healthcheck" in service or service["image"].endswith("duet-serving")
+
+
+def test_the_file_obeys_the_schema_of_the_compose_specification() -> None:
+    schema = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
+    jsonschema.Draft7Validator(json.loads(schema.read_text())).validate(composed())
+
+
+def test_every_service_is_watched_limited_and_started_again() -> None:
+    for name, service in services().items():
+        assert name in ONCE or healthy(name), name
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits.keys() == {"cpus", "memory"}, name
+        assert service["restart"] == ("no" if name in ONCE else "unless-stopped"), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_our_containers_have_no_rights_and_write_to_data_and_tmp_only() -> None:
+    ours = {name: service for name, service in services().items() if OURS.search(service["image"])}
+    assert len(ours) > 6
+    for name, service in ours.items():
+        assert service["read_only"] is True, name
+        assert service["tmpfs"] == ["/tmp"], name  # noqa: S108 in the container
+        assert service["cap_drop"] == ["ALL"], name
+        writable = [mount for mount in service.get("volumes", []) if not mount.endswith(":ro")]
+        assert [mount.partition(":")[2] for mount in writable] in ([], ["/var/lib/duet"]), name
+
+
+def test_images_of_others_are_pinned_to_a_version() -> None:
+    others = {service["image"] for service in services().values() if not OURS.search(service["image"])}
+    assert len(others) > 6
+    assert not [image for image in others if not re.search(r":v?\d", image)]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_has_whatever_its_services_wait_for(profile: str) -> None:
+    chosen = services(profile)
+    for name, service in chosen.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert needed in chosen or how.get("required") is False, f"{name} waits for {needed}"
+            ends = needed in ONCE
+            assert how["condition"] == ("service_completed_successfully" if ends else "service_healthy"), name
+            assert ends or healthy(needed), needed
+
+
+def test_one_machine_needs_less_than_the_full_profile() -> None:
+    minimal, full = set(services("minimal")), set(services("full"))
+    assert minimal < full
+    assert full - minimal >= {"postgres-standby", "pgbouncer", "serving-2", "object-store", "prometheus", "grafana"}
+
+
+def test_nothing_but_the_proxy_is_reached_from_outside() -> None:
+    assert [name for name, service in services().items() if "ports" in service] == ["proxy"]
+    [plain, tls] = services()["proxy"]["ports"]
+    assert plain.startswith("127.0.0.1:")
+    assert tls.startswith("127.0.0.1:")
+
+
+def test_every_setting_that_a_container_is_given_is_one_of_duet() -> None:
+    known = {variable.name for variable in variables(Settings)}
+    for name, service in services().items():
+        secret = [entry["target"] for entry in service.get("secrets", []) if isinstance(entry, dict)]
+        given = {word for word in (*service.get("environment", {}), *secret) if word.startswith("DUET_")}
+        assert given <= known, name
+
+
+def test_the_example_of_the_environment_has_each_variable_with_the_default_of_the_file() -> None:
+    lines = (COMPOSE / ".env.example").read_text().splitlines()
+    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    used = dict(VARIABLE.findall(TEXT))
+    assert example == used | {"COMPOSE_PROFILES": "full"}
+
+
+def sources(mount: str) -> Path:
+    return COMPOSE / mount.partition(":")[0]
+
+
+def test_every_file_that_is_mounted_is_there() -> None:
+    mounts = [mount for service in services().values() for mount in service.get("volumes", [])]
+    files = [sources(mount) for mount in mounts if mount.startswith(".") and not mount.startswith("./import:")]
+    assert len(files) > 8
+    assert not [path for path in files if not path.exists()]
+    named = {mount.partition(":")[0] for mount in mounts if not mount.startswith(".")}
+    assert named == set(composed()["volumes"])
+
+
+@pytest.mark.parametrize("profile", ["minimal", "full"])
+def test_the_secrets_are_made_once_and_only_their_owner_opens_the_folder(tmp_path: Path, profile: str) -> None:
+    command = ["sh", COMPOSE / "make-secrets.sh", profile, "duet.example.com"]
+    folder = tmp_path / "secrets"
+    environment = {**os.environ, "SECRETS_DIR": str(folder)}
+    subprocess.run(command, env=environment, check=True)
+    declared: dict[str, Any] = composed()["secrets"]
+    assert {Path(entry["file"]).name for entry in declared.values()} == set(declared)
+    assert set(declared) <= {path.name for path in folder.iterdir()}
+    used = [entry for service in services().values() for entry in service.get("secrets", [])]
+    assert {entry if isinstance(entry, str) else entry["source"] for entry in used} == set(declared)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    subprocess.run(command, env=environment, check=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    host = "pgbouncer" if profile == "full" else "postgres"
+    assert f"@{host}:" in before["serving_database_url"].decode()
+    assert bool(before["replica_url"]) == (profile == "full")
+    assert len({before[name] for name in before if name.endswith(("_password", "_token"))}) == 8
+
+
+def test_a_profile_that_is_none_is_refused(tmp_path: Path) -> None:
+    environment = {**os.environ, "SECRETS_DIR": str(tmp_path / "secrets")}
+    command = ["sh", COMPOSE / "make-secrets.sh", "tiny"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "minimal|full" in done.stderr) == (2, True)
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_the_proxy_sends_to_the_addresses_that_the_services_have_and_is_trusted_at_its_own() -> None:
+    config = (COMPOSE / "haproxy" / "haproxy.cfg").read_text()
+    addresses = {
+        name: service["networks"]["inside"]["ipv4_address"]
+        for name, service in services().items()
+        if isinstance(service["networks"], dict)
+    }
+    behind = set(re.findall(r"(?m)^    server (\S+) ([\d.]+):\d+$", config))
+    assert {address for _, address in behind} == {at for name, at in addresses.items() if name != "proxy"}
+    for replica in ("serving-1", "serving-2"):
+        assert (replica, addresses[replica]) in behind
+        environment = services()[replica]["environment"]
+        assert environment["DUET_SERVING__TRUSTED_PROXIES"] == addresses["proxy"]
+
+
+def test_prometheus_asks_the_replicas_that_there_are() -> None:
+    [targets] = yaml.safe_load((COMPOSE / "targets" / "serving.yaml").read_text())
+    replicas = [f"{name}:8000" for name, service in services().items() if service["image"].endswith("duet-serving")]
+    assert targets["targets"] == replicas
