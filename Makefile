@@ -25,7 +25,7 @@ PACKAGES := infra feature_repo registry pipelines serving
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long test-busy images check lock clean install format
+.PHONY: help demo up down test test-long test-busy images topology check lock clean install format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-busy: $(STAMP) ## Run the tests twice while two other processes want the CP
 images: $(STAMP) ## Build both images, run them, check what they hold and print their sizes (BASE_IMAGE=, CPU_NAME=)
 	bash infra/docker/build.sh
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/images
+
+topology: $(STAMP) ## Run infra/compose's services from Debian's packages and kill them in turn (root; about 15 min)
+	$(CLEAN_ENV) $(BIN)/python -m pytest tests/topology
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock
 	$(BIN)/ruff check

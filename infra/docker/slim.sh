@@ -5,7 +5,7 @@ set -eu
 cd /opt/duet/.venv/lib/python3*/site-packages
 find . -depth -type d '(' -name tests -o -path '*/pyarrow/include' ')' -exec rm -rf '{}' ';'
 rm -f pyarrow/*flight*.so*
-strip --strip-unneeded llvmlite/binding/libllvmlite.so pyarrow/*.so* uvloop/*.so
+strip --strip-unneeded llvmlite/binding/libllvmlite.so pyarrow/*.so* uvloop/*.so sqlalchemy/*/*.so
 # The same library lies there under three names, copied because wheels have no links.
 for name in pyarrow/libarrow_python.so pyarrow/libarrow_python.so.[0-9][0-9][0-9][0-9]; do
 	ln -sf "$(basename pyarrow/libarrow_python.so.*.*.*)" "$name"

@@ -30,12 +30,18 @@ from tests.serving_world import insert_people, remember_town
 from tests.stopping_load import ENOUGH, stopped_under_load
 from tests.waiting import until
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(missing() is not None, reason=str(missing()))]
+pytestmark = pytest.mark.long
 MOST_MB = {SERVING: 900, PIPELINES: 2200}
 MB = 1e6
 HEAVY_MB = 10
 COMPILERS = ("gcc", "cc", "g++", "c++", "clang", "ld", "make")
 INSTALLERS = ("pip", "pip3", "uv", "easy_install")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    if (absent := missing()) is not None:
+        pytest.skip(absent)
 
 
 @pytest.mark.parametrize("image", [SERVING, PIPELINES])
