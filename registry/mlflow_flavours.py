@@ -38,9 +38,7 @@ from registry.mlflow_flavours import FlavouredModel
 
 set_model(FlavouredModel(Path(__file__).parent))
 '''
-_REQUIREMENTS: Final = (
-    "faiss-cpu", "mlflow", "numba", "numpy", "pandas", "pydantic", "pydantic-settings", "xgboost"
-)  # fmt: skip
+_REQUIREMENTS: Final = ("faiss-cpu", "mlflow", "numba", "numpy", "pandas", "pydantic", "pydantic-settings")
 """What Duet's readers import; Duet itself is on no package index and must be installed beside them."""
 _EXAMPLE_ROWS: Final = 3
 _FACTORS: Final = Array(DataType.double)
@@ -73,7 +71,10 @@ def write_flavours(kind: ArtifactKind, directory: Path, manifest: Manifest, fold
         python_model=str(code),
         signature=signature,
         input_example=example,
-        pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+        pip_requirements=[
+            *(f"{name}=={version(name)}" for name in _REQUIREMENTS),
+            f"xgboost=={_xgboost_version()}",
+        ],
         metadata={"digest": manifest.digest, "kind": kind.value},
     )
     model = Model.load(str(target))
@@ -83,12 +84,19 @@ def write_flavours(kind: ArtifactKind, directory: Path, manifest: Manifest, fold
     if kind is ArtifactKind.RANKER and MODEL_FILE in manifest.files:
         model.add_flavor(
             "xgboost",
-            xgb_version=version("xgboost"),
+            xgb_version=_xgboost_version(),
             data=MODEL_FILE,
             model_class="xgboost.core.Booster",
             model_format="ubj",
         )
     model.save(str(target / "MLmodel"))
+
+
+def _xgboost_version() -> str:
+    """Return the version of XGBoost, whichever of its builds is installed: `xgboost` or `xgboost-cpu`."""
+    import xgboost
+
+    return str(xgboost.__version__)
 
 
 def _describe_ranker(directory: Path, manifest: Manifest) -> tuple[ModelSignature, pd.DataFrame]:

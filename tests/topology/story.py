@@ -23,7 +23,7 @@ NAMES = (
     "postgres", "postgres-standby", "pgbouncer", "redis", "migrate", "mlflow", "dagster-code", "dagster-webserver",
     "dagster-daemon", "serving-1", "serving-2", "proxy", "cli",
 )  # fmt: skip
-PEOPLE = 600
+PEOPLE = 400
 DEAD_S = 8.0
 """How long each of those who are killed stays away."""
 # A busy machine is no fault of the topology: requests may take longer than in production before they degrade.
