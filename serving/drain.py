@@ -34,6 +34,12 @@ _TCP_INFO_QUEUE = 24
 """Where `struct tcp_info` holds the length of a listening socket's queue."""
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
 """One BPF instruction: return 0, keep nothing of any packet."""
+_LEAST_HOPS = {
+    socket.AF_INET: (socket.IPPROTO_IP, 21),  # IP_MINTTL
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 73),  # IPV6_MINHOPCOUNT
+}
+_NOBODY_SENDS = 255
+"""The largest time to live of a packet; operating systems begin at 64 or 128."""
 _log = structlog.get_logger(__name__)
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -111,6 +117,7 @@ class Drain:
                 try:
                     _refuse_new(listener)
                     await _emptied(listener)
+                    _hear_everybody()
                 except OSError as error:
                     _log.warning("listen_queue_not_closed", error=type(error).__name__)
 
@@ -135,7 +142,24 @@ def _refuse_new(listener: socket.socket) -> None:
     """Have the kernel drop what asks for a new connection; those in the queue stay in it."""
     instruction = ctypes.create_string_buffer(_DROP_ALL)
     program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(instruction))
-    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except PermissionError:  # some kernels let root filter only, and a container is not root
+        _require_hops(listener, _NOBODY_SENDS)
+
+
+def _require_hops(connection: socket.socket, least: int) -> None:
+    """Have the kernel drop packets that come with a smaller time to live than this; 0 takes every packet."""
+    level, option = _LEAST_HOPS[socket.AddressFamily(connection.family)]
+    connection.setsockopt(level, option, least)
+
+
+def _hear_everybody() -> None:
+    """Take every packet on open connections: one that was made in the last moment has the rule of its listener."""
+    for connection in psutil.Process().net_connections("tcp"):
+        if connection.status == psutil.CONN_ESTABLISHED and connection.fd >= 0:
+            with socket.socket(fileno=os.dup(connection.fd)) as open_one:
+                _require_hops(open_one, 0)
 
 
 async def _emptied(listener: socket.socket) -> None:

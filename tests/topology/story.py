@@ -164,7 +164,8 @@ class Story:
         self.duet("promote", "--force", "--reason", "the first", "--no-wait")
         for name in ("serving-1", "serving-2"):
             self.begin(name, self.ready(name))
-        self.begin("proxy", lambda: self.machines["proxy"].run("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8443"))
+        open_port = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8443 && echo open"]
+        self.begin("proxy", lambda: self.machines["proxy"].run(*open_port))
         with self.client(headers={"Authorization": f"Bearer {key}"}) as client:
             self.seen["pages"] = self.pages(client)
             load = Load(client, range(1, PEOPLE + 1))
