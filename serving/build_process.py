@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from infra.endpoints import Endpoints
 from infra.settings import Settings
+from infra.variables import variables
 from serving.errors import BuildFailed
 from serving.generations import Generations
 
@@ -76,11 +78,23 @@ def _let_go(process: subprocess.Popen[bytes]) -> None:
 
 def _told(settings: Settings, endpoints: Endpoints) -> bytes:
     """Render settings as one line of JSON, without secrets but for the two URLs that the child needs."""
-    # A secret would be masked in it, and a mask is no URL.
-    told = settings.model_dump(mode="json", exclude={"alerts": {"webhook_url"}, "postgres": {"read_replica_url"}})
+    # A secret would be masked in it, and a mask is no URL and no token.
+    told = settings.model_dump(mode="json", exclude=_secrets())
     told |= {
         "data_dir": str(settings.data_dir.resolve()),
         "database_url": endpoints.database_url,
         "redis_url": endpoints.redis_url,
     }
     return json.dumps(told).encode() + b"\n"
+
+
+def _secrets() -> dict[str, Any]:
+    """Return the tree of what is secret in the settings, for pydantic's `exclude`."""
+    tree: dict[str, Any] = {}
+    for variable in variables(Settings):
+        if variable.is_secret:
+            branch = tree
+            for part in variable.path[:-1]:
+                branch = branch.setdefault(part, {})
+            branch[variable.path[-1]] = True
+    return tree
