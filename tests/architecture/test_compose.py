@@ -147,7 +147,7 @@ def test_the_proxy_sends_to_the_addresses_that_the_services_have_and_is_trusted_
         for name, service in services().items()
         if isinstance(service["networks"], dict)
     }
-    behind = set(re.findall(r"(?m)^    server (\S+) ([\d.]+):\d+$", config))
+    behind = set(re.findall(r"(?m)^    server (\S+) ([\d.]+):\d+(?: no-check)?$", config))
     assert {address for _, address in behind} == {at for name, at in addresses.items() if name != "proxy"}
     for replica in ("serving-1", "serving-2"):
         assert (replica, addresses[replica]) in behind
