@@ -42,18 +42,14 @@ from serving.following import Following
 from serving.fresh_changes import FreshChanges
 from serving.generations import Generations, source_of
 from serving.impressions import AnswerLogs
-from serving.interactions import Interactions
 from serving.levels import FullLevel, ladder
 from serving.measurements import Measurements
-from serving.names import Names
 from serving.newcomers_keeper import NewcomersKeeper
 from serving.people_store import PeopleStore, PostgresPeople
 from serving.pools import Pools
 from serving.population_source import Snapshot
-from serving.profiles.profiles import Profiles
 from serving.pulse import Pulse, pulse_of
 from serving.recommend import Recommender, World
-from serving.relations import Relations
 from serving.releases import ReleaseWatcher
 from serving.remote_ranker import RemoteRanker
 from serving.replica import Replica, ReplicatedPeople, open_replica
@@ -62,8 +58,8 @@ from serving.resilience.limiter import Limiter
 from serving.resilience.models import ModelBreakers, Releases
 from serving.snapshot import SnapshotKeeper
 from serving.stages.ranking import Predict, predict_here
-from serving.storage import Storage
 from serving.stored_people import StoredPeople
+from serving.stores import Stores
 from serving.warm_up import warm_up
 
 _log = structlog.get_logger(__name__)
@@ -91,11 +87,7 @@ class Runtime:
     releases: ReleaseWatcher
     cache: AnswerCache | None
     recommender: Recommender
-    interactions: Interactions
-    profiles: Profiles
-    relations: Relations
-    names: Names
-    writes: Storage
+    stores: Stores
 
     def __init__(self, settings: Settings, clock: Clock, seed: int | None = None) -> None:
         self.settings = settings
@@ -189,14 +181,7 @@ class Runtime:
         self._logs = logs = AnswerLogs(self.pool, metrics)
         self.cache = self._cache()
         changed = self.cache.forget if self.cache is not None else None
-        self.writes = writes = Storage(
-            self.pool, self.breakers[Dependency.POSTGRES_WRITES], settings.serving.timeout_s / 2
-        )
-        reads = Storage(self.pool, self.breakers[Dependency.POSTGRES], settings.serving.timeout_s / 2)
-        self.interactions = Interactions(writes, metrics=metrics, changed=changed)
-        self.profiles = Profiles(writes, reads, clock, changed)
-        self.names = Names(reads)
-        self.relations = Relations(reads, pending_likes=settings.ranking.pending_likes)
+        self.stores = Stores.on(self.pool, self.breakers, settings, clock=clock, metrics=metrics, changed=changed)
         self._shadow = Shadow(
             strategy=FullLevel(settings, np.random.default_rng(self._rng.integers(2**63))),
             state=lambda: self.experiments.state,

@@ -178,7 +178,7 @@ class Duet:
     async def _recommend(self, request: RecommendationRequest) -> Response:
         if not isinstance(request, NamedRecommendationRequest):
             return responses.ok(await self._answer(request))
-        names, one, many = self.runtime.names, ("user_id",), ("exclude",)
+        names, one, many = self.runtime.stores.names, ("user_id",), ("exclude",)
         numbers = await names.numbers(names_in(request, one, many))
         answer = await self._answer(numbered(RecommendationRequest, request, numbers, one, many))
         return responses.ok(renamed(answer, await names.names(item.user_id for item in answer.items)))
@@ -198,7 +198,7 @@ class Duet:
         budget_ms = self._budget_ms(call)
         answered = await recommend_all(
             self.runtime.recommender,
-            self.runtime.names,
+            self.runtime.stores.names,
             batch,
             call.request_id,
             lambda: Deadline.after(budget_ms / 1000, _runtime.clock),  # of each answer, from when its turn comes
@@ -213,9 +213,9 @@ class Duet:
     async def _store(self, interaction: InteractionRequest) -> Response:
         if isinstance(interaction, NamedInteractionRequest):
             people = ("actor_id", "target_id")
-            numbers = await self.runtime.names.numbers(names_in(interaction, people))
+            numbers = await self.runtime.stores.names.numbers(names_in(interaction, people))
             interaction = numbered(InteractionRequest, interaction, numbers, people)
-        stored = await self.runtime.interactions.store(interaction, context.current().request_id)
+        stored = await self.runtime.stores.interactions.store(interaction, context.current().request_id)
         return responses.ok(stored, 201 if stored.status == "stored" else 200)
 
 

@@ -11,57 +11,54 @@ from serving.api_models import InteractionBatch
 from serving.errors import InvalidRequest
 from serving.gate import Call
 from serving.interaction_batches import store_all
-from serving.interactions import Interactions
-from serving.names import Name, Names, checked_name, number_in
+from serving.names import Name, checked_name, number_in
 from serving.profiles.models import PeopleBatch, Profile
-from serving.profiles.profiles import Profiles
-from serving.relations import PageQuery, Relations
-from serving.storage import Storage
+from serving.relations import PageQuery
+from serving.stores import Stores
 
 
 class HasStores(Protocol):
     """A serving process: what it has is there once it is started."""
 
-    profiles: Profiles
-    relations: Relations
-    interactions: Interactions
-    writes: Storage
-    names: Names
+    stores: Stores
 
 
 def store_calls(runtime: HasStores) -> Mapping[str, Call]:
     """Return the calls by operation."""
 
     async def get(user_id: str) -> Response:
-        return responses.ok(await runtime.profiles.read(person_id(user_id), context.current().request_id))
+        return responses.ok(await runtime.stores.profiles.read(person_id(user_id), context.current().request_id))
 
     async def put(profile: Profile, user_id: str) -> Response:
-        stored = await runtime.profiles.put(person_id(user_id), profile, context.current().request_id)
+        stored = await runtime.stores.profiles.put(person_id(user_id), profile, context.current().request_id)
         return responses.ok(stored, 201 if stored.status == "created" else 200)
 
     async def patch(profile: Profile, user_id: str) -> Response:
-        return responses.ok(await runtime.profiles.patch(person_id(user_id), profile, context.current().request_id))
+        request_id = context.current().request_id
+        return responses.ok(await runtime.stores.profiles.patch(person_id(user_id), profile, request_id))
 
     async def hide(user_id: str) -> Response:
         request_id = context.current().request_id
-        return responses.ok(await runtime.profiles.show(person_id(user_id), request_id, visible=False))
+        return responses.ok(await runtime.stores.profiles.show(person_id(user_id), request_id, visible=False))
 
     async def show(user_id: str) -> Response:
         request_id = context.current().request_id
-        return responses.ok(await runtime.profiles.show(person_id(user_id), request_id, visible=True))
+        return responses.ok(await runtime.stores.profiles.show(person_id(user_id), request_id, visible=True))
 
     async def batch(people: PeopleBatch) -> Response:
-        return responses.ok(await runtime.profiles.batch(people, context.current().request_id))
+        return responses.ok(await runtime.stores.profiles.batch(people, context.current().request_id))
 
     async def interactions(batch: InteractionBatch) -> Response:
-        request_id = context.current().request_id
-        return responses.ok(await store_all(runtime.writes, runtime.names, runtime.interactions, batch, request_id))
+        stores, request_id = runtime.stores, context.current().request_id
+        return responses.ok(await store_all(stores.writes, stores.names, stores.interactions, batch, request_id))
 
     async def matches(page: PageQuery, user_id: str) -> Response:
-        return responses.ok(await runtime.relations.matches(person_id(user_id), page, context.current().request_id))
+        request_id = context.current().request_id
+        return responses.ok(await runtime.stores.relations.matches(person_id(user_id), page, request_id))
 
     async def likes(page: PageQuery, user_id: str) -> Response:
-        return responses.ok(await runtime.relations.likes(person_id(user_id), page, context.current().request_id))
+        request_id = context.current().request_id
+        return responses.ok(await runtime.stores.relations.likes(person_id(user_id), page, request_id))
 
     return {
         "store_interactions": interactions,
