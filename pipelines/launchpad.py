@@ -16,6 +16,9 @@ from pydantic.fields import FieldInfo
 
 from pipelines.dagster_private import PostProcessingError, replace_config_schema
 
+HEAVY = {"duet/heavy": "yes"}
+"""Tag of runs that share the cores: one at a time."""
+
 
 class CheckedShape(dg.Shape):
     """A config shape whose value is validated by a `dg.Config` while the launch is planned."""
@@ -80,6 +83,21 @@ def sentence_for(error: ValidationError) -> str:
 def defaults_of(model: type[dg.Config]) -> Mapping[str, object]:
     """Return the default of every field of `model` as plain JSON values."""
     return model().model_dump(mode="json")
+
+
+def default_config(*assets: dg.AssetsDefinition, **changed: Mapping[str, object]) -> dict[str, Any]:
+    """Return the run configuration with the default of every setting of `assets`, whose runs are a job.
+
+    `changed` names steps, and settings that begin otherwise. The Launchpad opens with what this returns.
+    """
+    models = {asset.op.name: config_of(asset.op) for asset in assets}
+    return {
+        "ops": {
+            step: {"config": {**defaults_of(model), **changed.get(step, {})}}
+            for step, model in models.items()
+            if model is not None
+        }
+    }
 
 
 def bounds_of(info: FieldInfo) -> str:

@@ -20,7 +20,7 @@ from pipelines.code_version import ROOT
 from pipelines.dagster_private import NO_COMPUTE_LOGS, InMemoryJob, InstanceRef, execute_run_iterator
 from pipelines.definitions import build_definitions
 from pipelines.errors import InvalidSetting, RunFailed, RunTerminated
-from pipelines.jobs import STEPS
+from pipelines.launchpad import config_of
 from pipelines.orphans import PID_TAG, close_orphans
 from pipelines.reasons import innermost_reason
 from pipelines.termination import Termination, until_terminated
@@ -60,7 +60,7 @@ def run_job(
 
     Args:
         platform: with open servers.
-        job_name: one of `pipelines.jobs.JOBS`.
+        job_name: a job of `pipelines.definitions`.
         settings: configuration by step, then by field.
         pid: this process, recorded so that a later start knows whether the run still has a worker.
         listener: told about progress.
@@ -116,15 +116,18 @@ def check_steps(job: dg.JobDefinition, settings: Mapping[str, Mapping[str, Any]]
     Raises:
         InvalidSetting: a step or a setting is unknown.
     """
-    known = [node.name for node in job.nodes_in_topological_order]
+    known = {node.name: node.definition for node in job.nodes_in_topological_order}
     for step in settings:
         if step not in known:
             raise InvalidSetting(f"the job `{job.name}` has no step `{step}`; its steps are {', '.join(known)}")
     for step, values in settings.items():
-        fields = [*STEPS[step].model_fields] if step in STEPS else [*values]
+        op = known[step]
+        model = config_of(op) if isinstance(op, dg.OpDefinition) else None
+        fields = [] if model is None else [*model.model_fields]
+        told = ", ".join(fields) or "none"
         for name in values:
             if name not in fields:
-                raise InvalidSetting(f"the step `{step}` has no setting `{name}`; its settings are {', '.join(fields)}")
+                raise InvalidSetting(f"the step `{step}` has no setting `{name}`; its settings are {told}")
 
 
 @contextlib.contextmanager

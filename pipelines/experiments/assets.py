@@ -72,10 +72,3 @@ def experiment_report(
             **plots(figures),
         }
     )
-
-
-READ_OUT = dg.define_asset_job(
-    "read_out_experiment",
-    selection=dg.AssetSelection.assets("experiment_report"),
-    description="The active experiment, or the one named, as table, plots and decision.",
-)

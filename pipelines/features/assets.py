@@ -1,5 +1,6 @@
 """Feature rows into the offline tables, and from there into the online store that serving reads."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,8 +10,10 @@ from psycopg import sql
 from pydantic import Field
 
 from feature_repo.layout import ACTIVITY_TTL_DAYS
-from pipelines.changes import Look
-from pipelines.features.config import FeatureConfig
+from pipelines.changes import Look, changed_people, look
+from pipelines.errors import MissingUpstream
+from pipelines.features.changed import LIVE_WITHIN, is_online, last_look, must_refill, write_changed
+from pipelines.features.config import ChangesConfig, FeatureConfig
 from pipelines.presentation import table
 from pipelines.resources import Platform
 from pipelines.results import Result, combined_digest
@@ -32,6 +35,10 @@ class FeaturesStep(FeatureConfig, dg.Config):
         default=True,
         description="write the snapshots of the training windows too; without, only everybody as of the run's instant",
     )
+
+
+class ChangesStep(ChangesConfig, dg.Config):
+    """Say how changes reach the online store between two full materialisations."""
 
 
 @dg.asset(
@@ -142,6 +149,67 @@ def online_features(
     )
 
 
+@dg.asset(
+    deps=["online_features"],
+    group_name="features",
+    kinds={"numpy", "postgres", "redis"},
+    pool="features",
+    output_required=False,
+    description="The features of whoever was edited or took part in something since, in Postgres and in Redis; of "
+    "everybody where the online store was emptied.",
+)
+def changed_features(
+    context: dg.AssetExecutionContext, config: ChangesStep, platform: dg.ResourceParam[Platform]
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Compute and bring online the features of the people who changed since the last look."""
+    import pandas as pd
+    from psycopg import IsolationLevel
+
+    from feature_repo.store import materialize, materialize_people, online_until, open_feature_store
+    from feature_repo.tables import add_missing_columns
+    from pipelines.snapshots import choose_instant
+
+    last = last_look(platform.results)
+    if last is None:
+        raise MissingUpstream("there are no features to go on from yet; run the job `materialize_features` first")
+    now = platform.clock.now()
+    with platform.connection() as connection:
+        add_missing_columns(connection)
+    with platform.connection() as connection:
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        seen = look(connection)
+        people = sorted(changed_people(connection, last))
+        refill = must_refill(platform)
+        if not people and not refill:
+            context.log.info("nobody has changed since %s", last.at)
+            return
+        instant = choose_instant(connection, "", now, LIVE_WITHIN)
+        for start in range(0, len(people), config.chunk_people):
+            part = people[start : start + config.chunk_people]
+            write_changed(connection, part, pd.Timestamp(instant.at), pd.Timestamp(now))
+            context.log.info("%d of %d people written", start + len(part), len(people))
+    store = open_feature_store(platform.settings, platform.endpoints)
+    refilled = 0
+    if refill:
+        context.log.warning("the online store was emptied: everybody is filled in again")
+        refilled = materialize(store, now).rows
+    announced = online_until(store)
+    due = announced is not None and (now - announced).total_seconds() >= config.announce_s
+    announce = due and is_online(platform.results)
+    report = materialize_people(store, people, now, announce=announce)
+    yield dg.MaterializeResult(
+        value=_seen(context.run.run_id, seen, len(people)),
+        metadata={
+            "dagster/row_count": len(people),
+            "online_rows": report.rows + refilled,
+            "refilled": refill,
+            "announced": announce,
+            "as_of": instant.at.isoformat(),
+            "seen_until": seen.at.isoformat(),
+        },
+    )
+
+
 def stale_before(snapshot: Result) -> datetime:
     """Return the instant whose earlier rows are too old for every join: training looks back from T0 at the furthest."""
     return min(snapshot.t0 or snapshot.as_of, snapshot.as_of) - timedelta(days=ACTIVITY_TTL_DAYS)
@@ -174,3 +242,12 @@ def instants_for(snapshot: "Snapshot", config: FeaturesStep) -> "list[pd.Timesta
     first = pd.Timestamp(start)
     later = snapshot_instants(first, end, config.interval_s, config.max_snapshots)
     return [first, *(at for at in later if at > first)]
+
+
+def _seen(run_id: str, seen: Look, people: int) -> Result:
+    """Return until when changes are in: published last, so that a run that broke off is done again."""
+    facts = {**seen.facts(), "people": people}
+    return Result(
+        asset="changed_features", digest=combined_digest(seen.facts()), run_id=run_id, as_of=seen.at, facts=facts,
+        has_files=False,
+    )  # fmt: skip

@@ -1,20 +1,15 @@
-"""The features of those who changed, between two full materialisations: the cost is that of the changes.
+"""Which features are stale, and how those of some people are written as a full materialisation would.
 
 What somebody did changes the features of both people of the interaction, and of nobody else; what only passes with
 time (`in the last 7 days`) is left to the full materialisation. Nothing is written where nothing changed.
 """
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
-from pipelines.changes import Look, changed_people, look
-from pipelines.errors import MissingUpstream
-from pipelines.features.config import ChangesConfig
+from pipelines.changes import Look
 from pipelines.resources import Platform
-from pipelines.results import Result, ResultStore, combined_digest
+from pipelines.results import ResultStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,71 +18,6 @@ if TYPE_CHECKING:
 MANY_PEOPLE = 50_000
 """From so many changed people, everybody is materialised instead: the stream of all costs less than looking them up."""
 LIVE_WITHIN = timedelta(days=30)
-
-
-class ChangesStep(ChangesConfig, dg.Config):
-    """Say how changes reach the online store between two full materialisations."""
-
-
-@dg.asset(
-    deps=["online_features"],
-    group_name="features",
-    kinds={"numpy", "postgres", "redis"},
-    pool="features",
-    output_required=False,
-    description="The features of whoever was edited or took part in something since, in Postgres and in Redis; of "
-    "everybody where the online store was emptied.",
-)
-def changed_features(
-    context: dg.AssetExecutionContext, config: ChangesStep, platform: dg.ResourceParam[Platform]
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Compute and bring online the features of the people who changed since the last look."""
-    import pandas as pd
-    from psycopg import IsolationLevel
-
-    from feature_repo.store import materialize, materialize_people, online_until, open_feature_store
-    from feature_repo.tables import add_missing_columns
-    from pipelines.snapshots import choose_instant
-
-    last = last_look(platform.results)
-    if last is None:
-        raise MissingUpstream("there are no features to go on from yet; run the job `materialize_features` first")
-    now = platform.clock.now()
-    with platform.connection() as connection:
-        add_missing_columns(connection)
-    with platform.connection() as connection:
-        connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        seen = look(connection)
-        people = sorted(changed_people(connection, last))
-        refill = must_refill(platform)
-        if not people and not refill:
-            context.log.info("nobody has changed since %s", last.at)
-            return
-        instant = choose_instant(connection, "", now, LIVE_WITHIN)
-        for start in range(0, len(people), config.chunk_people):
-            part = people[start : start + config.chunk_people]
-            write_changed(connection, part, pd.Timestamp(instant.at), pd.Timestamp(now))
-            context.log.info("%d of %d people written", start + len(part), len(people))
-    store = open_feature_store(platform.settings, platform.endpoints)
-    refilled = 0
-    if refill:
-        context.log.warning("the online store was emptied: everybody is filled in again")
-        refilled = materialize(store, now).rows
-    announced = online_until(store)
-    due = announced is not None and (now - announced).total_seconds() >= config.announce_s
-    announce = due and is_online(platform.results)
-    report = materialize_people(store, people, now, announce=announce)
-    yield dg.MaterializeResult(
-        value=_result(context.run.run_id, seen, len(people)),
-        metadata={
-            "dagster/row_count": len(people),
-            "online_rows": report.rows + refilled,
-            "refilled": refill,
-            "announced": announce,
-            "as_of": instant.at.isoformat(),
-            "seen_until": seen.at.isoformat(),
-        },
-    )
 
 
 def last_look(results: ResultStore) -> Look | None:
@@ -131,12 +61,3 @@ def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Ti
     for view, values in (("user_profile", rows.profile), ("user_attributes", rows.attributes)):
         append_changes(connection, view, rows.user_ids, rows.at_us, values, now=now)
     write_people(connection, Snapshot(at, ids, activity[here], reciprocity[here]), now)
-
-
-def _result(run_id: str, seen: Look, people: int) -> Result:
-    """Return until when changes are in: published last, so that a run that broke off is done again."""
-    facts = {**seen.facts(), "people": people}
-    return Result(
-        asset="changed_features", digest=combined_digest(seen.facts()), run_id=run_id, as_of=seen.at, facts=facts,
-        has_files=False,
-    )  # fmt: skip

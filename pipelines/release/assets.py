@@ -1,33 +1,37 @@
-"""The release candidate: one coherent triple, judged by its gates, that a person can promote."""
+"""The release candidate: one coherent triple, judged by its gates; and the one that a run promotes by itself.
+
+Nothing is promoted unless the run's configuration names a stage, which runs started by hand do not.
+"""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import dagster as dg
+from pydantic import Field
 
 from pipelines.comparison import compared
 from pipelines.io_manager import MAY_BE_MISSING
-from pipelines.presentation import frame, link, plots, table
+from pipelines.presentation import frame, link, table
 from pipelines.progress import telling
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
-from pipelines.release.policy import Gate, Policy, asked
+from pipelines.release.checks import check_result, check_specs, shown_gates
+from pipelines.release.policy import Policy
+from pipelines.release.promotion import actor_of, promote_candidate
 from pipelines.resources import Platform
 from pipelines.results import Result, combined_digest
-from registry.contracts import ArtifactKind
+from registry.contracts import ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:
     from pipelines.release.candidate import Candidate
-    from registry.gates import GateReport, GateResult
+    from registry.gates import GateReport
 
-_DIGITS: Final = 6
-
-
-def check_specs(policy: Policy) -> list[dg.AssetCheckSpec]:
-    """Return one check per gate. None blocks: what fails is registered with the failure on it, and not promoted."""
-    return [
-        dg.AssetCheckSpec(gate.name, asset="release_candidate", blocking=False, description=_described(gate))
-        for gate in policy.gates
-    ]
+HISTORY: Final = dg.AssetKey("release_history")
+RELEASE_HISTORY = dg.AssetSpec(
+    HISTORY,
+    group_name="release",
+    kinds={"mlflow", "postgres"},
+    description="Which release was in Production and Staging when, by whom, which way, why, and what its gates said.",
+)
 
 
 def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
@@ -98,37 +102,46 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
     return release_candidate
 
 
-def check_result(result: "GateResult") -> dg.AssetCheckResult:
-    """Show one gate as an asset check."""
-    numbers = {"value": result.value, "production": result.production}
-    words = {"metric": result.metric, "verdict": result.verdict}
-    from pipelines.release.presentation import threshold_text
+class PromotionStep(dg.Config):
+    """Say whether this run promotes the release candidate that it made."""
 
-    bounds = {"threshold": threshold_text(result), "tolerance": str(result.tolerance or "")}
-    return dg.AssetCheckResult(
-        asset_key="release_candidate",
-        check_name=result.name,
-        passed=result.passed,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=result.why,
-        metadata={
-            **{name: round(value, _DIGITS) for name, value in numbers.items() if value is not None},
-            **{name: value for name, value in {**bounds, **words}.items() if value},
-        },
+    stage: Literal["none", "Staging", "Production"] = Field(
+        default="none", description="stage that the candidate moves to if its gates pass; none leaves it to a person"
     )
+    reason: str = Field(default="", max_length=300, description="why, for the audit; empty names the run")
 
 
-def shown_gates(report: "GateReport") -> dict[str, Any]:
-    """Show a whole report: verdict, table, plot."""
-    from pipelines.release.presentation import headroom_plot, rows
-
-    return {
-        "gates": report.verdict,
-        **plots({"gate_headroom": headroom_plot(report)}),
-        "gates_table": table(rows(report)),
-        "gates_against": report.against or "nothing in Production",
-        "gates_policy": report.policy,
-    }
+@dg.asset(
+    group_name="release",
+    kinds={"mlflow", "postgres"},
+    output_required=False,
+    description="The release that this pipeline promoted by itself last: its gates passed and a schedule asked for it.",
+)
+def promoted_release(
+    context: dg.AssetExecutionContext,
+    config: PromotionStep,
+    platform: dg.ResourceParam[Platform],
+    release_candidate: Result,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Move the candidate to the stage of the configuration, audited as automation."""
+    versions = ReleaseVersions.parse(str(release_candidate.facts["release"]))
+    if config.stage == "none":
+        context.log.info("release candidate %s is left to a person: no stage was asked for", versions.release_id)
+        return
+    actor = actor_of(context.run)
+    reason = config.reason or f"run {context.run.run_id}"
+    promoted = promote_candidate(platform, versions, config.stage, actor, reason)
+    context.log.info("%s is in %s", versions.release_id, config.stage)
+    yield dg.MaterializeResult(
+        metadata={
+            "release": versions.release_id,
+            "stage": config.stage,
+            "actor": actor,
+            "reason": reason,
+            "gates": dg.MetadataValue.json(dict(promoted.gates)),
+            "mlflow": link(platform.model_url(ArtifactKind.INDEX, versions.index)),
+        }
+    )
 
 
 def promote_with(report: "GateReport") -> str:
@@ -137,10 +150,6 @@ def promote_with(report: "GateReport") -> str:
     if report.passed:
         return command
     return f"not without `{command} --force --reason ...`, because it {report.verdict}"
-
-
-def _described(gate: Gate) -> str:
-    return f"{gate.meaning} `{gate.metric}` must be {asked(gate)}."
 
 
 def _evaluation(judged: Result | None, candidate: "Candidate") -> dict[str, Any]:

@@ -1,16 +1,32 @@
-"""The job that judges a release again, or for the first time: any coherent triple, by its id."""
+"""Jobs that make a release from everything, and that judge one again or for the first time: any triple, by its id."""
 
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from pipelines.launchpad import checked_op
+from pipelines.evaluation.assets import evaluation
+from pipelines.features.assets import features
+from pipelines.ingest.assets import snapshots
+from pipelines.launchpad import HEAVY, checked_op, default_config
 from pipelines.progress import telling
+from pipelines.ranking.assets import ranker, ranking_dataset
+from pipelines.release.assets import promoted_release
 from pipelines.release.policy import Policy
 from pipelines.resources import Platform
+from pipelines.retrieval.assets import candidate_index, embeddings
 
 LATEST = "latest"
+TRAINING = (snapshots, features, embeddings, candidate_index, ranking_dataset, ranker, evaluation, promoted_release)
+"""The steps of the whole training that can be configured."""
+
+TRAIN_ALL = dg.define_asset_job(
+    "train_all",
+    selection=dg.AssetSelection.assets("promoted_release").upstream() | dg.AssetSelection.assets("online_features"),
+    config=default_config(*TRAINING),
+    tags=HEAVY,
+    description="Snapshots, features, embeddings, index, ranker, evaluation, release candidate.",
+)
 
 
 class JudgeConfig(dg.Config):
@@ -29,11 +45,11 @@ def judge_job(policy: Policy) -> dg.JobDefinition:
 
     @dg.op(
         name="judge",
-        tags={"duet/heavy": "yes"},
+        tags=HEAVY,
         description="Measure a release on the newest snapshot, hold it against every gate and write the report on it.",
     )
     def judge(context: dg.OpExecutionContext, config: JudgeConfig, platform: dg.ResourceParam[Platform]) -> None:
-        from pipelines.release.assets import shown_gates
+        from pipelines.release.checks import shown_gates
         from pipelines.release.judging import judge_release
         from registry.contracts import ReleaseVersions
 
@@ -46,7 +62,7 @@ def judge_job(policy: Policy) -> dg.JobDefinition:
 
     @dg.job(
         name="judge_release",
-        tags={"duet/heavy": "yes"},
+        tags=HEAVY,
         description="Hold any release against the gates, so that it can be promoted.",
     )
     def judge_release_job() -> None:

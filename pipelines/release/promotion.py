@@ -1,67 +1,20 @@
-"""The step that promotes what a run has made, by itself: only past its gates, and never into an experiment.
+"""Promote what a run has made, by itself: only past its gates, and never into an experiment.
 
-Nothing happens unless the run's configuration names a stage, which runs started by hand do not. The gates are not
-overruled from here; a person can, with `duet promote --force`.
+The gates are not overruled from here; a person can, with `duet promote --force`.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import Field
 
-from pipelines.presentation import link
 from pipelines.resources import Platform
-from pipelines.results import Result
-from registry.contracts import STAGING, ArtifactKind, ReleaseVersions
+from registry.contracts import STAGING, ReleaseVersions
 
 if TYPE_CHECKING:
     from registry.audit import Promotion
 
 SCHEDULE_TAG = "dagster/schedule_name"
 SENSOR_TAG = "dagster/sensor_name"
-
-
-class PromotionStep(dg.Config):
-    """Say whether this run promotes the release candidate that it made."""
-
-    stage: Literal["none", "Staging", "Production"] = Field(
-        default="none", description="stage that the candidate moves to if its gates pass; none leaves it to a person"
-    )
-    reason: str = Field(default="", max_length=300, description="why, for the audit; empty names the run")
-
-
-@dg.asset(
-    group_name="release",
-    kinds={"mlflow", "postgres"},
-    output_required=False,
-    description="The release that this pipeline promoted by itself last: its gates passed and a schedule asked for it.",
-)
-def promoted_release(
-    context: dg.AssetExecutionContext,
-    config: PromotionStep,
-    platform: dg.ResourceParam[Platform],
-    release_candidate: Result,
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Move the candidate to the stage of the configuration, audited as automation."""
-    versions = ReleaseVersions.parse(str(release_candidate.facts["release"]))
-    if config.stage == "none":
-        context.log.info("release candidate %s is left to a person: no stage was asked for", versions.release_id)
-        return
-    actor = actor_of(context.run)
-    reason = config.reason or f"run {context.run.run_id}"
-    promoted = promote_candidate(platform, versions, config.stage, actor, reason)
-    context.log.info("%s is in %s", versions.release_id, config.stage)
-    yield dg.MaterializeResult(
-        metadata={
-            "release": versions.release_id,
-            "stage": config.stage,
-            "actor": actor,
-            "reason": reason,
-            "gates": dg.MetadataValue.json(dict(promoted.gates)),
-            "mlflow": link(platform.model_url(ArtifactKind.INDEX, versions.index)),
-        }
-    )
 
 
 def actor_of(run: dg.DagsterRun) -> str:

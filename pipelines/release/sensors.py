@@ -1,32 +1,25 @@
-"""The observer of MLflow's stages on Dagster's clock, and what it found: the history as a table, a refusal as a check.
+"""The observer of MLflow's stages on Dagster's clock, and what it found.
 
 MLflow keeps no history of stages and tells nobody when one is moved, so this looks every ten seconds, on by default. It
 misses nothing that lasted longer, also over a restart: it compares with the audit, not with what it saw last.
 """
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
 from infra.alerts import send_alert
 from infra.logging import configure_logging
 from pipelines.presentation import table
+from pipelines.release.assets import HISTORY
+from pipelines.release.checks import CHECK, metadata_of, sentence_of, standing_now
 from pipelines.resources import Platform
 
 if TYPE_CHECKING:
     from pipelines.release.history import Standing
 
 INTERVAL_S: Final = 10
-HISTORY: Final = dg.AssetKey("release_history")
-CHECK: Final = "production_is_coherent"
-
-RELEASE_HISTORY = dg.AssetSpec(
-    HISTORY,
-    group_name="release",
-    kinds={"mlflow", "postgres"},
-    description="Which release was in Production and Staging when, by whom, which way, why, and what its gates said.",
-)
 
 
 @dg.sensor(
@@ -38,7 +31,7 @@ RELEASE_HISTORY = dg.AssetSpec(
 def observe_stages(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
     """Look once; the history and the check are reported when something has changed."""
     configure_logging(platform.settings)  # each time: no code of Duet starts a code server, and Dagster's own undoes it
-    found = _look(platform)
+    found = standing_now(platform)
     for entry in found.added:
         context.log.info("recorded by hand: %s to %s", entry.versions.release_id, entry.stage)
     seen = json.dumps([found.rows[:1], found.refusal, found.pinned], sort_keys=True)
@@ -55,21 +48,8 @@ def observe_stages(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     return dg.SensorResult(asset_events=[_materialization(found), _evaluation(found)], cursor=seen)
 
 
-@dg.asset_check(asset=HISTORY, name=CHECK, description="What stands in Production is one coherent release, and serves.")
-def production_is_coherent(platform: dg.ResourceParam[Platform]) -> dg.AssetCheckResult:
-    """Look now, for a person who presses the button."""
-    found = _look(platform)
-    return dg.AssetCheckResult(passed=found.refusal is None, description=_sentence(found), metadata=_metadata(found))
-
-
-def _look(platform: Platform) -> "Standing":
-    from pipelines.release.history import look
-
-    return look(platform)
-
-
 def _materialization(found: "Standing") -> dg.AssetMaterialization:
-    return dg.AssetMaterialization(HISTORY, metadata={"history": table(found.rows), **_metadata(found)})
+    return dg.AssetMaterialization(HISTORY, metadata={"history": table(found.rows), **metadata_of(found)})
 
 
 def _evaluation(found: "Standing") -> dg.AssetCheckEvaluation:
@@ -77,22 +57,6 @@ def _evaluation(found: "Standing") -> dg.AssetCheckEvaluation:
         asset_key=HISTORY,
         check_name=CHECK,
         passed=found.refusal is None,
-        description=_sentence(found),
-        metadata=_metadata(found),
+        description=sentence_of(found),
+        metadata=metadata_of(found),
     )
-
-
-def _sentence(found: "Standing") -> str:
-    return found.refusal or "What stands in Production is one coherent release, and nobody refuses it."
-
-
-def _metadata(found: "Standing") -> dict[str, Any]:
-    return {
-        "workers": table(
-            [
-                {"worker": worker.name, "serves": worker.release or "", "refused": worker.refused or ""}
-                for worker in found.workers
-            ]
-        ),
-        "pinned": found.pinned or "no",
-    }

@@ -9,8 +9,8 @@ from tests.architecture.sources import ROOT, modules, name_of, tree_of
 DAGSTER_MODULES = {"assets", "checks", "jobs", "definitions", "resources", "schedules", "storage", "commands"}
 # Beside the agreed names: the Launchpad's schema, inline plots and tables, closing orphaned runs, `duet train`.
 DAGSTER_MODULES |= {"launchpad", "presentation", "orphans", "running", "termination", "sensors", "inputs"}
-# What runs by itself: under which conditions, how old results may become, the steps that promote and that refresh.
-DAGSTER_MODULES |= {"conditions", "freshness", "promotion", "changed"}
+# What runs by itself: when, under which conditions, how old results may become, and how a step promotes.
+DAGSTER_MODULES |= {"clocked", "conditions", "freshness", "promotion"}
 # How results pass between steps, in which processes these work, and what Dagster marks as private.
 DAGSTER_MODULES |= {"io_manager", "executor", "dagster_private"}
 UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}

@@ -7,15 +7,12 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.automation.schedules import (
-    SCHEDULES,
-    nightly_materialize_features,
-    nightly_rebuild_index,
-    weekly_retrain,
-)
 from pipelines.changes import anything_changed, changed_people, look
-from pipelines.definitions import build_definitions
+from pipelines.definitions import SCHEDULES, build_definitions
+from pipelines.features.schedules import nightly_materialize_features
+from pipelines.release.schedules import weekly_retrain
 from pipelines.resources import Platform
+from pipelines.retrieval.schedules import nightly_rebuild_index
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 Db = psycopg.Connection[Any]

@@ -7,7 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.automation.sensors import retrain_on_drift
+from pipelines.drift.sensors import retrain_on_drift
 from pipelines.resources import Platform
 from tests.clocks import FixedClock
 

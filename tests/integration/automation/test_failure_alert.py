@@ -9,9 +9,9 @@ import structlog
 from pydantic import SecretStr
 
 from infra.endpoints import Endpoints
-from pipelines.automation.sensors import alert_on_failure, first_sentence
 from pipelines.errors import EmptySnapshot
 from pipelines.resources import Platform
+from pipelines.upkeep.sensors import alert_on_failure, first_sentence
 from tests.webhook import listening
 
 

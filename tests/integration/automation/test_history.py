@@ -11,13 +11,14 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from infra.embedded.ports import free_port
-from pipelines.automation.schedules import daily_measure_activity, nightly_fold_history
 from pipelines.definitions import build_definitions
-from pipelines.history.activity import DailyActivity, measure_day, store_day, stored_days
-from pipelines.history.assets import daily_totals
-from pipelines.history.first_day import WITHOUT_DATA, first_day
-from pipelines.history.folding import FOLDS, fold_before, fold_rows
 from pipelines.resources import Platform
+from pipelines.upkeep.activity import DailyActivity, measure_day, store_day, stored_days
+from pipelines.upkeep.assets import daily_totals
+from pipelines.upkeep.first_day import WITHOUT_DATA, first_day
+from pipelines.upkeep.folding import FOLDS, fold_before, fold_rows
+from pipelines.upkeep.schedules import daily_measure_activity, nightly_fold_history
+from tests.asset_runs import run_asset
 from tests.clocks import FixedClock
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -230,13 +231,7 @@ def test_the_step_folds_what_is_old_and_keeps_how_it_was_spread(
     was_shown(connection, 3, NOW)
     assert why() is None
     before = totals(connection)
-    result = dg.materialize(
-        [daily_totals],
-        resources={"platform": platform},
-        instance=instance,
-        run_config={"ops": {"daily_totals": {"config": {"batch_rows": 2}}}},
-    )
-    assert result.success
+    assert run_asset(daily_totals, platform, instance, batch_rows=2).success
     assert totals(connection) == before
     assert left(connection) == 1
     (day,) = [found for found in stored_days(connection, DAY.date(), DAY.date()) if found.shown]

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 
 from feature_repo.schema import offered_schema
-from pipelines.io_manager import result_io_manager
-from pipelines.release.promotion import promoted_release
+from pipelines.release.assets import promoted_release
 from pipelines.resources import Platform
 from pipelines.results import Result
 from registry.audit import PostgresPromotionLog
 from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
 from registry.errors import IncoherentRelease
+from tests.asset_runs import run_asset
 from tests.fakes import MemoryRegistry
 from tests.releases import judge, register_release, write_release
 
@@ -39,15 +39,7 @@ def candidate(platform: Platform, registry: MemoryRegistry, tmp_path: Path) -> R
 def step(
     platform: Platform, instance: dg.DagsterInstance, stage: str | None, tags: dict[str, str] | None = None
 ) -> dg.ExecuteInProcessResult:
-    chosen = {} if stage is None else {"ops": {"promoted_release": {"config": {"stage": stage}}}}
-    return dg.materialize(
-        [dg.AssetSpec("release_candidate"), promoted_release],
-        resources={"platform": platform, "io_manager": result_io_manager},
-        run_config=chosen,
-        instance=instance,
-        raise_on_error=False,
-        tags=tags,
-    )
+    return run_asset(promoted_release, platform, instance, tags, **({} if stage is None else {"stage": stage}))
 
 
 def why(result: dg.ExecuteInProcessResult) -> str:

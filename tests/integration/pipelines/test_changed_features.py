@@ -15,8 +15,8 @@ import redis
 from feature_repo.layout import ACTIVITY, PROFILE
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from pipelines.automation.sensors import frequent_materialize_features
 from pipelines.features.changed import last_look
+from pipelines.features.sensors import frequent_materialize_features
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, open_instance, run_job

@@ -13,7 +13,9 @@ from pydantic import SecretStr
 
 from feature_repo.schema import offered_schema
 from infra.endpoints import Endpoints
-from pipelines.release.sensors import HISTORY, observe_stages, production_is_coherent
+from pipelines.release.assets import HISTORY
+from pipelines.release.checks import production_is_coherent
+from pipelines.release.sensors import observe_stages
 from pipelines.resources import Platform
 from registry.audit import PostgresPromotionLog
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from pipelines.definitions import defs
-from pipelines.jobs import JOBS
+from pipelines.definitions import JOBS, defs
 from pipelines.release.policy import load_policy
 
 EXPECTED = {
@@ -103,6 +102,7 @@ def test_every_job_is_listed() -> None:
         "measure_activity",
         "fold_history",
         "measure_drift",
+        "read_out_experiment",
     ]
 
 

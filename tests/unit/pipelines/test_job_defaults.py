@@ -6,13 +6,13 @@ import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import active_presets_from_job_def
 
-from pipelines.definitions import defs
+from pipelines.definitions import ASSETS, JOBS, defs
 from pipelines.errors import InvalidSetting
-from pipelines.jobs import JOBS, STEPS
-from pipelines.launchpad import CheckedShape
+from pipelines.launchpad import CheckedShape, config_of
 from pipelines.running import checked_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
+STEPS = {asset.op.name: model for asset in ASSETS if (model := config_of(asset.op)) is not None}
 NAMES = [job.name for job in JOBS if job.name != "measure_activity"]  # it has nothing to configure
 
 

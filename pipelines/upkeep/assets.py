@@ -38,8 +38,8 @@ def daily_activity_asset(begins: date) -> dg.AssetsDefinition:
 
 def _daily_activity(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
     """Compute each day of the run; a day computed again is replaced."""
-    from pipelines.history.activity import store_day, stored_days
-    from pipelines.history.plots import daily_activity_plot, exposure_plot
+    from pipelines.upkeep.activity import store_day, stored_days
+    from pipelines.upkeep.plots import daily_activity_plot, exposure_plot
 
     days = sorted(date.fromisoformat(key) for key in context.partition_keys)
     with platform.connection() as connection:
@@ -66,8 +66,8 @@ def daily_totals(
     context: dg.AssetExecutionContext, config: FoldingConfig, platform: dg.ResourceParam[Platform]
 ) -> dg.MaterializeResult[Any]:
     """Fold what is old enough; before it goes, how its days were spread over people is kept."""
-    from pipelines.history.activity import store_day
-    from pipelines.history.folding import FOLDS, fold_before, fold_rows, oldest_before
+    from pipelines.upkeep.activity import store_day
+    from pipelines.upkeep.folding import FOLDS, fold_before, fold_rows, oldest_before
 
     kept = timedelta(days=platform.settings.automation.impressions_kept_days)
     folded: dict[str, int] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
-from pipelines.history.activity import DailyActivity
+from pipelines.upkeep.activity import DailyActivity
 
 
 @picture

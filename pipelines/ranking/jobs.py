@@ -1,0 +1,18 @@
+"""The job that trains a ranker alone."""
+
+import dagster as dg
+
+from pipelines.evaluation.assets import evaluation
+from pipelines.launchpad import HEAVY, default_config
+from pipelines.ranking.assets import ranker, ranking_dataset
+from pipelines.release.assets import promoted_release
+
+TRAIN_RANKER = dg.define_asset_job(
+    "train_ranker",
+    selection=dg.AssetSelection.assets(
+        "ranking_dataset", "ranker", "evaluation", "release_candidate", "promoted_release"
+    ),
+    config=default_config(ranking_dataset, ranker, evaluation, promoted_release),
+    tags=HEAVY,
+    description="A new ranker on the last good embeddings and features.",
+)
