@@ -352,8 +352,7 @@ class Runtime:
         url = self.endpoints.mlflow_url
         if url is None:
             return None
-        timeout_s = self.settings.mlflow.request_timeout_s
-        return MlflowRest(url, token=self.endpoints.mlflow_token, timeout_s=timeout_s)
+        return MlflowRest(url, token=self.endpoints.mlflow_token, timeout_s=self.settings.mlflow.request_timeout_s)
 
     def _refresh_people(self, snapshot: Snapshot, *, thorough: bool) -> Snapshot:
         with self._offline_connection() as connection:
@@ -361,8 +360,7 @@ class Runtime:
 
     async def _rows(self, statement: SQL) -> list[tuple[Any, ...]]:
         async with self.pool.connection() as connection:
-            rows: list[tuple[Any, ...]] = await (await connection.execute(statement)).fetchall()
-        return rows
+            return list(await (await connection.execute(statement)).fetchall())
 
     def _offline_connection(self) -> Any:
         return postgres.connect(

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a command of the build with the variables of the secret `package-index` (PIP_INDEX_URL, UV_DEFAULT_INDEX, …), if
-# one is given. They are in no layer and no history of the image.
+# Runs a command of the build with the variables (PIP_…, UV_…) of the secret `package-index`, if one is given. They are in
+# no layer and no history of the image.
 set -eu
 if [ -f /run/secrets/package-index ]; then
 	set -a
