@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE, RECIPROCITY, VIEWS, Layout
-from feature_repo.packed_copy import MICROS_1970_TO_2000, copy_in, reals, record, scalar
+from feature_repo.stores.packed_copy import MICROS_1970_TO_2000, copy_in, reals, record, scalar
 
 END = datetime(2026, 6, 1, tzinfo=UTC)
 DAYS = 60
@@ -79,8 +79,8 @@ def run(n_rows: int, n_people: int, table_rows: int, repetitions: int) -> Table:
         materialize,
         open_feature_store,
     )
+    from infra.db.postgres import connect
     from infra.endpoints import open_endpoints
-    from infra.postgres import connect
     from infra.settings import Settings
 
     table = Table("what", "n", "seconds", "per second", "peak RSS MB")

@@ -22,7 +22,7 @@ from feature_repo.layout import (
     RECIPROCITY,
     Layout,
 )
-from feature_repo.online_store import PACKED
+from feature_repo.stores.online import PACKED
 
 SERVICE = "ranking_v1"
 PAIR_VIEW = "ranking_features"

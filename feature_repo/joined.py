@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import EVIDENCE_COLUMNS, RANKING_FEATURES, TASTE_COLUMNS, VIEWS, Layout
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms.pair import PairContext, ranking_features
 
 if TYPE_CHECKING:

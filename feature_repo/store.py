@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable
 from feature_repo.layout import CONTEXT_COLUMNS, RANKING_FEATURES, VIEWS
-from feature_repo.people import People
+from feature_repo.population.people import People
 
 if TYPE_CHECKING:
     import pandas as pd
     from feast import FeatureStore, FeatureView
 
-    from feature_repo.online_store import FailFastRedisOnlineStore
+    from feature_repo.stores.online import FailFastRedisOnlineStore
     from infra.endpoints import Endpoints
     from infra.settings import Settings
 
@@ -127,7 +127,7 @@ def historical_ranking_features(
     computed by Feast, `chunk` pairs at a time.
     """
     from feature_repo.definitions import PAIR_VIEW, SERVICE
-    from feature_repo.offline_store import FastRetrievalJob
+    from feature_repo.stores.offline import FastRetrievalJob
 
     user_views(store)
     service = store.get_feature_service(SERVICE)
@@ -235,7 +235,7 @@ def online_until(store: "FeatureStore") -> datetime | None:
 def own_store(store: "FeatureStore") -> "FailFastRedisOnlineStore | None":
     """Return our online store, or None where another one is configured, which leaves no mark."""
     from feature_repo.feast_private import provider_of
-    from feature_repo.online_store import FailFastRedisOnlineStore
+    from feature_repo.stores.online import FailFastRedisOnlineStore
 
     online = provider_of(store).online_store
     return online if isinstance(online, FailFastRedisOnlineStore) else None
@@ -250,7 +250,7 @@ def _latest(
     *,
     user_ids: Int64 | None = None,
 ) -> Any:
-    from feature_repo.offline_store import FastPostgresOfflineStore
+    from feature_repo.stores.offline import FastPostgresOfflineStore
 
     # The stock store reads the same tables, so the fast reader serves both; only its SQL differs.
     return FastPostgresOfflineStore.latest(store.config, view, start, until, chunk, user_ids=user_ids)

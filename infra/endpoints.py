@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from infra.data_folder import require_data_folder, require_open_folder
+from infra.db.migrate import upgrade
 from infra.errors import ServerUnavailable
-from infra.migrate import upgrade
 from infra.settings import Settings
 from infra.urls import checked_redis_url, libpq_url, sqlalchemy_url, without_password
 from infra.web.token import mlflow_token

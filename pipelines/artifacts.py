@@ -16,7 +16,7 @@ from registry.contracts import ArtifactKind, Manifest
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.results import Result
+    from pipelines.results import StepResult
 
 ASSET_OF = {
     ArtifactKind.EMBEDDING: "embeddings",
@@ -26,7 +26,7 @@ ASSET_OF = {
 
 
 @dataclass(frozen=True)
-class Explanation:
+class VersionNotes:
     """What a version is logged with beside its files."""
 
     params: Mapping[str, JsonValue]
@@ -50,7 +50,7 @@ def finish_artifact(
     platform: "Platform",
     kind: ArtifactKind,
     save: Callable[[Path], Manifest],
-    explanation: Explanation,
+    explanation: VersionNotes,
     run_id: str,
 ) -> Registered:
     """Save an artefact aside, adopt it by its digest and register it; the IO manager publishes the pointer last."""
@@ -88,7 +88,7 @@ def artifact_directory(platform: "Platform", kind: ArtifactKind, digest: str, ve
     return directory
 
 
-def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "Result":
+def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "StepResult":
     """Return the artefact in stage Production, else the newest one made here.
 
     Raises:
@@ -106,15 +106,15 @@ def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "Result":
     return pointer_from_manifest(ASSET_OF[kind], directory, standing.version)
 
 
-def pointer_from_manifest(asset: str, directory: Path, version: int) -> "Result":
+def pointer_from_manifest(asset: str, directory: Path, version: int) -> "StepResult":
     """Return a pointer to an artefact that was made elsewhere, from the lineage in its manifest."""
-    from pipelines.results import Result
-    from registry.artifacts import read_manifest
+    from pipelines.results import StepResult
+    from registry.models.artifacts import read_manifest
 
     manifest = read_manifest(directory)
     lineage = manifest.lineage
     inputs = {name: lineage[f"{name}_digest"] for name in ("people", "interactions") if f"{name}_digest" in lineage}
-    return Result.model_validate(
+    return StepResult.model_validate(
         {
             "asset": asset,
             "place": directory,

@@ -1,6 +1,6 @@
 """Who changed since an earlier look at the database, so that work can be as small as what happened.
 
-A look notes its instant and its horizon (see `infra.horizon`); the next one goes back further than the last, because a
+A look notes its instant and its horizon (see `infra.db.horizon`); the next one goes back further than the last, because a
 slow transaction becomes visible late, and leaves out what the last one saw. A person counts as changed who was edited,
 or who took part in an interaction that was recorded.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from psycopg import Connection, sql
 
-from infra.horizon import HORIZON, LATEST, unseen
+from infra.db.horizon import HORIZON, LATEST, unseen
 
 OVERLAP: Final = timedelta(minutes=10)
 """How much later than the instant it carries a row may become visible: its transaction took that long."""
@@ -30,14 +30,14 @@ _DELETED = sql.SQL("""
 
 
 @dataclass(frozen=True)
-class Look:
+class ReadHorizon:
     """Until when the database was seen: its own time, and the oldest transaction that was still running."""
 
     at: datetime
     horizon: int
 
     @classmethod
-    def of(cls, facts: Mapping[str, object]) -> "Look | None":
+    def of(cls, facts: Mapping[str, object]) -> "ReadHorizon | None":
         """Return the look that the facts of a pointer tell of, None where they tell of none."""
         if "seen_at" not in facts or "seen_horizon" not in facts:
             return None
@@ -48,19 +48,19 @@ class Look:
         return {"seen_at": self.at.isoformat(), "seen_horizon": self.horizon}
 
 
-def look(connection: Connection[Any]) -> Look:
+def look(connection: Connection[Any]) -> ReadHorizon:
     """Return the look of this instant; take it before reading, so that nothing falls between."""
     ((at, horizon),) = connection.execute(_SEEN).fetchall()
-    return Look(at, horizon)
+    return ReadHorizon(at, horizon)
 
 
-def changed_people(connection: Connection[Any], last: Look, limit: int = 1_000_000_000) -> list[int]:
+def changed_people(connection: Connection[Any], last: ReadHorizon, limit: int = 1_000_000_000) -> list[int]:
     """Return the ids of people who changed since the last look, at most `limit` of them."""
     rows = connection.execute(_CHANGED, _since(last) | {"limit": limit}).fetchall()
     return [row[0] for row in rows]
 
 
-def anything_changed(connection: Connection[Any], last: Look) -> bool:
+def anything_changed(connection: Connection[Any], last: ReadHorizon) -> bool:
     """Tell whether anybody came, went, was edited or did something since the last look."""
     if changed_people(connection, last, limit=1):
         return True
@@ -68,5 +68,5 @@ def anything_changed(connection: Connection[Any], last: Look) -> bool:
     return bool(row and row[0])
 
 
-def _since(last: Look) -> dict[str, Any]:
+def _since(last: ReadHorizon) -> dict[str, Any]:
     return {"since": last.at - OVERLAP, "horizon": last.horizon}

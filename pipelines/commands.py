@@ -246,7 +246,7 @@ def _print_gates(platform: Platform, release: str, took: str) -> None:
     from infra.cli.console import out, print_note, print_success, table
     from pipelines.release.presentation import rows, shown_number
     from registry.contracts import ReleaseVersions
-    from registry.gates import read_report
+    from registry.promotion.gates import read_report
 
     report = read_report(platform.registry, ReleaseVersions.parse(release))
     if report is None:

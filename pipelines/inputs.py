@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pipelines.results import Result, ResultStore
+from pipelines.results import ResultStore, StepResult
 from pipelines.snapshots import (
     INTERACTIONS_FILE,
     PEOPLE_FILE,
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from feature_repo.people import People
+    from feature_repo.population.people import People
     from pipelines.features.events import Events
     from pipelines.features.profiles import ProfileRows
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class DataSnapshot:
     """People and interactions as of one instant; everything is read when it is first asked for."""
 
-    people_pointer: Result
-    interactions_pointer: Result
+    people_pointer: StepResult
+    interactions_pointer: StepResult
 
     @classmethod
-    def of(cls, results: ResultStore, interactions: Result) -> "Snapshot":
+    def of(cls, results: ResultStore, interactions: StepResult) -> "DataSnapshot":
         """Return the snapshot whose interactions are `interactions`."""
         people = results.require("people")
         return cls(people.model_copy(update={"digest": interactions.inputs["people"]}), interactions)

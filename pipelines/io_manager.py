@@ -9,7 +9,7 @@ from typing import Final
 import dagster as dg
 
 from pipelines.resources import Platform
-from pipelines.results import Result, ResultStore
+from pipelines.results import ResultStore, StepResult
 
 MAY_BE_MISSING: Final = {"may_be_missing": True}
 """Metadata of an input: the step goes on with None where the upstream asset was never made."""
@@ -21,12 +21,12 @@ class ResultIOManager(dg.IOManager):
     def __init__(self, results: ResultStore) -> None:
         self._results = results
 
-    def handle_output(self, context: dg.OutputContext, obj: Result) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: StepResult) -> None:
         """Make `obj` the last good result of its asset: the last thing that a step does."""
         del context
         self._results.publish(obj)
 
-    def load_input(self, context: dg.InputContext) -> Result | None:
+    def load_input(self, context: dg.InputContext) -> StepResult | None:
         """Return the last good result of the upstream asset.
 
         Raises:

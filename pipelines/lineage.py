@@ -1,10 +1,10 @@
 """Where an artefact comes from: the tags every version carries, equal for equal inputs and code."""
 
 from pipelines.code_version import code_version
-from pipelines.results import Result, combined_digest, iso
+from pipelines.results import StepResult, combined_digest, iso
 
 
-def lineage_of(snapshot: Result, **more: str | None) -> dict[str, str]:
+def lineage_of(snapshot: StepResult, **more: str | None) -> dict[str, str]:
     """Return the lineage of an artefact made from the snapshot that `snapshot`, the interactions' pointer, names."""
     known: dict[str, str | None] = {
         "people_digest": snapshot.inputs.get("people"),

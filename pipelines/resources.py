@@ -13,20 +13,20 @@ import dagster as dg
 from pydantic import Field
 
 from infra.clock import Clock, SystemClock
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ServerUnavailable
-from infra.postgres import connect
 from infra.settings import Settings, load_settings
 from infra.telemetry import disable_telemetry
-from pipelines.inputs import Snapshot
-from pipelines.results import Result, ResultStore
+from pipelines.inputs import DataSnapshot
+from pipelines.results import ResultStore, StepResult
 from registry.contracts import MODEL_NAMES, MODEL_TRAINING, ArtifactKind
 
 if TYPE_CHECKING:
     import psycopg
 
-    from registry.mlflow_rest import MlflowRest
-    from registry.mlflow_store import MlflowStore
+    from registry.mlflow.logged import MlflowStore
+    from registry.mlflow.rest import MlflowRest
 
 
 class Platform:
@@ -38,7 +38,7 @@ class Platform:
         self.results = ResultStore.of(settings)
         self._given = endpoints
         self._leases = ExitStack()
-        self._loaded: Snapshot | None = None
+        self._loaded: DataSnapshot | None = None
         self.heard: Callable[[str], None] = _unheard
         """What the running step says of its progress; replaced by who shows it."""
 
@@ -68,14 +68,14 @@ class Platform:
     @cached_property
     def models(self) -> "MlflowStore":
         """Return the tracking server and model registry."""
-        from registry.mlflow_store import MlflowStore
+        from registry.mlflow.logged import MlflowStore
 
         return MlflowStore(self._mlflow_url, self.settings.mlflow.experiment, self.endpoints.mlflow_token)
 
     @cached_property
     def registry(self) -> "MlflowRest":
         """Return the model registry for reading: stages, versions, downloads."""
-        from registry.mlflow_rest import MlflowRest
+        from registry.mlflow.rest import MlflowRest
 
         return self._leases.enter_context(closing(MlflowRest(self._mlflow_url, token=self.endpoints.mlflow_token)))
 
@@ -97,11 +97,11 @@ class Platform:
         dagster = self.settings.dagster
         return f"http://{dagster.host}:{dagster.port}/runs/{run_id}" if dagster.port else None
 
-    def snapshot(self, interactions: Result) -> Snapshot:
+    def snapshot(self, interactions: StepResult) -> DataSnapshot:
         """Return a snapshot, read once per run however many steps ask for it."""
         loaded = self._loaded
         if loaded is None or loaded.interactions_pointer != interactions:
-            loaded = self._loaded = Snapshot.of(self.results, interactions)
+            loaded = self._loaded = DataSnapshot.of(self.results, interactions)
         return loaded
 
     def docs_directory(self, run_id: str) -> Path:

@@ -20,13 +20,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr
 from infra.settings import Settings
 from pipelines.errors import MissingUpstream
 from pipelines.shared_folder import SharedFolder, folder_name, write_atomically
-from registry.artifacts import staging_directory
+from registry.models.artifacts import staging_directory
 
 POINTER: Final = "current.json"
 KEEP: Final = 5
 
 
-class Result(BaseModel):
+class StepResult(BaseModel):
     """The last good result of one asset; its files are fetched when `path` is first asked for."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -54,7 +54,7 @@ class Result(BaseModel):
             raise MissingUpstream(f"the result `{self.asset}` was not published, so its files are nowhere")
         return self._store.path(self.asset, self.digest)
 
-    def within(self, store: "ResultStore") -> "Result":
+    def within(self, store: "ResultStore") -> "StepResult":
         """Return the result, whose files are found in a store."""
         found = self.model_copy()
         found._store = store  # noqa: SLF001 - a copy of its own
@@ -104,15 +104,15 @@ class ResultStore:
         self._prune([asset])
         return directory
 
-    def find(self, asset: str) -> Result | None:
+    def find(self, asset: str) -> StepResult | None:
         """Return the last good result of `asset`, or None when there is none."""
         content = self._read(f"{asset}/{POINTER}")
         if content is None:
             return None
-        found = Result.model_validate_json(content).within(self)
+        found = StepResult.model_validate_json(content).within(self)
         return found if not found.has_files or self.has(found.asset, found.digest) else None
 
-    def require(self, asset: str, job: str = "train_all") -> Result:
+    def require(self, asset: str, job: str = "train_all") -> StepResult:
         """Return the last good result of `asset`.
 
         Raises:
@@ -123,7 +123,7 @@ class ResultStore:
             raise MissingUpstream(f"no `{asset}` was made under `{self._where}` yet; run the job `{job}` first")
         return found
 
-    def publish(self, result: Result) -> Result:
+    def publish(self, result: StepResult) -> StepResult:
         """Make `result` the last good one of its asset, then drop results that nothing points to any more."""
         kept = {**result.parts, **({result.asset: result.digest} if result.has_files else {})}
         new = [asset for asset, digest in kept.items() if self._share(asset, digest)]
@@ -188,7 +188,7 @@ class ResultStore:
             contents = self.shared.read_all(f"*/{POINTER}")
         else:
             contents = [path.read_bytes() for path in self.root.glob(f"*/{POINTER}")]
-        pointers = [Result.model_validate_json(content) for content in contents]
+        pointers = [StepResult.model_validate_json(content) for content in contents]
         return {
             (asset, folder_name(digest))
             for pointer in pointers

@@ -17,7 +17,7 @@ from psycopg import Connection, sql
 
 from feature_repo.kinds import KINDS
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
-from registry.artifacts import sha256_of
+from registry.models.artifacts import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
-class Instant:
+class RunInstant:
     """The instant of a run and why it was chosen."""
 
     at: datetime
@@ -76,7 +76,7 @@ class SnapshotFile:
     digest: str
 
 
-def choose_instant(connection: Connection[Any], requested: str, now: datetime, live_within: timedelta) -> Instant:
+def choose_instant(connection: Connection[Any], requested: str, now: datetime, live_within: timedelta) -> RunInstant:
     """Choose the instant that bounds a run.
 
     Args:
@@ -103,10 +103,12 @@ def choose_instant(connection: Connection[Any], requested: str, now: datetime, l
             raise ImpossibleInstant(
                 f"`as_of` {requested} lies before the first interaction at {oldest_at.isoformat()}; choose a later one"
             )
-        return Instant(at, newest_at, "asked for")
+        return RunInstant(at, newest_at, "asked for")
     if now - newest_at > live_within:
-        return Instant(newest_at + timedelta(seconds=1), newest_at, "historical: one second after the last interaction")
-    return Instant(now, newest_at, "live data: now")
+        return RunInstant(
+            newest_at + timedelta(seconds=1), newest_at, "historical: one second after the last interaction"
+        )
+    return RunInstant(now, newest_at, "live data: now")
 
 
 def parse_instant(text: str, setting: str = "as_of") -> datetime:

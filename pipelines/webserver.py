@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from infra.settings import load_settings
-from infra.web.guard import Guard, guard_options
+from infra.web.guard import AccessMiddleware, guard_options
 from infra.web.limits import HttpLimits, limit_http
 
 _JSON = ("application/json", "application/graphql")
@@ -27,7 +27,7 @@ class GuardedWebserver(DagsterWebserver):  # type: ignore[type-arg]
         """Return the middleware, ours first."""
         settings = load_settings()
         options = guard_options(settings, settings.dagster.host)
-        return [Middleware(Guard, options), *super().build_middleware()]
+        return [Middleware(AccessMiddleware, options), *super().build_middleware()]
 
     async def graphql_http_endpoint(self, request: Request) -> Response:
         """Answer one GraphQL request, if its form is fit for what it does."""

@@ -28,7 +28,7 @@ class Measure(StrEnum):
     """Chance that the people of both arms fit the share of the running experiment."""
 
 
-class Measurement(NamedTuple):
+class StoredMeasurement(NamedTuple):
     """A value, what it is about (a release, an experiment), and when it was measured."""
 
     measure: Measure
@@ -37,17 +37,17 @@ class Measurement(NamedTuple):
     measured_at: datetime
 
 
-def keep_measurement(connection: psycopg.Connection[Any], measurement: Measurement) -> None:
+def keep_measurement(connection: psycopg.Connection[Any], measurement: StoredMeasurement) -> None:
     """Keep a measurement in place of the one before of its kind."""
     connection.execute(_KEEP, measurement)
 
 
-def last_measurements(connection: psycopg.Connection[Any]) -> dict[Measure, Measurement]:
+def last_measurements(connection: psycopg.Connection[Any]) -> dict[Measure, StoredMeasurement]:
     """Return the last measurement of each kind that was ever measured."""
     return {one.measure: one for one in measurements(connection.execute(READ).fetchall())}
 
 
-def measurements(rows: Iterable[tuple[Any, ...]]) -> list[Measurement]:
+def measurements(rows: Iterable[tuple[Any, ...]]) -> list[StoredMeasurement]:
     """Return what rows of `READ` say; a measure of a later version of Duet is left out."""
     known = set(Measure)
-    return [Measurement(Measure(row[0]), *row[1:]) for row in rows if row[0] in known]
+    return [StoredMeasurement(Measure(row[0]), *row[1:]) for row in rows if row[0] in known]

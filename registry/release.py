@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from registry.agreement import foreign_factors
-from registry.artifacts import verify_artifact
 from registry.contracts import (
     TAG_EMBEDDING_DIGEST,
     ArtifactKind,
@@ -20,12 +18,14 @@ from registry.contracts import (
     schema_trained_on,
     unmet_schema,
 )
-from registry.embedding import Embedding
 from registry.errors import IncoherentRelease
-from registry.item_index import ItemIndex
-from registry.neighbours import Neighbours
-from registry.prices import Prices
-from registry.ranker import Ranker
+from registry.models.agreement import foreign_factors
+from registry.models.artifacts import verify_artifact
+from registry.models.embedding import Embedding
+from registry.models.item_index import ItemIndex
+from registry.models.neighbours import Neighbours
+from registry.models.ranker import Ranker
+from registry.scoring.prices import Prices
 
 DEFAULT_LAST_LIKES: Final = 20
 

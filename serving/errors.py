@@ -1,6 +1,6 @@
 """What serving refuses or cannot do, and how HTTP says so.
 
-Each class below `ApiError` carries its HTTP status and its stable code; `serving.border` is the one place that turns
+Each class below `ApiError` carries its HTTP status and its stable code; `serving.api.middleware` is the one place that turns
 it into the envelope. `Degraded` errors never reach a client: they make the ladder step down a level.
 
     DuetError

@@ -15,9 +15,9 @@ from infra.errors import DuetError
 from infra.logging import adopt_loggers, configure_logging, silence_loggers
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
-from registry.list_policy import ForwardModel
-from serving.ranker_matrices import COLUMNS, PROBABILITIES, FeatureMatrix, Probabilities
-from serving.served_rankers import ServedRankers
+from registry.scoring.list_policy import ForwardModel
+from serving.recommend.ranker_matrices import COLUMNS, PROBABILITIES, FeatureMatrix, Probabilities
+from serving.releases.served_rankers import ServedRankers
 
 disable_telemetry()
 _settings = load_settings()

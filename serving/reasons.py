@@ -35,7 +35,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
 
 
-class Source(StrEnum):
+class CandidateSource(StrEnum):
     """Which candidate source found a person."""
 
     RETRIEVAL = "retrieval"

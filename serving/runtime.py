@@ -12,10 +12,10 @@ import numpy as np
 import structlog
 from psycopg.sql import SQL
 
-from infra import postgres
 from infra import redis as infra_redis
 from infra.clock import Clock
-from infra.connection_pool import ConnectionPool
+from infra.db import postgres
+from infra.db.connection_pool import ConnectionPool
 from infra.endpoints import Endpoints, open_endpoints
 from infra.metrics import serving_metrics
 from infra.own_process import OwnProcess
@@ -24,42 +24,42 @@ from infra.settings import Settings
 from infra.tracing import start_tracing, stop_tracing
 from infra.urls import libpq_url
 from infra.web.token import mlflow_token, own_token
-from registry.experiments import State as ExperimentState
+from registry.experiments.table import ExperimentState
 from registry.measurements import READ
-from registry.mlflow_rest import MlflowRest
+from registry.mlflow.rest import MlflowRest
 from registry.scoring.recent_likes import RecentLikes
-from serving import process
-from serving.access.door import Door
-from serving.background import BackgroundTasks, Closing
-from serving.build_process import BuildProcess
+from serving.access.authentication import Authenticator
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import FeaturesUnavailable
 from serving.experiments.assignment import Variant
 from serving.experiments.shadow import Shadow
 from serving.experiments.table import ACTIVE, Experiments
-from serving.features import OnlineFeatures
-from serving.following import Following
-from serving.fresh_changes import FreshChanges
-from serving.generations import Generations, source_of
-from serving.impressions import AnswerLogs
-from serving.levels import FullLevel, ladder
-from serving.measurements import Measurements
-from serving.newcomers_keeper import NewcomersKeeper
-from serving.people_store import PeopleStore, PostgresPeople
-from serving.pools import Pools
-from serving.population_source import Snapshot
-from serving.pulse import Pulse, pulse_of
-from serving.recommend import Recommender, World
-from serving.releases import ReleaseWatcher
-from serving.remote_ranker import RemoteRanker
-from serving.replica import Replica, ReplicatedPeople, open_replica
-from serving.resilience.breaker import Dependency, State, breakers
+from serving.logs.impressions import AnswerLogs
+from serving.logs.measurements import Measurements
+from serving.people.connection_pools import Pools
+from serving.people.newcomers_keeper import NewcomersKeeper
+from serving.people.people_store import PeopleStore, PostgresPeople
+from serving.people.replica import Replica, ReplicatedPeople, open_replica
+from serving.people.stored_people import StoredPeople
+from serving.people.stores import Stores
+from serving.recommend.features import OnlineFeatures
+from serving.recommend.levels import FullLevel, ladder
+from serving.recommend.recommender import Recommender, ServingState
+from serving.recommend.remote_ranker import RemoteRanker
+from serving.recommend.stages.ranking import Predict, predict_here
+from serving.releases.following import Following
+from serving.releases.watcher import ReleaseWatcher
+from serving.resilience import event_loop as process
+from serving.resilience.background import BackgroundTasks, Closing
+from serving.resilience.breaker import BreakerState, Dependency, breakers
+from serving.resilience.health_checker import HealthChecker, health_checker_of
 from serving.resilience.limiter import Limiter
 from serving.resilience.models import ModelBreakers, Releases
-from serving.snapshot import SnapshotKeeper
-from serving.stages.ranking import Predict, predict_here
-from serving.stored_people import StoredPeople
-from serving.stores import Stores
+from serving.snapshots.build_process import BuildProcess
+from serving.snapshots.fresh_changes import FreshChanges
+from serving.snapshots.generations import Generations, source_of
+from serving.snapshots.population_source import PopulationSnapshot
+from serving.snapshots.snapshot import SnapshotKeeper
 from serving.warm_up import warm_up
 
 _log = structlog.get_logger(__name__)
@@ -79,7 +79,7 @@ class Runtime:
     pool: ConnectionPool
     replica: Replica | None
     pools: Pools
-    pulse: Pulse
+    health_checker: HealthChecker
     registry: MlflowRest | None
     snapshot: SnapshotKeeper
     newcomers: NewcomersKeeper
@@ -98,7 +98,9 @@ class Runtime:
         self._closing = Closing()
         self._logs: AnswerLogs | None = None
         self.tasks = BackgroundTasks(clock, self.metrics, process.end)
-        self.door = Door(settings, clock, self.metrics, own_token(settings) if needs_key(settings) else None)
+        self.authenticator = Authenticator(
+            settings, clock, self.metrics, own_token(settings) if needs_key(settings) else None
+        )
         self.limiter = Limiter(
             max_concurrency=settings.serving.max_concurrency,
             max_queued=settings.serving.max_queued,
@@ -207,7 +209,7 @@ class Runtime:
             ranked=self._shadow.offer,
             cache=self.cache,
         )
-        self.pulse = pulse_of(
+        self.health_checker = health_checker_of(
             pool=self.pool,
             redis=self.redis,
             registry=self.registry,
@@ -220,7 +222,7 @@ class Runtime:
     def _begin_work(self, logs: AnswerLogs) -> None:
         """Begin what runs beside the requests. Only two tasks are vital: all others leave what they loaded behind."""
         tasks = self.tasks
-        tasks.start("health", self.pulse.run, vital=True)  # or else nobody would know how this worker is
+        tasks.start("health", self.health_checker.run, vital=True)  # or else nobody would know how this worker is
         tasks.start("settle", self._settle, once=True, vital=True)  # or else it would never be ready
         tasks.start("snapshot", self.snapshot.run)
         tasks.start("newcomers", self.newcomers.run)
@@ -232,8 +234,8 @@ class Runtime:
         tasks.start(_LOGS, logs.run)
         if self.replica is not None:
             tasks.start("replica", self.replica.lag.run)
-        if self.door.closed:
-            tasks.start("keys", self.door.attach(self.pool, self.redis).run)
+        if self.authenticator.closed:
+            tasks.start("keys", self.authenticator.attach(self.pool, self.redis).run)
 
     async def _people(self) -> PeopleStore:
         primary = PostgresPeople(
@@ -276,10 +278,10 @@ class Runtime:
         cache = AnswerCache(self.settings, self.clock, self.metrics, self._rng.random)
         return cache.attach(self.redis, self.breakers[Dependency.REDIS]) if settings.redis else cache
 
-    def world(self) -> World:
+    def world(self) -> ServingState:
         """Return what a request captures once."""
         snapshot, release = self.snapshot.current, self.releases.current
-        return World(
+        return ServingState(
             release=release,
             no_release=None if release is not None else self.releases.absence(),
             population=snapshot.population if snapshot else None,
@@ -316,23 +318,21 @@ class Runtime:
             found.append("There is nobody in the snapshot of people.")
         if self.snapshot.problem is not None:
             found.append(self.snapshot.problem)
-        if self.breakers[Dependency.POSTGRES_WRITES].state is State.OPEN:
+        if self.breakers[Dependency.POSTGRES_WRITES].state is BreakerState.OPEN:
             found.append("Interactions cannot be stored just now: writes to Postgres failed a moment ago.")
-        if self.breakers[Dependency.ONLINE_STORE].state is State.OPEN:
+        if self.breakers[Dependency.ONLINE_STORE].state is BreakerState.OPEN:
             found.append("The online feature store failed a moment ago: older features are used.")
         return [*found, *self.models.problems(self.serving_releases()), *self.tasks.problems()]
 
     def outage(self) -> str | None:
         """Return why a request could not be answered now, as a sentence; None when it could."""
-        if self.pulse.silent_s > SILENT_S:
-            return (
-                f"Nothing was asked how it is for {self.pulse.silent_s:.0f} s: the health check of this worker hangs."
-            )
-        postgres_report = self.pulse.report("postgres")
+        if self.health_checker.silent_s > SILENT_S:
+            return f"Nothing was asked how it is for {self.health_checker.silent_s:.0f} s: the health check of this worker hangs."
+        postgres_report = self.health_checker.report("postgres")
         if postgres_report.status == "down":
             why = self.pool.stats().problem or postgres_report.message
             return f"No request gets a connection to Postgres, so nobody can be shown safely: {why}"
-        if self.breakers[Dependency.POSTGRES].state is State.OPEN:
+        if self.breakers[Dependency.POSTGRES].state is BreakerState.OPEN:
             return "Reads of Postgres failed a moment ago and are cut off, so nobody can be shown safely."
         return None
 
@@ -354,7 +354,7 @@ class Runtime:
             return None
         return MlflowRest(url, token=self.endpoints.mlflow_token, timeout_s=self.settings.mlflow.request_timeout_s)
 
-    def _refresh_people(self, snapshot: Snapshot, *, thorough: bool) -> Snapshot:
+    def _refresh_people(self, snapshot: PopulationSnapshot, *, thorough: bool) -> PopulationSnapshot:
         with self._offline_connection() as connection:
             return self._changes.applied(connection, snapshot, thorough=thorough)
 

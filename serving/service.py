@@ -1,9 +1,9 @@
 """The BentoML service: `bentoml serve serving.service:Duet`.
 
 BentoML gives processes, workers, life cycle, and both calls of the contract as `@bentoml.api` methods, from which its
-own clients and `bentoml build` learn routes, arguments and answers. What it lacks stands around it: `serving.border`
-and `serving.gate`, which are stricter than BentoML's parsing (it ignores unknown fields, has no size limit and answers
-errors in three shapes), and `serving.pages`, mounted for health, metrics and a correct OpenAPI document. The gate hands
+own clients and `bentoml build` learn routes, arguments and answers. What it lacks stands around it: `serving.api.middleware`
+and `serving.api.request_checks`, which are stricter than BentoML's parsing (it ignores unknown fields, has no size limit and answers
+errors in three shapes), and `serving.api.pages`, mounted for health, metrics and a correct OpenAPI document. The gate hands
 the body that it has parsed to the function behind a method; everything else goes on to BentoML. Both return ready
 responses, so statuses and the envelope are ours. BentoML's own metrics are off: they label by raw path, so every
 unknown URL would be a new series.
@@ -27,10 +27,11 @@ from infra.person_names import PersonNames
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
 from infra.web.limits import HttpLimits, limit_http, trust_proxies
-from serving import context, openapi, responses
 from serving.access.policy import guard_start
-from serving.answers import Answer
-from serving.api_models import (
+from serving.api import context, openapi, responses
+from serving.api.calls import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
+from serving.api.middleware import ApiMiddleware, App
+from serving.api.models import (
     INTERACTIONS,
     RECOMMENDATIONS,
     InteractionRequest,
@@ -41,19 +42,18 @@ from serving.api_models import (
     Recommendations,
     StoredInteraction,
 )
-from serving.api_routes import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
-from serving.border import App, Border
-from serving.drain import Drain
+from serving.api.named_bodies import names_in, numbered
+from serving.api.pages import pages
+from serving.api.request_checks import Call, RequestChecks
+from serving.api.routing import Routes
+from serving.api.store_calls import store_calls
 from serving.experiments.override import chosen_variant
-from serving.gate import Call, Gate
-from serving.named_bodies import names_in, numbered
-from serving.names import renamed
-from serving.pages import pages
-from serving.recommendation_batches import recommend_all
+from serving.people.names import renamed
+from serving.recommend.answers import Answer
+from serving.recommend.batches import recommend_all
 from serving.resilience.deadline import Deadline, asked_ms
-from serving.routes import Routes
+from serving.resilience.drain import Drain
 from serving.runtime import Runtime
-from serving.store_calls import store_calls
 
 disable_telemetry()
 _settings = load_settings()
@@ -80,11 +80,11 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> App:  # noqa: FBT001, FBT002 as BentoML has it
         """Return the app that the server runs."""
-        app: App = Gate(
+        app: App = RequestChecks(
             super().to_asgi(is_main),
             routes=Routes(ROUTES),
             calls=_calls,
-            door=_runtime.door,
+            authenticator=_runtime.authenticator,
             limiter=_runtime.limiter,
             max_body_bytes=_settings.serving.max_body_bytes,
             timeout_s=_settings.serving.timeout_s,
@@ -107,7 +107,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
                 expose_headers=("X-Request-ID", "X-Process-Time", "Retry-After"),
             )
         # The outermost: an error of the gate passes CORS, so that a page may read it, and gets its id last.
-        return Border(
+        return ApiMiddleware(
             app,
             clock=_runtime.clock,
             metrics=_runtime.metrics,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.layout import VIEWS
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.transforms import (
     PairContext,
     content_inputs,
@@ -20,12 +20,12 @@ from feature_repo.transforms import (
     ranking_matrix,
 )
 from infra.compiled import fixed
-from registry.embedding import Embedding, similarity_to_liked
-from registry.neighbours import Neighbours, SparseRows
-from registry.pairs import row_dot
-from registry.ranker import MISSING
-from registry.retrieval import CandidateList, merge_candidates
-from registry.trees import Trees
+from registry.models.embedding import Embedding, similarity_to_liked
+from registry.models.neighbours import Neighbours, SparseRows
+from registry.models.pairs import row_dot
+from registry.models.ranker import MISSING
+from registry.models.trees import Trees
+from registry.scoring.retrieval import CandidateList, merge_candidates
 
 _PEOPLE = 3
 _DIMENSIONS = 8

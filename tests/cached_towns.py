@@ -11,10 +11,10 @@ from uuid import uuid4
 from redis.exceptions import ConnectionError as RedisDown
 
 from infra.metrics import serving_metrics
-from serving.answers import Answer
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
-from serving.recommend import Recommender
+from serving.recommend.answers import Answer
+from serving.recommend.recommender import Recommender
 from tests.serving_fakes import Town
 from tests.serving_world import START
 

@@ -24,11 +24,11 @@ import redis  # noqa: E402
 from psycopg import sql  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
 
+from infra.db.migrate import upgrade  # noqa: E402
+from infra.db.postgres import connect  # noqa: E402
 from infra.embedded.account import REACHABLE  # noqa: E402
 from infra.embedded.processes import working_in  # noqa: E402
 from infra.endpoints import Endpoints, open_endpoints  # noqa: E402
-from infra.migrate import upgrade  # noqa: E402
-from infra.postgres import connect  # noqa: E402
 from infra.settings import Settings  # noqa: E402
 from tests.clocks import FixedClock  # noqa: E402
 from tests.durations import Durations  # noqa: E402

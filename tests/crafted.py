@@ -3,8 +3,8 @@
 import struct
 from pathlib import Path
 
-from registry.artifacts import read_manifest, sha256_of
 from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry
+from registry.models.artifacts import read_manifest, sha256_of
 
 
 def reseal(directory: Path, **changes: object) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 
-from serving.impressions import Answered, Impression
+from serving.logs.impressions import Answered, Impression
 
 RELEASE, NEXT = "e1-i1-r1", "e2-i2-r2"
 TARGETS = 100_000

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from registry.artifacts import publish, staging_directory, verify_artifact
-from registry.audit import Pin, Promotion
 from registry.contracts import (
     ARCHIVED,
     MANIFEST_NAME,
@@ -25,6 +23,8 @@ from registry.contracts import (
     ModelVersion,
 )
 from registry.errors import CorruptArtifact, PromotionConflict, RegistryUnavailable, UnknownVersion
+from registry.models.artifacts import publish, staging_directory, verify_artifact
+from registry.promotion.audit import Pin, Promotion
 from registry.store import ModelRegistry
 
 _BEGIN = datetime(2026, 6, 1, tzinfo=UTC)

@@ -9,16 +9,16 @@ from pathlib import Path
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import offered_schema
 from infra.clock import SystemClock
+from infra.db.postgres import connect
 from infra.metrics import serving_metrics
-from infra.postgres import connect
-from registry.audit import PostgresPromotionLog
-from registry.cache import LocalRelease, ReleaseCache
-from registry.mlflow_rest import MlflowRest
-from registry.observer import observe
+from registry.mlflow.observer import observe
+from registry.mlflow.rest import MlflowRest
+from registry.promotion.audit import PostgresPromotionLog
+from registry.promotion.release_cache import LocalRelease, ReleaseCache
+from registry.promotion.trial import ReleaseTrial
 from registry.release import Release, load_release
 from registry.store import ModelRegistry
-from registry.trial import ReleaseTrial
-from serving.releases import ReleaseWatcher
+from serving.releases.watcher import ReleaseWatcher
 
 
 def load(local: LocalRelease) -> Release:

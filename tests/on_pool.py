@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from infra import postgres
+from infra.db import postgres
 from infra.settings import Settings
 
 Result = TypeVar("Result")

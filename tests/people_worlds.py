@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from feature_repo.layout import PROFILE, VIEWS
-from feature_repo.people import People
+from feature_repo.population.people import People
 
 NOON = 1_780_315_200.0  # 2026-06-01 12:00 UTC
 BORN_1996_06_01 = 9648.0

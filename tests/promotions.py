@@ -1,7 +1,7 @@
 """A promotion by somebody, and where all versions stand after it."""
 
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.promotion import promote
+from registry.promotion.promotion import promote
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import SCHEMA
 

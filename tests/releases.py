@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import xgboost
 
-from registry.artifacts import read_manifest
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.embedding import Embedding, EmbeddingParameters, item_vectors, query_vectors
-from registry.gates import GateReport, GateResult, write_report
-from registry.item_index import IndexConfig, ItemIndex
-from registry.ranker import Ranker
+from registry.models.artifacts import read_manifest
+from registry.models.embedding import Embedding, EmbeddingParameters, item_vectors, query_vectors
+from registry.models.item_index import IndexConfig, ItemIndex
+from registry.models.ranker import Ranker
+from registry.promotion.gates import GateReport, GateResult, write_report
 from registry.store import ModelRegistry
 from tests.fakes import MemoryRegistry
 

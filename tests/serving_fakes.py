@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.transforms import profile_vectors
 from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
-from registry.newcomers import Newcomers
 from registry.release import Release
+from registry.scoring.newcomers import Newcomers
 from registry.scoring.recent_likes import RecentLikes
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
 from serving.experiments.assignment import Assignment, Variant
-from serving.impressions import Answered, Impression
-from serving.levels import Strategy, ladder
-from serving.people_store import PROFILE_COLUMNS, Drawn, Int64, PendingLikes, RequesterRow, Rows, Standing
+from serving.logs.impressions import Answered, Impression
+from serving.people.people_store import PROFILE_COLUMNS, Drawn, Int64, PairStanding, PendingLikes, RequesterRow, Rows
 from serving.reasons import Reason
-from serving.recommend import Recommender, World, champion_only
+from serving.recommend.levels import Strategy, ladder
+from serving.recommend.recommender import Recommender, ServingState, champion_only
 from serving.resilience.breaker import Breaker, Dependency
 from serving.warm_up import warm_up
 from tests.serving_world import GHENT, START
@@ -124,7 +124,7 @@ class MemoryPeople:
         since: datetime | None,
         interests: list[str] | None,
         timeout_s: float,
-    ) -> Standing:
+    ) -> PairStanding:
         await self._read("standing", timeout_s, down=self.down or self.down_for_safety)
         allowed = [
             other
@@ -136,7 +136,7 @@ class MemoryPeople:
             and (interests is None or set(interests) & set(self.rows[other]["interests"]))
         ]
         changed = [other for other in allowed if since is None or self.updated_at.get(other, START) > since]
-        return Standing(
+        return PairStanding(
             np.array(allowed, dtype=np.int64),
             columns([self.rows[other] for other in changed]),
             self._version(user_id),
@@ -206,7 +206,7 @@ class Town:
             settings=self.settings,
             people=self.people,
             features=self.features,
-            world=lambda: World(
+            world=lambda: ServingState(
                 self.release,
                 self.no_release,
                 self.population,

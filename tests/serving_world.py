@@ -17,12 +17,12 @@ import xgboost
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import offered_schema
 from feature_repo.transforms import CONTENT_WIDTH
-from registry.artifacts import read_manifest
-from registry.cache import ReleaseCache
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.embedding import Embedding, EmbeddingParameters, item_vectors
-from registry.item_index import IndexConfig, ItemIndex
-from registry.ranker import Ranker
+from registry.models.artifacts import read_manifest
+from registry.models.embedding import Embedding, EmbeddingParameters, item_vectors
+from registry.models.item_index import IndexConfig, ItemIndex
+from registry.models.ranker import Ranker
+from registry.promotion.release_cache import ReleaseCache
 from registry.release import Release, load_release
 
 GHENT = (51.05, 3.72)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from registry.scoring.recent_likes import RecentLikes
-from serving.generations import Generations
-from serving.population_source import Snapshot
+from serving.snapshots.generations import Generations
+from serving.snapshots.population_source import PopulationSnapshot
 from tests.serving_fakes import people_of, person
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
-def snapshot_of(*user_ids: int, filled_at: datetime | None = None) -> Snapshot:
+def snapshot_of(*user_ids: int, filled_at: datetime | None = None) -> PopulationSnapshot:
     """People with these ids, each of whom liked the first of them."""
     population = Population.build(people_of([person(user_id) for user_id in user_ids]))
     likes = RecentLikes.build([(user_id, [user_ids[0]]) for user_id in user_ids])
-    return Snapshot(population, likes.aligned(np.array(user_ids)), {"height": 3}, AT, filled_at)
+    return PopulationSnapshot(population, likes.aligned(np.array(user_ids)), {"height": 3}, AT, filled_at)
 
 
 def generations_in(root: Path, source: str = "here") -> Generations:

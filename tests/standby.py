@@ -13,10 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import psutil
 import psycopg
 
+from infra.db.postgres import connect
 from infra.embedded.account import REACHABLE, Account, reachable_copy
 from infra.embedded.ports import free_port
 from infra.embedded.postgres import _programs
-from infra.postgres import connect
 from tests.killing import kill
 
 

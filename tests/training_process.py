@@ -24,7 +24,7 @@ _children = multiprocessing.get_context("forkserver")
 _children.set_forkserver_preload(
     ["faiss", "feature_repo.store", "feature_repo.transforms.loops", "great_expectations", "implicit",
      "matplotlib.backends.backend_agg", "matplotlib.pyplot", "mlflow.server", "pipelines.definitions",
-     "pipelines.ranking.train", "pipelines.retrieval.factorise", "registry.mlflow_rest", "registry.mlflow_store",
+     "pipelines.ranking.train", "pipelines.retrieval.factorise", "registry.mlflow.rest", "registry.mlflow.logged",
      "sqlalchemy.dialects.sqlite", "xgboost"]
 )  # fmt: skip
 

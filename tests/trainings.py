@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from pipelines.definitions import build_definitions
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, run_job
 from registry.contracts import ArtifactKind
-from registry.mlflow_rest import MlflowRest
+from registry.mlflow.rest import MlflowRest
 from tests.clocks import FixedClock
 from tests.conftest import empty_tables, forget_models, make_settings
 

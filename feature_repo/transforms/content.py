@@ -13,7 +13,7 @@ from feature_repo.layout import (
     N_GENDERS,
     N_INTEREST_BUCKETS,
 )
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import loops
 from feature_repo.transforms.pair import PROFILE_PLACES, days_of, n_pairs
 from feature_repo.transforms.places import numbers

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import PROFILE
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import loops
 from feature_repo.transforms.measures import haversine_km, latest_birth_day, whole_years, whole_years_at
 from feature_repo.transforms.pair import PROFILE_PLACES, n_pairs

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from infra.compiled import compiled
 
 _FACTOR: Final = np.uint64(0x9E3779B97F4A7C15)

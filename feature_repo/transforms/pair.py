@@ -23,7 +23,7 @@ from feature_repo.layout import (
     SIDE_COLUMNS,
     TASTE_COLUMNS,
 )
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import loops
 from feature_repo.transforms.places import places
 

@@ -36,7 +36,7 @@ BIG_FOUR = ("bentoml", "dagster", "feast", "mlflow")
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The answer of one check; `remedy` is said only when it is not well."""
 
     name: str
@@ -45,23 +45,23 @@ class Finding:
     remedy: str = ""
 
 
-def check_machine(settings: Settings) -> Iterator[Finding]:
+def check_machine(settings: Settings) -> Iterator[CheckResult]:
     """Look at Python, processors, memory, disk and compiled bytecode."""
     python = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(
+    yield CheckResult(
         "Python",
         (3, 11) <= sys.version_info < (3, 13),
         python,
         "install Python 3.11 or 3.12 and run `make clean demo`",
     )
     zones = has_time_zones()
-    yield Finding("time zones", zones, "known" if zones else "no time zone database", REMEDY)
+    yield CheckResult("time zones", zones, "known" if zones else "no time zone database", REMEDY)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield Finding(
+    yield CheckResult(
         "processor cores", cores >= 2, f"{cores} usable", "give it two cores; with one, start-up may time out"
     )
     memory = psutil.virtual_memory()
-    yield Finding(
+    yield CheckResult(
         "memory",
         memory.available >= LEAST_RAM_GIB * GIB,
         f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available",
@@ -69,18 +69,18 @@ def check_machine(settings: Settings) -> Iterator[Finding]:
     )
     folder = _existing(settings.data_dir.resolve())
     free = shutil.disk_usage(folder).free / GIB
-    yield Finding(
+    yield CheckResult(
         "disk",
         free >= LEAST_DISK_GIB,
         f"{free:.1f} GiB free under {folder}",
         f"free {LEAST_DISK_GIB:g} GiB there, or choose another place with --data-dir",
     )
     writable = os.access(folder, os.W_OK)
-    yield Finding("data folder", writable, str(settings.data_dir), f"make {folder} writable, or choose --data-dir")
+    yield CheckResult("data folder", writable, str(settings.data_dir), f"make {folder} writable, or choose --data-dir")
     yield _bytecode()
 
 
-def check_packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[CheckResult]:
     """Compare every installed package with the floor that this version of Duet needs."""
     wrong, seen = [], []
     for line in requires("duet") or []:
@@ -96,12 +96,12 @@ def check_packages() -> Iterator[Finding]:
             wrong.append(f"{needed.name} {installed} instead of {needed.specifier}")
         if needed.name in BIG_FOUR:
             seen.append(f"{needed.name} {installed}")
-    yield Finding(
+    yield CheckResult(
         "packages", not wrong, "; ".join(wrong or seen), "run `make clean` and then `make demo` or `make test`"
     )
 
 
-def check_ports(settings: Settings) -> Iterator[Finding]:
+def check_ports(settings: Settings) -> Iterator[CheckResult]:
     """Look whether the ports of the web servers are free, or held by our own running platform."""
     from infra.supervisor.state import running_state
 
@@ -115,24 +115,26 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         wanted.append(("mlflow", settings.mlflow.host, settings.mlflow.port, "DUET_MLFLOW__PORT"))
     for name, host, port, setting in wanted:
         if name in ours:
-            yield Finding(f"port of {name}", ok=True, seen=f"our own platform runs at {ours[name]}")
+            yield CheckResult(f"port of {name}", ok=True, seen=f"our own platform runs at {ours[name]}")
         elif port == 0:
-            yield Finding(f"port of {name}", ok=True, seen="any free one")
+            yield CheckResult(f"port of {name}", ok=True, seen="any free one")
         else:
             free = is_free(port, host)
             seen = f"{port} is {'free' if free else 'taken'}"
-            yield Finding(f"port of {name}", free, seen, f"end its holder, or set {setting} to another port or to 0")
+            yield CheckResult(
+                f"port of {name}", free, seen, f"end its holder, or set {setting} to another port or to 0"
+            )
 
 
-def check_secrets(settings: Settings) -> Iterator[Finding]:
+def check_secrets(settings: Settings) -> Iterator[CheckResult]:
     """Look for secrets that other users of this machine could read."""
     suspects = [Path(".env"), *sorted((settings.data_dir / "secrets").glob("*"))]
     open_to_all = [str(p) for p in suspects if p.is_file() and p.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
     seen = f"readable by others: {', '.join(open_to_all)}" if open_to_all else "readable by you only"
-    yield Finding("secrets", not open_to_all, seen, f"chmod 600 {' '.join(open_to_all)}")
+    yield CheckResult("secrets", not open_to_all, seen, f"chmod 600 {' '.join(open_to_all)}")
 
 
-def check_servers(settings: Settings) -> Iterator[Finding]:
+def check_servers(settings: Settings) -> Iterator[CheckResult]:
     """Open Postgres, Redis and MLflow, starting what nobody runs, and ask each one thing."""
     try:
         with open_endpoints(settings) as endpoints:
@@ -142,14 +144,14 @@ def check_servers(settings: Settings) -> Iterator[Finding]:
             yield _redis(settings, endpoints)
             yield _mlflow(settings)
     except Exception as failure:  # noqa: BLE001 - whatever it is, a person looks for it here
-        yield Finding(
+        yield CheckResult(
             "servers", ok=False, seen=str(failure), remedy="read the sentence; logs are under the data folder"
         )
 
 
-def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
-    from infra.migrate import HEAD, current
-    from infra.postgres import connect
+def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[CheckResult]:
+    from infra.db.migrate import HEAD, current
+    from infra.db.postgres import connect
 
     with connect(endpoints.database_url) as connection:
         row = connection.execute(
@@ -159,26 +161,26 @@ def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[Finding]:
             "  and pid <> pg_backend_pid() and application_name not like 'duet-serving%')"
         ).fetchone()
     server, allowed, reserved, others = row or ("", 0, 0, 0)
-    yield Finding("Postgres", ok=True, seen=f"version {server} answers")
+    yield CheckResult("Postgres", ok=True, seen=f"version {server} answers")
     yield _standing(settings, endpoints)
     at = current(endpoints.database_url)
-    yield Finding("database schema", at == HEAD, f"revision {at}", f"run `duet migrate`; this code needs {HEAD}")
+    yield CheckResult("database schema", at == HEAD, f"revision {at}", f"run `duet migrate`; this code needs {HEAD}")
     yield connections(
         settings, allowed - reserved, others, pgbouncer=urlsplit(endpoints.database_url).port == PGBOUNCER
     )
 
 
-def _standing(settings: Settings, endpoints: Endpoints) -> Finding:
+def _standing(settings: Settings, endpoints: Endpoints) -> CheckResult:
     from infra.cli.capacity import standing
-    from infra.postgres import connect
+    from infra.db.postgres import connect
 
     with connect(endpoints.database_url) as connection:
         row = connection.execute("select count(*) from duet.users").fetchone()
     memory_gb = psutil.virtual_memory().total / 1e9
-    return Finding("capacity", *standing(row[0] if row else 0, settings.serving.workers, memory_gb))
+    return CheckResult("capacity", *standing(row[0] if row else 0, settings.serving.workers, memory_gb))
 
 
-def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: bool = False) -> Finding:
+def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: bool = False) -> CheckResult:
     """Compare what every replica of the service may open with what the server allows, and say what to change."""
     postgres, serving = settings.postgres, settings.serving
     workers = serving.replicas * serving.workers
@@ -192,7 +194,7 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
     )
     if pgbouncer:
         prepared = "prepared statements need PgBouncer 1.21 with max_prepared_statements > 0"
-        return Finding(
+        return CheckResult(
             "Postgres connections",
             ok=True,
             seen=f"{seen}; behind PgBouncer its default_pool_size is what Postgres sees"
@@ -205,7 +207,7 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
         if room >= 1
         else ""
     )
-    return Finding(
+    return CheckResult(
         "Postgres connections",
         needed + others <= allowed,
         seen,
@@ -215,8 +217,8 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
     )
 
 
-def _replica(settings: PostgresSettings, database_url: str) -> Finding:
-    from infra.postgres import connect
+def _replica(settings: PostgresSettings, database_url: str) -> CheckResult:
+    from infra.db.postgres import connect
     from infra.urls import libpq_url
 
     name, url = "Postgres read replica", settings.read_replica_url
@@ -227,12 +229,14 @@ def _replica(settings: PostgresSettings, database_url: str) -> Finding:
             connect(database_url, autocommit=True) as primary,
         ):
             if not _value(replica, b"select pg_is_in_recovery()"):
-                return Finding(
+                return CheckResult(
                     name, ok=False, seen="not in recovery: no streaming replica", remedy=f"start it, {without}"
                 )
             cluster = b"select system_identifier from pg_control_system()"
             if _value(replica, cluster) != _value(primary, cluster):
-                return Finding(name, ok=False, seen="a replica of another server", remedy=f"name one of it, {without}")
+                return CheckResult(
+                    name, ok=False, seen="a replica of another server", remedy=f"name one of it, {without}"
+                )
             written = _value(primary, b"select pg_current_wal_lsn()::text")
             began = time.monotonic()
             most_s = min(settings.replica_max_lag_s, LONGEST_LAG_S)
@@ -243,8 +247,8 @@ def _replica(settings: PostgresSettings, database_url: str) -> Finding:
                     break
                 time.sleep(0.02)
     except (ServerUnavailable, psycopg.Error) as failure:
-        return Finding(name, ok=False, seen=str(failure), remedy=f"make it reachable, {without}")
-    return Finding(
+        return CheckResult(name, ok=False, seen=str(failure), remedy=f"make it reachable, {without}")
+    return CheckResult(
         name,
         bool(reached),
         f"replays what the primary has written within {lag_s:.2f} s" if reached else f"more than {most_s:g} s behind",
@@ -257,32 +261,34 @@ def _value(connection: psycopg.Connection[Any], statement: bytes, *parameters: o
     return row[0] if row else None
 
 
-def _redis(settings: Settings, endpoints: Endpoints) -> Finding:
+def _redis(settings: Settings, endpoints: Endpoints) -> CheckResult:
     from infra.redis import connect
 
     with connect(endpoints.redis_url, settings.redis, socket_timeout_s=2.0) as client:
         server = client.info("server").get("redis_version", "of unknown version")
-    return Finding("Redis", ok=True, seen=f"version {server} answers")
+    return CheckResult("Redis", ok=True, seen=f"version {server} answers")
 
 
-def _mlflow(settings: Settings) -> Finding:
+def _mlflow(settings: Settings) -> CheckResult:
     from infra.supervisor.spec import HttpProbe
     from infra.supervisor.state import running_state
 
     state = running_state(settings.data_dir)
     url = settings.mlflow.url or (state.urls().get("mlflow") if state is not None else None)
     if url is None:
-        return Finding("MLflow", ok=True, seen="not running; `duet up` starts it")
+        return CheckResult("MLflow", ok=True, seen="not running; `duet up` starts it")
     refusal = HttpProbe(f"{url.rstrip('/')}/health", timeout_s=5.0).check()
-    return Finding("MLflow", refusal is None, refusal or f"{url} answers", "look at its log, or at DUET_MLFLOW__URL")
+    return CheckResult(
+        "MLflow", refusal is None, refusal or f"{url} answers", "look at its log, or at DUET_MLFLOW__URL"
+    )
 
 
-def _bytecode() -> Finding:
+def _bytecode() -> CheckResult:
     """Without compiled bytecode every process starts two to three times slower."""
     root = Path(str(distribution("dagster").locate_file("dagster")))
     sources = list(root.glob("*.py"))
     compiled = list((root / "__pycache__").glob(f"*.{sys.implementation.cache_tag}.pyc"))
-    return Finding(
+    return CheckResult(
         "compiled bytecode",
         len(compiled) >= len(sources) // 2,
         f"{len(compiled)} of {len(sources)} modules of dagster",
@@ -296,5 +302,5 @@ def _existing(folder: Path) -> Path:
     return folder
 
 
-Check = Callable[[Settings], Iterator[Finding]]
+Check = Callable[[Settings], Iterator[CheckResult]]
 CHECKS: tuple[Check, ...] = (check_machine, lambda _: check_packages(), check_ports, check_secrets, check_servers)

@@ -24,8 +24,8 @@ def migrate(
 
     Every other command does the former by itself; this one is for a deployment that wants it as a step of its own.
     """
+    from infra.db.migrate import downgrade, upgrade
     from infra.endpoints import open_endpoints
-    from infra.migrate import downgrade, upgrade
 
     with open_endpoints(current_settings(ctx)) as endpoints:
         if down_to is None:

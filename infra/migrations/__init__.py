@@ -1,1 +1,1 @@
-"""Alembic's environment and revisions; run them through `infra.migrate`."""
+"""Alembic's environment and revisions; run them through `infra.db.migrate`."""

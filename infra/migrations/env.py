@@ -1,4 +1,4 @@
-"""Alembic's entry: runs revisions in one transaction on the connection handed over by `infra.migrate`."""
+"""Alembic's entry: runs revisions in one transaction on the connection handed over by `infra.db.migrate`."""
 
 from alembic import context
 from sqlalchemy import Connection, text

@@ -14,7 +14,7 @@ Kind = Literal["ready", "alive"]
 
 
 @dataclass(frozen=True)
-class Question:
+class HealthQuestion:
     """What was asked of whom; `generation` tells answers of an earlier process of that name."""
 
     name: str
@@ -27,10 +27,10 @@ class Asker:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="probe")
-        self._asked: dict[Question, Future[str | None]] = {}
-        self._at: dict[Question, float] = {}
+        self._asked: dict[HealthQuestion, Future[str | None]] = {}
+        self._at: dict[HealthQuestion, float] = {}
 
-    def ask(self, questions: Mapping[Question, tuple[Probe, float]]) -> None:
+    def ask(self, questions: Mapping[HealthQuestion, tuple[Probe, float]]) -> None:
         """Ask those that were not asked within their number of seconds and are not being asked; forget all others."""
         now = time.monotonic()
         for question, (probe, every_s) in questions.items():
@@ -39,7 +39,7 @@ class Asker:
                 self._asked[question] = self._pool.submit(probe.check)
         self._at = {question: at for question, at in self._at.items() if question in questions}
 
-    def answers(self) -> Iterator[tuple[Question, str | None]]:
+    def answers(self) -> Iterator[tuple[HealthQuestion, str | None]]:
         """Give each answer once; None means well."""
         for question, answer in list(self._asked.items()):
             if answer.done():

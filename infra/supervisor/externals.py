@@ -22,7 +22,7 @@ class Change:
     detail: str
 
 
-class Watched:
+class WatchedServer:
     """One such server over its whole life.
 
     Attributes:

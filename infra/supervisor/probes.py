@@ -30,8 +30,8 @@ class PostgresProbe:
         """Return None when it answers, else the reason."""
         import psycopg
 
+        from infra.db.postgres import connect
         from infra.errors import ServerUnavailable
-        from infra.postgres import connect
 
         place = urlsplit(self.url)
         try:

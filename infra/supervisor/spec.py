@@ -97,7 +97,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Step:
+class StartStep:
     """A process that must end with exit code 0 before others start; fields as in `Service`."""
 
     name: str
@@ -130,7 +130,7 @@ class External:
     stop: Callable[[], None] | None = None
 
 
-Spec = Service | Step
+Spec = Service | StartStep
 
 
 def _reasons(response: httpx.Response) -> str:

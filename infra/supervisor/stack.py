@@ -23,7 +23,7 @@ from infra.errors import ConfigurationError
 from infra.settings import Settings
 from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
 from infra.supervisor.sockets import private_socket
-from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, Step
+from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, StartStep
 from infra.supervisor.state import logs_dir
 from infra.telemetry import TELEMETRY_OFF
 from infra.urls import without_password
@@ -119,7 +119,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
     dagster = _local(addresses.dagster_host, addresses.dagster_port)
     serving = _local(addresses.serving_host, addresses.serving_port)
     return [
-        Step("dagster-storage", (*_python("dagster"), "instance", "migrate"), shared),
+        StartStep("dagster-storage", (*_python("dagster"), "instance", "migrate"), shared),
         Service(
             "dagster-code",
             (*_python("dagster"), "code-server", "start", "--socket", str(addresses.code_server),
@@ -147,7 +147,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,
         ),
-        Step("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster-code",)),
+        StartStep("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster-code",)),
         Service(
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace, *PLAIN_LOG),

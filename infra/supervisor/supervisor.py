@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from infra.supervisor.asking import Asker, Question
+from infra.supervisor.asking import Asker, HealthQuestion
 from infra.supervisor.child import Child
 from infra.supervisor.errors import ServiceDied, ServiceNotHealthy, StartInterrupted, StepFailed
-from infra.supervisor.externals import Watched
+from infra.supervisor.externals import WatchedServer
 from infra.supervisor.processes import end, spawn, sweep
 from infra.supervisor.requests import take_requests
-from infra.supervisor.spec import External, Probe, Service, Spec, Step
+from infra.supervisor.spec import External, Probe, Service, Spec, StartStep
 from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState, logs_dir, mark_of, write_state
 
 TICK_S = 0.15
@@ -51,7 +51,7 @@ class Supervisor:
         self._report = report
         self._should_stop = should_stop
         self._children: dict[str, Child] = {}
-        self._externals: dict[str, Watched] = {}
+        self._externals: dict[str, WatchedServer] = {}
         self._asker = Asker()
 
     def start(self, specs: Sequence[Spec], externals: Sequence[External] = ()) -> None:
@@ -63,7 +63,7 @@ class Supervisor:
         """
         _check_order(specs)
         for external in externals:
-            self._externals[external.name] = Watched(external)
+            self._externals[external.name] = WatchedServer(external)
             is_ours = external.revive is not None
             self._change(external.name, ServicePhase.HEALTHY, url=external.url, log=external.log, is_ours=is_ours)
         for spec in specs:
@@ -136,18 +136,18 @@ class Supervisor:
     def _is_ready(self, child: Child, *, already: bool) -> bool:
         """Tell whether a process of the first start is ready; raises when it never will be."""
         spec, code = child.spec, child.poll()
-        if code is not None and not (isinstance(spec, Step) and code == 0):
+        if code is not None and not (isinstance(spec, StartStep) and code == 0):
             self._change(spec.name, ServicePhase.DIED, detail=child.obituary(code))
-            failure = StepFailed if isinstance(spec, Step) else ServiceDied
+            failure = StepFailed if isinstance(spec, StartStep) else ServiceDied
             raise failure(f"{spec.name} {self.state.services[spec.name].detail}")
         if already:
             return True
-        if isinstance(spec, Step):
+        if isinstance(spec, StartStep):
             refusal = None if code == 0 else "it is not done"
         else:
             refusal = child.probe.check() if child.probe is not None else None
         if refusal is None:
-            phase = ServicePhase.DONE if isinstance(spec, Step) else ServicePhase.HEALTHY
+            phase = ServicePhase.DONE if isinstance(spec, StartStep) else ServicePhase.HEALTHY
             self._became_ready(child, phase)
             return True
         given_up = self._given_up(child, refusal)
@@ -177,7 +177,7 @@ class Supervisor:
     def _look_at(self, child: Child) -> None:
         """Mend a process that ended, go on with one that is being ended, start again what is due."""
         phase, code = self.state.services[child.spec.name].phase, child.poll()
-        if isinstance(child.spec, Step):
+        if isinstance(child.spec, StartStep):
             if phase is ServicePhase.STARTING:
                 self._look_at_step(child, code)
         elif child.is_due:
@@ -227,7 +227,7 @@ class Supervisor:
             child.begin_to_end()
 
     def _ask(self) -> None:
-        questions: dict[Question, tuple[Probe, float]] = {}
+        questions: dict[HealthQuestion, tuple[Probe, float]] = {}
         for name, service in self.state.services.items():
             if service.phase not in _ASKED:
                 continue
@@ -235,13 +235,13 @@ class Supervisor:
             every_s = min(STARTING_EVERY_S, PROBE_EVERY_S) if starting else PROBE_EVERY_S
             if (watched := self._externals.get(name)) is not None:
                 if not watched.is_being_revived:
-                    questions[Question(name, "ready", watched.generation)] = (watched.spec.probe, every_s)
+                    questions[HealthQuestion(name, "ready", watched.generation)] = (watched.spec.probe, every_s)
             elif (child := self._children.get(name)) is not None and not child.is_being_ended:
                 for kind, probe in child.questions():
-                    questions[Question(name, kind, child.generation)] = (probe, every_s)
+                    questions[HealthQuestion(name, kind, child.generation)] = (probe, every_s)
         self._asker.ask(questions)
 
-    def _hear(self, question: Question, refusal: str | None) -> None:
+    def _hear(self, question: HealthQuestion, refusal: str | None) -> None:
         if (watched := self._externals.get(question.name)) is not None:
             if question.generation == watched.generation and not watched.is_being_revived:
                 self._hear_of_external(watched, refusal)
@@ -275,7 +275,7 @@ class Supervisor:
         if child.refusals == PROBE_FAILURES:
             self._change(name, ServicePhase.UNHEALTHY, detail=refusal)
 
-    def _hear_of_external(self, watched: Watched, refusal: str | None) -> None:
+    def _hear_of_external(self, watched: WatchedServer, refusal: str | None) -> None:
         name, phase = watched.spec.name, self.state.services[watched.spec.name].phase
         watched.refusals = 0 if refusal is None else watched.refusals + 1
         if refusal is None:

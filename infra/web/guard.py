@@ -41,7 +41,7 @@ def guard_options(settings: Settings, listens_on: str) -> GuardOptions:
     return GuardOptions(listens_on, settings.web.allowed_hosts, web_token(settings))
 
 
-class Guard:
+class AccessMiddleware:
     """Let a request through to `app` if it may come in, answer it otherwise."""
 
     def __init__(self, app: App, options: GuardOptions) -> None:

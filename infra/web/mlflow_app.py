@@ -22,7 +22,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from infra.settings import load_settings
-from infra.web.guard import App, Guard, guard_options
+from infra.web.guard import AccessMiddleware, App, guard_options
 
 ELSEWHERE = frozenset({"mlflow-artifacts", "runs", "models", "s3", "r2", "b2", "gs", "wasbs", "abfss"})
 """Schemes of locations that are not on the server's machine, nor any page that it can reach."""
@@ -36,7 +36,7 @@ def create_app() -> App:
     flask_app.before_request(refuse_local_locations)
     for scheme in ("", "file"):
         artifact_repository_registry._artifact_repository_registry.register(scheme, own_folder_only)  # noqa: SLF001
-    return Guard(fastapi_app, guard_options(settings, settings.mlflow.host))
+    return AccessMiddleware(fastapi_app, guard_options(settings, settings.mlflow.host))
 
 
 def refuse_local_locations() -> Response | None:

@@ -10,7 +10,7 @@ from typing import Any
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
 from psycopg import Connection
 
-from pipelines.changes import Look, anything_changed
+from pipelines.changes import ReadHorizon, anything_changed
 from registry.contracts import PRODUCTION
 
 _UNFINISHED = [
@@ -65,13 +65,13 @@ def why_unchanged(instance: DagsterInstance, connection: Connection[Any], asset:
     return f"nothing has changed since {last.at:%Y-%m-%d %H:%M} UTC"
 
 
-def last_made(instance: DagsterInstance, asset: str) -> Look | None:
+def last_made(instance: DagsterInstance, asset: str) -> ReadHorizon | None:
     """Return what the run that made `asset` last has certainly seen, None where no run did."""
     event = instance.get_latest_materialization_event(AssetKey(asset))
     record = None if event is None else instance.get_run_record_by_id(event.run_id)
     if record is None or record.start_time is None:
         return None
-    return Look(datetime.fromtimestamp(record.start_time, UTC), horizon=0)
+    return ReadHorizon(datetime.fromtimestamp(record.start_time, UTC), horizon=0)
 
 
 def why_not_retrain(instance: DagsterInstance, connection: Connection[Any]) -> str | None:

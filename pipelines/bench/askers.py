@@ -9,8 +9,8 @@ from psycopg import sql
 from feature_repo.kinds import DECISIONS, SEPARATIONS, listed
 from feature_repo.transforms import mutually_eligible
 from infra.clock import Clock
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from pipelines.bench.world import BenchWorld
 
 _MOST_CHECKED: Final = 200

@@ -101,7 +101,7 @@ def _measured(
 
     from infra.clock import SystemClock
     from infra.telemetry import disable_telemetry
-    from pipelines.bench.measure import Measurement
+    from pipelines.bench.measure import ServingMeasurement
     from pipelines.bench.report import growth, machine, ratios
     from pipelines.bench.world import WorldSpec, open_world
 
@@ -113,7 +113,7 @@ def _measured(
         with open_world(settings, root, spec, clock) as (world, endpoints):
             if world.reused:
                 print_note(f"the world of {size:,} people in {world.settings.data_dir} is used again")
-            measurement = Measurement(world, endpoints, options, clock)
+            measurement = ServingMeasurement(world, endpoints, options, clock)
             measurement.run()
         document["sizes"].append({**measurement.figures, "ratios": ratios(measurement.figures)})
     document["growth"] = growth(document["sizes"])

@@ -17,7 +17,7 @@ from pipelines.retrieval.config import EmbeddingConfig
 from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_map
 from pipelines.retrieval.errors import BadInputs
 from pipelines.retrieval.half_step import half_step
-from registry.embedding import Embedding, EmbeddingParameters
+from registry.models.embedding import Embedding, EmbeddingParameters
 
 Floats = npt.NDArray[np.float32]
 DIMENSIONS: Final = 64

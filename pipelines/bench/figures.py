@@ -13,7 +13,7 @@ WINDOW_S = 0.25
 
 
 @dataclass(frozen=True)
-class Spread:
+class Durations:
     """How durations are spread, milliseconds; a percentile is a value that was seen, the higher of two neighbours."""
 
     n: int
@@ -23,13 +23,13 @@ class Spread:
     longest: float
 
 
-def spread(milliseconds: Numbers) -> Spread:
+def spread(milliseconds: Numbers) -> Durations:
     """Return the spread of durations; raises NothingMeasured without any."""
     values = np.asarray(milliseconds, dtype=np.float64)
     if not values.size:
         raise NothingMeasured("A load ended without a single answer: is the service up?")
     p50, p95, p99 = np.percentile(values, (50, 95, 99), method="higher")
-    return Spread(int(values.size), *(round(float(value), 3) for value in (p50, p95, p99, values.max())))
+    return Durations(int(values.size), *(round(float(value), 3) for value in (p50, p95, p99, values.max())))
 
 
 def rate(n: int, seconds: float) -> float:

@@ -15,11 +15,11 @@ import pandas as pd
 import psycopg
 from psycopg import sql
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.clock import Clock
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from pipelines.bench.steps import Advance, Steps
 from pipelines.features.aggregates import snapshots

@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     """When the last byte came (monotonic seconds), the status (0 when the connection broke) and the body."""
 
     done_s: float
@@ -77,7 +77,7 @@ class Seen:
             found[name] = Counter(found[name])
         return cls(**found)
 
-    def note(self, due_s: float, answer: Answer, user_id: int, limit: int) -> None:
+    def note(self, due_s: float, answer: TimedAnswer, user_id: int, limit: int) -> None:
         """Check one answer and keep it."""
         self.due_s.append(due_s)
         self.latency_ms.append((answer.done_s - due_s) * 1e3)
@@ -164,7 +164,7 @@ class _Load:
             user_id, request = self._request()
 
             def done(status: int, body: bytes, at: float) -> None:
-                self._note(now, Answer(at, status, body), user_id)
+                self._note(now, TimedAnswer(at, status, body), user_id)
                 if status:
                     ask(connection)
                 else:
@@ -197,7 +197,7 @@ class _Load:
         while (self._under_way or self._waiting) and time.monotonic() < last:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
         for due in self._waiting:
-            self._note(due, Answer(time.monotonic(), 0, b""), 0)
+            self._note(due, TimedAnswer(time.monotonic(), 0, b""), 0)
         if self._under_way:
             self._seen.problems["no answer"] += self._under_way
 
@@ -220,7 +220,7 @@ class _Load:
         except OSError:
             self._opened -= 1
             if self._waiting:
-                self._note(self._waiting.popleft(), Answer(time.monotonic(), 0, b""), 0)
+                self._note(self._waiting.popleft(), TimedAnswer(time.monotonic(), 0, b""), 0)
             return
         self._give_back(connection)
 
@@ -241,7 +241,7 @@ class _Load:
 
         def done(status: int, body: bytes, at: float) -> None:
             self._under_way -= 1
-            self._note(due, Answer(at, status, body), user_id)
+            self._note(due, TimedAnswer(at, status, body), user_id)
             if connection.is_open:
                 self._give_back(connection)
             else:
@@ -255,7 +255,7 @@ class _Load:
         self._next += 1
         return user_id, post(job.host, job.port, PATH, {"user_id": user_id, "limit": job.limit})
 
-    def _note(self, due: float, answer: Answer, user_id: int) -> None:
+    def _note(self, due: float, answer: TimedAnswer, user_id: int) -> None:
         if due >= self._measuring_from:
             self._seen.note(due, answer, user_id, self._job.limit)
 

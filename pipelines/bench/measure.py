@@ -61,7 +61,7 @@ class Options:
 
 
 @dataclass
-class Measurement:
+class ServingMeasurement:
     """Takes the figures of one world; `figures` is what goes into the JSON, `wrong` what must not have happened."""
 
     world: BenchWorld

@@ -19,17 +19,17 @@ import pandas as pd
 from pydantic import SecretStr
 
 from feature_repo.layout import RANKING_FEATURES, VIEWS
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.schema import offered_schema
 from feature_repo.transforms import PairContext, mutually_eligible, ranking_features_both
 from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.bench.errors import NothingMeasured
-from registry.cache import ReleaseCache
-from registry.embedding import item_vectors, pair_scores, query_vectors
-from registry.item_index import IndexConfig, IndexKind, ItemIndex
-from registry.ranker import combine, filled
+from registry.models.embedding import item_vectors, pair_scores, query_vectors
+from registry.models.item_index import IndexConfig, IndexKind, ItemIndex
+from registry.models.ranker import combine, filled
+from registry.promotion.release_cache import ReleaseCache
 from registry.release import Release, load_release
 
 THREADS: Final = 2

@@ -19,7 +19,7 @@ EPILOG = "Example: duet bench index --people 1000000 --json index.json"
 
 
 @dataclass(frozen=True)
-class Step:
+class RebuildStep:
     """One step: seconds, CPU seconds of the rebuilding process, and its largest resident memory so far."""
 
     step: str
@@ -28,14 +28,14 @@ class Step:
     peak_mb: int
 
 
-def merged(steps: list[Step]) -> list[Step]:
+def merged(steps: list[RebuildStep]) -> list[RebuildStep]:
     """Return the steps with those that follow each other and differ in numbers only as one, named after the last."""
-    found: list[Step] = []
+    found: list[RebuildStep] = []
     for step in steps:
         if found and _NUMBER.sub("", found[-1].step) == _NUMBER.sub("", step.step):
             last = found.pop()
             s, cpu_s = round(last.s + step.s, 2), round(last.cpu_s + step.cpu_s, 2)
-            found.append(Step(step.step, s, cpu_s, step.peak_mb))
+            found.append(RebuildStep(step.step, s, cpu_s, step.peak_mb))
         else:
             found.append(step)
     return found
@@ -96,7 +96,7 @@ def measured(world: Any, database_url: str, scratch: Path, kind: str) -> dict[st
         "directories": {part.value: str(directory_of(world.cache, part, 1)) for part in ArtifactKind},
         "config": {"kind": kind},
     }
-    steps: list[Step] = []
+    steps: list[RebuildStep] = []
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines.bench.rebuild_child"],
         stdin=subprocess.PIPE,
@@ -113,7 +113,7 @@ def measured(world: Any, database_url: str, scratch: Path, kind: str) -> dict[st
             said = json.loads(line)
             result = said.get("result", result)
             if "step" in said:
-                steps.append(Step(**said))
+                steps.append(RebuildStep(**said))
                 err().print(f"[dim]{steps[-1].s:8.1f} s  {steps[-1].peak_mb:6,} MB[/]  {steps[-1].step}")
     if process.returncode or result is None:
         raise ProcessFailed(f"The process that rebuilds the index ended with status {process.returncode}: see above.")

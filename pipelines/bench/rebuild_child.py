@@ -17,10 +17,10 @@ from typing import Any
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import offered_schema
 from infra.telemetry import disable_telemetry
-from registry.artifacts import read_manifest
-from registry.cache import LocalRelease
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import TrialFailed
+from registry.models.artifacts import read_manifest
+from registry.promotion.release_cache import LocalRelease
 
 
 @dataclass
@@ -56,11 +56,11 @@ def main() -> None:
 
 
 def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
-    from infra.postgres import connect
+    from infra.db.postgres import connect
     from pipelines.ingest.checks import validate_snapshots
     from pipelines.ingest.config import SnapshotConfig
-    from pipelines.inputs import Snapshot
-    from pipelines.results import Result
+    from pipelines.inputs import DataSnapshot
+    from pipelines.results import StepResult
     from pipelines.snapshots import (
         INTERACTIONS_FILE,
         PEOPLE_FILE,
@@ -96,21 +96,21 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
     )
     meter.done("snapshot validated: " + "; ".join(report.sentence() for report in reports.values()))
     base = {"place": scratch, "run_id": "", "as_of": instant.at}
-    return Snapshot(
-        Result(asset="people", digest=people_file.digest, **base),
-        Result(asset="interactions", digest=interactions_file.digest, **base),
+    return DataSnapshot(
+        StepResult(asset="people", digest=people_file.digest, **base),
+        StepResult(asset="interactions", digest=interactions_file.digest, **base),
     )
 
 
 def _index(job: dict[str, Any], snapshot: Any, scratch: Path, meter: Meter) -> None:
-    from pipelines.results import Result
+    from pipelines.results import StepResult
     from pipelines.retrieval.config import IndexBuildConfig
     from pipelines.retrieval.rebuild import rebuilt
-    from registry.trial import ReleaseTrial
+    from registry.promotion.trial import ReleaseTrial
 
     directories = {kind: Path(job["directories"][kind.value]) for kind in ArtifactKind}
     embedding = read_manifest(directories[ArtifactKind.EMBEDDING])
-    made = Result(
+    made = StepResult(
         asset="embeddings",
         place=directories[ArtifactKind.EMBEDDING],
         digest=embedding.digest,

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from feature_repo.layout import RANKING_FEATURES, TASTE_COLUMNS
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.schema import offered_schema
 from feature_repo.transforms import PairContext, profile_fingerprints, ranking_features
 from pipelines.code_version import code_version
@@ -30,12 +30,12 @@ from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.dataset import first_decisions
 from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.neighbours import fit_neighbours
-from registry.cache import ReleaseCache
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.embedding import Embedding
-from registry.item_index import BuildReport
-from registry.neighbours import Neighbours
-from registry.ranker import ForwardModel, ListPolicy, Order, Ranker
+from registry.models.embedding import Embedding
+from registry.models.item_index import BuildReport
+from registry.models.neighbours import Neighbours
+from registry.models.ranker import ForwardModel, ListPolicy, Order, Ranker
+from registry.promotion.release_cache import ReleaseCache
 from registry.release import Release, load_release
 from registry.scoring.first_stage import FittedStage
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.schema import offered_schema
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from pipelines.bench.errors import ProcessFailed
 from pipelines.bench.figures import spread
@@ -22,12 +22,12 @@ from pipelines.bench.load import Seen
 from pipelines.bench.releases import directory_of, write_release
 from pipelines.bench.steps import Steps
 from pipelines.bench.world import BenchWorld
-from registry.audit import PostgresPromotionLog
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.embedding import Embedding
-from registry.mlflow_rest import MlflowRest
-from registry.promotion import promote
-from registry.ranker import Ranker
+from registry.mlflow.rest import MlflowRest
+from registry.models.embedding import Embedding
+from registry.models.ranker import Ranker
+from registry.promotion.audit import PostgresPromotionLog
+from registry.promotion.promotion import promote
 
 FIRST, SECOND = 1, 2
 ROUND_S = 0.5
@@ -120,7 +120,7 @@ def _write_second(world: BenchWorld) -> None:
 
 
 def _register(settings: Settings, endpoints: Endpoints, world: BenchWorld, number: int) -> ReleaseVersions:
-    from registry.mlflow_store import MlflowStore
+    from registry.mlflow.logged import MlflowStore
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each version it waits for
     store = MlflowStore(_mlflow(endpoints), settings.mlflow.experiment, endpoints.mlflow_token)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.schema import offered_schema
 from infra.cli.console import print_note
 from infra.clock import Clock
@@ -27,7 +27,7 @@ from pipelines.bench.errors import ForeignFolder
 from pipelines.bench.filling import PEOPLE, Filled, fill, filled_before
 from pipelines.bench.steps import Steps
 from pipelines.ingest.synthetic import WORLD_VERSION
-from registry.cache import ReleaseCache
+from registry.promotion.release_cache import ReleaseCache
 
 FORMAT: Final = 1
 RELEASE: Final = "1"

@@ -7,7 +7,7 @@ import dagster as dg
 from pipelines.drift.config import DriftConfig
 from pipelines.presentation import plots, table
 from pipelines.resources import Platform
-from pipelines.results import Result, combined_digest
+from pipelines.results import StepResult, combined_digest
 
 SHOWN = 40
 
@@ -30,7 +30,7 @@ def drift(
     """Measure, or say why nothing could be measured."""
     from pipelines.drift.measure import measure_drift
     from pipelines.drift.plots import drift_plot
-    from registry.measurements import Measure, Measurement, keep_measurement
+    from registry.measurements import Measure, StoredMeasurement, keep_measurement
 
     threshold = platform.settings.automation.drift_psi
     found = measure_drift(platform, config)
@@ -40,9 +40,9 @@ def drift(
     name, worst = found.worst
     measured_at = platform.clock.now()
     with platform.connection() as connection:
-        keep_measurement(connection, Measurement(Measure.DRIFT_PSI, worst, found.release, measured_at))
+        keep_measurement(connection, StoredMeasurement(Measure.DRIFT_PSI, worst, found.release, measured_at))
     # Naming the training rows that were compared with keeps them.
-    made = Result(
+    made = StepResult(
         asset="drift", digest=combined_digest({"dataset": found.dataset}), run_id=context.run.run_id,
         as_of=measured_at, inputs={"ranking_dataset": found.dataset}, facts={"release": found.release},
         has_files=False,

@@ -40,9 +40,9 @@ def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
     from pipelines.ranking.errors import NoLabels
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.rows import RowKind
-    from registry.artifacts import read_manifest
     from registry.errors import IncoherentRelease
-    from registry.ranker import Ranker
+    from registry.models.artifacts import read_manifest
+    from registry.models.ranker import Ranker
 
     try:
         release = platform.registry.resolve_stage(PRODUCTION).release_id
@@ -82,8 +82,8 @@ def current_rows(
     Raises:
         NoLabels: there was none.
     """
-    from feature_repo.people import People
-    from feature_repo.population import Population
+    from feature_repo.population.people import People
+    from feature_repo.population.population import Population
     from feature_repo.store import historical_ranking_features, open_feature_store
     from pipelines.inputs import microseconds_of
     from pipelines.ranking.config import DatasetConfig
@@ -91,10 +91,10 @@ def current_rows(
     from pipelines.ranking.rows import Window, like_rows
     from pipelines.ranking.sessions import has_decided
     from pipelines.retrieval.dataset import first_decisions
-    from registry.artifacts import verify_artifact
-    from registry.embedding import Embedding
-    from registry.item_index import ItemIndex
-    from registry.neighbours import Neighbours
+    from registry.models.artifacts import verify_artifact
+    from registry.models.embedding import Embedding
+    from registry.models.item_index import ItemIndex
+    from registry.models.neighbours import Neighbours
     from registry.scoring.first_stage import FittedStage
 
     pointer = platform.results.require("interactions", "materialize_features")

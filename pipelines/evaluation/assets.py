@@ -10,12 +10,12 @@ from pipelines.evaluation.config import EvaluationConfig
 from pipelines.presentation import frame, link, markdown, path, plots
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
-from pipelines.results import Result, combined_digest
+from pipelines.results import StepResult, combined_digest
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
     from pipelines.evaluation.compare import EvaluationReport
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
 
 TABLE_FILE = "table.csv"
 SLICES_FILE = "slices.csv"
@@ -40,7 +40,7 @@ def evaluation(
     context: dg.AssetExecutionContext,
     config: EvaluationStep,
     platform: dg.ResourceParam[Platform],
-    ranker: Result,
+    ranker: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Compare the methods, log the comparison and keep its table."""
     from pipelines.evaluation.truth import truth_of_last_import
@@ -95,7 +95,7 @@ def evaluation(
         written = {"protocol": report.protocol, "numbers": report.numbers, "ranker_version": judged.version}
         (staged / REPORT_FILE).write_text(json.dumps(written, sort_keys=True, indent=2))
         directory = platform.results.adopt(staged, "evaluation", digest)
-    made = Result(
+    made = StepResult(
         asset="evaluation", digest=digest, run_id=context.run.run_id, as_of=judged.as_of,
         t0=judged.t0, t1=judged.t1, inputs={**judged.inputs, "ranker": judged.digest},
         facts={"protocol": report.protocol, "mlflow_run": run},
@@ -120,23 +120,23 @@ def evaluation(
 
 
 def compare(
-    platform: Platform, judged: Result, snapshot: "Snapshot", config: EvaluationConfig, truth: Any
+    platform: Platform, judged: StepResult, snapshot: "DataSnapshot", config: EvaluationConfig, truth: Any
 ) -> "EvaluationReport":
     """Set the scene at T1 with the twins of the release, which know nothing later, and compare all methods on it."""
     from feature_repo.layout import RANKING_FEATURES
     from pipelines.evaluation.compare import evaluate
     from pipelines.evaluation.scene import Scene
     from pipelines.evaluation.windows import windows_between
-    from pipelines.ranking.context import Factors
+    from pipelines.ranking.context import EverybodysFactors
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.judging import JUDGED_RANKER
     from pipelines.ranking.rows import RowKind
     from pipelines.ranking.windows import TrainingGround
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.twins import JUDGED
-    from registry.artifacts import verify_artifact
     from registry.contracts import ReleaseVersions
-    from registry.ranker import Ranker
+    from registry.models.artifacts import verify_artifact
+    from registry.models.ranker import Ranker
     from registry.release import Release
 
     digest = judged.parts.get(JUDGED_RANKER)
@@ -158,7 +158,7 @@ def compare(
         people=people,
         events=snapshot.events,
         windows=windows_between(snapshot.events, ground.t0_us, ground.t1_us),
-        factors=Factors.of(stage.embedding, people.user_ids, inputs_of(people, ground.t1_us / 1e6)),
+        factors=EverybodysFactors.of(stage.embedding, people.user_ids, inputs_of(people, ground.t1_us / 1e6)),
         config=config,
         pending_likes=platform.settings.ranking.pending_likes,
         visible=snapshot.users["visible"].to_numpy().astype(bool),
@@ -169,7 +169,7 @@ def compare(
     return evaluate(scene, rows.take(rows.late & decided), truth, rows.take(~rows.late & decided))
 
 
-def _release_of(platform: Platform, judged: Result) -> str:
+def _release_of(platform: Platform, judged: StepResult) -> str:
     """Name the release that the judged ranker belongs to, as far as its parts are those made last."""
     parts = {"e": platform.results.find("embeddings"), "i": platform.results.find("candidate_index"), "r": judged}
     fitting = {

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.transforms import mutually_eligible
 from pipelines import metrics
 from pipelines.evaluation import oracle
@@ -22,7 +22,7 @@ from pipelines.evaluation.scene import Floats, Positions, Scene
 from pipelines.features.events import Events
 from pipelines.ranking.requests import PastRequester, PastTaste
 from pipelines.retrieval.dataset import first_decisions
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 from registry.release import Release
 from registry.scoring.two_stages import find_candidates, recommend
 

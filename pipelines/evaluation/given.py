@@ -18,8 +18,8 @@ from pipelines.retrieval.config import EmbeddingConfig, NeighboursConfig, Tuning
 from pipelines.retrieval.factorise import fit_embedding
 from pipelines.retrieval.neighbours import fit_neighbours
 from pipelines.retrieval.tuning import tune
-from registry.embedding import Embedding
-from registry.neighbours import EASE, ITEM_KNN, SPECTRAL, USER_KNN, Neighbours
+from registry.models.embedding import Embedding
+from registry.models.neighbours import EASE, ITEM_KNN, SPECTRAL, USER_KNN, Neighbours
 
 TOP = 20
 POPULARITY, IALS = "popularity", "ials_tuned"

@@ -19,7 +19,7 @@ from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import RankingRows
 from pipelines.ranking.learn import learn
 from pipelines.ranking.train import train_ranker
-from registry.ranker import Ranker
+from registry.models.ranker import Ranker
 
 Ids = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

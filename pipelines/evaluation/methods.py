@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_repo.layout import INTEREST_COLUMNS, PROFILE
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.transforms import content_score
 from pipelines.baselines.popularity import decayed_popularity
 from pipelines.evaluation.published import Scores, lfrr, recon
@@ -21,8 +21,8 @@ from pipelines.evaluation.scene import Positions, Scene
 from pipelines.metrics import Numbers
 from pipelines.ranking.requests import PastTaste
 from pipelines.retrieval.config import NeighboursConfig
-from registry.embedding import pair_scores
-from registry.neighbours import POPULAR, Neighbours
+from registry.models.embedding import pair_scores
+from registry.models.neighbours import POPULAR, Neighbours
 from registry.release import Release
 from registry.scoring.two_stages import find_candidates, recommend
 

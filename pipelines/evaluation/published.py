@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from feature_repo.layout import INTEREST_BITS_PER_WORD, INTEREST_COLUMNS, PROFILE
-from feature_repo.people import People
+from feature_repo.population.people import People
 from pipelines.baselines.lfrr import fit_side_models
 from pipelines.baselines.recon import attribute_values, preferences, quantile_codes, reciprocal_compatibility
 from pipelines.features.events import Events

@@ -10,12 +10,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.windows import Windows
 from pipelines.features.events import Events
-from pipelines.ranking.context import Factors, LikeHistory
+from pipelines.ranking.context import EverybodysFactors, LikeHistory
 from pipelines.ranking.requests import PastRequests
 from registry.release import Release
 
@@ -34,7 +34,7 @@ class Scene:
     people: People
     events: Events
     windows: Windows
-    factors: Factors
+    factors: EverybodysFactors
     config: EvaluationConfig
     pending_likes: bool = False
     visible: npt.NDArray[np.bool_] | None = None

@@ -18,7 +18,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
-class Spread:
+class HeldBackPairs:
     """Events without the held-back pairs, and the first decisions on those pairs, moved behind everything else."""
 
     known: Events
@@ -26,7 +26,7 @@ class Spread:
     at_us: int
 
     @classmethod
-    def of(cls, events: Events, until_us: int, seed: int, share: float = SHARE) -> "Spread":
+    def of(cls, events: Events, until_us: int, seed: int, share: float = SHARE) -> "HeldBackPairs":
         """Hold back a `share` of the unordered pairs up to an instant; equal seeds hold back the same pairs."""
         known = events.between(None, until_us)
         low = np.minimum(known.actor, known.target).astype(np.uint64)

@@ -28,8 +28,8 @@ def report(
 ) -> None:
     """Compare the arms of an experiment: rates with intervals, sample ratio, and what may be decided."""
     from infra.clock import SystemClock
+    from infra.db.postgres import connect
     from infra.endpoints import open_endpoints
-    from infra.postgres import connect
     from pipelines.experiments.readout import read_out
     from pipelines.experiments.tables import as_json as numbers
     from pipelines.experiments.tables import rows_of, shadow_rows

@@ -16,14 +16,21 @@ from pydantic import JsonValue
 
 from pipelines.experiments.guardrails import Finding, Guardrails, shown
 from pipelines.experiments.watching import findings_of, of_experiment, of_release
-from registry.audit import Promotion, PromotionLog
-from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION
 from registry.errors import RegistryError
-from registry.experiments import By, ListedExperiment, State, keep_verdict, last_verdicts, list_experiments
-from registry.experiments import stop_experiment as stop
-from registry.history import standing_releases
-from registry.promotion import rollback
+from registry.experiments.table import (
+    By,
+    ExperimentState,
+    ListedExperiment,
+    keep_verdict,
+    last_verdicts,
+    list_experiments,
+)
+from registry.experiments.table import stop_experiment as stop
+from registry.promotion.audit import Promotion, PromotionLog
+from registry.promotion.history import standing_releases
+from registry.promotion.promotion import rollback
+from registry.promotion.release_cache import ReleaseCache
 from registry.store import ModelRegistry
 
 ACTOR: Final = "dagster:guard"
@@ -36,7 +43,7 @@ Alert = Callable[[str, str, Mapping[str, JsonValue]], None]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GuardDecision:
     """What the guard found of a challenger (`of` is its experiment) or a champion (its release), and what it did."""
 
     subject: Literal["challenger", "champion"]
@@ -65,7 +72,7 @@ class Guard:
     feature_schema: str | None
     cache: ReleaseCache | None = None
 
-    def watch(self, now: datetime) -> list[Verdict]:
+    def watch(self, now: datetime) -> list[GuardDecision]:
         """Judge what is active, act where a guardrail is broken, keep and return the verdicts; none while all rests."""
         found = [self._challenger(now), self._champion(now)]
         verdicts = [verdict for verdict in found if verdict is not None]
@@ -73,26 +80,28 @@ class Guard:
             self._keep(verdict, now)
         return verdicts
 
-    def _challenger(self, now: datetime) -> Verdict | None:
-        running = [one for one in list_experiments(self.connection) if one.state == State.RUNNING and one.started_at]
+    def _challenger(self, now: datetime) -> GuardDecision | None:
+        running = [
+            one for one in list_experiments(self.connection) if one.state == ExperimentState.RUNNING and one.started_at
+        ]
         if not running:
             return None
         return self._judge_challenger(running[0], now)
 
-    def _judge_challenger(self, experiment: ListedExperiment, now: datetime) -> Verdict | None:
+    def _judge_challenger(self, experiment: ListedExperiment, now: datetime) -> GuardDecision | None:
         started_at = experiment.started_at or now
         watched = of_experiment(experiment.name, started_at, now, self.rails.window_s)
         findings = findings_of(self.connection, watched, self.rails)
         broken = [finding for finding in findings if finding.broken]
         if not broken:
-            return Verdict("challenger", experiment.name, _unbroken(findings), shown(findings), tuple(findings))
+            return GuardDecision("challenger", experiment.name, _unbroken(findings), shown(findings), tuple(findings))
         why = f"the challenger broke its guardrail: {shown(broken)}"
         if not stop(self.connection, experiment.name, by=By(ACTOR, "automation", why)):
             return None  # somebody was faster
         self.alert("experiment_ended", f"Experiment {experiment.name} was ended: {why}.", _figures(findings))
-        return Verdict("challenger", experiment.name, "ended", why, tuple(findings))
+        return GuardDecision("challenger", experiment.name, "ended", why, tuple(findings))
 
-    def _champion(self, now: datetime) -> Verdict | None:
+    def _champion(self, now: datetime) -> GuardDecision | None:
         fresh = self._fresh(now)
         if fresh is None:
             return None
@@ -108,7 +117,7 @@ class Guard:
         findings = findings_of(self.connection, watched, self.rails)
         broken = [finding for finding in findings if finding.broken]
         if not broken:
-            return Verdict("champion", release, _unbroken(findings), shown(findings), tuple(findings))
+            return GuardDecision("champion", release, _unbroken(findings), shown(findings), tuple(findings))
         why = f"{release} broke its guardrail beside {before}: {shown(broken)}"
         resting = self._resting_until(history)
         if resting is not None and now < resting:
@@ -125,11 +134,13 @@ class Guard:
         mine = [one.at for one in history if one.actor == ACTOR and one.rolled_back_from is not None and one.at]
         return max(mine) + timedelta(seconds=self.rails.cool_down_s) if mine else None
 
-    def _roll_back(self, judged: Promotion, why: str, findings: list[Finding]) -> Verdict:
+    def _roll_back(self, judged: Promotion, why: str, findings: list[Finding]) -> GuardDecision:
         release = judged.versions.release_id
         try:
             if self.log.history(PRODUCTION, limit=1)[-1].at != judged.at:
-                return Verdict("champion", release, "well", "another release was promoted meanwhile", tuple(findings))
+                return GuardDecision(
+                    "champion", release, "well", "another release was promoted meanwhile", tuple(findings)
+                )
             target = rollback(
                 self.registry(),
                 self.log,
@@ -143,15 +154,15 @@ class Guard:
             return self._powerless(release, f"{why}; it could not be taken back: {error}", findings)
         summary = f"{why}; {target.release_id} is back in Production"
         self.alert("release_rolled_back", f"{summary}.", _figures(findings))
-        return Verdict("champion", release, "rolled back", summary, tuple(findings))
+        return GuardDecision("champion", release, "rolled back", summary, tuple(findings))
 
-    def _powerless(self, release: str, summary: str, findings: list[Finding]) -> Verdict:
+    def _powerless(self, release: str, summary: str, findings: list[Finding]) -> GuardDecision:
         known = last_verdicts(self.connection).get("champion")
         if known is None or (known.of, known.verdict) != (release, "broken"):
             self.alert("guardrail_broken", f"{summary}.", _figures(findings))
-        return Verdict("champion", release, "broken", summary, tuple(findings))
+        return GuardDecision("champion", release, "broken", summary, tuple(findings))
 
-    def _keep(self, verdict: Verdict, now: datetime) -> None:
+    def _keep(self, verdict: GuardDecision, now: datetime) -> None:
         figures = Jsonb([finding.numbers() for finding in verdict.findings])
         keep_verdict(
             self.connection,

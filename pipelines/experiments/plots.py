@@ -4,7 +4,7 @@ import numpy as np
 
 from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
 from pipelines.experiments.reading import SHADOW
-from pipelines.experiments.report import MEASURES, ExperimentReport, Step
+from pipelines.experiments.report import MEASURES, ExperimentReport, RateStep
 
 
 def figures_of(report: ExperimentReport) -> dict[str, bytes]:
@@ -14,7 +14,7 @@ def figures_of(report: ExperimentReport) -> dict[str, bytes]:
 
 
 @picture
-def difference(measure: str, steps: list[Step]) -> bytes:
+def difference(measure: str, steps: list[RateStep]) -> bytes:
     """Draw challenger less champion at every look, with the interval that holds at all of them together."""
     named = measure.replace("_", " ")
     hours = np.array([(step.at - steps[0].at).total_seconds() / 3600 for step in steps])

@@ -24,7 +24,13 @@ from pipelines.experiments.counterfactual import Showings
 from pipelines.experiments.errors import NothingToReport
 from registry.contracts import PRODUCTION, STAGE_ALIASES, STAGING
 from registry.errors import NoSuchExperiment
-from registry.experiments import SHADOW_VARIANT, State, experiment_events, list_experiments, shadow_request_id
+from registry.experiments.table import (
+    SHADOW_VARIANT,
+    ExperimentState,
+    experiment_events,
+    list_experiments,
+    shadow_request_id,
+)
 
 CHAMPION: Final = STAGE_ALIASES[PRODUCTION]
 CHALLENGER: Final = STAGE_ALIASES[STAGING]
@@ -117,7 +123,7 @@ class Stretch:
     """The last time in which the share and the state of an experiment did not change."""
 
     name: str
-    state: State
+    state: ExperimentState
     share: float
     since: datetime
     until: datetime
@@ -151,7 +157,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True)
-class People:
+class PeopleCounts:
     """How many people each arm answered, and how many both did."""
 
     champion: int
@@ -173,16 +179,16 @@ def last_stretch(connection: psycopg.Connection[Any], name: str, now: datetime) 
     until = now
     running = True
     for event in reversed(events):
-        if event.kind != "stop" and event.state != State.OFF:
-            return Stretch(name, State(event.state), event.challenger_share, event.at, until, running)
+        if event.kind != "stop" and event.state != ExperimentState.OFF:
+            return Stretch(name, ExperimentState(event.state), event.challenger_share, event.at, until, running)
         until, running = event.at, False
     raise NoSuchExperiment(f"No experiment named `{name}` was ever started: `duet experiment show` lists them.")
 
 
-def read_people(connection: psycopg.Connection[Any], stretch: Stretch) -> People:
+def read_people(connection: psycopg.Connection[Any], stretch: Stretch) -> PeopleCounts:
     """Count the people of a stretch."""
     row = connection.execute(_ARMS, _of(stretch)).fetchone()
-    return People(*(row or (0, 0, 0)))
+    return PeopleCounts(*(row or (0, 0, 0)))
 
 
 def read_answers(connection: psycopg.Connection[Any], stretch: Stretch, most: int = MAX_ANSWERS) -> Answers:

@@ -18,9 +18,9 @@ from pipelines.experiments.clustered import (
     sample_ratio_p,
 )
 from pipelines.experiments.counterfactual import Counterfactual
-from pipelines.experiments.reading import CHALLENGER, CHAMPION, SHADOW, Answers, Outcomes, People, Stretch
+from pipelines.experiments.reading import CHALLENGER, CHAMPION, SHADOW, Answers, Outcomes, PeopleCounts, Stretch
 from pipelines.experiments.sequential import Decision, Look, look
-from registry.experiments import State
+from registry.experiments.table import ExperimentState
 
 LOOKS: Final = 24
 QUANTILES: Final = (0.5, 0.95, 0.99)
@@ -45,7 +45,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Step:
+class RateStep:
     """A look at the difference of a rate, challenger less champion, at one instant."""
 
     at: datetime
@@ -73,10 +73,10 @@ class ExperimentReport:
 
     stretch: Stretch
     choices: Choices
-    people: People
+    people: PeopleCounts
     arms: list[Arm]
     sample_ratio_p: float | None
-    steps: dict[str, list[Step]]
+    steps: dict[str, list[RateStep]]
     counterfactual: Counterfactual | None = None
 
     @property
@@ -112,7 +112,7 @@ class ExperimentReport:
 def build_report(
     stretch: Stretch,
     *,
-    people: People,
+    people: PeopleCounts,
     answers: Answers,
     outcomes: Outcomes,
     choices: Choices,
@@ -127,13 +127,17 @@ def build_report(
         choices,
         people,
         [_arm(name, counts.get(name), answers, outcomes, alpha=choices.alpha, rng=rng) for name in names],
-        sample_ratio_p(people.champion, people.challenger, stretch.share) if stretch.state is State.RUNNING else None,
+        sample_ratio_p(people.champion, people.challenger, stretch.share)
+        if stretch.state is ExperimentState.RUNNING
+        else None,
         {measure: steps_of(outcomes, measure, stretch, choices) for measure in MEASURES},
         counterfactual,
     )
 
 
-def steps_of(outcomes: Outcomes, measure: str, stretch: Stretch, choices: Choices, looks: int = LOOKS) -> list[Step]:
+def steps_of(
+    outcomes: Outcomes, measure: str, stretch: Stretch, choices: Choices, looks: int = LOOKS
+) -> list[RateStep]:
     """Return a look at the end of each step from which on both arms have enough people.
 
     The scale of the expected effect is a share of the champion's rate.
@@ -153,7 +157,7 @@ def steps_of(outcomes: Outcomes, measure: str, stretch: Stretch, choices: Choice
         if min(champion.people, challenger.people) < ENOUGH_PEOPLE:
             continue
         at = stretch.since + (stretch.until - stretch.since) * (step + 1) / looks
-        steps.append(Step(at, look_at(champion, challenger, choices), champion.rate, challenger.rate))
+        steps.append(RateStep(at, look_at(champion, challenger, choices), champion.rate, challenger.rate))
     return steps
 
 

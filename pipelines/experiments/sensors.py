@@ -38,8 +38,8 @@ def watch(platform: Platform) -> list[Any]:
     from pipelines.experiments.guard import Guard
     from pipelines.experiments.guardrails import load_guardrails
     from pipelines.experiments.sample_ratio import measure_sample_ratio
-    from registry.audit import PostgresPromotionLog
-    from registry.cache import ReleaseCache
+    from registry.promotion.audit import PostgresPromotionLog
+    from registry.promotion.release_cache import ReleaseCache
 
     settings = platform.settings
     rails = load_guardrails(settings.experiments.guardrails)

@@ -47,7 +47,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SimulationOutcome:
     """In how many of `worlds` experiments of a case each judge told the arms apart at any look, and was wrong."""
 
     case: Case
@@ -101,7 +101,7 @@ WORST: Final = (Case(10_000, 0.02, 0.02, 2.0), Case(3_000, 0.03, 0.02, 0.3), Cas
 """Cases in which variances alone were wrong often; they stand for the grid in a test that takes seconds."""
 
 
-def simulate(case: Case, worlds: int, judges: Mapping[str, Judge] = JUDGES) -> Outcome:
+def simulate(case: Case, worlds: int, judges: Mapping[str, Judge] = JUDGES) -> SimulationOutcome:
     """Judge `worlds` experiments of one case at every look."""
     rng = np.random.default_rng((case.people, round(1_000 * case.share), round(10_000 * case.rate)))
     wrong = dict.fromkeys(judges, 0)
@@ -110,16 +110,16 @@ def simulate(case: Case, worlds: int, judges: Mapping[str, Judge] = JUDGES) -> O
         for looks in zip(champions, challengers, strict=True):
             for name, told_apart in judges.items():
                 wrong[name] += any(told_apart(*arms) for arms in zip(*looks, strict=True))
-    return Outcome(case, worlds, wrong)
+    return SimulationOutcome(case, worlds, wrong)
 
 
-def simulate_grid(worlds: int, cases: Sequence[Case] = GRID) -> Iterator[Outcome]:
+def simulate_grid(worlds: int, cases: Sequence[Case] = GRID) -> Iterator[SimulationOutcome]:
     """Simulate every case, one after the other."""
     for case in cases:
         yield simulate(case, worlds)
 
 
-def row_of(outcome: Outcome) -> list[str]:
+def row_of(outcome: SimulationOutcome) -> list[str]:
     """Return one row of the table: the case, then in how many experiments each judge was wrong."""
     case = outcome.case
     spread = f"{case.concentration:g}" if isfinite(case.concentration) else "alike"

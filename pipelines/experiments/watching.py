@@ -93,7 +93,7 @@ _NOBODY = Sums(0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedComparison:
     """Whose answers are judged beside whose, and in which window of the watch, from 0."""
 
     mine: sql.Composed
@@ -101,7 +101,7 @@ class Watched:
     window: int
 
 
-def of_experiment(name: str, started_at: datetime, now: datetime, window_s: float) -> Watched:
+def of_experiment(name: str, started_at: datetime, now: datetime, window_s: float) -> WatchedComparison:
     """Return the challenger's answers beside the champion's, in the window that is open now."""
     window = int((now - started_at).total_seconds() // window_s)
     since = started_at + timedelta(seconds=window * window_s)
@@ -116,7 +116,7 @@ def of_release(
     now: datetime,
     *,
     rails: Guardrails,
-) -> Watched:
+) -> WatchedComparison:
     """Return a release's answers since its promotion beside those of the one before, in the same hours the day before.
 
     A release that did not serve then is compared in the same length of time before the promotion.
@@ -133,19 +133,21 @@ def of_release(
     return _telling(_RELEASES, {"release": release, "since": since, "until": until, **beside}, 0)
 
 
-def _telling(answers: sql.SQL, parameters: dict[str, Any], window: int) -> Watched:
+def _telling(answers: sql.SQL, parameters: dict[str, Any], window: int) -> WatchedComparison:
     """Leave out, on both sides, what only tells that a dependency was away."""
     given = {**parameters, "dependencies": list(DEPENDENCIES), "outage_share": OUTAGE_SHARE}
-    return Watched(_TELLING.format(mine=answers), given, window)
+    return WatchedComparison(_TELLING.format(mine=answers), given, window)
 
 
-def findings_of(connection: psycopg.Connection[Any], watched: Watched, rails: Guardrails) -> list[Finding]:
+def findings_of(connection: psycopg.Connection[Any], watched: WatchedComparison, rails: Guardrails) -> list[Finding]:
     """Return what every guardrail says."""
     sums = _read(connection, watched, rails)
     return [judge(rails, rail, *sums[rail.metric], watched.window) for rail in rails.guardrails]
 
 
-def _read(connection: psycopg.Connection[Any], watched: Watched, rails: Guardrails) -> dict[str, tuple[Sums, Sums]]:
+def _read(
+    connection: psycopg.Connection[Any], watched: WatchedComparison, rails: Guardrails
+) -> dict[str, tuple[Sums, Sums]]:
     slow = rails.of("slow_rate")
     row = connection.execute(_P95.format(mine=watched.mine), watched.parameters).fetchone()
     slow_ms = slow.factor * row[0] if slow is not None and row is not None and row[0] is not None else None

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from pipelines.exposure.config import PricesConfig
 from pipelines.exposure.prices import SampledLists, equal_capacity, exposure_prices
 from pipelines.exposure.tradeoff import TradeOff, trade_offs
 from pipelines.ranking.requests import PastRequests, PastTaste
-from registry.prices import Prices
-from registry.ranker import ListPolicy, Order
+from registry.models.ranker import ListPolicy, Order
 from registry.scoring.exposure import spread_of
 from registry.scoring.first_stage import FirstStage
+from registry.scoring.prices import Prices
 from registry.scoring.two_stages import find_candidates, listed_by_first_stage
 
 Ids = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ import pandas as pd
 from feature_repo.layout import ACTIVITY, RECIPROCITY, Layout
 from feature_repo.transforms.pairs import Intervals
 from feature_repo.transforms.rates import smoothed_rate
-from pipelines.features.errors import FeatureError, NoSnapshots
+from pipelines.features.errors import FeatureSnapshotError, NoSnapshots
 from pipelines.features.events import MESSAGE, Events
 
 DAY_US = 86_400 * 1_000_000
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class FeatureSnapshot:
     """People whose vectors changed: ids int64[n] ascending, vectors float32[n, width of the layout]."""
 
     at: pd.Timestamp
@@ -52,7 +52,7 @@ def snapshot_instants(
     return [end - pd.Timedelta(microseconds=round(step_s * step * 1e6)) for step in ages]
 
 
-def snapshots(events: Events, instants: Sequence[pd.Timestamp]) -> Iterator[Snapshot]:
+def snapshots(events: Events, instants: Sequence[pd.Timestamp]) -> Iterator[FeatureSnapshot]:
     """Yield a snapshot per instant, in ascending order; memory is a few vectors per person."""
     totals = _Totals(events)
     previous_activity = ACTIVITY.default_rows(events.n_people)
@@ -62,7 +62,7 @@ def snapshots(events: Events, instants: Sequence[pd.Timestamp]) -> Iterator[Snap
         activity, reciprocity = _stacked(ACTIVITY, columns), _stacked(RECIPROCITY, columns)
         changed = _differs(activity, previous_activity) | _differs(reciprocity, previous_reciprocity)
         rows = np.flatnonzero(changed)
-        yield Snapshot(at, events.user_ids[rows], activity[rows], reciprocity[rows])
+        yield FeatureSnapshot(at, events.user_ids[rows], activity[rows], reciprocity[rows])
         previous_activity, previous_reciprocity = activity, reciprocity
 
 
@@ -188,7 +188,7 @@ class _Totals:
 def _stacked(layout: Layout, columns: dict[str, npt.NDArray[np.generic]]) -> Floats:
     missing = [name for name in layout.columns if name not in columns]
     if missing:
-        raise FeatureError(f"The layout `{layout.name}` has the column `{missing[0]}`, which nothing computes.")
+        raise FeatureSnapshotError(f"The layout `{layout.name}` has the column `{missing[0]}`, which nothing computes.")
     first = columns[layout.columns[0]]
     out = np.empty((first.size, layout.width), dtype=np.float32)
     for index, name in enumerate(layout.columns):

@@ -10,19 +10,19 @@ from psycopg import sql
 from pydantic import Field
 
 from feature_repo.layout import ACTIVITY_TTL_DAYS
-from pipelines.changes import Look, changed_people, look
+from pipelines.changes import ReadHorizon, changed_people, look
 from pipelines.errors import MissingUpstream
 from pipelines.features.changed import LIVE_WITHIN, is_online, last_look, must_refill, write_changed
 from pipelines.features.config import ChangesConfig, FeatureConfig
 from pipelines.presentation import table
 from pipelines.resources import Platform
-from pipelines.results import Result, combined_digest
+from pipelines.results import StepResult, combined_digest
 
 if TYPE_CHECKING:
     import pandas as pd
     from psycopg import Connection
 
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
 
 
 TABLES = ("user_profile", "user_attributes", "user_activity", "user_reciprocity")
@@ -52,12 +52,12 @@ def features(
     context: dg.AssetExecutionContext,
     config: FeaturesStep,
     platform: dg.ResourceParam[Platform],
-    interactions: Result,
+    interactions: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Write the rows of the four offline feature tables."""
     import pandas as pd
 
-    from feature_repo.tables import add_missing_columns
+    from feature_repo.stores.tables import add_missing_columns
     from pipelines.features.aggregates import snapshots
     from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
 
@@ -89,14 +89,14 @@ def features(
     seconds = max(platform.clock.monotonic() - began, 1e-9)
     total = sum(written.values())
     digest = combined_digest(snapshot.digests | {"config": config.model_dump_json(), "as_of": str(interactions.as_of)})
-    seen = Look.of(interactions.facts)
+    seen = ReadHorizon.of(interactions.facts)
     facts = {
         "history": config.history,
         "rows": total,
         "oldest_written": oldest.isoformat() if oldest else None,
         **(seen.facts() if seen else {}),
     }
-    made = Result(
+    made = StepResult(
         asset="features", digest=digest, run_id=context.run.run_id, as_of=interactions.as_of,
         t0=interactions.t0, t1=interactions.t1, inputs=snapshot.digests, facts=facts, has_files=False,
     )  # fmt: skip
@@ -122,7 +122,7 @@ def features(
     description="The newest features of everybody in Redis, through Feast; only what changed is written.",
 )
 def online_features(
-    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], features: Result
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], features: StepResult
 ) -> dg.MaterializeResult[Any]:
     """Apply the feature catalogue and bring the online store up to the newest features."""
     from feature_repo.store import apply_catalogue, materialize, open_feature_store
@@ -166,7 +166,7 @@ def changed_features(
     from psycopg import IsolationLevel
 
     from feature_repo.store import materialize, materialize_people, online_until, open_feature_store
-    from feature_repo.tables import add_missing_columns
+    from feature_repo.stores.tables import add_missing_columns
     from pipelines.snapshots import choose_instant
 
     last = last_look(platform.results)
@@ -210,7 +210,7 @@ def changed_features(
     )
 
 
-def stale_before(snapshot: Result) -> datetime:
+def stale_before(snapshot: StepResult) -> datetime:
     """Return the instant whose earlier rows are too old for every join: training looks back from T0 at the furthest."""
     return min(snapshot.t0 or snapshot.as_of, snapshot.as_of) - timedelta(days=ACTIVITY_TTL_DAYS)
 
@@ -229,7 +229,7 @@ def oldest_written(connection: "Connection[Any]", written_at: datetime) -> datet
     return min((row[0] for row in oldest if row is not None and row[0] is not None), default=None)
 
 
-def instants_for(snapshot: "Snapshot", config: FeaturesStep) -> "list[pd.Timestamp]":
+def instants_for(snapshot: "DataSnapshot", config: FeaturesStep) -> "list[pd.Timestamp]":
     """Return as of when people are photographed: T0, then regularly to the run's instant; or only that instant."""
     import pandas as pd
 
@@ -244,10 +244,10 @@ def instants_for(snapshot: "Snapshot", config: FeaturesStep) -> "list[pd.Timesta
     return [first, *(at for at in later if at > first)]
 
 
-def _seen(run_id: str, seen: Look, people: int) -> Result:
+def _seen(run_id: str, seen: ReadHorizon, people: int) -> StepResult:
     """Return until when changes are in: published last, so that a run that broke off is done again."""
     facts = {**seen.facts(), "people": people}
-    return Result(
+    return StepResult(
         asset="changed_features", digest=combined_digest(seen.facts()), run_id=run_id, as_of=seen.at, facts=facts,
         has_files=False,
     )  # fmt: skip

@@ -7,7 +7,7 @@ time (`in the last 7 days`) is left to the full materialisation. Nothing is writ
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pipelines.changes import Look
+from pipelines.changes import ReadHorizon
 from pipelines.resources import Platform
 from pipelines.results import ResultStore
 
@@ -20,10 +20,10 @@ MANY_PEOPLE = 50_000
 LIVE_WITHIN = timedelta(days=30)
 
 
-def last_look(results: ResultStore) -> Look | None:
+def last_look(results: ResultStore) -> ReadHorizon | None:
     """Return until when changes are in the features, by a full or a partial materialisation; None before the first."""
     made = [results.find(asset) for asset in ("features", "changed_features")]
-    looks = [found for found in (Look.of(pointer.facts) for pointer in made if pointer is not None) if found]
+    looks = [found for found in (ReadHorizon.of(pointer.facts) for pointer in made if pointer is not None) if found]
     return max(looks, key=lambda found: found.at, default=None)
 
 
@@ -35,7 +35,7 @@ def is_online(results: ResultStore) -> bool:
 
 def must_refill(platform: Platform) -> bool:
     """Tell whether the online store was filled once and has lost it: Redis came back without its data."""
-    from feature_repo.filling import was_emptied
+    from feature_repo.stores.filling import was_emptied
 
     return platform.results.find("online_features") is not None and was_emptied(platform.settings, platform.endpoints)
 
@@ -44,7 +44,7 @@ def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Ti
     """Write the rows of some people as a full materialisation at the same instant would."""
     import numpy as np
 
-    from pipelines.features.aggregates import Snapshot, vectors_at
+    from pipelines.features.aggregates import FeatureSnapshot, vectors_at
     from pipelines.features.events import Events
     from pipelines.features.profiles import profile_rows
     from pipelines.features.write import append_changes, write_people
@@ -60,4 +60,4 @@ def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Ti
     here = np.searchsorted(events.user_ids, ids)
     for view, values in (("user_profile", rows.profile), ("user_attributes", rows.attributes)):
         append_changes(connection, view, rows.user_ids, rows.at_us, values, now=now)
-    write_people(connection, Snapshot(at, ids, activity[here], reciprocity[here]), now)
+    write_people(connection, FeatureSnapshot(at, ids, activity[here], reciprocity[here]), now)

@@ -9,13 +9,13 @@ DuetError
 from infra.errors import DuetError
 
 
-class FeatureError(DuetError):
+class FeatureSnapshotError(DuetError):
     """Feature snapshots cannot be computed or written."""
 
 
-class MalformedEvents(FeatureError):
+class MalformedEvents(FeatureSnapshotError):
     """The interactions frame lacks a column, a time zone or a known kind."""
 
 
-class NoSnapshots(FeatureError):
+class NoSnapshots(FeatureSnapshotError):
     """The span or the interval leaves no instant to snapshot."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.layout import ACTIVITY, RECIPROCITY
-from feature_repo.people import People
+from feature_repo.population.people import People
 from pipelines.features.aggregates import snapshots
 from pipelines.features.events import Events
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from pipelines.features.events import Events
 

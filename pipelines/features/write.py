@@ -15,8 +15,8 @@ import pandas as pd
 from psycopg import Connection, sql
 
 from feature_repo.layout import VIEWS
-from feature_repo.packed_copy import MICROS_1970_TO_2000, SIGNATURE, TRAILER, reals, record, scalar
-from pipelines.features.aggregates import Snapshot
+from feature_repo.stores.packed_copy import MICROS_1970_TO_2000, SIGNATURE, TRAILER, reals, record, scalar
+from pipelines.features.aggregates import FeatureSnapshot
 
 _LAYOUTS: Final = {layout.name: layout for layout in VIEWS}
 MAX_PRUNED_ROWS: Final = 1_000_000  # per table and run: one statement stays a matter of seconds
@@ -52,14 +52,14 @@ _STALE: Final = sql.SQL("""
 
 
 def write_snapshot(
-    connection: Connection[tuple[object, ...]], snapshot: Snapshot, now: pd.Timestamp, chunk_rows: int = 50_000
+    connection: Connection[tuple[object, ...]], snapshot: FeatureSnapshot, now: pd.Timestamp, chunk_rows: int = 50_000
 ) -> int:
     """Replace the activity and reciprocity rows of the snapshot's instant; return how many rows were written."""
     return _write(connection, snapshot, now, chunk_rows, everybody=True)
 
 
 def write_people(
-    connection: Connection[tuple[object, ...]], snapshot: Snapshot, now: pd.Timestamp, chunk_rows: int = 50_000
+    connection: Connection[tuple[object, ...]], snapshot: FeatureSnapshot, now: pd.Timestamp, chunk_rows: int = 50_000
 ) -> int:
     """Replace the rows of these people at the snapshot's instant and nobody else's; return how many were written."""
     return _write(connection, snapshot, now, chunk_rows, everybody=False)
@@ -67,7 +67,7 @@ def write_people(
 
 def _write(
     connection: Connection[tuple[object, ...]],
-    snapshot: Snapshot,
+    snapshot: FeatureSnapshot,
     now: pd.Timestamp,
     chunk_rows: int,
     *,

@@ -20,7 +20,7 @@ from pipelines.ingest.checks import (
 from pipelines.ingest.config import SnapshotConfig
 from pipelines.presentation import path, plots, table
 from pipelines.resources import Platform
-from pipelines.results import Result, ResultStore, iso
+from pipelines.results import ResultStore, StepResult, iso
 from pipelines.snapshots import (
     INTERACTIONS_FILE,
     PEOPLE_FILE,
@@ -109,7 +109,7 @@ def snapshots(
             people_file=people_at / PEOPLE_FILE,
         )
         windows = _windows(interactions, config)
-        made: dict[str, Result] = {}
+        made: dict[str, StepResult] = {}
         if all(report.passed for report in reports.values()):
             base = {"run_id": context.run.run_id, "as_of": instant.at, **{k: windows.get(k) for k in ("t0", "t1")}}
             if config.since:
@@ -140,17 +140,17 @@ def _accepted(results: ResultStore, asset: str) -> dict[str, Any] | None:
 
 def _accept(
     results: ResultStore, people: _Taken, interactions: _Taken, base: dict[str, Any], seen: dict[str, str | int]
-) -> dict[str, Result]:
+) -> dict[str, StepResult]:
     """Move both files to their places and return both results; the interactions name the people they belong to."""
-    made: dict[str, Result] = {}
+    made: dict[str, StepResult] = {}
     for asset, taken in (("people", people), ("interactions", interactions)):
         results.adopt(taken.scratch, asset, taken.file.digest)
         inputs = {name: each.digest for name, each in made.items()}
-        made[asset] = Result(asset=asset, digest=taken.file.digest, inputs=inputs, facts=taken.facts | seen, **base)
+        made[asset] = StepResult(asset=asset, digest=taken.file.digest, inputs=inputs, facts=taken.facts | seen, **base)
     return made
 
 
-def _materialised(made: Result | None, **told: Any) -> dg.MaterializeResult[Any]:
+def _materialised(made: StepResult | None, **told: Any) -> dg.MaterializeResult[Any]:
     """Return a materialisation, without a value where the snapshot was refused: so the last one stays."""
     return dg.MaterializeResult(**told) if made is None else dg.MaterializeResult(value=made, **told)
 
@@ -175,7 +175,7 @@ def _windows(interactions: "pd.DataFrame", config: SnapshotConfig) -> dict[str, 
     }
 
 
-def _metadata(taken: _Taken, made: Result | None, results: ResultStore) -> dict[str, Any]:
+def _metadata(taken: _Taken, made: StepResult | None, results: ResultStore) -> dict[str, Any]:
     facts = [{"fact": name, "value": str(value)} for name, value in taken.facts.items()]
     return {
         "dagster/row_count": taken.file.rows,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from feature_repo.kinds import KINDS
-from pipelines.ingest.meetings import Events, mix
+from pipelines.ingest.meetings import EventColumns, mix
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
@@ -53,7 +53,7 @@ def without_indexes(connection: psycopg.Connection[Any]) -> Iterator[None]:
         connection.execute(sql.SQL(definition))
 
 
-def copy_events(connection: psycopg.Connection[Any], events: Events, *, seed: int, first: int) -> None:
+def copy_events(connection: psycopg.Connection[Any], events: EventColumns, *, seed: int, first: int) -> None:
     """COPY one chunk; the event ids follow from the world's seed and the place `first` of the chunk's first event."""
     with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.write(_HEADER)
@@ -65,7 +65,7 @@ def copy_events(connection: psycopg.Connection[Any], events: Events, *, seed: in
         copy.write(_TRAILER)
 
 
-def _packed(events: Events, ids: NDArray[np.uint8], rows: NDArray[np.int64], kind: str) -> bytes:
+def _packed(events: EventColumns, ids: NDArray[np.uint8], rows: NDArray[np.int64], kind: str) -> bytes:
     record = np.empty(
         len(rows),
         dtype=[

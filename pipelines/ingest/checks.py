@@ -13,7 +13,7 @@ import dagster as dg
 
 from pipelines.ingest.config import SnapshotConfig
 from pipelines.presentation import path, table
-from pipelines.snapshots import Instant
+from pipelines.snapshots import RunInstant
 from pipelines.validation.frames import Facts
 from pipelines.validation.run import ValidationReport
 
@@ -120,7 +120,7 @@ def expectations_result(spec: dg.AssetCheckSpec, report: ValidationReport) -> dg
     )
 
 
-def live_result(instant: Instant) -> dg.AssetCheckResult:
+def live_result(instant: RunInstant) -> dg.AssetCheckResult:
     """Warn when the clock of the run was set back to the end of old data."""
     told = "the data are live"
     if instant.is_historical:

@@ -26,7 +26,7 @@ from pipelines.ingest.attributes import NumericColumns, json_objects
 from pipelines.ingest.counting import TimeCount
 from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids, hashed_event_ids
 from pipelines.ingest.identities import Known, hashed_ids, nobody
-from pipelines.ingest.mapping import Rating, Source
+from pipelines.ingest.mapping import ColumnSource, Rating
 from pipelines.ingest.parquet_types import is_bytes
 from pipelines.ingest.times import dates, instants
 
@@ -47,7 +47,7 @@ class _Rows:
     """One batch and where its contract columns come from."""
 
     def __init__(
-        self, table: Any, origins: Mapping[str, Source], faults: Faults, known: Known, times: TimeCount | None
+        self, table: Any, origins: Mapping[str, ColumnSource], faults: Faults, known: Known, times: TimeCount | None
     ) -> None:
         self._table = table
         self._origins = origins
@@ -56,7 +56,7 @@ class _Rows:
         self.n_rows: int = table.num_rows
         self.faults = faults
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> ColumnSource:
         return self._origins.get(name, _ABSENT)
 
     def column(self, name: str) -> Any:
@@ -130,7 +130,7 @@ class _Rows:
         return Cleaned(good, np.flatnonzero(bad), self.faults.reasons())
 
 
-_ABSENT = Source(column="-", constant=None)
+_ABSENT = ColumnSource(column="-", constant=None)
 
 
 def _is_sound(array: Any) -> bool:
@@ -152,7 +152,7 @@ def _utf8(raw: bytes) -> str | None:
 def clean_people(
     table: Any,
     lines: NDArray[np.int64],
-    origins: Mapping[str, Source],
+    origins: Mapping[str, ColumnSource],
     extras: Sequence[str],
     *,
     now: datetime,
@@ -190,7 +190,7 @@ def _attributes(rows: _Rows, extras: Sequence[str], numeric: NumericColumns) -> 
 def clean_interactions(
     table: Any,
     lines: NDArray[np.int64],
-    origins: Mapping[str, Source],
+    origins: Mapping[str, ColumnSource],
     rating: Rating | None,
     *,
     now: datetime,
@@ -225,7 +225,7 @@ def _kinds(rows: _Rows, rating: Rating | None) -> Any:
     return rows.required(kinds, "kind")
 
 
-def _event_ids(rows: _Rows, origins: Mapping[str, Source], content: Sequence[Any]) -> Any:
+def _event_ids(rows: _Rows, origins: Mapping[str, ColumnSource], content: Sequence[Any]) -> Any:
     faults = rows.faults
     given = pa.nulls(rows.n_rows, pa.string())
     if "event_id" in origins:

@@ -140,8 +140,8 @@ def synthetic(  # noqa: PLR0917 - Typer reads options from the signature
 @contextmanager
 def _database(settings: Settings) -> Iterator[psycopg.Connection[Any]]:
     from infra.data_folder import require_data_folder
+    from infra.db.postgres import connect
     from infra.endpoints import open_endpoints
-    from infra.postgres import connect
     from infra.time_zones import require_time_zones
 
     require_data_folder(settings.data_dir)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from feature_repo.contract.columns import is_text, mask_of, present, text_of
 from infra.clock import EARLIEST
-from pipelines.ingest.mapping import Source
+from pipelines.ingest.mapping import ColumnSource
 
 # Seconds that are read as milliseconds, or those as microseconds, all land within these first days of 1970.
 _NEXT_YEAR = pa.scalar(EARLIEST.replace(year=EARLIEST.year + 1), pa.timestamp("us", "UTC"))
@@ -31,7 +31,7 @@ class TimeCount:
 
     columns: dict[str, _Seen] = field(default_factory=dict)
 
-    def note(self, name: str, origin: Source, array: Any, stamps: Any) -> None:
+    def note(self, name: str, origin: ColumnSource, array: Any, stamps: Any) -> None:
         """Count one batch of a column: as it was written, and as it was read."""
         seen = self.columns.setdefault(origin.column or name, _Seen())
         seen.n_rows += len(array) - array.null_count

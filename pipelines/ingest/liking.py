@@ -24,7 +24,7 @@ _MOST_TURN = np.float32(np.pi / 3)
 
 
 @dataclass(frozen=True)
-class Drift:
+class TasteDrift:
     """How tastes turn over the window: from `Inhabitants.taste` towards `other`, by `turn` radians at its end."""
 
     other: Floats  # [n, N_LATENT]
@@ -48,7 +48,7 @@ class Drift:
 class Liking:
     """Who likes whom with which probability; `intercept` decides how often, and is set once by the world."""
 
-    def __init__(self, people: Inhabitants, drift: Drift | None = None) -> None:
+    def __init__(self, people: Inhabitants, drift: TasteDrift | None = None) -> None:
         self._people, self._drift = people, drift
         self.intercept = 0.0
 

@@ -39,7 +39,7 @@ _MEANINGS: MappingType[str, tuple[str, ...]] = {"kind": KINDS, "visible": ("true
 _DELIMITERS = {"tab": "\t", "\\t": "\t"}
 
 
-class Source(BaseModel):
+class ColumnSource(BaseModel):
     """Where one contract column comes from: a source column, or one constant for all rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,19 +115,19 @@ def _as_list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-Origin = Annotated[Source, BeforeValidator(_from_shorthand)]
+Origin = Annotated[ColumnSource, BeforeValidator(_from_shorthand)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    def origins(self) -> dict[str, Source]:
+    def origins(self) -> dict[str, ColumnSource]:
         """Return contract column -> source, in declaration order, only what the mapping names."""
-        found: dict[str, Source] = {}
+        found: dict[str, ColumnSource] = {}
         for name in type(self).model_fields:
             value: Any = getattr(self, name)
-            if isinstance(value, Source):
+            if isinstance(value, ColumnSource):
                 found[name] = value
         return found
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.ingest.errors import RefusedMapping
-from pipelines.ingest.mapping import InteractionsMapping, Mapping, PeopleMapping, Rating, Source
+from pipelines.ingest.mapping import ColumnSource, InteractionsMapping, Mapping, PeopleMapping, Rating
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -135,7 +135,7 @@ def _model_at(place: tuple[int | str, ...]) -> type[BaseModel]:
         return Mapping
     if len(place) == 1:
         return PeopleMapping if place[0] == "people" else InteractionsMapping
-    return Rating if place[-1] == "rating" else Source
+    return Rating if place[-1] == "rating" else ColumnSource
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

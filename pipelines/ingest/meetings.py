@@ -24,7 +24,7 @@ _MOST_DRAWS = 4_000
 
 
 @dataclass(frozen=True)
-class Events:
+class EventColumns:
     """Interactions as columns: indexes of people (id - 1), kind codes (place in KINDS), unix seconds."""
 
     actor: Indexes
@@ -94,7 +94,7 @@ class Meetings:
         mixed = mix(low * np.uint64(0xBF58476D1CE4E5B9) + high + self._salt)
         return np.asarray((mixed & np.uint64(1) == 1) == (a < b))
 
-    def events(self, first: int, wanted: Indexes, liking: Liking, rng: np.random.Generator) -> Events:
+    def events(self, first: int, wanted: Indexes, liking: Liking, rng: np.random.Generator) -> EventColumns:
         """Return every interaction that follows from the meetings of these people, sorted by time."""
         p, until_s = self._people, self._until_s
         a, b, at_s = self.pairs(first, wanted, rng)
@@ -113,7 +113,7 @@ class Meetings:
         actor, target, kinds, times = (np.concatenate(column) for column in zip(*parts, strict=True))
         kept = np.flatnonzero(times < until_s)
         order = kept[np.lexsort((target[kept], actor[kept], times[kept]))]
-        return Events(actor[order], target[order], kinds[order], times[order])
+        return EventColumns(actor[order], target[order], kinds[order], times[order])
 
     def _aftermath(
         self, a: Indexes, b: Indexes, at_s: Indexes, matched: Mask, rng: np.random.Generator

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.mapping import Source
+from pipelines.ingest.mapping import ColumnSource
 
 _UUID_BYTES = 16
 _NUMBERS = ("age_min", "age_max", "latitude", "longitude", "max_distance_km")
@@ -98,7 +98,7 @@ def _is_list(kind: Any) -> bool:
     )
 
 
-def check_types(origins: Mapping[str, Source], types: Mapping[str, Any], name: str) -> None:
+def check_types(origins: Mapping[str, ColumnSource], types: Mapping[str, Any], name: str) -> None:
     """Raise RefusedFile where a contract column would be read from a Parquet type that cannot hold it."""
     for column, source in origins.items():
         if source.column is None or source.column not in types:
@@ -112,7 +112,7 @@ def check_types(origins: Mapping[str, Source], types: Mapping[str, Any], name: s
             )
 
 
-def _refusal(column: str, source: Source, given: Any) -> str | None:
+def _refusal(column: str, source: ColumnSource, given: Any) -> str | None:
     """Return what to do where a contract column cannot be read from a type, None where it can."""
     kind = plain_type(given)
     is_text = is_bytes(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)

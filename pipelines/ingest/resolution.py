@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.ingest.errors import RefusedMapping
-from pipelines.ingest.mapping import InteractionsMapping, PeopleMapping, Rating, Source
+from pipelines.ingest.mapping import ColumnSource, InteractionsMapping, PeopleMapping, Rating
 
 # What an export calls these columns when it follows the contract without a mapping.
 _ALIASES = {"actor": "actor_id", "target": "target_id", "time": "occurred_at", "timestamp": "occurred_at"}
@@ -44,7 +44,7 @@ _SHOWN = 20
 class Resolved:
     """Contract column -> source with the file's own column names, the columns left over, and the rating if one."""
 
-    origins: dict[str, Source]
+    origins: dict[str, ColumnSource]
     left: list[str]
     rating: Rating | None = None
 
@@ -71,7 +71,7 @@ def resolve(table: PeopleMapping | InteractionsMapping, header: Sequence[str], p
                     "name the right one in the mapping, or rename the other."
                 )
             if matches:
-                found[name] = Source(column=matches[0])
+                found[name] = ColumnSource(column=matches[0])
                 named.add(matches[0])
     return Resolved(found, [column for column in free if column not in named], rating)
 
@@ -104,7 +104,7 @@ def close_to(column: str, names: Sequence[str]) -> str | None:
     return next((name for name in names if close and _letters(name) == close[0]), None)
 
 
-def _found(source: Source, header: Sequence[str], path: Path) -> Source:
+def _found(source: ColumnSource, header: Sequence[str], path: Path) -> ColumnSource:
     if source.column is None:
         return source
     return source.model_copy(update={"column": _column(source.column, header, path)})

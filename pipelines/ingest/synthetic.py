@@ -21,8 +21,8 @@ from pipelines.ingest import inhabitants as town_hall
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.exposure import Exposure, RandomExposure, SelfSelectedExposure
 from pipelines.ingest.inhabitants import DAY_S, Inhabitants, Untold, settle
-from pipelines.ingest.liking import Drift, Liking
-from pipelines.ingest.meetings import Events, Meetings
+from pipelines.ingest.liking import Liking, TasteDrift
+from pipelines.ingest.meetings import EventColumns, Meetings
 from pipelines.ingest.names import first_names
 from pipelines.ingest.town import Town
 
@@ -33,7 +33,7 @@ CHUNK_PEOPLE = 4_096
 
 
 @dataclass(frozen=True)
-class Kind:
+class WorldTraits:
     """What tells one kind of world from another."""
 
     like_rate: float
@@ -45,8 +45,8 @@ class Kind:
 
 
 KINDS_OF_WORLD = {
-    RANDOM_EXPOSURE: Kind(like_rate=0.30, events_per_meeting=1.37, popularity_bias=1.0, self_selected=False),
-    SELF_SELECTED: Kind(like_rate=0.45, events_per_meeting=1.41, popularity_bias=1.5, self_selected=True),
+    RANDOM_EXPOSURE: WorldTraits(like_rate=0.30, events_per_meeting=1.37, popularity_bias=1.0, self_selected=False),
+    SELF_SELECTED: WorldTraits(like_rate=0.45, events_per_meeting=1.41, popularity_bias=1.5, self_selected=True),
 }
 
 
@@ -65,7 +65,7 @@ class World:
         self._liking = Liking(people)
         if self._kind.self_selected:
             rng = np.random.default_rng([self._seed, 3])
-            self._liking = Liking(people, Drift.draw(len(people), rng, start_s=start_s, until_s=until_s))
+            self._liking = Liking(people, TasteDrift.draw(len(people), rng, start_s=start_s, until_s=until_s))
             self._exposure = SelfSelectedExposure.draw(people, self._town, self._liking, rng)
             self._untold = Untold.draw(people, rng)
         self._meetings = Meetings(people, self._town, self._exposure, self._seed, start_s=start_s, until_s=until_s)
@@ -193,7 +193,7 @@ class World:
         """Return how many chunks `event_chunks` yields."""
         return -(-len(self.people) // CHUNK_PEOPLE)
 
-    def event_chunks(self) -> Iterator[Events]:
+    def event_chunks(self) -> Iterator[EventColumns]:
         """Yield all interactions, one chunk of first movers at a time, each sorted by time."""
         mean = float(self.parameters["interactions_per_person"]) / self._kind.events_per_meeting
         for number in range(self.n_chunks()):

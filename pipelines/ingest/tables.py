@@ -21,7 +21,7 @@ from pipelines.ingest.counting import TimeCount
 from pipelines.ingest.errors import IngestError, RefusedFile
 from pipelines.ingest.frames import PEOPLE
 from pipelines.ingest.identities import people_in
-from pipelines.ingest.mapping import Mapping, Source
+from pipelines.ingest.mapping import ColumnSource, Mapping
 from pipelines.ingest.opening import open_source
 from pipelines.ingest.parquet_types import check_types
 from pipelines.ingest.quarantine import Quarantine
@@ -159,7 +159,7 @@ def _open(path: Path, mapping: Mapping, encoding: str | None) -> SourceFile:
     )
 
 
-def _require(origins: MappingType[str, Source], names: tuple[str, ...], file: SourceFile) -> None:
+def _require(origins: MappingType[str, ColumnSource], names: tuple[str, ...], file: SourceFile) -> None:
     path, taken = file.path, {source.column for source in origins.values()}
     for name in names:
         if name not in origins:

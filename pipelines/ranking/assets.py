@@ -7,14 +7,14 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from pipelines.artifacts import Explanation, finish_artifact
+from pipelines.artifacts import VersionNotes, finish_artifact
 from pipelines.comparison import compared
 from pipelines.presentation import frame as frame_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.progress import telling
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.resources import Platform
-from pipelines.results import Result, combined_digest
+from pipelines.results import StepResult, combined_digest
 from registry.contracts import ArtifactKind
 
 SHOWN_FEATURES = 40
@@ -42,7 +42,7 @@ def ranking_dataset(
     context: dg.AssetExecutionContext,
     config: DatasetStep,
     platform: dg.ResourceParam[Platform],
-    embeddings: Result,
+    embeddings: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Build the rows of both windows, from both twins of the first stage, and join their features."""
     from feature_repo.schema import offered_schema
@@ -50,7 +50,7 @@ def ranking_dataset(
     from pipelines.ranking.files import RankingRows, save_rows
     from pipelines.ranking.rows import WindowRows, choice_rows, like_rows
     from pipelines.ranking.windows import TrainingGround
-    from registry.ranker import ListPolicy
+    from registry.models.ranker import ListPolicy
     from registry.scoring.ranking import policy_for
 
     tell = telling(context.log.info, platform)
@@ -99,7 +99,7 @@ def ranking_dataset(
         contents = save_rows(staged, rows)
         digest = combined_digest({"rows": contents, "schema": schema})
         directory = platform.results.adopt(staged, "ranking_dataset", digest)
-    made = Result(
+    made = StepResult(
         asset="ranking_dataset", digest=digest, run_id=context.run.run_id, as_of=embeddings.as_of,
         t0=embeddings.t0, t1=embeddings.t1, inputs={**embeddings.inputs, "embeddings": embeddings.digest}, parts=parts,
         facts={**embeddings.facts, "rows": len(frame), "schema": schema, "last_likes": config.last_likes},
@@ -134,7 +134,7 @@ def ranker(
     context: dg.AssetExecutionContext,
     config: RankerStep,
     platform: dg.ResourceParam[Platform],
-    ranking_dataset: Result,
+    ranking_dataset: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
     import pandas as pd
@@ -145,8 +145,8 @@ def ranker(
     from pipelines.ranking.origin import lineage_of_ranker, ranker_result
     from pipelines.ranking.plots import lists_plot, training_figures
     from pipelines.ranking.windows import TrainingGround
-    from registry.feature_labels import is_free_slot, readable
-    from registry.ranker import ATTRIBUTES
+    from registry.models.feature_labels import is_free_slot, readable
+    from registry.models.ranker import ATTRIBUTES
 
     dataset = ranking_dataset
     rows = load_rows(dataset.path)
@@ -192,7 +192,7 @@ def ranker(
         platform,
         ArtifactKind.RANKER,
         lambda directory: trained.save(directory, lineage, parameters, metrics),
-        Explanation(
+        VersionNotes(
             parameters, metrics, figures,
             {
                 "feature_importance.csv": pd.DataFrame(importance).to_csv(index=False),
@@ -223,7 +223,7 @@ def ranker(
     )  # fmt: skip
 
 
-def snapshot_of(platform: Platform, result: Result) -> Result:
+def snapshot_of(platform: Platform, result: StepResult) -> StepResult:
     """Return the interactions that `result` was made from, which may be older than the newest."""
     digest = result.inputs["interactions"]
     newest = platform.results.require("interactions")

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pipelines.features.events import Events
 from pipelines.retrieval.content import ContentInputs
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 
 Floats = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
@@ -16,7 +16,7 @@ _BLOCK = 16_384
 
 
 @dataclass(frozen=True)
-class Factors:
+class EverybodysFactors:
     """Everybody's P and Q, float32[n, d] each, by position; from the profile where the fit knows nobody."""
 
     chooser: Floats

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from registry.artifacts import sha256_of
+from registry.models.artifacts import sha256_of
 
 
 @dataclass(frozen=True)

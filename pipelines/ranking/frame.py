@@ -11,7 +11,7 @@ from infra.settings import load_settings
 from pipelines.ranking.errors import OutdatedRows
 from pipelines.ranking.files import RankingRows, load_rows
 from pipelines.ranking.rows import RowKind
-from pipelines.results import Result, ResultStore
+from pipelines.results import ResultStore, StepResult
 
 
 def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:
     return frame_of(dataset, load_rows(dataset.path))
 
 
-def frame_of(dataset: Result, rows: RankingRows) -> pd.DataFrame:
+def frame_of(dataset: StepResult, rows: RankingRows) -> pd.DataFrame:
     """Return the rows of a dataset as `ranking_frame` does; raises OutdatedRows."""
     made_of = str(dataset.facts["schema"])
     if rows.features.shape[1] != len(RANKING_FEATURES) or not_offered(made_of, offered_schema()):

@@ -12,11 +12,11 @@ from pipelines.inputs import microseconds_of
 from pipelines.metrics import auc, calibration_bins
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import RankingRows
-from pipelines.ranking.lists import HeldOutLists, JudgedLists, Verdict, choose, judge_lists, policies
+from pipelines.ranking.lists import HeldOutLists, JudgedLists, OrderChoice, choose, judge_lists, policies
 from pipelines.ranking.rows import RowKind
 from registry.contracts import PRODUCTION, ArtifactKind
 from registry.errors import RegistryError
-from registry.ranker import Ranker
+from registry.models.ranker import Ranker
 from registry.scoring.ranking import served_policy
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def judged_order(
     *,
     config: RankerConfig,
     tell: Callable[[str], None],
-) -> Verdict:
+) -> OrderChoice:
     """Return which order is served, with the figures that the gates read."""
     serving = platform.settings.serving
     window, by_chance = ground.late(), ground.met_by_chance
@@ -71,7 +71,7 @@ def judged_order(
         platform, ground, lists, found=found, verdict=verdict, config=config, features=rows.features[held_out],
         ranker=ranker,
     )  # fmt: skip
-    return Verdict(verdict.chosen, verdict.simpler, verdict.difference, {**figures, "production": production})
+    return OrderChoice(verdict.chosen, verdict.simpler, verdict.difference, {**figures, "production": production})
 
 
 def _of_decisions(ranker: Ranker, rows: RankingRows, held_out: npt.NDArray[np.bool_]) -> dict[str, JsonValue]:
@@ -91,7 +91,7 @@ def _production(
     lists: HeldOutLists,
     *,
     found: JudgedLists,
-    verdict: Verdict,
+    verdict: OrderChoice,
     config: RankerConfig,
     features: npt.NDArray[np.float32],
     ranker: Ranker,

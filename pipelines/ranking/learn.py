@@ -23,7 +23,7 @@ from pipelines.ranking.errors import OneClass
 from pipelines.ranking.files import RankingRows
 from pipelines.ranking.rows import RowKind
 from pipelines.ranking.train import Progress, TrainingReport, order_statistics, train_ranker
-from registry.ranker import Ranker
+from registry.models.ranker import Ranker
 
 Floats = npt.NDArray[np.float32]
 _CANARY_ROWS = 32

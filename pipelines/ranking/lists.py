@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from pipelines import metrics
 from pipelines.features.events import Events
 from pipelines.metrics import Interval
 from pipelines.ranking.merit import TOP, mean_known, merit_of, ndcg, told_apart
 from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.ranking.sessions import Requests
-from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
+from registry.models.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.ranking import CERTAIN, Scored, scored_by
 from registry.scoring.two_stages import (
@@ -99,7 +99,7 @@ class JudgedLists:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class OrderChoice:
     """The policy that is served, the best simpler one, and the interval of the difference in merit to the trees."""
 
     chosen: ListPolicy
@@ -293,7 +293,7 @@ class _Predicted:
         return scored_by(policy, self.found.context, self.like, self.choice, self.back)
 
 
-def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> Verdict:
+def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> OrderChoice:
     """Choose the served policy by what came next and by what was missing.
 
     The trees are chosen where their merit is higher than that of the best simpler order, and surely lower by neither
@@ -304,7 +304,7 @@ def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> Verdict:
     judged = [lists for lists in (coming, missing) if lists.requesters >= _MIN_REQUESTERS]
     if not judged:
         first = every[int(np.flatnonzero(simple)[0])]
-        return Verdict(first, first, nothing, figures(coming, missing, first, first, seed=seed))
+        return OrderChoice(first, first, nothing, figures(coming, missing, first, first, seed=seed))
     merit = np.mean([lists.utility() for lists in judged], axis=0)
     chosen = best_simple = int(np.flatnonzero(simple)[np.argmax(merit[simple])])
     difference = nothing
@@ -319,7 +319,7 @@ def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> Verdict:
         if merit[best_trees] > merit[best_simple] and all(gain.high >= 0 for gain in gains):
             chosen = best_trees
     winner, rival = every[chosen], every[best_simple]
-    return Verdict(winner, rival, difference, figures(coming, missing, winner, rival, seed=seed))
+    return OrderChoice(winner, rival, difference, figures(coming, missing, winner, rival, seed=seed))
 
 
 def figures(

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from feature_repo.schema import part_of
 from pipelines.lineage import lineage_of
-from pipelines.results import Result
-from registry.ranker import Ranker
+from pipelines.results import StepResult
+from registry.models.ranker import Ranker
 
 if TYPE_CHECKING:
     from pipelines.artifacts import Registered
 
 
-def lineage_of_ranker(ranker: Ranker, dataset: Result, snapshot: Result) -> dict[str, str]:
+def lineage_of_ranker(ranker: Ranker, dataset: StepResult, snapshot: StepResult) -> dict[str, str]:
     """Return the lineage of a ranker that was fitted on all rows of a dataset, with the features it names."""
     used = {*ranker.feature_names, *(() if ranker.choice is None else ranker.choice.feature_names)}
     return lineage_of(
@@ -24,10 +24,10 @@ def lineage_of_ranker(ranker: Ranker, dataset: Result, snapshot: Result) -> dict
 
 
 def ranker_result(
-    ranker: Ranker, registered: "Registered", dataset: Result, run_id: str, judged: dict[str, str]
-) -> Result:
+    ranker: Ranker, registered: "Registered", dataset: StepResult, run_id: str, judged: dict[str, str]
+) -> StepResult:
     """Return a registered ranker as the result of its step; `judged` names the one whose lists were judged."""
-    return Result(
+    return StepResult(
         asset="ranker", digest=registered.manifest.digest, run_id=run_id,
         as_of=dataset.as_of, t0=dataset.t0, t1=dataset.t1, version=registered.version,
         inputs={**dataset.inputs, "ranking_dataset": dataset.digest}, parts={**dataset.parts, **judged},

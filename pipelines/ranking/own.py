@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import JsonValue
 
 from feature_repo.layout import RANKING_FEATURES
-from pipelines.artifacts import Explanation, finish_artifact
+from pipelines.artifacts import VersionNotes, finish_artifact
 from pipelines.ranking.assets import snapshot_of
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import load_rows
@@ -25,8 +25,8 @@ from pipelines.release.candidate import find_candidate, name_candidate, register
 from pipelines.release.judging import judge_release
 from pipelines.release.policy import load_policy
 from registry.contracts import ArtifactKind
-from registry.gates import GateReport
-from registry.ranker import ATTRIBUTES, Ranker
+from registry.models.ranker import ATTRIBUTES, Ranker
+from registry.promotion.gates import GateReport
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
@@ -65,7 +65,7 @@ def register_ranker(
         platform,
         ArtifactKind.RANKER,
         lambda directory: final.save(directory, lineage, parameters, metrics),
-        Explanation(parameters, metrics, {}, {}),
+        VersionNotes(parameters, metrics, {}, {}),
         run_id,
     )
     judged = keep_judged(platform, replace(early, policy=verdict.chosen), parameters)

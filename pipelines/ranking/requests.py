@@ -9,11 +9,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import Terms
 from pipelines.features.events import Events
 from pipelines.ranking.context import LikeHistory
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from feature_repo.layout import CONTEXT_COLUMNS, EVIDENCE_COLUMNS, TASTE_COLUMNS
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from feature_repo.transforms import PairContext
 from pipelines.features.events import Events
 from pipelines.ranking.config import DatasetConfig
 from pipelines.ranking.errors import NoLabels
 from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.ranking.sessions import Requests, Sessions
-from registry.ranker import ListPolicy
+from registry.models.ranker import ListPolicy
 from registry.scoring.candidates import requester_factors, taste_of
 from registry.scoring.context import pair_context
 from registry.scoring.first_stage import FirstStage

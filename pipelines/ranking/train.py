@@ -16,7 +16,7 @@ from feature_repo.layout import RANKING_FEATURES
 from pipelines.metrics import CalibrationBins, Numbers, auc, calibration_bins, log_loss
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.errors import BadFeatures, OneClass
-from registry.ranker import filled
+from registry.models.ranker import filled
 
 Floats = npt.NDArray[np.float32]
 _MIN_VALIDATION_ROWS = 50

@@ -12,26 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipelines.evaluation.spread import Spread
+from pipelines.evaluation.spread import HeldBackPairs
 from pipelines.features.events import Events
 from pipelines.features.history import PeopleHistory
 from pipelines.inputs import before_window, microseconds_of
 from pipelines.ranking.requests import PastRequests
 from pipelines.ranking.rows import Window
 from pipelines.ranking.sessions import has_decided
-from pipelines.results import Result
+from pipelines.results import StepResult
 from pipelines.retrieval.config import IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.dataset import first_decisions
 from pipelines.retrieval.meeting import MET, Meeting
 from pipelines.retrieval.stage import Ground, StageConfig
 from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, twin
-from registry.artifacts import verify_artifact
-from registry.item_index import ItemIndex
-from registry.neighbours import Neighbours
+from registry.models.artifacts import verify_artifact
+from registry.models.item_index import ItemIndex
+from registry.models.neighbours import Neighbours
 from registry.scoring.first_stage import FirstStage, FittedStage
 
 if TYPE_CHECKING:
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
     from pipelines.resources import Platform
 
 STAGE_OF = {JUDGED: "judged_stage", SPREAD: "spread_stage"}
@@ -45,14 +45,14 @@ class TrainingGround:
     """A snapshot, its windows, and the twins of the embedding."""
 
     platform: "Platform"
-    snapshot: "Snapshot"
-    pointer: Result
+    snapshot: "DataSnapshot"
+    pointer: StepResult
     last_likes: int
     seed: int
     _stages: dict[str, FirstStage] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, platform: "Platform", made: Result, last_likes: int, seed: int = SEED) -> "TrainingGround":
+    def of(cls, platform: "Platform", made: StepResult, last_likes: int, seed: int = SEED) -> "TrainingGround":
         """Return the ground of what was made from a snapshot."""
         from pipelines.ranking.assets import snapshot_of
 
@@ -98,9 +98,9 @@ class TrainingGround:
         return self._window(JUDGED, self.t1_us, self.end_us)
 
     @cached_property
-    def spread(self) -> Spread:
+    def spread(self) -> HeldBackPairs:
         """Return the pairs that the spread twin has not learned."""
-        return Spread.of(self.learned(self.end_us), self.end_us, self.seed)
+        return HeldBackPairs.of(self.learned(self.end_us), self.end_us, self.seed)
 
     def missing(self, *, judged: bool) -> Window:
         """Return one half of the held-back decisions, by person, before the spread twin: to learn, or to judge by."""

@@ -18,12 +18,12 @@ from pipelines.release.checks import check_result, check_specs, shown_gates
 from pipelines.release.policy import Policy
 from pipelines.release.promotion import actor_of, promote_candidate
 from pipelines.resources import Platform
-from pipelines.results import Result, combined_digest
+from pipelines.results import StepResult, combined_digest
 from registry.contracts import ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:
     from pipelines.release.candidate import Candidate
-    from registry.gates import GateReport
+    from registry.promotion.gates import GateReport
 
 HISTORY: Final = dg.AssetKey("release_history")
 RELEASE_HISTORY = dg.AssetSpec(
@@ -51,9 +51,9 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
     def release_candidate(
         context: dg.AssetExecutionContext,
         platform: dg.ResourceParam[Platform],
-        candidate_index: Result,
-        ranker: Result | None,
-        evaluation: Result | None,
+        candidate_index: StepResult,
+        ranker: StepResult | None,
+        evaluation: StepResult | None,
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Verify the set, tag its versions and judge it."""
         from pipelines.release.judging import judge_release
@@ -70,7 +70,7 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
             "ranker": candidate.ranker.digest,
         }
         digest = combined_digest({key: inputs[key] for key in ("embeddings", "candidate_index", "ranker")})
-        made = Result(
+        made = StepResult(
             asset="release_candidate", digest=digest, run_id=context.run.run_id,
             as_of=candidate.index.as_of, t0=candidate.index.t0, t1=candidate.index.t1,
             inputs=inputs, facts={"release": versions.release_id, "passed": report.passed}, has_files=False,
@@ -121,7 +121,7 @@ def promoted_release(
     context: dg.AssetExecutionContext,
     config: PromotionStep,
     platform: dg.ResourceParam[Platform],
-    release_candidate: Result,
+    release_candidate: StepResult,
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Move the candidate to the stage of the configuration, audited as automation."""
     versions = ReleaseVersions.parse(str(release_candidate.facts["release"]))
@@ -152,7 +152,7 @@ def promote_with(report: "GateReport") -> str:
     return f"not without `{command} --force --reason ...`, because it {report.verdict}"
 
 
-def _evaluation(judged: Result | None, candidate: "Candidate") -> dict[str, Any]:
+def _evaluation(judged: StepResult | None, candidate: "Candidate") -> dict[str, Any]:
     """Show the comparison that judged this ranker, or say that none did."""
     from pipelines.evaluation.assets import TABLE_FILE
 

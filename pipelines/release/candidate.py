@@ -15,7 +15,7 @@ from registry.contracts import ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.results import Result
+    from pipelines.results import StepResult
     from registry.release import Release
 
 
@@ -24,11 +24,11 @@ class Candidate:
     """Three artefacts on this disk and the pointers they came from."""
 
     directories: dict[ArtifactKind, Path]
-    index: "Result"
-    ranker: "Result"
+    index: "StepResult"
+    ranker: "StepResult"
 
 
-def find_candidate(platform: "Platform", index: "Result", ranker: "Result | None", run_id: str) -> Candidate:
+def find_candidate(platform: "Platform", index: "StepResult", ranker: "StepResult | None", run_id: str) -> Candidate:
     """Choose the parts: the index, its embedding, and the ranker if it is of this run, else the one in Production.
 
     Raises:

@@ -9,8 +9,8 @@ from pipelines.release.policy import Gate, Policy, asked
 from pipelines.resources import Platform
 
 if TYPE_CHECKING:
-    from pipelines.release.history import Standing
-    from registry.gates import GateReport, GateResult
+    from pipelines.release.history import ReleaseStanding
+    from registry.promotion.gates import GateReport, GateResult
 
 CHECK: Final = "production_is_coherent"
 _DIGITS: Final = 6
@@ -72,19 +72,19 @@ def production_is_coherent(platform: dg.ResourceParam[Platform]) -> dg.AssetChec
     )
 
 
-def standing_now(platform: Platform) -> "Standing":
+def standing_now(platform: Platform) -> "ReleaseStanding":
     """Return what stands where now; stages that were moved by hand are recorded."""
     from pipelines.release.history import look
 
     return look(platform)
 
 
-def sentence_of(found: "Standing") -> str:
+def sentence_of(found: "ReleaseStanding") -> str:
     """Say why Production is refused, or that it is not."""
     return found.refusal or "What stands in Production is one coherent release, and nobody refuses it."
 
 
-def metadata_of(found: "Standing") -> dict[str, Any]:
+def metadata_of(found: "ReleaseStanding") -> dict[str, Any]:
     """Show which worker serves what."""
     return {
         "workers": table(

@@ -6,14 +6,14 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.resources import Platform
-from registry.audit import PostgresPromotionLog, Promotion
-from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
 from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
-from registry.observer import observe
-from registry.promotion import verify_release
-from registry.release_views import what_happened
-from registry.workers import Worker, live_workers
+from registry.mlflow.observer import observe
+from registry.promotion.audit import PostgresPromotionLog, Promotion
+from registry.promotion.promotion import verify_release
+from registry.promotion.release_cache import ReleaseCache
+from registry.promotion.views import what_happened
+from registry.promotion.workers import Worker, live_workers
 
 if TYPE_CHECKING:
     import psycopg
@@ -22,7 +22,7 @@ SHOWN: Final = 100
 
 
 @dataclass(frozen=True)
-class Standing:
+class ReleaseStanding:
     """What was found: the rows of the history, the newest first, and what is wrong with what stands in Production."""
 
     rows: list[dict[str, Any]]
@@ -32,7 +32,7 @@ class Standing:
     workers: list[Worker]
 
 
-def look(platform: Platform) -> Standing:
+def look(platform: Platform) -> ReleaseStanding:
     """Bring audit and MLflow in step, and say how things stand; without MLflow, say what Postgres knows."""
     with platform.connection(autocommit=True) as connection:
         log = PostgresPromotionLog(connection)
@@ -49,7 +49,7 @@ def look(platform: Platform) -> Standing:
         history = [*log.history(PRODUCTION, SHOWN), *log.history(STAGING, SHOWN)]
         pin = log.open_pin()
     said = sorted({worker.refused for worker in workers if worker.refused})
-    return Standing(
+    return ReleaseStanding(
         rows=rows_of(history),
         added=added,
         refusal=" ".join(dict.fromkeys([*([problem] if problem else []), *said])) or None,

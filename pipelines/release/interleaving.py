@@ -18,12 +18,12 @@ from pipelines.inputs import microseconds_of
 from pipelines.release.errors import NothingToCompare
 from pipelines.release.replay import TOP, Contender, answer, contenders_at
 from pipelines.retrieval.dataset import first_decisions
-from registry.interleaving import InterleavingOutcome, credit, outcome, team_draft
+from registry.experiments.interleaving import InterleavingOutcome, credit, outcome, team_draft
 from registry.release import Release
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
 
 Positions = npt.NDArray[np.int64]
 MOST_REQUESTERS = 1_000
@@ -53,7 +53,7 @@ class Interleaving:
 def interleave_releases(
     first: Release,
     second: Release,
-    snapshot: "Snapshot",
+    snapshot: "DataSnapshot",
     settings: "Settings",
     after: datetime,
 ) -> Interleaving:

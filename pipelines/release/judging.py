@@ -16,7 +16,7 @@ from pipelines.release.measure import measure
 from pipelines.release.policy import Policy, judge
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
-from registry.gates import GateReport, GateResult, write_report
+from registry.promotion.gates import GateReport, GateResult, write_report
 from registry.release import Release, load_release
 
 if TYPE_CHECKING:

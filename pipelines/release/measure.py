@@ -27,7 +27,7 @@ from registry.release import Release
 if TYPE_CHECKING:
     from infra.clock import Clock
     from infra.settings import Settings
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 _OF_LISTS = ("ndcg_at_20", "match_precision_at_10", "gain_over_popularity", "gain_over_first_stage")
@@ -36,7 +36,7 @@ _OF_LISTS = ("ndcg_at_20", "match_precision_at_10", "gain_over_popularity", "gai
 def measure(
     candidate: Release,
     production: Release | None,
-    snapshot: "Snapshot",
+    snapshot: "DataSnapshot",
     *,
     recorded: Positions,
     sampling: Sampling,

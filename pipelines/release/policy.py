@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipelines.release.errors import InvalidGates
 from pipelines.results import combined_digest
-from registry.gates import Bound, Direction, GateReport, GateResult, Threshold, Tolerance, bounds
+from registry.promotion.gates import Bound, Direction, GateReport, GateResult, Threshold, Tolerance, bounds
 
 DEFAULT_FILE: Final = Path(__file__).with_name("gates.yaml")
 Count = Literal["people", "requesters", "decisions", "replays", "rows"]

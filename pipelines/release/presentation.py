@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from pipelines.evaluation.figures import BLUE, GREY, ORANGE, canvas, picture
-from registry.gates import GateReport, GateResult
+from registry.promotion.gates import GateReport, GateResult
 
 _FURTHEST = 1.0
 _LONG = 10_000

@@ -11,7 +11,7 @@ from pipelines.resources import Platform
 from registry.contracts import STAGING, ReleaseVersions
 
 if TYPE_CHECKING:
-    from registry.audit import Promotion
+    from registry.promotion.audit import Promotion
 
 SCHEDULE_TAG = "dagster/schedule_name"
 SENSOR_TAG = "dagster/sensor_name"
@@ -32,10 +32,10 @@ def promote_candidate(
     """
     from feature_repo.schema import offered_schema
     from pipelines.automation.conditions import running_experiment
-    from registry.audit import PostgresPromotionLog
-    from registry.cache import ReleaseCache
     from registry.errors import GatesNotPassed, PromotionConflict
-    from registry.promotion import promote
+    from registry.promotion.audit import PostgresPromotionLog
+    from registry.promotion.promotion import promote
+    from registry.promotion.release_cache import ReleaseCache
 
     with platform.connection() as connection:
         experiment = running_experiment(connection) if stage == STAGING else None

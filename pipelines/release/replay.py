@@ -12,20 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from infra.clock import Clock
 from pipelines.features.history import PeopleHistory
 from pipelines.metrics import gini
 from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.retrieval.stage import Ground
-from registry.ranker import ListPolicy, Order
+from registry.models.ranker import ListPolicy, Order
 from registry.release import Release
 from registry.scoring.ranking import served_policy
 from registry.scoring.two_stages import find_candidates, recommend
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
 
 Positions = npt.NDArray[np.int64]
 TOP = 10
@@ -45,7 +45,7 @@ class Contender:
 
 
 def contenders_at(
-    releases: Sequence[Release], snapshot: "Snapshot", settings: "Settings", at_us: int
+    releases: Sequence[Release], snapshot: "DataSnapshot", settings: "Settings", at_us: int
 ) -> list[Contender]:
     """Put releases before the people and events of a snapshot as they were just before an instant."""
     instants = [pd.Timestamp(at_us, unit="us", tz="UTC")]

@@ -17,7 +17,7 @@ from pipelines.release.checks import CHECK, metadata_of, sentence_of, standing_n
 from pipelines.resources import Platform
 
 if TYPE_CHECKING:
-    from pipelines.release.history import Standing
+    from pipelines.release.history import ReleaseStanding
 
 INTERVAL_S: Final = 10
 
@@ -48,11 +48,11 @@ def observe_stages(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     return dg.SensorResult(asset_events=[_materialization(found), _evaluation(found)], cursor=seen)
 
 
-def _materialization(found: "Standing") -> dg.AssetMaterialization:
+def _materialization(found: "ReleaseStanding") -> dg.AssetMaterialization:
     return dg.AssetMaterialization(HISTORY, metadata={"history": table(found.rows), **metadata_of(found)})
 
 
-def _evaluation(found: "Standing") -> dg.AssetCheckEvaluation:
+def _evaluation(found: "ReleaseStanding") -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=HISTORY,
         check_name=CHECK,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from pipelines.artifacts import ASSET_OF, Explanation, finish_artifact, production_or_newest
+from pipelines.artifacts import ASSET_OF, VersionNotes, finish_artifact, production_or_newest
 from pipelines.comparison import compared
 from pipelines.exposure.config import PricesConfig
 from pipelines.io_manager import MAY_BE_MISSING
@@ -13,7 +13,7 @@ from pipelines.lineage import lineage_of
 from pipelines.presentation import link, path, plots, table
 from pipelines.progress import telling
 from pipelines.resources import Platform
-from pipelines.results import Result
+from pipelines.results import StepResult
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, keep_twin
 from registry.contracts import ArtifactKind
@@ -21,10 +21,10 @@ from registry.contracts import ArtifactKind
 if TYPE_CHECKING:
     from pipelines.artifacts import Registered
     from pipelines.exposure.sampling import Priced
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
     from pipelines.retrieval.rebuild import Rebuilt
     from pipelines.retrieval.tuning import Trial
-    from registry.neighbours import Neighbours
+    from registry.models.neighbours import Neighbours
 
 
 class EmbeddingStep(EmbeddingConfig, dg.Config):
@@ -72,10 +72,10 @@ def embeddings(
     context: dg.AssetExecutionContext,
     config: EmbeddingStep,
     platform: dg.ResourceParam[Platform],
-    interactions: Result,
+    interactions: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Tune the settings, fit the factors three times, log and register those of all data."""
-    from pipelines.evaluation.spread import Spread
+    from pipelines.evaluation.spread import HeldBackPairs
     from pipelines.evaluation.windows import split_windows
     from pipelines.inputs import before_window, microseconds_of
     from pipelines.ranking.windows import SEED
@@ -109,7 +109,7 @@ def embeddings(
         parts[name] = keep_twin(platform, name, embedding, {**lineage, "t0": until.isoformat()})
         tell(f"fitted up to {until.isoformat()}: {report.likes} likes")
     end_us = microseconds_of(interactions.as_of)
-    spread = Spread.of(snapshot.events.between(since_us, end_us), end_us, SEED)
+    spread = HeldBackPairs.of(snapshot.events.between(since_us, end_us), end_us, SEED)
     embedding, report = fit_embedding(spread.known, people.user_ids, inputs_of(people, end_us / 1e6), chosen)
     parts[SPREAD] = keep_twin(platform, SPREAD, embedding, lineage)
     tell(f"fitted without {len(spread.held_back)} decisions that are held back: {report.likes} likes")
@@ -124,7 +124,7 @@ def embeddings(
         platform,
         ArtifactKind.EMBEDDING,
         lambda directory: embedding.save(directory, released, metrics),
-        Explanation(chosen.model_dump(mode="json"), metrics, figures, {}),
+        VersionNotes(chosen.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )
     return dg.MaterializeResult(
@@ -175,8 +175,8 @@ def candidate_index(
     context: dg.AssetExecutionContext,
     config: IndexStep,
     platform: dg.ResourceParam[Platform],
-    interactions: Result,
-    embeddings: Result | None,
+    interactions: StepResult,
+    embeddings: StepResult | None,
 ) -> dg.MaterializeResult[Any]:
     """Index everybody visible now, with the embedding of this run or else the one in Production."""
     from dataclasses import asdict
@@ -221,7 +221,7 @@ def candidate_index(
             metrics,
             beside={**neighbours.writers(), **priced.prices.writers()},
         ),
-        Explanation(config.model_dump(mode="json"), metrics, figures, {}),
+        VersionNotes(config.model_dump(mode="json"), metrics, figures, {}),
         context.run.run_id,
     )
     tell(f"saved and registered as version {registered.version}")
@@ -240,12 +240,12 @@ def candidate_index(
 
 
 def _priced(
-    platform: Platform, snapshot: "Snapshot", made: "Rebuilt", neighbours: "Neighbours", config: IndexStep
+    platform: Platform, snapshot: "DataSnapshot", made: "Rebuilt", neighbours: "Neighbours", config: IndexStep
 ) -> "Priced":
     """Return prices of exposure from lists of the new index, by everything known now."""
     import numpy as np
 
-    from feature_repo.population import Population
+    from feature_repo.population.population import Population
     from pipelines.exposure.sampling import Market, fit_prices
     from pipelines.inputs import microseconds_of
     from pipelines.ranking.requests import PastRequests
@@ -264,8 +264,8 @@ def _priced(
     return fit_prices(market, config, platform.clock.monotonic)
 
 
-def _result(registered: "Registered", snapshot: Result, run_id: str, **inputs: str) -> Result:
-    return Result(
+def _result(registered: "Registered", snapshot: StepResult, run_id: str, **inputs: str) -> StepResult:
+    return StepResult(
         asset=ASSET_OF[registered.manifest.kind],
         digest=registered.manifest.digest,
         run_id=run_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import content_inputs
 
 Floats = npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_m
 from pipelines.retrieval.dataset import confidence_matrix, decision_counts
 from pipelines.retrieval.errors import BadInputs
 from pipelines.retrieval.half_step import EXACT, half_step
-from registry.embedding import Embedding, EmbeddingParameters
+from registry.models.embedding import Embedding, EmbeddingParameters
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from pipelines.retrieval.config import IndexBuildConfig
 from pipelines.retrieval.content import ContentInputs
 from pipelines.retrieval.errors import BadInputs
-from registry.embedding import Embedding, item_vectors, query_vectors
-from registry.index_build import Tell, unheard
-from registry.item_index import BuildReport, IndexConfig, IndexKind, ItemIndex
+from registry.models.embedding import Embedding, item_vectors, query_vectors
+from registry.models.index_build import Tell, unheard
+from registry.models.item_index import BuildReport, IndexConfig, IndexKind, ItemIndex
 
 _BLOCK = 16_384
 

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import Terms
 from pipelines.retrieval.tuning import Question
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 
 MET: Final = "people_met"
 """Under this name the pointer of the embeddings says how."""

@@ -1,4 +1,4 @@
-"""Fit the neighbour scores of `registry.neighbours` on likes: item k-NN, two steps, spectral vectors and EASE.
+"""Fit the neighbour scores of `registry.models.neighbours` on likes: item k-NN, two steps, spectral vectors and EASE.
 
 The nearest neighbours come from `implicit`, the singular vectors from scikit-learn. Likes are each directed pair's
 latest decision; who has none takes part with empty rows.
@@ -14,7 +14,7 @@ from pipelines.baselines.popularity import decayed_popularity
 from pipelines.features.events import Events
 from pipelines.retrieval.config import NeighboursConfig
 from pipelines.retrieval.dataset import latest_decisions
-from registry.neighbours import Neighbours, SparseRows
+from registry.models.neighbours import Neighbours, SparseRows
 
 Floats = npt.NDArray[np.float32]
 _DAY_US = 86_400_000_000

@@ -3,8 +3,8 @@
 import numpy as np
 
 from pipelines.evaluation.figures import BLUE, GREEN, GREY, ORANGE, canvas, picture
-from registry.embedding import Embedding
-from registry.item_index import BuildReport
+from registry.models.embedding import Embedding
+from registry.models.item_index import BuildReport
 
 
 @picture

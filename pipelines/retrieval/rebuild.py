@@ -12,16 +12,16 @@ import numpy as np
 
 from feature_repo.transforms import profile_fingerprints
 from pipelines.features.events import Events
-from pipelines.inputs import Snapshot, before_window, microseconds_of
-from pipelines.results import Result
+from pipelines.inputs import DataSnapshot, before_window, microseconds_of
+from pipelines.results import StepResult
 from pipelines.retrieval.config import IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.refresh import refreshed
-from registry.artifacts import read_manifest
 from registry.contracts import Manifest
-from registry.embedding import Embedding
-from registry.item_index import BuildReport, ItemIndex
+from registry.models.artifacts import read_manifest
+from registry.models.embedding import Embedding
+from registry.models.item_index import BuildReport, ItemIndex
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Rebuilt:
 
 
 def rebuilt(
-    made: Result, snapshot: Snapshot, config: IndexBuildConfig, *, refresh: bool, tell: Callable[[str], None]
+    made: StepResult, snapshot: DataSnapshot, config: IndexBuildConfig, *, refresh: bool, tell: Callable[[str], None]
 ) -> Rebuilt:
     """Index everybody visible in `snapshot` by the embedding that `made` points at; `tell` hears of each step.
 

@@ -14,7 +14,7 @@ from pipelines.features.events import Events
 from pipelines.retrieval.content import ContentInputs
 from pipelines.retrieval.dataset import latest_decisions
 from pipelines.retrieval.half_step import EXACT, gram_of, half_step
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from pipelines.features.history import PeopleHistory
 from pipelines.retrieval.config import IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.neighbours import fit_neighbours
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 from registry.scoring.first_stage import FittedStage
 
 if TYPE_CHECKING:
     from pipelines.features.events import Events
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class StageConfig:
 class Ground:
     """A snapshot with people's history, from which stages and populations of past instants are made."""
 
-    snapshot: "Snapshot"
+    snapshot: "DataSnapshot"
     history: PeopleHistory
 
     def people_at(self, at_us: int) -> People:

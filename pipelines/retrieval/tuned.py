@@ -13,7 +13,7 @@ from pipelines.retrieval.meeting import NOWHERE, Meeting, Places, places_of
 from pipelines.retrieval.tuning import Question, Trial, likes_alone, tune
 
 if TYPE_CHECKING:
-    from feature_repo.people import People
+    from feature_repo.population.people import People
     from pipelines.resources import Platform
     from pipelines.retrieval.assets import EmbeddingStep
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.spread import Spread
+from pipelines.evaluation.spread import HeldBackPairs
 from pipelines.features.events import Events
 from pipelines.ranking.merit import TOP, ndcg, told_apart
 from pipelines.ranking.sessions import Requests, has_decided
@@ -69,7 +69,7 @@ class Question:
         """Hold back pairs from all over the data; None where too few people like somebody among them."""
         if not len(events):
             return None
-        spread = Spread.of(events, int(events.at_us[-1]), config.seed)
+        spread = HeldBackPairs.of(events, int(events.at_us[-1]), config.seed)
         late, early = spread.held_back, spread.known
         return cls._asked(early, late, Requests.drawn(late, has_decided(early), config.max_people, config.seed))
 

@@ -7,11 +7,11 @@ has learned every decision that could judge it. The spread twin has learned all 
 from typing import TYPE_CHECKING
 
 from pipelines.errors import MissingUpstream
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.results import Result
+    from pipelines.results import StepResult
 
 EARLY, JUDGED, SPREAD = "embeddings_early", "embeddings_judged", "embeddings_spread"
 
@@ -25,7 +25,7 @@ def keep_twin(platform: "Platform", name: str, embedding: Embedding, lineage: di
     return manifest.digest
 
 
-def twin(platform: "Platform", name: str, made: "Result") -> Embedding:
+def twin(platform: "Platform", name: str, made: "StepResult") -> Embedding:
     """Return the twin that was kept with a result, or with what it was made from.
 
     Raises:

@@ -8,14 +8,14 @@ import dagster as dg
 from pipelines.presentation import link, path, plots, table
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
-from pipelines.results import Result, combined_digest
+from pipelines.results import StepResult, combined_digest
 from pipelines.search.config import MEASURES, SPACES, SearchConfig, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pipelines.search.study import Objective, Outcome
+    from pipelines.search.study import Objective, TrialOutcome
 
 TRIALS_FILE = "trials.jsonl"
 SHOWN_TRIALS = 50
@@ -36,7 +36,7 @@ def hyperparameter_search(
     context: dg.AssetExecutionContext,
     config: SearchStep,
     platform: dg.ResourceParam[Platform],
-    ranking_dataset: Result,
+    ranking_dataset: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Try hyperparameters, log each trial as a child run, and keep what was tried."""
     from pipelines.search.study import importances, keep_outcome, open_study, read_outcomes, run_study
@@ -55,7 +55,7 @@ def hyperparameter_search(
         name, params=config.model_dump(mode="json"), tags=tags, dagster_run_id=run_id, dagster_url=run_url
     ) as parent:
 
-        def finished(outcome: "Outcome") -> None:
+        def finished(outcome: "TrialOutcome") -> None:
             keep_outcome(directory / TRIALS_FILE, outcome)
             outcomes.append(outcome)
             platform.models.log_evaluation(
@@ -83,7 +83,7 @@ def hyperparameter_search(
             figures=figures,
             tables={"train_with.txt": line},
         )
-    made = Result(
+    made = StepResult(
         asset="hyperparameter_search", digest=digest, run_id=run_id, as_of=dataset.as_of,
         t0=dataset.t0, t1=dataset.t1, inputs={**dataset.inputs, "ranking_dataset": dataset.digest},
         facts={"stage": config.stage, "trials": len(outcomes), "value": best.value, "train_with": line},
@@ -117,7 +117,7 @@ def trials_of(platform: Platform, digest: str) -> "tuple[Path, str]":
     return directory, digest
 
 
-def question(dataset: Result, config: SearchConfig) -> str:
+def question(dataset: StepResult, config: SearchConfig) -> str:
     """Return the digest of what is asked: trials of one question tell nothing about another."""
     return combined_digest(
         {
@@ -130,7 +130,7 @@ def question(dataset: Result, config: SearchConfig) -> str:
     )
 
 
-def objective_of(platform: Platform, dataset: Result, config: SearchConfig) -> "Objective":
+def objective_of(platform: Platform, dataset: StepResult, config: SearchConfig) -> "Objective":
     """Load what the stage is judged on."""
     from pipelines.inputs import before_window, microseconds_of
     from pipelines.ranking.files import load_rows
@@ -138,7 +138,7 @@ def objective_of(platform: Platform, dataset: Result, config: SearchConfig) -> "
 
     if config.stage == "ranker":
         return ranker_objective(load_rows(dataset.path), config)
-    from registry.artifacts import read_manifest
+    from registry.models.artifacts import read_manifest
 
     snapshot = platform.snapshot(snapshot_of(platform, dataset))
     fitted = read_manifest(platform.results.path("embeddings", dataset.inputs["embeddings"]))
@@ -146,7 +146,7 @@ def objective_of(platform: Platform, dataset: Result, config: SearchConfig) -> "
     return embedding_objective(snapshot, before_window(fitted.lineage), t0_us, config)
 
 
-def figures_of(outcomes: "list[Outcome]", importance: "Mapping[str, float]", stage: Stage) -> dict[str, bytes]:
+def figures_of(outcomes: "list[TrialOutcome]", importance: "Mapping[str, float]", stage: Stage) -> dict[str, bytes]:
     """Draw the search, and what matters in it where enough was tried to say."""
     from pipelines.search.plots import parameter_importance, search_history
 
@@ -154,7 +154,7 @@ def figures_of(outcomes: "list[Outcome]", importance: "Mapping[str, float]", sta
     return figures | ({"parameter_importance": parameter_importance(importance)} if importance else {})
 
 
-def best_value(outcomes: "list[Outcome]", stage: Stage) -> str:
+def best_value(outcomes: "list[TrialOutcome]", stage: Stage) -> str:
     """Return the best value so far for a line of the log."""
     from pipelines.search.study import best_of
 
@@ -162,7 +162,7 @@ def best_value(outcomes: "list[Outcome]", stage: Stage) -> str:
     return "unknown" if best is None else f"{best.value:.5f} (trial {best.number + 1})"
 
 
-def require_best(outcomes: "list[Outcome]", config: SearchConfig) -> "Outcome":
+def require_best(outcomes: "list[TrialOutcome]", config: SearchConfig) -> "TrialOutcome":
     """Return the best trial.
 
     Raises:

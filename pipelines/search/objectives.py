@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipelines.inputs import Snapshot
+    from pipelines.inputs import DataSnapshot
     from pipelines.ranking.files import RankingRows
     from pipelines.search.config import SearchConfig
     from pipelines.search.study import Objective
@@ -32,7 +32,9 @@ def ranker_objective(rows: "RankingRows", config: "SearchConfig") -> "Objective"
     return judge
 
 
-def embedding_objective(snapshot: "Snapshot", before_us: int | None, t0_us: int, config: "SearchConfig") -> "Objective":
+def embedding_objective(
+    snapshot: "DataSnapshot", before_us: int | None, t0_us: int, config: "SearchConfig"
+) -> "Objective":
     """Return an objective that judges fits by lists on the last likes up to T0: see `pipelines.retrieval.tuning`.
 
     Raises:

@@ -6,11 +6,11 @@ import numpy as np
 
 from pipelines.evaluation.figures import BLUE, GREEN, GREY, canvas, picture
 from pipelines.search.config import MAXIMISED, MEASURES, Stage
-from pipelines.search.study import COMPLETE, PRUNED, Outcome
+from pipelines.search.study import COMPLETE, PRUNED, TrialOutcome
 
 
 @picture
-def search_history(outcomes: Sequence[Outcome], stage: Stage) -> bytes:
+def search_history(outcomes: Sequence[TrialOutcome], stage: Stage) -> bytes:
     """Draw every trial and the best so far."""
     measure = MEASURES[stage].replace("_", " ")
     with canvas("Search", "trial", measure) as drawing:
@@ -34,5 +34,5 @@ def parameter_importance(importance: Mapping[str, float]) -> bytes:
     return drawing.png
 
 
-def _points(outcomes: Sequence[Outcome]) -> tuple[list[int], list[float]]:
+def _points(outcomes: Sequence[TrialOutcome]) -> tuple[list[int], list[float]]:
     return [outcome.number for outcome in outcomes], [outcome.value for outcome in outcomes]

@@ -23,7 +23,7 @@ _WARM_UP_TRIALS = 5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """One finished trial; `value` is the last one reported where it was given up."""
 
     number: int
@@ -37,7 +37,7 @@ Objective = Callable[[Mapping[str, float], Callable[[int, float], None]], float]
 """Takes parameters and a function to report a value after a round with, which ends the trial by raising."""
 
 
-def open_study(config: SearchConfig, earlier: list[Outcome]) -> "Study":
+def open_study(config: SearchConfig, earlier: list[TrialOutcome]) -> "Study":
     """Return a study that knows the earlier trials."""
     import optuna
 
@@ -64,7 +64,9 @@ def open_study(config: SearchConfig, earlier: list[Outcome]) -> "Study":
     return study
 
 
-def run_study(study: "Study", config: SearchConfig, objective: Objective, finished: Callable[[Outcome], None]) -> None:
+def run_study(
+    study: "Study", config: SearchConfig, objective: Objective, finished: Callable[[TrialOutcome], None]
+) -> None:
     """Try until the study has its trials or the time is over; `finished` is told after each."""
     space = SPACES[config.stage]
     left = config.trials - len(study.trials)
@@ -103,10 +105,10 @@ def distributions(space: Mapping[str, Range]) -> "dict[str, BaseDistribution]":
     }
 
 
-def outcome_of(trial: "FrozenTrial") -> Outcome:
+def outcome_of(trial: "FrozenTrial") -> TrialOutcome:
     """Return what a finished trial came to."""
     reported = {int(step): float(value) for step, value in trial.intermediate_values.items()}
-    return Outcome(
+    return TrialOutcome(
         number=trial.number,
         parameters=dict(trial.params),
         value=float(
@@ -117,7 +119,7 @@ def outcome_of(trial: "FrozenTrial") -> Outcome:
     )
 
 
-def best_of(outcomes: list[Outcome], stage: Stage) -> Outcome | None:
+def best_of(outcomes: list[TrialOutcome], stage: Stage) -> TrialOutcome | None:
     """Return the best complete trial, the earliest of equals; None where none is complete."""
     sign = -1.0 if stage in MAXIMISED else 1.0
     complete = [outcome for outcome in outcomes if outcome.state == COMPLETE]
@@ -134,22 +136,22 @@ def importances(study: "Study") -> dict[str, float]:
     return {name: float(share) for name, share in shares.items()}
 
 
-def read_outcomes(path: Path) -> list[Outcome]:
+def read_outcomes(path: Path) -> list[TrialOutcome]:
     """Return the trials in the file, renumbered in order; [] where there is none."""
     if not path.is_file():
         return []
-    found: list[Outcome] = []
+    found: list[TrialOutcome] = []
     for line in path.read_text().splitlines():
         try:
             told: dict[str, Any] = json.loads(line)
         except ValueError:
             continue  # cut off by a kill
         reported = {int(step): value for step, value in told.pop("reported").items()}
-        found.append(Outcome(**{**told, "number": len(found)}, reported=reported))
+        found.append(TrialOutcome(**{**told, "number": len(found)}, reported=reported))
     return found
 
 
-def keep_outcome(path: Path, outcome: Outcome) -> None:
+def keep_outcome(path: Path, outcome: TrialOutcome) -> None:
     """Append a finished trial to the file; it is on disk when this returns."""
     with path.open("a") as file:
         # After a line that was cut off, the next one must not continue it.

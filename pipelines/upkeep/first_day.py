@@ -10,8 +10,8 @@ from typing import Final
 import psycopg
 
 from infra.clock import Clock
+from infra.db.postgres import connect
 from infra.errors import DuetError
-from infra.postgres import connect
 from infra.settings import Settings
 from infra.urls import libpq_url
 

@@ -24,7 +24,7 @@ KEEP_DOCS = 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExpectationOutcome:
     """How one expectation went."""
 
     suite: str
@@ -48,7 +48,7 @@ class Outcome:
 class ValidationReport:
     """How all expectations on one table went, and where the pages about it are."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ExpectationOutcome] = field(default_factory=list)
     document: Path | None = None
 
     @property
@@ -57,7 +57,7 @@ class ValidationReport:
         return all(outcome.passed for outcome in self.outcomes)
 
     @property
-    def failures(self) -> list[Outcome]:
+    def failures(self) -> list[ExpectationOutcome]:
         """Return what failed."""
         return [outcome for outcome in self.outcomes if not outcome.passed]
 
@@ -102,7 +102,7 @@ def _validate(
     context.variables.progress_bars = {"globally": False}
     _document_to(context, docs_directory)
     source = context.data_sources.add_pandas("snapshot")
-    outcomes: list[Outcome] = []
+    outcomes: list[ExpectationOutcome] = []
     for name, (frame, expectations) in suites.items():
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=list(expectations)))
@@ -117,7 +117,7 @@ def _validate(
     return ValidationReport(outcomes, docs_directory / "index.html")
 
 
-def _outcome(suite: str, found: Any, rows: int) -> Outcome:
+def _outcome(suite: str, found: Any, rows: int) -> ExpectationOutcome:
     asked = found.expectation_config
     details = dict(found.result or {})
     named = details.get("partial_unexpected_index_list") or []
@@ -126,7 +126,7 @@ def _outcome(suite: str, found: Any, rows: int) -> Outcome:
     error = _exception_of(found.exception_info)
     unexpected = details.get("unexpected_count")
     observed = details.get("observed_value", "")
-    return Outcome(
+    return ExpectationOutcome(
         suite=suite,
         expectation=_name(asked),
         column=_column(asked.kwargs),

@@ -10,7 +10,7 @@ from datetime import datetime
 from infra.clock import EARLIEST
 from pipelines.validation.config import ValidationConfig
 from pipelines.validation.frames import Facts
-from pipelines.validation.run import Outcome, ValidationReport
+from pipelines.validation.run import ExpectationOutcome, ValidationReport
 
 
 def in_words(
@@ -32,7 +32,13 @@ def in_words(
 
 
 def _sentence(
-    table: str, found: Outcome, facts: Facts, before: Mapping[str, object], *, as_of: datetime, config: ValidationConfig
+    table: str,
+    found: ExpectationOutcome,
+    facts: Facts,
+    before: Mapping[str, object],
+    *,
+    as_of: datetime,
+    config: ValidationConfig,
 ) -> str:
     if found.column == "age_years" and as_of.year <= EARLIEST.year + 1:
         return (

@@ -11,14 +11,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.people import People
-from feature_repo.population import MAX_POOL, Population
+from feature_repo.population.people import People
+from feature_repo.population.population import MAX_POOL, Population
 from feature_repo.transforms import Terms, content_inputs
-from registry.embedding import query_vectors
-from registry.item_index import MAX_N
-from registry.neighbours import Taste
-from registry.newcomers import Newcomers, with_newcomers
-from registry.retrieval import (
+from registry.models.embedding import query_vectors
+from registry.models.item_index import MAX_N
+from registry.models.neighbours import Taste
+from registry.scoring.first_stage import FirstStage
+from registry.scoring.newcomers import Newcomers, with_newcomers
+from registry.scoring.pool import Pool
+from registry.scoring.requester import Requester
+from registry.scoring.retrieval import (
     RETRIEVAL,
     CandidateList,
     Factors,
@@ -28,9 +31,6 @@ from registry.retrieval import (
     query_for,
     retrieve,
 )
-from registry.scoring.first_stage import FirstStage
-from registry.scoring.pool import Pool
-from registry.scoring.requester import Requester
 
 RANDOM: Final = "random"
 LIKED_YOU: Final = "liked_you"

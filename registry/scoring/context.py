@@ -3,14 +3,14 @@
 import numpy as np
 
 from feature_repo.layout import EVIDENCE_COLUMNS, LISTED_SOURCES
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import CONTENT_WIDTH, PairContext, content_inputs
-from registry.arrays import Floats, Ids
-from registry.embedding import similarity_to_liked
-from registry.neighbours import Taste
-from registry.retrieval import Factors
+from registry.models.arrays import Floats, Ids
+from registry.models.embedding import similarity_to_liked
+from registry.models.neighbours import Taste
 from registry.scoring.first_stage import FirstStage
 from registry.scoring.requester import Requester, TasteOfOthers, among
+from registry.scoring.retrieval import Factors
 
 _COLUMN = {name: place for place, name in enumerate(EVIDENCE_COLUMNS)}
 _SCORES = tuple(_COLUMN[f"{source}_score"] for source in LISTED_SOURCES[1:])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from registry.arrays import Floats, Ids
-from registry.prices import Prices
+from registry.models.arrays import Floats, Ids
+from registry.scoring.prices import Prices
 from registry.scoring.ranking import UNKNOWN
 
 

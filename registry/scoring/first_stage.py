@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from registry.embedding import Embedding
-from registry.item_index import ItemIndex
-from registry.neighbours import Neighbours
+from registry.models.embedding import Embedding
+from registry.models.item_index import ItemIndex
+from registry.models.neighbours import Neighbours
 
 
 class FirstStage(Protocol):

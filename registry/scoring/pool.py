@@ -6,9 +6,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.people import People
-from registry.arrays import Ids
-from registry.retrieval import MergedCandidates
+from feature_repo.population.people import People
+from registry.models.arrays import Ids
+from registry.scoring.retrieval import MergedCandidates
 
 
 @dataclass(frozen=True)

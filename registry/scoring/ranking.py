@@ -12,8 +12,8 @@ import numpy as np
 from feature_repo.layout import EVIDENCE_COLUMNS
 from feature_repo.transforms import PairContext
 from infra.settings import Settings
-from registry.arrays import Floats, Ids
-from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker, combine
+from registry.models.arrays import Floats, Ids
+from registry.models.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker, combine
 from registry.release import Release
 
 _SCORE_OF = {

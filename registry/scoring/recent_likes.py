@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.id_rows import IdRows
-from registry.embedding import Embedding
+from infra.db.id_rows import IdRows
+from registry.models.embedding import Embedding
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]

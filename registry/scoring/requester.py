@@ -5,9 +5,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.people import People
-from registry.arrays import Floats, Ids
-from registry.embedding import Embedding
+from feature_repo.population.people import People
+from registry.models.arrays import Floats, Ids
+from registry.models.embedding import Embedding
 
 
 class Requester(Protocol):

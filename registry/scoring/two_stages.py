@@ -11,14 +11,12 @@ from typing import Self
 
 import numpy as np
 
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from feature_repo.transforms import PairContext, Terms, ranking_matrix
-from registry.arrays import Floats, Ids
-from registry.neighbours import Taste
-from registry.newcomers import Newcomers
-from registry.ranker import ListPolicy, Order
+from registry.models.arrays import Floats, Ids
+from registry.models.neighbours import Taste
+from registry.models.ranker import ListPolicy, Order
 from registry.release import Release
-from registry.retrieval import CandidateList, Factors, merge_candidates
 from registry.scoring.candidates import (
     RETRIEVAL,
     first,
@@ -35,12 +33,14 @@ from registry.scoring.candidates import (
 from registry.scoring.context import pair_context
 from registry.scoring.exposure import less_price
 from registry.scoring.first_stage import FirstStage
+from registry.scoring.newcomers import Newcomers
 from registry.scoring.pool import Pool
 from registry.scoring.ranking import Scored, score_candidates, scored_by
 from registry.scoring.requester import Requester, TasteOfOthers, among
+from registry.scoring.retrieval import CandidateList, Factors, merge_candidates
 
 
-class Step(StrEnum):
+class CandidateStep(StrEnum):
     """What the first stage is about to do."""
 
     INDEX = "index"
@@ -119,20 +119,20 @@ def candidate_steps(
     late: Newcomers | None = None,
     may_widen: Callable[[], bool] = lambda: True,
     asked: Asked | None = None,
-) -> Generator[Step, None, Found]:
+) -> Generator[CandidateStep, None, Found]:
     """Find at most `n` people who may be shown, as of unix seconds `at`; stop before each step and name it.
 
     `asked` is given where it was computed for another policy already.
     """
     asked = asked or Asked.of(stage, requester, at)
     factors, taste = asked.factors, asked.taste
-    yield Step.INDEX
+    yield CandidateStep.INDEX
     indexed = from_index(stage, population, terms, factors, weight=policy.weight, n=n, late=late, may_widen=may_widen)
     lists, primary = {RETRIEVAL: indexed}, primary_source(policy)
     if reads_neighbours(policy):
-        yield Step.NEIGHBOURS
+        yield CandidateStep.NEIGHBOURS
         lists |= from_neighbours(taste, population, terms, n if primary != RETRIEVAL else places_of_neighbours(n))
-    yield Step.POPULATION
+    yield CandidateStep.POPULATION
     places = places_of_others(n, len(indexed))
     lists |= from_population(population, requester, terms, places, rng=rng, at=at, at_least=at_least - len(indexed))
     merged = topped_up(population, requester.person, terms, first(lists, primary), n=n, places=places, rng=rng, at=at)

@@ -85,8 +85,8 @@ def revoke(
 
 @contextmanager
 def _connected(settings: Settings) -> Iterator["psycopg.Connection[Any]"]:
+    from infra.db.postgres import connect
     from infra.endpoints import open_endpoints
-    from infra.postgres import connect
 
     with open_endpoints(settings) as endpoints, connect(endpoints.database_url, autocommit=True) as connection:
         yield connection

@@ -5,7 +5,7 @@ import ipaddress
 import psycopg
 import structlog
 
-from infra import postgres
+from infra.db import postgres
 from infra.errors import ConfigurationError, ServerUnavailable
 from infra.safe_settings import needs_key, refuse_unsafe
 from infra.settings import Settings

@@ -15,15 +15,15 @@ from infra.metrics import ServingMetrics
 from infra.settings import Settings
 from registry.contracts import ArtifactKind
 from registry.release import Release
-from serving.answers import Showing
-from serving.api_models import Filters
+from serving.api.models import Filters
 from serving.cache.entry import FORMAT, Entry
 from serving.cache.flights import Flights
 from serving.cache.memory import MemoryTier
-from serving.cache.shared import Guard, RedisTier
+from serving.cache.shared import CacheBreaker, RedisTier
 from serving.experiments.assignment import Variant
 from serving.reasons import Level, Reason, Stage
-from serving.run import Run
+from serving.recommend.answer_run import Run
+from serving.recommend.answers import Showing
 
 _ORDERING: Final = {"n_candidates", "requester_weight", "exploration_share", "exposure_strength", "aggregator"}
 """The settings of serving that decide who is in an answer."""
@@ -37,7 +37,7 @@ class Tier(StrEnum):
     FLIGHT = "flight"
 
 
-class Look(StrEnum):
+class CacheLook(StrEnum):
     """What came of it: `stale` when the requester changed, `short` when too few may still be shown."""
 
     HIT = "hit"
@@ -82,7 +82,7 @@ class AnswerCache:
         self._write_s = settings.redis.socket_timeout_s
         self.flights: Flights[Made] = Flights()
 
-    def attach(self, client: redis.asyncio.Redis, guard: Guard) -> Self:
+    def attach(self, client: redis.asyncio.Redis, guard: CacheBreaker) -> Self:
         """Use Redis as the second tier."""
         self._shared = RedisTier(client, guard, self._prefix, self._write_s)
         return self
@@ -101,7 +101,7 @@ class AnswerCache:
         """Return what this process kept, for Postgres to check."""
         entry = self._memory.get(run.request.user_id, key)
         if entry is None:
-            self.note(Tier.MEMORY, Look.MISS)
+            self.note(Tier.MEMORY, CacheLook.MISS)
         return entry
 
     async def fetch(self, run: Run, key: str) -> Entry | None:
@@ -112,7 +112,7 @@ class AnswerCache:
             entry = await self._shared.get(run.request.user_id, key, run.share_s(Stage.CACHE))
         if entry is not None and entry.keeps_at(run.at):
             return entry
-        self.note(Tier.REDIS, Look.MISS)
+        self.note(Tier.REDIS, CacheLook.MISS)
         return None
 
     def remember(self, key: str, entry: Entry) -> None:
@@ -134,7 +134,7 @@ class AnswerCache:
         self._memory.drop(user_id)
         self.flights.forget(user_id)
 
-    def note(self, tier: Tier, look: Look) -> None:
+    def note(self, tier: Tier, look: CacheLook) -> None:
         """Count a look."""
         self._reads(tier.value, look.value).inc()
 

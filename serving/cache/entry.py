@@ -12,11 +12,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
 from feature_repo.layout import PROFILE
-from feature_repo.people import People
-from serving.answers import Shown
-from serving.api_models import MAX_LIMIT, OrderName, RecommendedPerson
-from serving.pool import Int64, Requester
+from feature_repo.population.people import People
+from serving.api.models import MAX_LIMIT, OrderName, RecommendedPerson
 from serving.reasons import Level
+from serving.recommend.answers import Shown
+from serving.recommend.pool import Int64, KnownRequester
 
 FORMAT: Final = 2
 MOST: Final = 2 * MAX_LIMIT + 10
@@ -32,7 +32,7 @@ class Entry:
     seen; `at` is when it was made, `expires_at` when it ends, both unix seconds.
     """
 
-    requester: Requester
+    requester: KnownRequester
     level: Level
     release: str | None
     order: OrderName | None
@@ -80,7 +80,9 @@ class Entry:
         profile = np.array([stored.profile], dtype=np.float32)  # None becomes NaN
         person = People.build([user_id], profile=profile)
         return cls(
-            Requester(user_id, person, _NOBODY, _NOBODY, _NOBODY, version=stored.version, updated_at=stored.updated_at),
+            KnownRequester(
+                user_id, person, _NOBODY, _NOBODY, _NOBODY, version=stored.version, updated_at=stored.updated_at
+            ),
             Level.FULL,
             stored.release,
             stored.order,

@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.answers import Shown
-from serving.cache.answer_cache import Look
+from serving.cache.answer_cache import CacheLook
 from serving.cache.entry import Entry
-from serving.people_store import PeopleStore
+from serving.people.people_store import PeopleStore
 from serving.reasons import Stage
-from serving.run import Run
-from serving.stages.safety import asked_at_once, showable_now, stand
+from serving.recommend.answer_run import Run
+from serving.recommend.answers import Shown
+from serving.recommend.stages.safety import asked_at_once, showable_now, stand
 
 
 @dataclass(frozen=True)
 class Reshown:
     """Who of a kept list is shown now, and what came of the look; nobody unless it was a hit."""
 
-    look: Look
+    look: CacheLook
     items: list[Shown]
     propensities: list[float]
 
@@ -36,7 +36,7 @@ async def reshow(run: Run, people: PeopleStore, entry: Entry) -> Reshown:
             user_ids = entry.user_ids[start : start + step]
             standing = await stand(run, people, user_ids, entry.since)
             if standing.version != asker.version or standing.updated_at != asker.updated_at:
-                return Reshown(Look.STALE, [], [])
+                return Reshown(CacheLook.STALE, [], [])
             if len(standing.allowed) == len(user_ids) and not len(standing.changed):
                 chosen.extend(range(start, start + len(user_ids)))
             else:
@@ -46,6 +46,6 @@ async def reshow(run: Run, people: PeopleStore, entry: Entry) -> Reshown:
             start += step
     chosen = chosen[:limit]
     if len(chosen) < min(limit, len(entry.items)):
-        return Reshown(Look.SHORT, [], [])
+        return Reshown(CacheLook.SHORT, [], [])
     items = [entry.items[row].at(place) for place, row in enumerate(chosen, 1)]
-    return Reshown(Look.HIT, items, [entry.propensities[row] for row in chosen])
+    return Reshown(CacheLook.HIT, items, [entry.propensities[row] for row in chosen])

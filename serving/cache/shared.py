@@ -18,7 +18,7 @@ MOST_WRITES: Final = 64
 _log = structlog.get_logger(__name__)
 
 
-class Guard(Protocol):
+class CacheBreaker(Protocol):
     """What calls go through: a breaker."""
 
     async def call(self, operation: Callable[[], Awaitable[Any]], timeout_s: float) -> Any:
@@ -29,7 +29,7 @@ class Guard(Protocol):
 class RedisTier:
     """Kept answers under `prefix` in Redis; a write may take `write_s`."""
 
-    def __init__(self, client: redis.asyncio.Redis, guard: Guard, prefix: str, write_s: float) -> None:
+    def __init__(self, client: redis.asyncio.Redis, guard: CacheBreaker, prefix: str, write_s: float) -> None:
         self._client = client
         self._guard = guard
         self._prefix = prefix

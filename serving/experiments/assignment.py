@@ -9,7 +9,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
-from registry.experiments import State
+from registry.experiments.table import ExperimentState
 
 _BITS: Final = 64
 
@@ -28,11 +28,11 @@ class Experiment:
     name: str
     salt: str
     challenger_share: float
-    state: State
+    state: ExperimentState
 
     def variant(self, user_id: int) -> Variant:
         """Return the arm of a person."""
-        if self.state is State.RUNNING and share_of(self.salt, user_id) < self.challenger_share:
+        if self.state is ExperimentState.RUNNING and share_of(self.salt, user_id) < self.challenger_share:
             return Variant.CHALLENGER
         return Variant.CHAMPION
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from infra.endpoints import Endpoints
-    from registry.experiments import By
+    from registry.experiments.table import By
 
 Name = Annotated[str, typer.Argument(help="Name of the experiment.", metavar="NAME")]
 Reason = Annotated[str, typer.Option(help="Why; kept with who did it and when.")]
@@ -39,12 +39,18 @@ def start(
     reason: Reason = "",
 ) -> None:
     """Start an experiment: its share of people is answered by the release in Staging, within a second."""
-    from registry.experiments import State, start_experiment
+    from registry.experiments.table import ExperimentState, start_experiment
 
     if not 1 <= len(name) <= 100:
         raise typer.BadParameter("a name has 1 to 100 characters")
     with _opened(current_settings(ctx)) as (endpoints, connection):
-        start_experiment(connection, name, share=share, state=State.SHADOW if shadow else State.RUNNING, by=_me(reason))
+        start_experiment(
+            connection,
+            name,
+            share=share,
+            state=ExperimentState.SHADOW if shadow else ExperimentState.RUNNING,
+            by=_me(reason),
+        )
         warning = _nothing_to_compare(current_settings(ctx), endpoints)
     print_success(f"{name} ranks in the shadow" if shadow else f"{name} is running: {share:.1%} get the challenger")
     if warning is not None:
@@ -58,7 +64,7 @@ def set_share(
     reason: Reason = "",
 ) -> None:
     """Change the share of an experiment; nobody who has the challenger loses it when the share grows."""
-    from registry import experiments
+    from registry.experiments import table as experiments
 
     with _opened(current_settings(ctx)) as (_, connection):
         experiments.set_share(connection, name, share, by=_me(reason))
@@ -67,7 +73,7 @@ def set_share(
 
 def stop(ctx: typer.Context, name: Name, reason: Reason = "") -> None:
     """Stop an experiment: everybody gets the release in Production, within a second."""
-    from registry.experiments import stop_experiment
+    from registry.experiments.table import stop_experiment
 
     with _opened(current_settings(ctx)) as (_, connection):
         stopped = stop_experiment(connection, name, by=_me(reason))
@@ -76,7 +82,7 @@ def stop(ctx: typer.Context, name: Name, reason: Reason = "") -> None:
 
 def show(ctx: typer.Context) -> None:
     """Show every experiment, the active one first, and what the guard last said."""
-    from registry.experiments import last_verdicts, list_experiments
+    from registry.experiments.table import last_verdicts, list_experiments
 
     with _opened(current_settings(ctx)) as (_, connection):
         found = list_experiments(connection)
@@ -92,15 +98,15 @@ def show(ctx: typer.Context) -> None:
 
 
 def _me(reason: str) -> "By":
-    from registry.experiments import By
+    from registry.experiments.table import By
 
     return By(getpass.getuser(), reason=reason)
 
 
 @contextlib.contextmanager
 def _opened(settings: Settings) -> "Iterator[tuple[Endpoints, psycopg.Connection[Any]]]":
+    from infra.db.postgres import connect
     from infra.endpoints import open_endpoints
-    from infra.postgres import connect
 
     with (
         open_endpoints(settings) as endpoints,
@@ -114,7 +120,7 @@ def _nothing_to_compare(settings: Settings, endpoints: "Endpoints") -> str | Non
     from infra.web.token import mlflow_token
     from registry.contracts import STAGING
     from registry.errors import RegistryError
-    from registry.mlflow_rest import MlflowRest
+    from registry.mlflow.rest import MlflowRest
 
     url = endpoints.mlflow_url or settings.mlflow.url
     if url is None:

@@ -18,15 +18,15 @@ import structlog
 
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
-from registry.experiments import SHADOW_VARIANT, State, shadow_request_id
+from registry.experiments.table import SHADOW_VARIANT, ExperimentState, shadow_request_id
 from registry.release import Release
 from serving.experiments.assignment import Assignment, Variant
-from serving.impressions import Answered, Impression
-from serving.levels import Strategy
-from serving.pool import Ranked, Requester
+from serving.logs.impressions import Answered, Impression
 from serving.reasons import Level
+from serving.recommend.answer_run import Run
+from serving.recommend.levels import Strategy
+from serving.recommend.pool import KnownRequester, Ranked
 from serving.resilience.deadline import Deadline
-from serving.run import Run
 
 MAX_QUEUED: Final = 64
 WORK_SHARE: Final = 0.05
@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 @dataclass(frozen=True)
 class _Offer:
     run: Run
-    requester: Requester
+    requester: KnownRequester
     release: Release
     experiment: str | None
 
@@ -62,7 +62,7 @@ class Shadow:
         self,
         *,
         strategy: Strategy,
-        state: Callable[[], State],
+        state: Callable[[], ExperimentState],
         challenger: Callable[[], Release | None],
         busy: Callable[[], bool],
         log_impressions: Callable[[list[Impression]], None],
@@ -84,9 +84,9 @@ class Shadow:
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
 
-    def offer(self, run: Run, requester: Requester, assignment: Assignment) -> None:
+    def offer(self, run: Run, requester: KnownRequester, assignment: Assignment) -> None:
         """Take note of an answered request, if there is a shadow; returns at once and never raises."""
-        if self._state() is not State.SHADOW or assignment.variant is not Variant.CHAMPION:
+        if self._state() is not ExperimentState.SHADOW or assignment.variant is not Variant.CHAMPION:
             return
         release = self._challenger()
         if release is None or len(self._offers) >= MAX_QUEUED:
@@ -142,7 +142,7 @@ class Shadow:
             _log.warning("shadow_failed", release=offer.release.release_id, why=type(error).__name__)
             return "failed", []
 
-    async def _considerately(self, run: Run, requester: Requester) -> Ranked | None:
+    async def _considerately(self, run: Run, requester: KnownRequester) -> Ranked | None:
         """Rank, and wait between the steps while requests are being answered; None when that takes too long."""
         patient_until_s = self._clock.monotonic() + PATIENCE_S
         work = asyncio.create_task(self._strategy.rank(run, requester))

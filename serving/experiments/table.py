@@ -12,7 +12,7 @@ import structlog
 from psycopg import sql
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.experiments import State
+from registry.experiments.table import ExperimentState
 from serving.experiments.assignment import Assignment, Experiment, Variant
 
 ACTIVE = sql.SQL("select name, salt, challenger_share, state from duet.experiments where state <> 'off' limit 1")
@@ -25,7 +25,7 @@ class _Row(BaseModel):
     name: str
     salt: str
     challenger_share: float = Field(ge=0, le=1)
-    state: State
+    state: ExperimentState
 
 
 class Experiments:
@@ -47,9 +47,9 @@ class Experiments:
         self.problem: str | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> ExperimentState:
         """Return what the active experiment does; off without one."""
-        return State.OFF if self.active is None else self.active.state
+        return ExperimentState.OFF if self.active is None else self.active.state
 
     def assign(self, user_id: int, override: Variant | None = None) -> Assignment:
         """Return the arm of a person's request; `override` is a tester's choice and is the caller's to allow.

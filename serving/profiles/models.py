@@ -7,8 +7,8 @@ from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
 from feature_repo.contract.columns import MAX_LABEL, MAX_TEXT
 from feature_repo.contract.people import NUMBERS, OLDEST, YOUNGEST
-from serving.api_models import MAX_ROWS, AnswerModel, OfThisRequest, RequestModel, RowFault, UserId, judged_alone
-from serving.names import PersonId
+from serving.api.models import MAX_ROWS, AnswerModel, OfThisRequest, RequestModel, RowFault, UserId, judged_alone
+from serving.people.names import PersonId
 
 PERSON = "/v1/people/{user_id}"
 HIDE = f"{PERSON}/hide"

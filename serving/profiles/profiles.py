@@ -12,9 +12,11 @@ from feature_repo.contract import faults as why
 from feature_repo.contract.identities import canonical, hashed_id
 from feature_repo.contract.people import explained
 from infra.clock import Clock
-from serving.api_models import RowFault
+from serving.api.models import RowFault
+from serving.api.responses import findings
 from serving.errors import InvalidRequest, StorageUnavailable, UnknownUser
-from serving.names import Name, Names, checked_name, number_in
+from serving.people.names import Name, Names, checked_name, number_in
+from serving.people.statements import PART, Storage, parts
 from serving.profiles.models import (
     NamedProfileRow,
     PeopleBatch,
@@ -25,8 +27,6 @@ from serving.profiles.models import (
     StoredPerson,
 )
 from serving.profiles.rows import checked, repeated
-from serving.responses import findings
-from serving.storage import PART, Storage, parts
 
 _STORE: Final = b"SELECT place, id, status, reason FROM duet.store_people($1::text::jsonb, $2, $3)"
 # A real as text is the number that was sent.

@@ -34,7 +34,7 @@ class Dependency(StrEnum):
     RANKER_SERVICE = "ranker_service"
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     """Whether calls pass: all, one that tries, or none."""
 
     CLOSED = "closed"
@@ -53,7 +53,7 @@ class Result(StrEnum):
     REFUSED = "refused"
 
 
-STATE_SHOWN: Final = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
+STATE_SHOWN: Final = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
 
 def every_failure_counts(error: Exception) -> bool:
@@ -78,7 +78,7 @@ class Breaker:
         self._clock = clock
         self._blames = blames
         self._window = _Window(settings.window_s)
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._opened_s = 0.0
         self._probing = False
         # Calls that began before the last change of state say nothing about the time after it.
@@ -88,10 +88,10 @@ class Breaker:
         self._counts = {result: metrics.breaker_calls.labels(name, result.value) for result in Result}
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """Return the state; an open breaker whose pause is over is half open."""
-        if self._state is State.OPEN and self._pause_left_s() <= 0:
-            return State.HALF_OPEN
+        if self._state is BreakerState.OPEN and self._pause_left_s() <= 0:
+            return BreakerState.HALF_OPEN
         return self._state
 
     def note(self) -> None:
@@ -137,46 +137,50 @@ class Breaker:
             self._leave(epoch, result)
 
     def _enter(self) -> int:
-        if self._state is State.OPEN and self._pause_left_s() <= 0:
-            self._become(State.HALF_OPEN)
-        if self._state is State.OPEN or self._probing:
+        if self._state is BreakerState.OPEN and self._pause_left_s() <= 0:
+            self._become(BreakerState.HALF_OPEN)
+        if self._state is BreakerState.OPEN or self._probing:
             self._counts[Result.REFUSED].inc()
             raise BreakerOpen(
                 f"Calls to {self.name} failed a moment ago and are not tried again yet.",
                 retry_after_s=max(self._pause_left_s(), 0.0),
             )
-        self._probing = self._state is State.HALF_OPEN
+        self._probing = self._state is BreakerState.HALF_OPEN
         return self._epoch
 
     def _leave(self, epoch: int, result: Result) -> None:
         self._counts[result].inc()
         if epoch != self._epoch:
             return
-        if self._state is State.HALF_OPEN:
+        if self._state is BreakerState.HALF_OPEN:
             self._probing = False
             if result is not Result.NEUTRAL:
-                self._become(State.CLOSED if result is Result.SUCCESS else State.OPEN)
+                self._become(BreakerState.CLOSED if result is Result.SUCCESS else BreakerState.OPEN)
         elif result is not Result.NEUTRAL:
             self._window.note(self._clock.monotonic(), result)
             if result is not Result.SUCCESS and self._too_bad():
-                self._become(State.OPEN)
+                self._become(BreakerState.OPEN)
 
     def _too_bad(self) -> bool:
         n, failed, slow = self._window.sums(self._clock.monotonic())
         limits = self._settings
         return n >= limits.min_calls and (failed >= limits.failure_rate * n or slow >= limits.slow_rate * n)
 
-    def _become(self, state: State) -> None:
+    def _become(self, state: BreakerState) -> None:
         self._state = state
         self._epoch += 1
         self._probing = False
         self._window.clear()
-        if state is State.OPEN:
+        if state is BreakerState.OPEN:
             self._opened_s = self._clock.monotonic()
         self._gauge.set(STATE_SHOWN[state])
 
     def _pause_left_s(self) -> float:
-        return self._opened_s + self._settings.open_s - self._clock.monotonic() if self._state is State.OPEN else 0.0
+        return (
+            self._opened_s + self._settings.open_s - self._clock.monotonic()
+            if self._state is BreakerState.OPEN
+            else 0.0
+        )
 
 
 def breakers(settings: BreakerSettings, clock: Clock, metrics: ServingMetrics) -> dict[Dependency, Breaker]:

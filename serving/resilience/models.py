@@ -17,7 +17,7 @@ from registry.release import Release
 from serving.errors import BreakerOpen, Degraded, LevelUnavailable
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason
-from serving.resilience.breaker import STATE_SHOWN, Breaker, State
+from serving.resilience.breaker import STATE_SHOWN, Breaker, BreakerState
 
 _KEPT: Final = 16
 
@@ -64,7 +64,7 @@ class ModelBreakers:
             failures.inc()
             raise
 
-    def report(self, releases: Releases) -> dict[str, State]:
+    def report(self, releases: Releases) -> dict[str, BreakerState]:
         """Return the state of the breakers of the releases that serve, by model and arm."""
         return {
             _name(model, variant): self._state(model, release, variant)
@@ -77,7 +77,7 @@ class ModelBreakers:
         """Put into the metrics what is true of the releases that serve: breakers of earlier ones say nothing now."""
         for variant, release in releases.items():
             for model in Model:
-                state = State.CLOSED if release is None else self._state(model, release, variant)
+                state = BreakerState.CLOSED if release is None else self._state(model, release, variant)
                 self._metrics.breaker_state.labels(_name(model, variant)).set(STATE_SHOWN[state])
 
     def problems(self, releases: Releases) -> list[str]:
@@ -86,12 +86,12 @@ class ModelBreakers:
             f"The {model.value} of {release.release_id} keeps failing: answers are made without it."
             for variant, release in releases.items()
             for model in Model
-            if release is not None and self._state(model, release, variant) is not State.CLOSED
+            if release is not None and self._state(model, release, variant) is not BreakerState.CLOSED
         ]
 
-    def _state(self, model: Model, release: Release, variant: Variant) -> State:
+    def _state(self, model: Model, release: Release, variant: Variant) -> BreakerState:
         breaker = self._breakers.get((release.release_id, variant, model))
-        return State.CLOSED if breaker is None else breaker.state
+        return BreakerState.CLOSED if breaker is None else breaker.state
 
     def _breaker(self, model: Model, release_id: str, variant: Variant) -> Breaker:
         key = release_id, variant, model

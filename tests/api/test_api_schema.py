@@ -6,7 +6,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.config import SchemathesisConfig
 
-from serving.openapi import document
+from serving.api.openapi import document
 from tests.api.conftest import Served
 
 # JSON Schema cannot say that two ids differ, that a time is not in the future or that a range is in order: such

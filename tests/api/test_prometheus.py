@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 
 from infra.monitoring.dashboards import described
-from registry.measurements import Measure, Measurement, keep_measurement
+from registry.measurements import Measure, StoredMeasurement, keep_measurement
 from tests.api.conftest import Served
 from tests.prometheus import WINDOW, watching
 from tests.waiting import until
@@ -25,7 +25,7 @@ def test_every_query_of_every_dashboard_brings_data_and_no_rule_fails(
     town: Served, connection: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     for measure in Measure:
-        keep_measurement(connection, Measurement(measure, 0.5, "a test", datetime.now(UTC)))
+        keep_measurement(connection, StoredMeasurement(measure, 0.5, "a test", datetime.now(UTC)))
     connection.commit()
     missing = dict(QUERIES)
     with watching(town.client.base_url.port or 80, tmp_path) as prometheus:

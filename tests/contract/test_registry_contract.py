@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from infra.endpoints import Endpoints
-from registry.artifacts import verify_artifact
 from registry.contracts import ARCHIVED, NO_STAGE, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, IncoherentRelease, RegistryUnavailable, UnknownVersion
-from registry.gates import KEPT_REPORTS, read_report, write_report
-from registry.moves import sync_aliases
+from registry.models.artifacts import verify_artifact
+from registry.promotion.gates import KEPT_REPORTS, read_report, write_report
+from registry.promotion.moves import sync_aliases
 from registry.store import ModelRegistry
 from tests.fakes import MemoryRegistry
 from tests.releases import digest_of, gate_report, write_release
@@ -43,8 +43,8 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         memory = MemoryRegistry()
         yield Subject(memory, lambda kind, path, candidate: memory.register(kind, path, release_candidate=candidate))
         return
-    from registry.mlflow_rest import MlflowRest
-    from registry.mlflow_store import MlflowStore
+    from registry.mlflow.logged import MlflowStore
+    from registry.mlflow.rest import MlflowRest
 
     mlflow_endpoints: Endpoints = request.getfixturevalue("mlflow_endpoints")
     assert mlflow_endpoints.mlflow_url

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from registry.artifacts import read_manifest
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.embedding import Embedding
-from registry.item_index import IndexConfig, IndexKind, ItemIndex
+from registry.models.artifacts import read_manifest
+from registry.models.embedding import Embedding
+from registry.models.item_index import IndexConfig, IndexKind, ItemIndex
 from registry.release import load_release
 from tests.releases import CONTENT_WIDTH, DIMENSIONS, FEATURES, SCHEMA, make_embedding, make_index, write_release
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 import httpx
 import redis
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from infra.web.client import tls
 from tests.conftest import empty_tables, make_settings

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 import redis
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
-from registry.measurements import Measure, Measurement, keep_measurement
+from registry.measurements import Measure, StoredMeasurement, keep_measurement
 from tests.fault.proxy import Fault, Mode
 from tests.fault.stage import ASKERS, Stage, staged
 from tests.prometheus import Prometheus, watching
@@ -59,9 +59,9 @@ def locked(stage: Stage, table: str) -> Iterator[None]:
 @contextmanager
 def measured(stage: Stage, measure: Measure, value: float, well: float) -> Iterator[None]:
     with connect(stage.endpoints.database_url, autocommit=True) as connection:
-        keep_measurement(connection, Measurement(measure, value, "a drill", datetime.now(UTC)))
+        keep_measurement(connection, StoredMeasurement(measure, value, "a drill", datetime.now(UTC)))
         yield
-        keep_measurement(connection, Measurement(measure, well, "a drill", datetime.now(UTC)))
+        keep_measurement(connection, StoredMeasurement(measure, well, "a drill", datetime.now(UTC)))
 
 
 @contextmanager

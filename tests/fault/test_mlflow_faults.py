@@ -10,8 +10,8 @@ import pytest
 from infra.cli.app import run
 from infra.endpoints import Endpoints
 from registry.contracts import MODEL_NAMES, PRODUCTION, ReleaseVersions
-from registry.mlflow_rest import MlflowRest
-from registry.mlflow_store import MlflowStore
+from registry.mlflow.logged import MlflowStore
+from registry.mlflow.rest import MlflowRest
 from tests.fault.proxy import HARD, Fault, Mode, each_hard
 from tests.fault.stage import RELEASE, Stage, staged
 from tests.fault.village import PEOPLE, village_ranker

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.web.client import tls
 from tests.fault.crowd import Answer, Crowd, ask_each
 from tests.fault.proxy import Mode

@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from infra.cli.app import run
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
-from registry.audit import PostgresPromotionLog
 from registry.contracts import MODEL_NAMES, PRODUCTION, ReleaseVersions
-from registry.mlflow_rest import MlflowRest
-from registry.mlflow_store import MlflowStore
-from registry.observer import observe
-from registry.workers import live_workers
+from registry.mlflow.logged import MlflowStore
+from registry.mlflow.observer import observe
+from registry.mlflow.rest import MlflowRest
+from registry.promotion.audit import PostgresPromotionLog
+from registry.promotion.workers import live_workers
 from tests.crafted import crash_the_reader
 from tests.fault.proxy import Fault, Mode
 from tests.fault.stage import RELEASE, Stage, staged

@@ -13,15 +13,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
-from registry.audit import _ORDERS_LOCK, PostgresPromotionLog
 from registry.contracts import MODEL_NAMES, PRODUCTION, STAGE_ALIASES, ArtifactKind, ReleaseVersions
 from registry.errors import IncoherentRelease
-from registry.mlflow_rest import MlflowRest
-from registry.mlflow_store import MlflowStore
-from registry.observer import observe
-from registry.promotion import promote, rollback
+from registry.mlflow.logged import MlflowStore
+from registry.mlflow.observer import observe
+from registry.mlflow.rest import MlflowRest
+from registry.promotion.audit import _ORDERS_LOCK, PostgresPromotionLog
+from registry.promotion.promotion import promote, rollback
 from tests.conftest import empty_tables
 from tests.fault.proxy import Mode
 from tests.fault.stage import proxied, via

@@ -8,8 +8,8 @@ import httpx
 import psycopg
 import pytest
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from tests.fault.crowd import Crowd
 from tests.fault.stage import ASKERS, WRITERS, Stage, staged
 

@@ -21,7 +21,7 @@ from feature_repo.store import apply_catalogue, materialize, open_feature_store
 from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from registry.ranker import Ranker
+from registry.models.ranker import Ranker
 from tests.feature_rows import put_features
 from tests.serving_world import insert_person, interact, remember_town
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from feature_repo.store import apply_catalogue, open_feature_store
+from infra.db.postgres import connect
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from tests.conftest import empty_tables, make_settings
 from tests.images.containers import (
     PIPELINES,

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings
 from serving.errors import BreakerOpen
-from serving.resilience.breaker import Breaker, Dependency, State
+from serving.resilience.breaker import Breaker, BreakerState, Dependency
 from tests.clocks import FixedClock
 
 LIMITS = BreakerSettings(window_s=10, min_calls=4, failure_rate=0.5, slow_rate=0.9, slow_share=0.8, open_s=2)
@@ -85,9 +85,9 @@ class BreakerMachine(RuleBasedStateMachine):
         self.run(asyncio.sleep(0))
         refused = [call for call in begun if call.task.done() and isinstance(call.task.exception(), BreakerOpen)]
         passed = [call for call in begun if call not in refused]
-        if before is State.OPEN:
+        if before is BreakerState.OPEN:
             assert not passed
-        elif before is State.HALF_OPEN:
+        elif before is BreakerState.HALF_OPEN:
             assert len(passed) == (0 if probing else 1)
             self.probes += passed
         else:
@@ -110,18 +110,18 @@ class BreakerMachine(RuleBasedStateMachine):
         if how == "cancel":
             assert after is before
         elif probe:
-            assert after in ((State.OPEN,) if how == "fail" else (State.CLOSED, State.OPEN))
-        elif before is not State.CLOSED:
+            assert after in ((BreakerState.OPEN,) if how == "fail" else (BreakerState.CLOSED, BreakerState.OPEN))
+        elif before is not BreakerState.CLOSED:
             assert after is before, "a call from before the breaker opened changed its state"
 
     @rule(seconds=st.floats(0.01, 6.0))
     def time_passes(self, seconds: float) -> None:
         before = self.breaker.state
         self.clock.advance(seconds)
-        if before is not State.OPEN:
+        if before is not BreakerState.OPEN:
             assert self.breaker.state is before
         elif seconds >= LIMITS.open_s:
-            assert self.breaker.state is State.HALF_OPEN
+            assert self.breaker.state is BreakerState.HALF_OPEN
 
     @rule(days=st.integers(-400, 400))
     def the_wall_clock_jumps(self, days: int) -> None:
@@ -154,7 +154,7 @@ def breaker(clock: FixedClock, blames: Callable[[Exception], bool] = lambda _: T
     return Breaker(Dependency.REDIS, LIMITS, clock, serving_metrics(), blames)
 
 
-def state_of(guard: Breaker) -> State:
+def state_of(guard: Breaker) -> BreakerState:
     return guard.state
 
 
@@ -168,14 +168,14 @@ def test_timeouts_open_it_and_one_good_probe_closes_it(clock: FixedClock) -> Non
     async def go() -> None:
         guard = breaker(clock)
         await tried(guard, hangs, 4, timeout_s=0.011)
-        assert state_of(guard) is State.OPEN
+        assert state_of(guard) is BreakerState.OPEN
         with pytest.raises(BreakerOpen) as refused:
             await guard.call(answers, 1.0)
         assert refused.value.retry_after_s == LIMITS.open_s
         clock.advance(LIMITS.open_s)
-        assert state_of(guard) is State.HALF_OPEN
+        assert state_of(guard) is BreakerState.HALF_OPEN
         assert await guard.call(answers, 1.0) == 7
-        assert state_of(guard) is State.CLOSED
+        assert state_of(guard) is BreakerState.CLOSED
 
     asyncio.run(go())
 
@@ -184,7 +184,7 @@ def test_limits_too_short_to_be_fair_never_open_it(clock: FixedClock) -> None:
     async def go() -> None:
         guard = breaker(clock)
         await tried(guard, hangs, 30, timeout_s=0.001)
-        assert state_of(guard) is State.CLOSED
+        assert state_of(guard) is BreakerState.CLOSED
 
     asyncio.run(go())
 
@@ -199,11 +199,11 @@ def test_cancelled_calls_never_open_it_and_a_cancelled_probe_frees_its_place(clo
         guard = breaker(clock)
         for _ in range(30):
             await cancelled(guard)
-        assert state_of(guard) is State.CLOSED
+        assert state_of(guard) is BreakerState.CLOSED
         await tried(guard, fails, 4)
         clock.advance(LIMITS.open_s)
         await cancelled(guard)
-        assert state_of(guard) is State.HALF_OPEN
+        assert state_of(guard) is BreakerState.HALF_OPEN
         assert await guard.call(answers, 1.0) == 7
 
     asyncio.run(go())
@@ -217,7 +217,7 @@ def test_calls_that_are_slow_open_it_although_they_succeed(clock: FixedClock) ->
         guard = breaker(clock)
         for _ in range(4):
             await guard.call(slow, 1.0)
-        assert state_of(guard) is State.OPEN
+        assert state_of(guard) is BreakerState.OPEN
 
     asyncio.run(go())
 
@@ -228,7 +228,7 @@ def test_failures_outside_the_window_are_forgotten(clock: FixedClock) -> None:
         await tried(guard, fails, 3)
         clock.advance(LIMITS.window_s * 1.1)
         await tried(guard, fails, 3)
-        assert state_of(guard) is State.CLOSED
+        assert state_of(guard) is BreakerState.CLOSED
 
     asyncio.run(go())
 
@@ -237,6 +237,6 @@ def test_an_error_that_is_not_the_dependency_s_fault_never_opens_it(clock: Fixed
     async def go() -> None:
         guard = breaker(clock, blames=lambda error: not isinstance(error, OSError))
         await tried(guard, fails, 30)
-        assert state_of(guard) is State.CLOSED
+        assert state_of(guard) is BreakerState.CLOSED
 
     asyncio.run(go())

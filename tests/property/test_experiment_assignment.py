@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from registry.experiments import State
+from registry.experiments.table import ExperimentState
 from serving.experiments.assignment import Experiment, Variant, share_of
 
 people = st.integers(min_value=1, max_value=2**63 - 1)
@@ -16,7 +16,7 @@ MANY = range(1, 20_001)
 
 
 def running(share: float, salt: str = "pepper") -> Experiment:
-    return Experiment("taste", salt, share, State.RUNNING)
+    return Experiment("taste", salt, share, ExperimentState.RUNNING)
 
 
 def standing(salt: str) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
@@ -42,8 +42,8 @@ def test_nobody_at_share_zero_and_everybody_at_share_one(user_id: int) -> None:
     assert running(1.0).variant(user_id) is Variant.CHALLENGER
 
 
-@given(people, st.sampled_from([State.OFF, State.SHADOW]))
-def test_only_a_running_experiment_gives_anybody_the_challenger(user_id: int, state: State) -> None:
+@given(people, st.sampled_from([ExperimentState.OFF, ExperimentState.SHADOW]))
+def test_only_a_running_experiment_gives_anybody_the_challenger(user_id: int, state: ExperimentState) -> None:
     assert Experiment("taste", "pepper", 1.0, state).variant(user_id) is Variant.CHAMPION
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.ingest.attributes import NumericColumns
 from pipelines.ingest.cleaning import clean_people
-from pipelines.ingest.mapping import Source
+from pipelines.ingest.mapping import ColumnSource
 from serving.profiles.models import Profile
 from serving.profiles.rows import checked
 
@@ -55,8 +55,8 @@ def test_the_api_and_a_file_judge_a_person_alike(people: list[dict[str, Any]]) -
         {"user_id": pa.array(range(1, len(people) + 1), pa.int64())}
         | {name: pa.array([as_text(person[name]) for person in people], pa.string()) for name in FIELDS}
     )
-    origins = {name: Source(column=name) for name in table.column_names} | {
-        name: Source(column=name, separator="|") for name in ("seeking", "interests")
+    origins = {name: ColumnSource(column=name) for name in table.column_names} | {
+        name: ColumnSource(column=name, separator="|") for name in ("seeking", "interests")
     }
     cleaned = clean_people(table, np.arange(len(people)), origins, [], now=NOW, numeric=NumericColumns())
     assert reasons == dict(zip(cleaned.bad.tolist(), cleaned.reasons, strict=True))

@@ -13,12 +13,12 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import IncoherentRelease, NothingToRollBackTo, PromotionFailed
-from registry.history import standing_releases
-from registry.observer import observe
-from registry.promotion import promote, rollback
+from registry.mlflow.observer import observe
+from registry.promotion.history import standing_releases
+from registry.promotion.promotion import promote, rollback
+from registry.promotion.release_cache import ReleaseCache
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import digest_of, judge, register_release, write_release
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from registry.embedding import Embedding, EmbeddingParameters
 from registry.errors import InvalidQuery
-from registry.item_index import ItemIndex
-from registry.retrieval import CandidateList, merge_candidates
+from registry.models.embedding import Embedding, EmbeddingParameters
+from registry.models.item_index import ItemIndex
+from registry.scoring.retrieval import CandidateList, merge_candidates
 
 finite = st.floats(-1e6, 1e6, width=32)
 anything = st.floats(width=32)

@@ -11,10 +11,10 @@ import pytest
 from feature_repo.schema import offered_schema
 from pipelines.release.assets import promoted_release
 from pipelines.resources import Platform
-from pipelines.results import Result
-from registry.audit import PostgresPromotionLog
+from pipelines.results import StepResult
 from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
 from registry.errors import IncoherentRelease
+from registry.promotion.audit import PostgresPromotionLog
 from tests.asset_runs import run_asset
 from tests.fakes import MemoryRegistry
 from tests.releases import judge, register_release, write_release
@@ -28,7 +28,7 @@ def candidate(platform: Platform, registry: MemoryRegistry, tmp_path: Path) -> R
     """A release candidate that passed its gates, as `release_candidate` leaves it."""
     versions = register_release(registry, write_release(tmp_path, schema=offered_schema()))
     platform.results.publish(
-        Result(
+        StepResult(
             asset="release_candidate", digest="d" * 64, run_id="r", as_of=NOW,
             facts={"release": versions.release_id}, has_files=False,
         )

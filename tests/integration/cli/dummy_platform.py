@@ -12,7 +12,7 @@ from pathlib import Path
 from infra.errors import DuetError
 from infra.settings import Settings
 from infra.supervisor.platform import run_platform
-from infra.supervisor.spec import External, HttpProbe, Service, Spec, Step
+from infra.supervisor.spec import External, HttpProbe, Service, Spec, StartStep
 from infra.supervisor.state import PlatformState, ServiceState
 
 SERVER = """
@@ -31,7 +31,7 @@ def make_spec(wanted: dict[str, object]) -> Spec:
     command = (sys.executable, "-c", str(wanted.get("code") or SERVER), str(port))
     after = tuple(map(str, wanted.get("after") or ()))  # type: ignore[call-overload]
     if wanted.get("step"):
-        return Step(name, command, after=after, start_timeout_s=20)
+        return StartStep(name, command, after=after, start_timeout_s=20)
     url = f"http://127.0.0.1:{port}"
     probe = HttpProbe(url, timeout_s=1) if port else None
     timeout_s = float(str(wanted.get("start_timeout_s") or 20))

@@ -20,7 +20,7 @@ from infra.settings import Settings
 from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
 from infra.supervisor.processes import end, marked, spawn, sweep, tail
 from infra.supervisor.sockets import private_socket
-from infra.supervisor.spec import HttpProbe, Service, Step, TcpProbe
+from infra.supervisor.spec import HttpProbe, Service, StartStep, TcpProbe
 from infra.supervisor.stack import build_stack, choose_addresses, list_externals, prepare_dagster_home
 
 ENDPOINTS = Endpoints(
@@ -71,7 +71,7 @@ def test_orphans_are_closed_between_the_code_server_and_the_daemon(tmp_path: Pat
     assert stack["dagster-code"].after == ("dagster-storage",)
     assert stack["dagster-orphans"].after == ("dagster-code",)
     assert "dagster-orphans" in stack["dagster-daemon"].after
-    assert isinstance(stack["dagster-orphans"], Step)
+    assert isinstance(stack["dagster-orphans"], StartStep)
 
 
 def test_children_use_the_running_servers_and_report_nothing_home(tmp_path: Path) -> None:

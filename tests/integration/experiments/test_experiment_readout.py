@@ -16,7 +16,7 @@ from pipelines.experiments.report import ExperimentReport
 from pipelines.experiments.sequential import Decision
 from pipelines.experiments.tables import as_json, rows_of, shadow_rows
 from registry.errors import NoSuchExperiment
-from registry.experiments import State, shadow_request_id
+from registry.experiments.table import ExperimentState, shadow_request_id
 from tests.experiment_rows import TARGETS, Diary, begin, event
 
 START = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -101,7 +101,7 @@ def test_only_the_stretch_since_the_share_last_changed_is_read(diary: Diary) -> 
     diary.write()
     stretch = last_stretch(diary.connection, "taste", NOW)
     assert (stretch.since, stretch.until) == (START + 2 * HOUR, START + 4 * HOUR)
-    assert (stretch.share, stretch.state, stretch.running) == (0.25, State.RUNNING, False)
+    assert (stretch.share, stretch.state, stretch.running) == (0.25, ExperimentState.RUNNING, False)
     assert read_outcomes(diary.connection, stretch, HOUR / 2, 4).user_ids.tolist() == [2]
 
 

@@ -14,15 +14,15 @@ import pytest
 
 from infra.clock import SystemClock
 from infra.endpoints import Endpoints
-from pipelines.experiments.guard import ACTOR, Guard, Verdict
+from pipelines.experiments.guard import ACTOR, Guard, GuardDecision
 from pipelines.experiments.guardrails import load_guardrails
 from pipelines.experiments.sensors import guard as guard_sensor
 from pipelines.resources import Platform
-from registry.audit import PostgresPromotionLog, Promotion
-from registry.cache import ReleaseCache
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
-from registry.experiments import By, experiment_events, last_verdicts, list_experiments, stop_experiment
-from registry.promotion import promote
+from registry.experiments.table import By, experiment_events, last_verdicts, list_experiments, stop_experiment
+from registry.promotion.audit import PostgresPromotionLog, Promotion
+from registry.promotion.promotion import promote
+from registry.promotion.release_cache import ReleaseCache
 from tests.clocks import FixedClock
 from tests.conftest import make_settings
 from tests.experiment_rows import NEXT, RELEASE, TARGETS, Diary, begin
@@ -57,7 +57,7 @@ class Tower:
     def log(self) -> PostgresPromotionLog:
         return PostgresPromotionLog(self.connection)
 
-    def look(self, now: datetime = NOW) -> list[Verdict]:
+    def look(self, now: datetime = NOW) -> list[GuardDecision]:
         def alert(kind: str, summary: str, _: Mapping[str, Any]) -> None:
             self.alerts.append((kind, summary))
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from feature_repo.layout import VIEWS, Layout
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from tests.feature_rows import put_features
 

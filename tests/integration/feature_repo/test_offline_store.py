@@ -50,7 +50,7 @@ def test_the_fast_store_returns_the_rows_of_the_stock_store(
     way: str,
     made_visible: str,
 ) -> None:
-    from feature_repo import offline_store
+    from feature_repo.stores import offline as offline_store
 
     rng = np.random.default_rng(3)
     for layout in (PROFILE, ACTIVITY, RECIPROCITY):

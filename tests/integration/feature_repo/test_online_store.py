@@ -13,8 +13,8 @@ from redis.connection import AbstractConnection
 
 from feature_repo.errors import CatalogueNotApplied, FeatureStoreUnavailable
 from feature_repo.layout import ACTIVITY, ATTRIBUTES, PROFILE, VIEWS
-from feature_repo.online_store import BULK_TIMEOUT_S
 from feature_repo.store import EPOCH, PersonReader, apply_catalogue, materialize, open_feature_store, read_people
+from feature_repo.stores.online import BULK_TIMEOUT_S
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 
@@ -129,7 +129,7 @@ def test_a_store_that_was_filled_for_another_catalogue_counts_as_emptied(
     materialize(store, T)
     reader = PersonReader(store)
     assert not reader.was_emptied()
-    monkeypatch.setattr("feature_repo.filling.layout_digest", lambda: "f" * 64)
+    monkeypatch.setattr("feature_repo.stores.filling.layout_digest", lambda: "f" * 64)
     assert reader.was_emptied()
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from infra import connection_pool
-from infra.connection_pool import ConnectionPool
+from infra.db import connection_pool
+from infra.db.connection_pool import ConnectionPool
+from infra.db.pooled import fetch_all
+from infra.db.postgres import open_pool
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.errors import NoConnection
-from infra.pooled import fetch_all
-from infra.postgres import open_pool
 from infra.settings import PostgresSettings
 from tests.fault.proxy import Mode, TcpProxy
 from tests.fault.stage import proxied, via

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from infra.db.postgres import connect
 from infra.embedded.mlflow import EmbeddedMlflow
 from infra.embedded.processes import identity, working_in
 from infra.embedded.servers import inspect, stop_all
 from infra.endpoints import open_endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from tests.killing import kill
 

@@ -22,6 +22,7 @@ import redis
 from psycopg import sql
 
 from infra.cli.app import run
+from infra.db.postgres import connect
 from infra.embedded.account import ACCOUNT, REACHABLE
 from infra.embedded.lease import leased
 from infra.embedded.postgres import EmbeddedPostgres, _programs
@@ -30,7 +31,6 @@ from infra.embedded.redis import EmbeddedRedis
 from infra.embedded.servers import ServerStatus, inspect, stop_all
 from infra.endpoints import Endpoints, open_endpoints, running_endpoints
 from infra.errors import PortTaken, ServerUnavailable
-from infra.postgres import connect
 from infra.settings import RedisSettings, Settings
 from tests.killing import kill
 

@@ -8,14 +8,14 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from infra.db.postgres import connect
 from infra.embedded.servers import stop_all
 from infra.endpoints import Endpoints, open_endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from infra.web.token import bearer
 from registry.contracts import ArtifactKind
 from registry.errors import RegistryUnavailable
-from registry.mlflow_rest import MlflowRest
+from registry.mlflow.rest import MlflowRest
 from tests.conftest import forget_models, make_settings
 
 

@@ -4,10 +4,10 @@ import psycopg
 import pytest
 from alembic.script import ScriptDirectory
 
+from infra.db.migrate import HEAD, SCHEMAS, alembic_config, current, downgrade, upgrade
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
 from infra.errors import MigrationError
-from infra.migrate import HEAD, SCHEMAS, alembic_config, current, downgrade, upgrade
-from infra.postgres import connect
 
 
 def tables(connection: psycopg.Connection) -> set[str]:

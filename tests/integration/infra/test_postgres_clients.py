@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from infra import pooled
+from infra.db import pooled
+from infra.db.migrate import HEAD, LOCK, SCHEMAS, current, upgrade
+from infra.db.pooled import fetch_all
+from infra.db.postgres import connect, open_pool, read_table
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.errors import MigrationError, ServerUnavailable
-from infra.migrate import HEAD, LOCK, SCHEMAS, current, upgrade
-from infra.pooled import fetch_all
-from infra.postgres import connect, open_pool, read_table
 from infra.settings import PostgresSettings, Settings
 
 
@@ -139,7 +139,7 @@ def test_a_role_that_may_create_nothing_can_use_a_migrated_database(endpoints: E
 
 
 def test_waiting_for_another_migration_is_bounded(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.migrate.LOCK_WAIT_S", 1)
+    monkeypatch.setattr("infra.db.migrate.LOCK_WAIT_S", 1)
     with connect(empty_database, autocommit=True) as holder:
         holder.execute("select pg_advisory_lock(%s)", (LOCK,))
         with pytest.raises(MigrationError, match="Another process has been migrating"):

@@ -26,7 +26,7 @@ _SCRIPT = """
 import sys, time
 from pathlib import Path
 from infra.clock import SystemClock
-from infra.postgres import connect
+from infra.db.postgres import connect
 from pipelines.ingest.tables import import_tables
 from pipelines.ingest.world_import import import_synthetic
 

@@ -12,11 +12,11 @@ from pipelines.errors import InvalidSetting
 from pipelines.release.policy import load_policy
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
-from registry.audit import PostgresPromotionLog
 from registry.contracts import MODEL_NAMES, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import GatesNotPassed
-from registry.gates import GateReport, read_report, write_report
-from registry.promotion import promote, rollback
+from registry.promotion.audit import PostgresPromotionLog
+from registry.promotion.gates import GateReport, read_report, write_report
+from registry.promotion.promotion import promote, rollback
 from tests.releases import gate_report, write_release
 from tests.trainings import small_world, train
 

@@ -16,15 +16,15 @@ import httpx
 import pytest
 
 from infra.clock import SystemClock
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from pipelines.artifacts import ASSET_OF
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.results import ResultStore
-from registry.artifacts import verify_artifact
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.errors import UnknownVersion
-from registry.mlflow_rest import MlflowRest
+from registry.mlflow.rest import MlflowRest
+from registry.models.artifacts import verify_artifact
 from tests.architecture.sources import ROOT
 from tests.conftest import empty_tables, make_settings
 from tests.training_process import Training

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from infra.clock import SystemClock
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from pipelines.definitions import build_definitions
 from pipelines.ingest.world_import import import_synthetic
 from pipelines.orphans import close_orphans, worker_is_alive
 from pipelines.resources import Platform
 from pipelines.running import Listener, open_instance, run_job
 from registry.contracts import ArtifactKind
-from registry.mlflow_rest import MlflowRest
+from registry.mlflow.rest import MlflowRest
 from tests.clocks import FixedClock
 from tests.conftest import empty_tables, make_settings
 from tests.waiting import until

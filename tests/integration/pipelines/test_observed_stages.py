@@ -17,8 +17,8 @@ from pipelines.release.assets import HISTORY
 from pipelines.release.checks import production_is_coherent
 from pipelines.release.sensors import observe_stages
 from pipelines.resources import Platform
-from registry.audit import PostgresPromotionLog
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+from registry.promotion.audit import PostgresPromotionLog
 from tests.conftest import make_settings
 from tests.fakes import MemoryRegistry
 from tests.releases import judge, register_release

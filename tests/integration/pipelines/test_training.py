@@ -20,12 +20,12 @@ from pipelines.errors import InvalidSetting, RunFailed
 from pipelines.release.errors import NothingToCompare
 from pipelines.resources import Platform
 from pipelines.running import Listener, RunStory, open_instance, run_job
-from registry.artifacts import read_manifest, verify_artifact
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.gates import read_report
 from registry.measurements import Measure, last_measurements
-from registry.mlflow_rest import MlflowRest
-from serving.population_source import load
+from registry.mlflow.rest import MlflowRest
+from registry.models.artifacts import read_manifest, verify_artifact
+from registry.promotion.gates import read_report
+from serving.snapshots.population_source import load
 from tests.object_store import bucket
 from tests.trainings import NOW, PEOPLE, digests, small_world, train, versions
 
@@ -160,7 +160,7 @@ def test_another_machine_trains_on_what_the_first_one_made(
 
 
 def test_a_newcomer_enters_the_rebuilt_index_of_the_same_embedding(platform: Platform, trained: RunStory) -> None:
-    from registry.item_index import ItemIndex
+    from registry.models.item_index import ItemIndex
 
     newcomer = PEOPLE + 1_000
     embedding = platform.results.require("embeddings").digest
@@ -326,11 +326,11 @@ def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serv
     from pipelines.ranking.frame import ranking_frame
     from pipelines.ranking.own import register_ranker
     from pipelines.release.judging import loaded
-    from registry.audit import PostgresPromotionLog
     from registry.contracts import PRODUCTION
-    from registry.promotion import promote
-    from registry.ranker import Ranker
-    from registry.ranker_models import Logistic
+    from registry.models.ranker import Ranker
+    from registry.models.ranker_models import Logistic
+    from registry.promotion.audit import PostgresPromotionLog
+    from registry.promotion.promotion import promote
 
     names = list(RANKING_FEATURES)
 
@@ -362,8 +362,8 @@ def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serv
 
 def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform, trained: RunStory) -> None:
     from pipelines.inputs import before_window
-    from registry.artifacts import read_manifest
-    from registry.embedding import Embedding
+    from registry.models.artifacts import read_manifest
+    from registry.models.embedding import Embedding
 
     whole, first = platform.results.require("embeddings"), platform.results.require("interactions")
     assert first.t0 is not None

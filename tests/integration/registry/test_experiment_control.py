@@ -6,13 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli.app import build_app
+from infra.db.postgres import open_pool
 from infra.endpoints import Endpoints
-from infra.postgres import open_pool
 from infra.settings import Settings
 from registry.errors import ExperimentActive, NoSuchExperiment
-from registry.experiments import (
+from registry.experiments.table import (
     By,
-    State,
+    ExperimentState,
     experiment_events,
     list_experiments,
     set_share,
@@ -54,10 +54,10 @@ def test_a_started_experiment_is_seen_by_workers_with_its_share(
     desk: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings
 ) -> None:
     assert active(endpoints, settings) is None
-    start_experiment(desk, "taste", share=0.1, state=State.RUNNING, by=ANNA)
+    start_experiment(desk, "taste", share=0.1, state=ExperimentState.RUNNING, by=ANNA)
     first = active(endpoints, settings)
     assert first is not None
-    assert (first.name, first.state, round(first.challenger_share, 6)) == ("taste", State.RUNNING, 0.1)
+    assert (first.name, first.state, round(first.challenger_share, 6)) == ("taste", ExperimentState.RUNNING, 0.1)
     set_share(desk, "taste", 0.5, by=ANNA)
     second = active(endpoints, settings)
     assert second is not None
@@ -71,7 +71,7 @@ def test_starting_again_assigns_the_same_people_and_another_experiment_others(
 ) -> None:
     salts = []
     for name in ("taste", "taste", "smell"):
-        start_experiment(desk, name, share=0.2, state=State.SHADOW, by=ANNA)
+        start_experiment(desk, name, share=0.2, state=ExperimentState.SHADOW, by=ANNA)
         found = active(endpoints, settings)
         assert found is not None
         salts.append(found.salt)
@@ -80,9 +80,9 @@ def test_starting_again_assigns_the_same_people_and_another_experiment_others(
 
 
 def test_there_is_only_one_active_experiment(desk: psycopg.Connection[Any]) -> None:
-    start_experiment(desk, "taste", share=0.1, state=State.RUNNING, by=ANNA)
+    start_experiment(desk, "taste", share=0.1, state=ExperimentState.RUNNING, by=ANNA)
     with pytest.raises(ExperimentActive, match="`taste` is active"):
-        start_experiment(desk, "smell", share=0.1, state=State.RUNNING, by=ANNA)
+        start_experiment(desk, "smell", share=0.1, state=ExperimentState.RUNNING, by=ANNA)
     assert [one.name for one in list_experiments(desk)] == ["taste"]
 
 
@@ -94,7 +94,7 @@ def test_an_experiment_that_is_not_there_cannot_be_changed(desk: psycopg.Connect
 
 
 def test_every_change_leaves_an_event_that_says_who_and_why(desk: psycopg.Connection[Any]) -> None:
-    start_experiment(desk, "taste", share=0.25, state=State.RUNNING, by=By("anna", reason="the new ranker"))
+    start_experiment(desk, "taste", share=0.25, state=ExperimentState.RUNNING, by=By("anna", reason="the new ranker"))
     set_share(desk, "taste", 0.5, by=By("ben"))
     assert stop_experiment(desk, "taste", by=By("dagster:guard", "automation", "errors"))
     assert not stop_experiment(desk, "taste", by=By("ben"))
@@ -109,9 +109,9 @@ def test_every_change_leaves_an_event_that_says_who_and_why(desk: psycopg.Connec
 
 
 def test_a_refused_start_leaves_no_event(desk: psycopg.Connection[Any]) -> None:
-    start_experiment(desk, "taste", share=0.1, state=State.RUNNING, by=ANNA)
+    start_experiment(desk, "taste", share=0.1, state=ExperimentState.RUNNING, by=ANNA)
     with pytest.raises(ExperimentActive):
-        start_experiment(desk, "smell", share=0.1, state=State.RUNNING, by=ANNA)
+        start_experiment(desk, "smell", share=0.1, state=ExperimentState.RUNNING, by=ANNA)
     assert experiment_events(desk, "smell") == []
 
 
@@ -120,7 +120,7 @@ def test_a_refused_start_leaves_no_event(desk: psycopg.Connection[Any]) -> None:
     ["update duet.experiment_events set actor = 'me'", "delete from duet.experiment_events"],
 )
 def test_an_event_cannot_be_changed(desk: psycopg.Connection[Any], statement: str) -> None:
-    start_experiment(desk, "taste", share=0.1, state=State.RUNNING, by=ANNA)
+    start_experiment(desk, "taste", share=0.1, state=ExperimentState.RUNNING, by=ANNA)
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append only"):
         desk.execute(statement)
 

@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from registry import followers
 from registry.contracts import PRODUCTION, STAGING
-from registry.experiments import By, State, start_experiment, stop_experiment
-from registry.followers import PROMOTION_S, refusals, wait_until_challenging, wait_until_served
+from registry.experiments.table import By, ExperimentState, start_experiment, stop_experiment
+from registry.promotion import followers
+from registry.promotion.followers import PROMOTION_S, refusals, wait_until_challenging, wait_until_served
 
 
 class Watch:
@@ -117,12 +117,12 @@ def test_without_a_worker_there_is_nobody_to_wait_for(
     assert watch.slept == 0
 
 
-@pytest.mark.parametrize("state", [State.RUNNING, State.SHADOW])
+@pytest.mark.parametrize("state", [ExperimentState.RUNNING, ExperimentState.SHADOW])
 def test_a_challenger_of_an_active_experiment_is_waited_for_like_a_champion(
     connection: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    state: State,
+    state: ExperimentState,
 ) -> None:
     start_experiment(connection, "taste", share=0.5, state=state, by=By("ada"))
     worker(connection, 1, "e2-i2-r2", challenger="e2-i2-r2")  # its champion does not count
@@ -140,7 +140,7 @@ def test_a_challenger_of_an_active_experiment_is_waited_for_like_a_champion(
 def test_a_challenger_that_the_workers_refuse_is_named_with_their_reason(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start_experiment(connection, "taste", share=0.5, state=State.RUNNING, by=By("ada"))
+    start_experiment(connection, "taste", share=0.5, state=ExperimentState.RUNNING, by=By("ada"))
     worker(connection, 1, "e1-i1-r1", "about the champion")
 
     def during(n: int) -> None:
@@ -156,7 +156,7 @@ def test_a_challenger_that_the_workers_refuse_is_named_with_their_reason(
 def test_a_challenger_without_an_active_experiment_is_said_to_be_staged_and_not_waited_for(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start_experiment(connection, "taste", share=0.5, state=State.RUNNING, by=By("ada"))
+    start_experiment(connection, "taste", share=0.5, state=ExperimentState.RUNNING, by=By("ada"))
     stop_experiment(connection, "taste", by=By("ada"))
     worker(connection, 1, "e1-i1-r1")
     said, watch = waited(connection, monkeypatch, capsys, lambda _: None, stage=STAGING)

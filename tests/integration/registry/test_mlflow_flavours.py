@@ -18,10 +18,10 @@ import xgboost
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind
-from registry.embedding import Embedding
-from registry.mlflow_rest import MlflowRest
-from registry.mlflow_store import MlflowStore
-from registry.ranker import Ranker
+from registry.mlflow.logged import MlflowStore
+from registry.mlflow.rest import MlflowRest
+from registry.models.embedding import Embedding
+from registry.models.ranker import Ranker
 from tests.releases import FEATURES, write_release
 
 CODE = "duet_model.py"

@@ -11,13 +11,13 @@ import pytest
 from feature_repo.schema import offered_schema
 from infra.cli.app import run
 from infra.endpoints import Endpoints
-from registry.audit import PostgresPromotionLog
-from registry.cache import ReleaseCache
 from registry.contracts import MODEL_NAMES, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import RegistrationFailed
-from registry.mlflow_rest import MlflowRest
-from registry.mlflow_store import MlflowStore
-from registry.promotion import promote
+from registry.mlflow.logged import MlflowStore
+from registry.mlflow.rest import MlflowRest
+from registry.promotion.audit import PostgresPromotionLog
+from registry.promotion.promotion import promote
+from registry.promotion.release_cache import ReleaseCache
 from tests.releases import judge, write_release
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -7,13 +7,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
-from registry.audit import ORDERS, Pin, PostgresPromotionLog, Promotion, read_orders
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable, PromotionConflict, PromotionFailed
-from registry.history import release_at
-from registry.promotion import promote, rollback
+from registry.promotion.audit import ORDERS, Pin, PostgresPromotionLog, Promotion, read_orders
+from registry.promotion.history import release_at
+from registry.promotion.promotion import promote, rollback
 from tests.fakes import MemoryRegistry
 from tests.releases import register_release, write_release
 
@@ -160,7 +160,7 @@ def test_a_pin_is_open_until_it_is_closed_and_a_later_one_takes_its_place(
 def test_who_gives_an_order_waits_for_who_observes_and_a_rollback_does_not(
     connection: psycopg.Connection[Any], endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.audit._PATIENCE_S", 0.2)
+    monkeypatch.setattr("registry.promotion.audit._PATIENCE_S", 0.2)
     log = PostgresPromotionLog(connection)
     with connect(endpoints.database_url) as other:
         watching = PostgresPromotionLog(other)

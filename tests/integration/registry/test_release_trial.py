@@ -9,11 +9,11 @@ import pytest
 
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import offered_schema
-from registry.artifacts import read_manifest
-from registry.cache import LocalRelease
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import TrialFailed
-from registry.trial import ReleaseTrial, TrialLimits
+from registry.models.artifacts import read_manifest
+from registry.promotion.release_cache import LocalRelease
+from registry.promotion.trial import ReleaseTrial, TrialLimits
 from tests.crafted import crash_the_reader, reseal
 from tests.serving_world import write_artifacts
 

@@ -7,17 +7,17 @@ import numpy as np
 import psycopg
 import pytest
 
-from infra import postgres
+from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
-from serving import population_source
-from serving.answers import Shown
-from serving.api_models import RecommendationRequest
-from serving.levels import ladder
-from serving.people_store import PostgresPeople
-from serving.reasons import Source
-from serving.recommend import Recommender, World
+from serving.api.models import RecommendationRequest
+from serving.people.people_store import PostgresPeople
+from serving.reasons import CandidateSource
+from serving.recommend.answers import Shown
+from serving.recommend.levels import ladder
+from serving.recommend.recommender import Recommender, ServingState
+from serving.snapshots import population_source
 from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryFeatures, closed_breaker
 from tests.serving_world import insert_people, interact, load_town, write_artifacts
@@ -43,7 +43,7 @@ class Evening:
         )
         self.connection.rollback()
         snapshot = population_source.load(self.connection, None)
-        world = World(
+        world = ServingState(
             self.release if LEVELS[level] else None, None, snapshot.population, snapshot.recent_likes, snapshot.slots
         )
 
@@ -93,6 +93,6 @@ def test_where_the_product_says_so_whoever_waits_is_shown_as_such(evening: Eveni
         interact(evening.connection, admirer, 1, "like")
     interact(evening.connection, 6, [9, 1], "pass")
     shown = evening.ask(pending_likes=True, level=level)
-    assert [item.user_id for item in shown if Source.LIKED_YOU in item.sources] == [4]
+    assert [item.user_id for item in shown if CandidateSource.LIKED_YOU in item.sources] == [4]
     if level == 1:
         assert [item.user_id for item in shown if item.p_liked_back == 1.0] == [4]

@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from infra import postgres
+from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from serving import row_log
-from serving.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
-from serving.row_log import BATCH, RowLog
+from serving.logs import row_log
+from serving.logs.impressions import INSERT_ANSWERS, INSERT_IMPRESSIONS, Answered, Impression
+from serving.logs.row_log import BATCH, RowLog
 from tests.serving_world import START
 
 REQUEST_ID = UUID(int=7)

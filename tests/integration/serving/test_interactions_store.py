@@ -11,10 +11,10 @@ from feature_repo.kinds import Kind
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
-from serving.api_models import InteractionRequest, StoredInteraction
+from serving.api.models import InteractionRequest, StoredInteraction
 from serving.errors import BreakerOpen, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
-from serving.interactions import Interactions
-from serving.storage import Storage
+from serving.people.interactions import Interactions
+from serving.people.statements import Storage
 from tests.clocks import FixedClock
 from tests.on_pool import on_pool
 from tests.serving_fakes import closed_breaker

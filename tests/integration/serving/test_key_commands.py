@@ -8,14 +8,14 @@ import redis
 import typer
 from typer.testing import CliRunner
 
-from infra import postgres
 from infra import redis as infra_redis
 from infra.clock import SystemClock
+from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.errors import ConfigurationError
 from infra.metrics import serving_metrics
 from infra.settings import Settings
-from serving.access.door import Door
+from serving.access.authentication import Authenticator
 from serving.access.keys import Key
 from serving.access.limits import RateLimits
 from serving.access.policy import guard_start
@@ -89,18 +89,18 @@ def test_workers_follow_the_table(connected_settings: Settings, connection: psyc
     settings = Settings(serving={"auth": auth}, postgres={"pool_size": 1, "max_overflow": 1})
 
     async def go() -> None:
-        door = Door(settings, SystemClock(), serving_metrics())
+        authenticator = Authenticator(settings, SystemClock(), serving_metrics())
         async with postgres.open_pool(url, settings.postgres) as pool:
-            table = door.attach(pool, infra_redis.connect_async("redis://127.0.0.1:1", settings.redis))
+            table = authenticator.attach(pool, infra_redis.connect_async("redis://127.0.0.1:1", settings.redis))
             await table.refresh()
-            caller = door.admit(headers)
+            caller = authenticator.admit(headers)
             assert caller.key is not None
             assert caller.key.name == "website"
             revoke_key(connection, "website")
             connection.commit()
             await table.refresh()
             with pytest.raises(Unauthorized):
-                door.admit(headers)
+                authenticator.admit(headers)
 
     asyncio.run(go())
 

@@ -9,13 +9,13 @@ import numpy as np
 import psycopg
 import pytest
 
-from infra import postgres
+from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from infra.tracing import request_span
-from serving import people_store
 from serving.errors import EligibilityUnknown
-from serving.people_store import PostgresPeople, Rows, Standing
+from serving.people import people_store
+from serving.people.people_store import PairStanding, PostgresPeople, Rows
 from tests.serving_fakes import closed_breaker
 from tests.serving_world import START, insert_people, insert_person, interact
 from tests.spans import traced
@@ -243,7 +243,7 @@ def test_whoever_changed_since_the_snapshot_comes_with_a_fresh_profile(
     connection.commit()
     assert since is not None
 
-    def standing(since: datetime | None) -> Standing:
+    def standing(since: datetime | None) -> PairStanding:
         return on_store(
             endpoints,
             small,

@@ -14,15 +14,15 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from feature_repo.layout import ACTIVITY, PROFILE
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
+from infra.db.horizon import HORIZON
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.horizon import HORIZON
-from infra.postgres import connect
 from serving.errors import TooManyChanges
-from serving.fresh_changes import CLOCK_STEP, MAX_OVERLAP, FreshChanges
-from serving.population_source import Snapshot, advanced, load
-from serving.stored_likes import everybody
+from serving.snapshots.fresh_changes import CLOCK_STEP, MAX_OVERLAP, FreshChanges
+from serving.snapshots.population_source import PopulationSnapshot, advanced, load
+from serving.snapshots.stored_likes import everybody
 from tests.serving_world import GHENT, insert_people, insert_person, interact
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
@@ -50,12 +50,12 @@ class OnlyThree:
         return datetime(2026, 6, 1, tzinfo=UTC)
 
 
-def of(snapshot: Snapshot, user_id: int) -> People:
+def of(snapshot: PopulationSnapshot, user_id: int) -> People:
     position = snapshot.population.positions([user_id])
     return snapshot.population.rows(position[position >= 0])
 
 
-def refresh(connection: psycopg.Connection[Any], snapshot: Snapshot) -> Snapshot:
+def refresh(connection: psycopg.Connection[Any], snapshot: PopulationSnapshot) -> PopulationSnapshot:
     return FreshChanges().applied(connection, snapshot, thorough=False)
 
 
@@ -277,11 +277,11 @@ def test_likes_read_in_blocks_are_those_read_at_once(
 def look(
     changes: FreshChanges,
     connection: psycopg.Connection[Any],
-    snapshot: Snapshot,
+    snapshot: PopulationSnapshot,
     *,
     after: timedelta = timedelta(0),
     thorough: bool = False,
-) -> Snapshot:
+) -> PopulationSnapshot:
     """Look as if the last look had been made `after` it really was."""
     assert snapshot.read_at is not None
     return changes.applied(connection, replace(snapshot, read_at=snapshot.read_at + after), thorough=thorough)
@@ -330,8 +330,8 @@ def test_while_others_write_and_commit_late_all_that_is_not_in_doubt_is_known_as
     endpoints: Endpoints,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.fresh_changes.SHORT_OVERLAP", timedelta(0))
-    monkeypatch.setattr("serving.fresh_changes.CLOCK_STEP", timedelta(0))
+    monkeypatch.setattr("serving.snapshots.fresh_changes.SHORT_OVERLAP", timedelta(0))
+    monkeypatch.setattr("serving.snapshots.fresh_changes.CLOCK_STEP", timedelta(0))
     ended = Event()
 
     def write(seed: int) -> None:

@@ -19,8 +19,8 @@ import httpx
 import psycopg
 import pytest
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
 from infra.settings import load_settings
 from serving.access.store import create_key
 from tests.conftest import empty_tables

@@ -13,9 +13,9 @@ import pytest
 from bentoml import SyncHTTPClient
 from bentoml.exceptions import InvalidArgument
 
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from infra.postgres import connect
-from serving.ranker_matrices import PROBABILITIES, packed
+from serving.recommend.ranker_matrices import PROBABILITIES, packed
 from tests.conftest import empty_tables
 from tests.serving_process import ServingProcess, ranker_process, serving_process
 from tests.serving_world import insert_people, ranker

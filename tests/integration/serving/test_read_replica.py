@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from infra.cli.checks import Finding, check_servers
+from infra.cli.checks import CheckResult, check_servers
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints, open_endpoints
-from infra.postgres import connect
 from infra.settings import Settings
 from tests.conftest import allow_tests_more, make_settings, remove_kept_aside
 from tests.serving_process import serving_process
@@ -62,7 +62,7 @@ class Replicated:
     def reads(self) -> float:
         return self.series('duet_breaker_calls_total{dependency="replica",result="success"}')
 
-    def diagnosis(self) -> Finding:
+    def diagnosis(self) -> CheckResult:
         """What the doctor says of the replica."""
         return next(finding for finding in check_servers(self.settings) if "replica" in finding.name)
 

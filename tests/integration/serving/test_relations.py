@@ -8,8 +8,8 @@ import pytest
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import InvalidRequest, LikesPrivate
-from serving.relations import LikesReceived, PageQuery, Relations
-from serving.storage import Storage
+from serving.people.relations import LikesReceived, PageQuery, Relations
+from serving.people.statements import Storage
 from tests.on_pool import on_pool
 from tests.serving_fakes import closed_breaker
 from tests.serving_world import insert_people, interact

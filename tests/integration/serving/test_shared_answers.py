@@ -12,10 +12,10 @@ from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import Filters
+from serving.api.models import Filters
 from serving.cache.answer_cache import AnswerCache
-from serving.resilience.breaker import Breaker, Dependency, State
+from serving.recommend.answers import Answer
+from serving.resilience.breaker import Breaker, BreakerState, Dependency
 from tests.cached_towns import LATER, ask, ids
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
@@ -120,7 +120,7 @@ def test_a_redis_that_is_away_costs_nothing_once_its_breaker_is_open(town: Town)
         for _ in range(4):
             answered = await answer()
             assert (answered.level, answered.cached) == (1, False)
-        assert breaker.state is State.OPEN
+        assert breaker.state is BreakerState.OPEN
 
     with_workers(town, NOWHERE, use, breaker)
 

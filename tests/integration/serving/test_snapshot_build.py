@@ -16,17 +16,17 @@ from pydantic import SecretStr
 from feature_repo.layout import ACTIVITY, PROFILE, VIEWS
 from feature_repo.store import apply_catalogue, materialize, open_feature_store
 from infra.clock import SystemClock
+from infra.db.postgres import connect
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
-from infra.postgres import connect
 from infra.settings import Settings
-from serving.build_process import BuildProcess
 from serving.errors import BuildFailed
-from serving.fresh_changes import FreshChanges
-from serving.generations import Generation, Generations, source_of
-from serving.population_source import Snapshot
-from serving.snapshot import SnapshotKeeper
-from serving.stored_people import StoredPeople
+from serving.people.stored_people import StoredPeople
+from serving.snapshots.build_process import BuildProcess
+from serving.snapshots.fresh_changes import FreshChanges
+from serving.snapshots.generations import Generation, Generations, source_of
+from serving.snapshots.population_source import PopulationSnapshot
+from serving.snapshots.snapshot import SnapshotKeeper
 from tests.feature_rows import put_features
 from tests.serving_world import insert_people, insert_person, interact
 from tests.waiting import until
@@ -72,7 +72,7 @@ def fill(connection: psycopg.Connection[Any], settings: Settings, endpoints: End
     materialize(open_feature_store(settings, endpoints), SystemClock().now())
 
 
-def one(snapshot: Snapshot | None, user_id: int) -> Any:
+def one(snapshot: PopulationSnapshot | None, user_id: int) -> Any:
     assert snapshot is not None
     position = snapshot.population.positions([user_id])
     return snapshot.population.rows(position[position >= 0])
@@ -165,7 +165,7 @@ def test_two_keepers_share_one_generation_and_both_follow_changes(
     def keeper() -> SnapshotKeeper:
         changes = FreshChanges()
 
-        def refresh(snapshot: Snapshot, *, thorough: bool) -> Snapshot:
+        def refresh(snapshot: PopulationSnapshot, *, thorough: bool) -> PopulationSnapshot:
             with connect(endpoints.database_url, autocommit=True) as own:
                 return changes.applied(own, snapshot, thorough=thorough)
 

@@ -15,7 +15,7 @@ from feature_repo.store import apply_catalogue, materialize, materialize_people,
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import FeaturesLost, FeaturesUnavailable
-from serving.stored_people import StoredPeople
+from serving.people.stored_people import StoredPeople
 from tests.clocks import FixedClock
 from tests.feature_rows import put_features
 

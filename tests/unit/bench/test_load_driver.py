@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.bench.http_client import post
-from pipelines.bench.load import Answer, Job, Seen, _Load, arrivals
+from pipelines.bench.load import Job, Seen, TimedAnswer, _Load, arrivals
 
 Reply = Callable[[dict[str, Any], int], Awaitable[bytes]]
 
@@ -128,15 +128,15 @@ def test_a_broken_connection_is_counted_and_replaced() -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (Answer(1.0, 503, b"{}"), "status 503"),
-        (Answer(1.0, 0, b""), "connection broken"),
-        (Answer(1.0, 200, answered([8, 9], level=2).partition(b"\r\n\r\n")[2]), "level 2: deadline_exceeded"),
-        (Answer(1.0, 200, answered([8, 8]).partition(b"\r\n\r\n")[2]), "somebody twice"),
-        (Answer(1.0, 200, answered([8, 1]).partition(b"\r\n\r\n")[2]), "the requester among the people"),
-        (Answer(1.0, 200, answered([7, 8, 9]).partition(b"\r\n\r\n")[2]), "more people than asked for"),
+        (TimedAnswer(1.0, 503, b"{}"), "status 503"),
+        (TimedAnswer(1.0, 0, b""), "connection broken"),
+        (TimedAnswer(1.0, 200, answered([8, 9], level=2).partition(b"\r\n\r\n")[2]), "level 2: deadline_exceeded"),
+        (TimedAnswer(1.0, 200, answered([8, 8]).partition(b"\r\n\r\n")[2]), "somebody twice"),
+        (TimedAnswer(1.0, 200, answered([8, 1]).partition(b"\r\n\r\n")[2]), "the requester among the people"),
+        (TimedAnswer(1.0, 200, answered([7, 8, 9]).partition(b"\r\n\r\n")[2]), "more people than asked for"),
     ],
 )
-def test_an_answer_that_is_not_what_it_should_be_is_no_good_one(answer: Answer, problem: str) -> None:
+def test_an_answer_that_is_not_what_it_should_be_is_no_good_one(answer: TimedAnswer, problem: str) -> None:
     seen = Seen()
     seen.note(0.5, answer, user_id=1, limit=2)
     assert seen.good == [False]
@@ -145,7 +145,7 @@ def test_an_answer_that_is_not_what_it_should_be_is_no_good_one(answer: Answer, 
 
 def test_a_short_answer_is_good_until_it_is_checked() -> None:
     seen = Seen()
-    seen.note(0.5, Answer(1.0, 200, answered([8], cached=True).partition(b"\r\n\r\n")[2]), user_id=1, limit=2)
+    seen.note(0.5, TimedAnswer(1.0, 200, answered([8], cached=True).partition(b"\r\n\r\n")[2]), user_id=1, limit=2)
     assert seen.good == [True]
     assert seen.short == [1]
     assert seen.cached == 1
@@ -154,7 +154,7 @@ def test_a_short_answer_is_good_until_it_is_checked() -> None:
 
 def test_what_was_seen_survives_the_way_between_processes() -> None:
     seen = Seen()
-    seen.note(0.5, Answer(1.0, 503, b""), user_id=1, limit=2)
+    seen.note(0.5, TimedAnswer(1.0, 503, b""), user_id=1, limit=2)
     assert Seen.parse(json.dumps(vars(seen))) == seen
 
 

@@ -7,20 +7,20 @@ import pytest
 import xgboost
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.population import Population
+from feature_repo.population.population import Population
 from pipelines.evaluation.cold_start import cold_start_curve
 from pipelines.evaluation.compare import evaluate
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.scene import Scene
 from pipelines.evaluation.windows import windows_between
 from pipelines.features.events import LIKE, PASS, Events
-from pipelines.ranking.context import Factors
+from pipelines.ranking.context import EverybodysFactors
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.factorise import fit_embedding
 from pipelines.retrieval.index_build import build_candidate_index
 from registry.contracts import ArtifactKind, FileEntry, Manifest, ReleaseVersions
-from registry.ranker import ListPolicy, Order, Ranker
+from registry.models.ranker import ListPolicy, Order, Ranker
 from registry.release import Release
 from tests.serving_fakes import people_of, person
 
@@ -72,7 +72,7 @@ def scene() -> Scene:
     manifest = Manifest(kind=ArtifactKind.RANKER, files={"ranker.ubj": FileEntry(sha256="0" * 64, size=1)})
     release = Release(ReleaseVersions(1, 1, 1), embedding, index, ranker, {ArtifactKind.RANKER: manifest})
     return Scene(
-        people, events, windows_between(events, T0, T1), Factors.of(embedding, people.user_ids, inputs),
+        people, events, windows_between(events, T0, T1), EverybodysFactors.of(embedding, people.user_ids, inputs),
         EvaluationConfig(n_candidates=100, bootstrap_rounds=50), judged=release, population=Population.build(people),
     )  # fmt: skip
 

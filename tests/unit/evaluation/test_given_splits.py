@@ -12,7 +12,7 @@ from infra.cli.app import build_app
 from pipelines.evaluation import given
 from pipelines.evaluation.splits import given_split
 from pipelines.retrieval.config import TuningConfig
-from registry.neighbours import EASE, ITEM_KNN, SPECTRAL, USER_KNN
+from registry.models.neighbours import EASE, ITEM_KNN, SPECTRAL, USER_KNN
 
 TUNING = TuningConfig(trials=1)
 METHODS = (given.POPULARITY, ITEM_KNN, USER_KNN, given.IALS, SPECTRAL, EASE)

@@ -14,8 +14,8 @@ import pytest
 import xgboost
 
 from feature_repo.layout import CONTEXT_COLUMNS, EVIDENCE_COLUMNS, LIST_COLUMNS, RANKING_FEATURES, TASTE_COLUMNS
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.transforms import PairContext, ranking_features, ranking_matrix
 from infra.settings import Settings
 from pipelines.evaluation.config import EvaluationConfig
@@ -24,7 +24,7 @@ from pipelines.evaluation.scene import Scene
 from pipelines.evaluation.windows import windows_between
 from pipelines.features.events import BLOCK, LIKE, PASS, SUPERLIKE, Events
 from pipelines.ranking.config import DatasetConfig
-from pipelines.ranking.context import Factors
+from pipelines.ranking.context import EverybodysFactors
 from pipelines.ranking.lists import policies, served_lists
 from pipelines.ranking.requests import PastRequester, PastTaste
 from pipelines.ranking.rows import Window, WindowRows, choice_rows, like_rows
@@ -35,19 +35,19 @@ from pipelines.retrieval.factorise import fit_embedding
 from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.neighbours import fit_neighbours
 from registry.contracts import ArtifactKind, FileEntry, Manifest, ReleaseVersions
-from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
+from registry.models.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
 from registry.release import Release
 from registry.scoring.context import pair_context
 from registry.scoring.recent_likes import RecentLikes
-from registry.scoring.two_stages import Candidates, Step, candidate_steps, find_candidates
-from serving.api_models import RecommendationRequest
-from serving.levels import FullLevel
-from serving.people_store import PendingLikes
-from serving.pool import Ranked, Requester
+from registry.scoring.two_stages import Candidates, CandidateStep, candidate_steps, find_candidates
+from serving.api.models import RecommendationRequest
+from serving.people.people_store import PendingLikes
+from serving.recommend.answer_run import Run
+from serving.recommend.levels import FullLevel
+from serving.recommend.pool import KnownRequester, Ranked
+from serving.recommend.stages.filtering import terms_of
+from serving.recommend.stages.retrieval import found_for
 from serving.resilience.deadline import Deadline
-from serving.run import Run
-from serving.stages.filtering import terms_of
-from serving.stages.retrieval import found_for
 from tests.clocks import FixedClock
 from tests.serving_fakes import people_of, person
 
@@ -68,13 +68,13 @@ class World:
 
     def scene(self) -> Scene:
         windows = windows_between(self.events, T0, T1)
-        factors = Factors.of(self.release.embedding, self.people.user_ids, inputs_of(self.people, AT))
+        factors = EverybodysFactors.of(self.release.embedding, self.people.user_ids, inputs_of(self.people, AT))
         config = EvaluationConfig(n_candidates=EVERYBODY)
         return Scene(
             self.people, self.events, windows, factors, config, True, judged=self.release, population=self.population
         )
 
-    def requester(self, position: int, before_us: int) -> Requester:
+    def requester(self, position: int, before_us: int) -> KnownRequester:
         """What serving would read of somebody just before an instant."""
         latest: dict[int, tuple[int, int]] = {}
         received: dict[int, list[int]] = {}
@@ -94,7 +94,7 @@ class World:
                         liked_at[actor] = at
         newest = sorted(latest, key=lambda other: -latest[other][0])
         ever = sorted((actor for actor in liked_at if actor not in ended), key=lambda actor: -liked_at[actor])
-        return Requester(
+        return KnownRequester(
             int(self.people.user_ids[position]),
             self.people.take([position]),
             self._ids(sorted(ended | apart)),
@@ -266,7 +266,7 @@ def test_candidates_are_shared_by_orders_that_differ_in_nothing_the_first_stage_
 def test_whom_neighbours_name_is_looked_up_only_where_likes_in_common_have_a_say(world: World) -> None:
     asked = world.scene().requests.at(0, T1 + 1)
 
-    def steps(policy: ListPolicy) -> list[Step]:
+    def steps(policy: ListPolicy) -> list[CandidateStep]:
         rng = np.random.default_rng(1)
         return list(
             candidate_steps(
@@ -274,9 +274,9 @@ def test_whom_neighbours_name_is_looked_up_only_where_likes_in_common_have_a_say
             )
         )
 
-    assert steps(ListPolicy(Order.RETRIEVAL)) == [Step.INDEX, Step.POPULATION]
+    assert steps(ListPolicy(Order.RETRIEVAL)) == [CandidateStep.INDEX, CandidateStep.POPULATION]
     for order in (Order.RANKER, Order.BLEND, Order.ITEM_KNN):
-        assert steps(ListPolicy(order)) == [Step.INDEX, Step.NEIGHBOURS, Step.POPULATION]
+        assert steps(ListPolicy(order)) == [CandidateStep.INDEX, CandidateStep.NEIGHBOURS, CandidateStep.POPULATION]
 
 
 def training_features(world: World, rows: WindowRows, of: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from feature_repo.layout import ATTRIBUTES, PROFILE
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import profile_vectors
 from pipelines.evaluation import methods, oracle
 from pipelines.evaluation.compare import choose_protocol, evaluate, met_scores
@@ -19,8 +19,8 @@ from pipelines.evaluation.scene import Scene
 from pipelines.evaluation.tables import comparison_table
 from pipelines.evaluation.windows import Windows
 from pipelines.features.events import BLOCK, LIKE, PASS, REPORT, Events
-from pipelines.ranking.context import Factors
-from registry.neighbours import NEIGHBOUR_SOURCES
+from pipelines.ranking.context import EverybodysFactors
+from registry.models.neighbours import NEIGHBOUR_SOURCES
 
 MEN = (2, 3, 4, 5)
 IDS = np.array([10, 20, 30, 40, 50, 60], dtype=np.int64)
@@ -41,7 +41,7 @@ def people() -> People:
     return People.build(IDS, profile=profile_vectors(users))
 
 
-def scene(*rows: tuple[int, int, int, int], factors: Factors | None = None, **config: object) -> Scene:
+def scene(*rows: tuple[int, int, int, int], factors: EverybodysFactors | None = None, **config: object) -> Scene:
     """Rows of actor, target, kind, microseconds after T1."""
     ordered = sorted(rows, key=lambda row: row[3])
     actor, target, kind, at = (np.array(column) for column in zip(*ordered, strict=True))
@@ -50,11 +50,11 @@ def scene(*rows: tuple[int, int, int, int], factors: Factors | None = None, **co
     )
     zeros = np.zeros((6, 2), dtype=np.float32)
     windows = Windows(T1 - 100, T1, int(events.at_us[-1]), (1, 1, 1))
-    known = factors or Factors(zeros, zeros)
+    known = factors or EverybodysFactors(zeros, zeros)
     return Scene(people(), events, windows, known, CONFIG.model_copy(update=config))
 
 
-def taste_for(*liked: int) -> Factors:
+def taste_for(*liked: int) -> EverybodysFactors:
     """Woman 0 likes some men more than others; man 4 alone likes her back."""
     chooser, chosen = np.zeros((6, 2), np.float32), np.zeros((6, 2), np.float32)
     chooser[0, 0] = 1.0
@@ -62,7 +62,7 @@ def taste_for(*liked: int) -> Factors:
         chosen[man, 0] = 1.0 - 0.1 * place
     chooser[4, 1] = 1.0
     chosen[0, 1] = 1.0
-    return Factors(chooser, chosen)
+    return EverybodysFactors(chooser, chosen)
 
 
 def test_only_eligible_undecided_unblocked_people_are_ranked() -> None:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from pipelines.experiments.counterfactual import ESTIMATORS, IPS, ROBUST, SNIPS, Showings, by_place, estimate
 from pipelines.ingest.synthetic import SELF_SELECTED, World
-from registry.retrieval import CandidateList, merge_candidates
 from registry.scoring.pool import Pool
-from serving.pool import Ranked
-from serving.stages.reranking import explore
+from registry.scoring.retrieval import CandidateList, merge_candidates
+from serving.recommend.pool import Ranked
+from serving.recommend.stages.reranking import explore
 
 SHARE, LIMIT, CANDIDATES, REQUESTS, PEOPLE = 0.2, 2, 12, 300, 60
 

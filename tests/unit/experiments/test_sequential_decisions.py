@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from pipelines.experiments.reading import Outcomes, Stretch
-from pipelines.experiments.report import Choices, Step, steps_of
+from pipelines.experiments.report import Choices, RateStep, steps_of
 from pipelines.experiments.sequential import Decision, half_width, look
-from registry.experiments import State
+from registry.experiments.table import ExperimentState
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
-STRETCH = Stretch("taste", State.RUNNING, 0.5, START, START + timedelta(days=7), running=True)
+STRETCH = Stretch("taste", ExperimentState.RUNNING, 0.5, START, START + timedelta(days=7), running=True)
 CHOICES = Choices(decide_by="like_rate")
 WORLDS = 200
 
@@ -31,7 +31,7 @@ def world(rng: np.random.Generator, lift: float, people: int = 600, looks: int =
     return Outcomes(who, challenged[who], when, shown.astype(np.float64), liked, np.zeros(len(who)))
 
 
-def decisions(lift: float, seed: int) -> list[list[Step]]:
+def decisions(lift: float, seed: int) -> list[list[RateStep]]:
     rng = np.random.default_rng(seed)
     return [steps_of(world(rng, lift), "like_rate", STRETCH, CHOICES) for _ in range(WORLDS)]
 
@@ -104,7 +104,7 @@ def test_a_look_knows_only_what_was_known_then() -> None:
         assert of_whole[step.at].look == step.look
 
 
-def _standard_error(step: Step) -> float:
+def _standard_error(step: RateStep) -> float:
     """Recover the standard error from the width of the interval, by bisection."""
     tau, half = CHOICES.expected_effect * step.champion, step.look.high - step.look.difference
     low, high = 1e-12, 1.0

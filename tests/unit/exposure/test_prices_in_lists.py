@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from pipelines.exposure.config import PricesConfig
 from pipelines.exposure.sampling import Market, Priced, fit_prices
 from pipelines.features.events import LIKE, Events
 from pipelines.metrics import gini
 from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.retrieval.neighbours import fit_neighbours
-from registry.artifacts import read_manifest
 from registry.contracts import ReleaseVersions
 from registry.errors import CorruptArtifact
-from registry.prices import Prices
-from registry.ranker import ListPolicy, Order
+from registry.models.artifacts import read_manifest
+from registry.models.ranker import ListPolicy, Order
 from registry.release import Release
-from registry.retrieval import CandidateList, merge_candidates
 from registry.scoring.exposure import less_price
 from registry.scoring.first_stage import FittedStage
 from registry.scoring.pool import Pool
+from registry.scoring.prices import Prices
+from registry.scoring.retrieval import CandidateList, merge_candidates
 from registry.scoring.two_stages import find_candidates, recommend
-from serving.pool import Ranked
-from serving.stages.reranking import spread_exposure
+from serving.recommend.pool import Ranked
+from serving.recommend.stages.reranking import spread_exposure
 from tests.releases import make_embedding, make_index, make_ranker
 
 IDS = np.arange(1, 61, dtype=np.int64)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_repo.as_of import as_of_join
+from feature_repo.stores.as_of import as_of_join
 
 
 @pytest.mark.parametrize("block_rows", [1, 2, 7, 1000])

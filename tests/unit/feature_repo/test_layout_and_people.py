@@ -6,7 +6,7 @@ import pytest
 from feature_repo import schema
 from feature_repo.errors import FeatureError, MalformedFeatures, UnknownColumn
 from feature_repo.layout import ACTIVITY, PROFILE, RANKING_FEATURES, VIEWS
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import smoothed_rate
 from tests.people_worlds import crowd, person
 

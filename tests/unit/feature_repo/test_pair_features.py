@@ -7,7 +7,7 @@ import pytest
 
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import RANKING_FEATURES
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import (
     CONTENT_WIDTH,
     PairContext,

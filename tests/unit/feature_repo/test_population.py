@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from feature_repo.errors import MalformedFeatures
-from feature_repo.geogrid import GeoGrid
 from feature_repo.layout import ACTIVITY, PROFILE
-from feature_repo.people import People
-from feature_repo.picking import best_first
-from feature_repo.population import SOURCES, Population
+from feature_repo.population.geogrid import GeoGrid
+from feature_repo.population.people import People
+from feature_repo.population.picking import best_first
+from feature_repo.population.population import SOURCES, Population
 from feature_repo.transforms import Terms, Wishes, haversine_km, mutually_eligible, whole_years
 from tests.people_worlds import NOON, crowd, person
 

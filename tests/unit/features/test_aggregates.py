@@ -6,7 +6,7 @@ import pytest
 
 from feature_repo.layout import ACTIVITY, RATE_PRIOR, RATE_STRENGTH, RECIPROCITY
 from pipelines.features.aggregates import snapshot_instants, snapshots, vectors_at
-from pipelines.features.errors import FeatureError, MalformedEvents, NoSnapshots
+from pipelines.features.errors import FeatureSnapshotError, MalformedEvents, NoSnapshots
 from pipelines.features.events import Events, instant
 
 START = pd.Timestamp("2026-01-01", tz="UTC")
@@ -136,7 +136,7 @@ def test_events_are_sorted_and_outsiders_left_out() -> None:
 def test_a_frame_that_breaks_the_contract_is_refused(broken: pd.DataFrame, said: str) -> None:
     with pytest.raises(MalformedEvents, match=said) as caught:
         Events.from_frame(broken)
-    assert isinstance(caught.value, FeatureError)
+    assert isinstance(caught.value, FeatureSnapshotError)
 
 
 def test_a_widened_interval_still_gives_instants_that_postgres_can_hold() -> None:

@@ -9,12 +9,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from feature_repo import tables
 from feature_repo.layout import ACTIVITY, PROFILE, RECIPROCITY, Feature
-from pipelines.features.aggregates import Snapshot
+from feature_repo.stores import tables
+from pipelines.features.aggregates import FeatureSnapshot
 from pipelines.features.assets import stale_before
 from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
-from pipelines.results import Result
+from pipelines.results import StepResult
 
 NOW = pd.Timestamp("2026-02-01 12:00:00.123456", tz="UTC")
 
@@ -24,11 +24,11 @@ def add_people(connection: psycopg.Connection, *user_ids: int) -> None:
         connection.execute("insert into duet.users (user_id) values (%s) on conflict do nothing", (user_id,))
 
 
-def snapshot(*user_ids: int, value: float) -> Snapshot:
+def snapshot(*user_ids: int, value: float) -> FeatureSnapshot:
     n = len(user_ids)
     activity = np.full((n, ACTIVITY.width), value, dtype=np.float32)
     activity[:, -1] = np.nan
-    return Snapshot(
+    return FeatureSnapshot(
         pd.Timestamp("2026-01-15 06:30", tz="UTC"),
         np.array(user_ids, dtype=np.int64),
         activity,
@@ -150,6 +150,6 @@ def test_pruning_drops_what_no_join_can_see_but_never_the_newest_row(connection:
 
 def test_what_training_may_look_back_on_is_not_stale(tmp_path: Path) -> None:
     as_of, t0 = NOW.to_pydatetime(), (NOW - pd.Timedelta(days=900)).to_pydatetime()
-    pointer = Result(asset="interactions", digest="d", run_id="r", as_of=as_of)
+    pointer = StepResult(asset="interactions", digest="d", run_id="r", as_of=as_of)
     assert stale_before(pointer) == NOW - pd.Timedelta(days=400)
     assert stale_before(pointer.model_copy(update={"t0": t0})) == NOW - pd.Timedelta(days=1300)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from infra.supervisor.asking import Asker, Question
+from infra.supervisor.asking import Asker, HealthQuestion
 from tests.waiting import until
 
-WELL, STARTING = Question("mlflow", "ready", 0), Question("serving", "ready", 0)
+WELL, STARTING = HealthQuestion("mlflow", "ready", 0), HealthQuestion("serving", "ready", 0)
 
 
 @dataclass
@@ -22,7 +22,7 @@ def test_a_server_is_asked_again_only_after_its_own_time_whoever_else_is_asked_m
     asker, seldom, always = Asker(), Counting(), Counting()
     for _ in range(5):
         asker.ask({WELL: (seldom, 3600.0), STARTING: (always, 0.0)})
-        heard: list[Question] = []
+        heard: list[HealthQuestion] = []
         until(lambda heard=heard: heard.extend(question for question, _ in asker.answers()) or STARTING in heard)
     asker.close()
     assert (len(seldom.times), len(always.times)) == (1, 5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infra.id_rows import IdRows
+from infra.db.id_rows import IdRows
 
 
 @pytest.mark.parametrize(

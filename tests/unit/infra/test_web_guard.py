@@ -20,7 +20,7 @@ from infra.supervisor.platform import run_platform
 from infra.supervisor.spec import External, Spec
 from infra.supervisor.state import PlatformState
 from infra.web import token as tokens
-from infra.web.guard import Guard, GuardOptions
+from infra.web.guard import AccessMiddleware, GuardOptions
 from infra.web.origins import host_refusal, origin_refusal
 from infra.web.token import cookie, needs_token, web_token, with_token
 
@@ -34,7 +34,7 @@ class Browser:
     def __init__(self, token: str | None) -> None:
         page = Route("/{path:path}", lambda request: PlainTextResponse(request.url.query), methods=["GET", "POST"])
         self._options = GuardOptions("127.0.0.1", ("mlflow.example.com",), token)
-        self.app = Guard(Starlette(routes=[page]), self._options)  # type: ignore[arg-type]
+        self.app = AccessMiddleware(Starlette(routes=[page]), self._options)  # type: ignore[arg-type]
         self.cookies = httpx.Cookies()
 
     def __call__(self, method: str, path: str, headers: Any = None) -> httpx.Response:
@@ -57,7 +57,7 @@ class Browser:
         async def unused(*_: Any) -> Any: ...
 
         scope = {"type": "websocket", "path": "/ws", "headers": [(b"host", b"127.0.0.1:5000"), *headers]}
-        asyncio.run(Guard(behind, self._options)(scope, unused, unused))
+        asyncio.run(AccessMiddleware(behind, self._options)(scope, unused, unused))
         return bool(reached)
 
 

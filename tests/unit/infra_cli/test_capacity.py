@@ -5,7 +5,7 @@ import pytest
 from infra.cli.app import run
 from infra.cli.capacity import FP16_FROM, IVF_FROM, PQ_FROM, Habits, index_kind, plan, rows, standing
 from infra.settings import Settings
-from registry.index_build import IndexConfig, choose_kind
+from registry.models.index_build import IndexConfig, choose_kind
 from tests.architecture.sources import ROOT
 
 SIZES = (10_000, 1_000_000, 10_000_000, 100_000_000)

@@ -25,7 +25,7 @@ from infra.supervisor.errors import (
     StepFailed,
 )
 from infra.supervisor.processes import clear, describe_exit, spawn, sweep, tail
-from infra.supervisor.spec import External, Service, Spec, Step, TcpProbe
+from infra.supervisor.spec import External, Service, Spec, StartStep, TcpProbe
 from infra.supervisor.state import Phase, PlatformState, ServicePhase, platform_lock
 from infra.supervisor.supervisor import Supervisor
 
@@ -76,7 +76,7 @@ def test_a_service_that_stays_sick_is_given_up_with_the_reason_and_the_setting(t
 
 def test_a_step_that_fails_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="prepare ended with exit code 1"):
-        supervise(tmp_path, Step("prepare", python("raise SystemExit(1)")))
+        supervise(tmp_path, StartStep("prepare", python("raise SystemExit(1)")))
 
 
 def test_a_start_can_be_interrupted(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_step_is_done_again_after_the_restart_of_the_process_that_names_it(
     supervisor = Supervisor(state)
     try:
         web = Service("web", python("import time; time.sleep(300)"), again=("tidy",))
-        supervisor.start([web, Step("tidy", python(note), after=("web",))])
+        supervisor.start([web, StartStep("tidy", python(note), after=("web",))])
         pid = state.services["web"].pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import mutually_eligible, profile_vectors
 from pipelines.ingest.errors import RefusedWorld
 from pipelines.ingest.synthetic import CHUNK_PEOPLE, World

@@ -9,7 +9,7 @@ import pytest
 from feature_repo.contract.faults import Faults
 from pipelines.ingest import times
 from pipelines.ingest.counting import TimeCount
-from pipelines.ingest.mapping import Source
+from pipelines.ingest.mapping import ColumnSource
 
 
 def parsed(reader: Any, array: pa.Array, **options: Any) -> tuple[list[Any], list[str]]:
@@ -135,13 +135,21 @@ def test_a_format_with_a_zone_or_a_unit_gives_the_day_that_is_meant() -> None:
 @pytest.mark.parametrize(
     ("origin", "array", "told"),
     [
-        (Source(column="t", unit="ms"), pa.array(["1719264011", "1719264012", "1719264013000"]), "2 of 3 times .*1970"),
-        (Source(column="t"), pa.array(["1719264011", "1719264012.5", "2024-01-01"]), "2 of 3 times .* plain numbers"),
-        (Source(column="t", unit="s"), pa.array(["1719264011", "0", "5"]), ""),
-        (Source(column="t"), pa.array(["2024-01-01", "soon", "later"]), ""),
+        (
+            ColumnSource(column="t", unit="ms"),
+            pa.array(["1719264011", "1719264012", "1719264013000"]),
+            "2 of 3 times .*1970",
+        ),
+        (
+            ColumnSource(column="t"),
+            pa.array(["1719264011", "1719264012.5", "2024-01-01"]),
+            "2 of 3 times .* plain numbers",
+        ),
+        (ColumnSource(column="t", unit="s"), pa.array(["1719264011", "0", "5"]), ""),
+        (ColumnSource(column="t"), pa.array(["2024-01-01", "soon", "later"]), ""),
     ],
 )
-def test_a_wrong_unit_is_told_where_most_times_show_it(origin: Source, array: pa.Array, told: str) -> None:
+def test_a_wrong_unit_is_told_where_most_times_show_it(origin: ColumnSource, array: pa.Array, told: str) -> None:
     count = TimeCount()
     stamps = times.instants(array, Faults(len(array)), "t", unit=origin.unit)
     count.note("occurred_at", origin, array, stamps)

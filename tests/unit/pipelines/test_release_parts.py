@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.release.candidate import find_candidate
 from pipelines.release.errors import NoCandidate
-from pipelines.results import Result, ResultStore
+from pipelines.results import ResultStore, StepResult
 from registry.contracts import ArtifactKind
 
 
@@ -18,12 +18,12 @@ def platform_with_an_index_of(embedding: str, data_dir: Path) -> Any:
     for asset, inputs in (("candidate_index", {"embeddings": embedding}), ("ranker", {})):
         results.directory(asset, "a" * 64).mkdir(parents=True)
         at = datetime(2026, 1, 1, tzinfo=UTC)
-        results.publish(Result(asset=asset, digest="a" * 64, run_id="run", as_of=at, inputs=inputs))
+        results.publish(StepResult(asset=asset, digest="a" * 64, run_id="run", as_of=at, inputs=inputs))
     empty = SimpleNamespace(versions=lambda _kind: [], in_stage=lambda _stage: {})
     return SimpleNamespace(results=results, registry=empty)
 
 
-def parts(platform: Any) -> tuple[Result, Result]:
+def parts(platform: Any) -> tuple[StepResult, StepResult]:
     return platform.results.require("candidate_index"), platform.results.require("ranker")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import MissingUpstream, SharedFolderUnavailable
-from pipelines.results import KEEP, Result, ResultStore, combined_digest
+from pipelines.results import KEEP, ResultStore, StepResult, combined_digest
 from pipelines.shared_folder import SharedFolder, write_atomically
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,9 +28,9 @@ def files(results: ResultStore, asset: str, digest: str, content: str = "content
         results.adopt(staged, asset, digest)
 
 
-def finished(results: ResultStore, asset: str, digest: str, **more: object) -> Result:
+def finished(results: ResultStore, asset: str, digest: str, **more: object) -> StepResult:
     files(results, asset, digest)
-    return results.publish(Result(asset=asset, digest=digest, run_id="r", as_of=AT, **more))  # type: ignore[arg-type]
+    return results.publish(StepResult(asset=asset, digest=digest, run_id="r", as_of=AT, **more))  # type: ignore[arg-type]
 
 
 def test_a_step_finds_what_an_earlier_run_made(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_pointer_to_deleted_files_counts_as_missing(tmp_path: Path) -> None:
 
 
 def test_a_result_without_files_needs_none(tmp_path: Path) -> None:
-    here(tmp_path).publish(Result(asset="features", digest="f" * 64, run_id="r", as_of=AT, has_files=False))
+    here(tmp_path).publish(StepResult(asset="features", digest="f" * 64, run_id="r", as_of=AT, has_files=False))
     assert here(tmp_path).require("features").run_id == "r"
 
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from pipelines.validation.config import ValidationConfig
-from pipelines.validation.run import Outcome, ValidationReport
+from pipelines.validation.run import ExpectationOutcome, ValidationReport
 from pipelines.validation.words import in_words
 
 
 def told(
     table: str, column: str, facts: dict[str, Any], accepted: dict[str, Any] | None = None, year: int = 2026
 ) -> str:
-    failed = Outcome("suite", "values to be between (min 0)", column, False, 150, 150, "", '[{"x": -1}]')
+    failed = ExpectationOutcome("suite", "values to be between (min 0)", column, False, 150, 150, "", '[{"x": -1}]')
     # One reason often breaks two expectations on the same column.
     report = ValidationReport([failed, failed])
     at = datetime(year, 1, 21, tzinfo=UTC)

@@ -14,7 +14,7 @@ from pipelines.ranking.errors import OutdatedRows
 from pipelines.ranking.files import RankingRows, save_rows
 from pipelines.ranking.frame import ranking_frame
 from pipelines.ranking.rows import RowKind
-from pipelines.results import Result, ResultStore
+from pipelines.results import ResultStore, StepResult
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -35,7 +35,7 @@ def keep(data_dir: Path, *, width: int = len(RANKING_FEATURES), schema: str | No
     results = ResultStore(data_dir / "pipeline")
     save_rows(results.directory("ranking_dataset", "d" * 64), rows)
     facts: dict[str, str | int | float | bool | None] = {"schema": schema or offered_schema()}
-    results.publish(Result(asset="ranking_dataset", digest="d" * 64, run_id="run", as_of=AT, facts=facts))
+    results.publish(StepResult(asset="ranking_dataset", digest="d" * 64, run_id="run", as_of=AT, facts=facts))
 
 
 def test_every_row_says_who_when_in_which_window_and_what_is_known(tmp_path: Path) -> None:

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feature_repo.people import People
-from pipelines.evaluation.spread import Spread
+from feature_repo.population.people import People
+from pipelines.evaluation.spread import HeldBackPairs
 from pipelines.features.events import BLOCK, LIKE, PASS, Events
 from pipelines.ranking.errors import NoLabels
 from pipelines.ranking.lists import JudgedLists, choose, is_simple, policies
 from pipelines.ranking.requests import PastRequests
 from pipelines.ranking.rows import WindowRows
 from pipelines.ranking.sessions import Requests, Sessions
-from registry.ranker import Aggregator, ForwardModel, ListPolicy, Order
+from registry.models.ranker import Aggregator, ForwardModel, ListPolicy, Order
 
 IDS = np.arange(10, 70, 10, dtype=np.int64)
 DAY = 86_400_000_000
@@ -68,7 +68,7 @@ def test_decisions_of_the_same_instant_as_a_request_are_not_known_yet() -> None:
 
 def test_a_pair_is_held_back_in_both_directions_or_not_at_all() -> None:
     rows = [(a, b, LIKE, 10 * a + b) for a in range(6) for b in range(6) if a != b]
-    spread = Spread.of(events(*rows), 1_000, seed=3, share=0.4)
+    spread = HeldBackPairs.of(events(*rows), 1_000, seed=3, share=0.4)
     assert 0 < len(spread.held_back) < len(rows)
     assert set(spread.held_back.pair.tolist()) == set(spread.held_back.reversed_pair.tolist())
     assert not set(spread.known.pair.tolist()) & set(spread.held_back.pair.tolist())

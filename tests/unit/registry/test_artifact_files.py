@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.arrays import npy_writer, npz_writer, read_npy, read_npz
-from registry.artifacts import read_manifest, verify_artifact, write_artifact
 from registry.contracts import ArtifactKind, Manifest, ReleaseVersions, canonical_json
 from registry.errors import ArtifactConflict, CorruptArtifact, UnknownVersion, UnsupportedArtifact
+from registry.models.arrays import npy_writer, npz_writer, read_npy, read_npz
+from registry.models.artifacts import read_manifest, verify_artifact, write_artifact
 
 
 def write(directory: Path, text: str = "hello", **kwargs: object) -> Manifest:
@@ -71,7 +71,7 @@ def test_a_process_killed_while_writing_leaves_no_artefact_and_a_second_run_comp
     program = """
 import os, signal, sys
 from pathlib import Path
-from registry.artifacts import write_artifact
+from registry.models.artifacts import write_artifact
 from registry.contracts import ArtifactKind
 
 def die(path):

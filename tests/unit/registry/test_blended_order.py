@@ -7,7 +7,7 @@ import pytest
 
 from feature_repo.layout import EVIDENCE_COLUMNS
 from feature_repo.transforms import PairContext
-from registry.list_policy import ListPolicy, Order
+from registry.scoring.list_policy import ListPolicy, Order
 from registry.scoring.ranking import scored_by
 
 IDS = np.arange(1, 5)

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from registry.embedding import Embedding
 from registry.errors import InvalidQuery, InvalidVectors
-from registry.item_index import ItemIndex
-from registry.retrieval import (
+from registry.models.embedding import Embedding
+from registry.models.item_index import ItemIndex
+from registry.scoring.retrieval import (
     CandidateList,
     Origin,
     merge_candidates,

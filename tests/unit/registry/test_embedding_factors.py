@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from registry.embedding import (
+from registry.errors import CorruptArtifact, InvalidVectors
+from registry.models.embedding import (
     Embedding,
     EmbeddingParameters,
     item_vectors,
@@ -15,7 +16,6 @@ from registry.embedding import (
     query_vectors,
     similarity_to_liked,
 )
-from registry.errors import CorruptArtifact, InvalidVectors
 from tests.releases import make_embedding
 
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from registry.audit import Promotion
 from registry.contracts import (
     PRODUCTION,
     STAGING,
@@ -18,6 +17,7 @@ from registry.errors import (
     PromotionFailed,
     RegistryUnavailable,
 )
+from registry.promotion.audit import Promotion
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.promotions import go, stages
 

@@ -1,7 +1,7 @@
 import pytest
 
 from feature_repo.layout import RANKING_FEATURES
-from registry.feature_labels import is_free_slot, readable
+from registry.models.feature_labels import is_free_slot, readable
 
 OWNERS = {6: "height", 0: "income"}
 

@@ -21,7 +21,7 @@ import json, sys
 import numpy as np
 from pathlib import Path
 from feature_repo.layout import ACTIVITY, PROFILE, RANKING_FEATURES
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.schema import offered_schema
 from feature_repo.transforms import PairContext, ranking_features
 from registry.contracts import ArtifactKind, ReleaseVersions

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from registry.errors import InvalidVectors
-from registry.index_build import (
+from registry.models.index_build import (
     IndexConfig,
     IndexKind,
     RecallPoint,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from registry.interleaving import FIRST, SECOND, credit, outcome, team_draft
+from registry.experiments.interleaving import FIRST, SECOND, credit, outcome, team_draft
 
 
 def ids(*values: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from infra.mapped import forget_pages
 from registry.errors import CorruptArtifact, InvalidQuery, InvalidVectors
-from registry.item_index import IndexConfig, IndexKind, ItemIndex
+from registry.models.item_index import IndexConfig, IndexKind, ItemIndex
 from tests.releases import make_embedding, make_index
 from tests.resident import only_where_told, resident_kb
 
@@ -166,7 +166,7 @@ def test_an_index_must_name_its_embedding(built: ItemIndex, tmp_path: Path) -> N
 
 
 def test_files_that_do_not_belong_together_are_refused(built: ItemIndex, tmp_path: Path) -> None:
-    from registry.artifacts import read_manifest
+    from registry.models.artifacts import read_manifest
 
     built.save(tmp_path / "i", {"embedding_digest": "e"})
     other, _ = ItemIndex.build(*world(n=100))
@@ -180,9 +180,9 @@ def test_files_that_do_not_belong_together_are_refused(built: ItemIndex, tmp_pat
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"IxFI" + b"\xff" * 60], ids=["empty", "text", "header"])
 def test_what_is_not_an_index_is_refused_even_when_its_digest_holds(tmp_path: Path, content: bytes) -> None:
-    from registry.arrays import npy_writer, npz_writer
-    from registry.artifacts import write_artifact
     from registry.contracts import ArtifactKind
+    from registry.models.arrays import npy_writer, npz_writer
+    from registry.models.artifacts import write_artifact
 
     write_artifact(
         tmp_path / "i",

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.artifacts import write_artifact
 from registry.contracts import ArtifactKind
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, UnsupportedArtifact
-from registry.ranker import Ranker
-from registry.ranker_models import Logistic
+from registry.models.artifacts import write_artifact
+from registry.models.ranker import Ranker
+from registry.models.ranker_models import Logistic
 from tests.releases import FEATURES
 
 ROWS = np.array([[1, 2, 30, 4], [3, np.nan, 10, 4]], dtype=np.float32)

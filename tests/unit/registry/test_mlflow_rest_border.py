@@ -9,7 +9,7 @@ import pytest
 
 from registry.contracts import ArtifactKind
 from registry.errors import CorruptArtifact, RegistryUnavailable, UnknownVersion
-from registry.mlflow_rest import MlflowRest
+from registry.mlflow.rest import MlflowRest
 from tests.releases import digest_of, make_ranker
 
 RANKER = ArtifactKind.RANKER

@@ -9,11 +9,20 @@ import pytest
 from pipelines.features.events import LIKE, Events
 from pipelines.retrieval.config import NeighboursConfig
 from pipelines.retrieval.neighbours import fit_neighbours
-from registry.arrays import npy_writer
-from registry.artifacts import write_artifact
 from registry.contracts import ArtifactKind
 from registry.errors import CorruptArtifact, InvalidVectors
-from registry.neighbours import EASE, ITEM_KNN, NEIGHBOUR_SOURCES, POPULAR, SPECTRAL, USER_KNN, Neighbours, SparseRows
+from registry.models.arrays import npy_writer
+from registry.models.artifacts import write_artifact
+from registry.models.neighbours import (
+    EASE,
+    ITEM_KNN,
+    NEIGHBOUR_SOURCES,
+    POPULAR,
+    SPECTRAL,
+    USER_KNN,
+    Neighbours,
+    SparseRows,
+)
 
 N = 24
 IDS = np.arange(1, 2 * N + 1, dtype=np.int64)

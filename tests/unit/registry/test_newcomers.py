@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.embedding import item_vectors, query_vectors
 from registry.errors import CorruptArtifact, InvalidVectors
-from registry.item_index import IndexConfig, ItemIndex
-from registry.newcomers import Newcomers, newcomer_vectors, standing, with_newcomers
-from registry.retrieval import CandidateList, Factors, Origin, retrieve
+from registry.models.embedding import item_vectors, query_vectors
+from registry.models.item_index import IndexConfig, ItemIndex
+from registry.scoring.newcomers import Newcomers, newcomer_vectors, standing, with_newcomers
+from registry.scoring.retrieval import CandidateList, Factors, Origin, retrieve
 from tests.releases import CONTENT_WIDTH, DIMENSIONS, N_PEOPLE, make_embedding, make_index
 
 EMBEDDING = make_embedding()

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from registry.embedding import Embedding, pair_scores
-from registry.pairs import nearest_to_liked, row_dot
+from registry.models.embedding import Embedding, pair_scores
+from registry.models.pairs import nearest_to_liked, row_dot
 
 
 def factors(n: int, d: int = 64, seed: int = 0) -> np.ndarray:

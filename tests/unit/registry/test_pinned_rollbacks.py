@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.cache import KEPT_GOOD, ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, TAG_DIGEST, ArtifactKind, ReleaseVersions, mark_of
 from registry.errors import (
     NoCopy,
@@ -17,8 +16,9 @@ from registry.errors import (
     RegistryUnavailable,
     UnknownVersion,
 )
-from registry.observer import observe, settle_pin
-from registry.promotion import promote, rollback
+from registry.mlflow.observer import observe, settle_pin
+from registry.promotion.promotion import promote, rollback
+from registry.promotion.release_cache import KEPT_GOOD, ReleaseCache
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import FEATURES, SCHEMA, judge, register_release

@@ -6,8 +6,8 @@ import pytest
 
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import ForceWithoutReason, GatesNotPassed
-from registry.observer import observe
-from registry.promotion import promote, rollback
+from registry.mlflow.observer import observe
+from registry.promotion.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import judge, register_release
 

@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from registry.artifacts import read_manifest
-from registry.audit import Promotion
-from registry.cache import ReleaseCache
 from registry.contracts import (
     ARCHIVED,
     NO_STAGE,
@@ -25,9 +22,12 @@ from registry.errors import (
     PromotionConflict,
     UnknownVersion,
 )
-from registry.history import release_at, standing_releases
-from registry.observer import observe
-from registry.promotion import promote, rollback
+from registry.mlflow.observer import observe
+from registry.models.artifacts import read_manifest
+from registry.promotion.audit import Promotion
+from registry.promotion.history import release_at, standing_releases
+from registry.promotion.promotion import promote, rollback
+from registry.promotion.release_cache import ReleaseCache
 from registry.release import load_release
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.promotions import go, stages

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import xgboost
 
-from registry.artifacts import write_artifact
 from registry.contracts import ArtifactKind
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, InvalidFeatures
-from registry.ranker import Aggregator, ListPolicy, Order, Ranker, combine, filled
+from registry.models.artifacts import write_artifact
+from registry.models.ranker import Aggregator, ListPolicy, Order, Ranker, combine, filled
 from tests.releases import FEATURES, make_ranker
 
 

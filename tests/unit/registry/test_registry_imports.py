@@ -3,7 +3,13 @@
 import subprocess
 import sys
 
-SERVED = ("registry.release", "registry.retrieval", "registry.mlflow_rest", "registry.cache", "registry.promotion")
+SERVED = (
+    "registry.release",
+    "registry.scoring.retrieval",
+    "registry.mlflow.rest",
+    "registry.promotion.release_cache",
+    "registry.promotion.promotion",
+)
 HEAVY = ("mlflow", "pandas", "feast", "dagster", "implicit", "sklearn", "xgboost", "matplotlib")
 
 
@@ -18,4 +24,4 @@ def test_reading_releases_imports_nothing_heavy() -> None:
 
 
 def test_the_commands_import_nothing_heavy() -> None:
-    assert imported_by("registry.commands") == set()
+    assert imported_by("registry.promotion.commands") == set()

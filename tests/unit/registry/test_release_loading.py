@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.artifacts import read_manifest
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, FeatureSchemaMismatch, IncoherentRelease, UnsupportedArtifact
+from registry.models.artifacts import read_manifest
 from registry.release import Release, load_release
 from tests.crafted import reseal
 from tests.releases import FEATURES, SCHEMA, digest_of, make_embedding, make_index, write_release
@@ -118,7 +118,7 @@ def test_an_index_that_forgot_its_answers_is_refused(
 def test_an_index_of_another_width_or_of_nobody_is_refused(
     written: tuple[dict[ArtifactKind, Path], ...], tmp_path: Path
 ) -> None:
-    from registry.item_index import ItemIndex
+    from registry.models.item_index import ItemIndex
 
     lineage = {"embedding_digest": digest_of(written[0][EMBEDDING])}
     ItemIndex.build(np.arange(1, 9), np.eye(8, 6, dtype=np.float32))[0].save(tmp_path / "narrow", lineage)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from registry.contracts import ARCHIVED, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
-from registry.history import release_at, standing_releases
-from registry.observer import observe
-from registry.promotion import promote, rollback
+from registry.mlflow.observer import observe
+from registry.promotion.history import release_at, standing_releases
+from registry.promotion.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import judge, register_release
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xgboost
 
-from registry.trees import Trees
+from registry.models.trees import Trees
 
 K = 5
 NAN = np.float32(np.nan)

@@ -9,7 +9,7 @@ import yaml
 
 from pipelines.release.errors import InvalidGates
 from pipelines.release.policy import METRICS, Gate, Measured, Measurement, Policy, asked, judge, judge_gate, load_policy
-from registry.gates import GateReport
+from registry.promotion.gates import GateReport
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

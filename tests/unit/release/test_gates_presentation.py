@@ -2,7 +2,7 @@ import pytest
 
 from pipelines.release.presentation import headroom, headroom_plot, rows, shown_number, threshold_text
 from registry.contracts import ReleaseVersions
-from registry.gates import Direction, GateResult, Threshold, Tolerance
+from registry.promotion.gates import Direction, GateResult, Threshold, Tolerance
 from tests.releases import gate_report
 
 

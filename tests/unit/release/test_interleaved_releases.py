@@ -8,7 +8,7 @@ import pytest
 from pipelines.release.errors import NothingToCompare
 from pipelines.release.interleaving import credited, learned_until
 from registry.contracts import ArtifactKind, FileEntry, Manifest, ReleaseVersions
-from registry.interleaving import outcome
+from registry.experiments.interleaving import outcome
 from registry.release import Release
 
 

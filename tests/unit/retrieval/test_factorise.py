@@ -14,8 +14,8 @@ from pipelines.retrieval.half_step import EXACT, half_step
 from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.plots import embedding_norms, recall_curve
 from pipelines.retrieval.refresh import refreshed
-from registry.embedding import query_vectors
-from registry.item_index import IndexConfig
+from registry.models.embedding import query_vectors
+from registry.models.item_index import IndexConfig
 
 N = 24
 IDS = np.arange(1, N + 1, dtype=np.int64) * 10

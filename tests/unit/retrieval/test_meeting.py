@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from pipelines.features.events import LIKE, PASS, Events
 from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
 from pipelines.retrieval.content import inputs_of

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from feature_repo.transforms import profile_vectors
 from pipelines.features.events import Events
 from pipelines.ingest.synthetic import World
@@ -16,9 +16,9 @@ from pipelines.retrieval.content import ContentInputs, inputs_of
 from pipelines.retrieval.factorise import fit_embedding
 from pipelines.retrieval.index_build import build_candidate_index
 from pipelines.retrieval.refresh import refreshed
-from registry.agreement import foreign_factors
-from registry.embedding import Embedding
-from registry.item_index import ItemIndex
+from registry.models.agreement import foreign_factors
+from registry.models.embedding import Embedding
+from registry.models.item_index import ItemIndex
 from tests.world_frames import interaction_chunks, users_frame
 
 CONVERGED = EmbeddingConfig(dimensions=16, threads=1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from pipelines.features.events import LIKE, Events
 from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
 from pipelines.retrieval.content import inputs_of

@@ -21,7 +21,7 @@ from pipelines.search.objectives import ranker_objective
 from pipelines.search.study import (
     COMPLETE,
     PRUNED,
-    Outcome,
+    TrialOutcome,
     best_of,
     importances,
     keep_outcome,
@@ -38,7 +38,9 @@ def bowl(parameters: Mapping[str, float], _report: Report) -> float:
     return (parameters["max_depth"] - 5) ** 2 + 10 * (parameters["subsample"] - 0.8) ** 2
 
 
-def search(config: SearchConfig, earlier: list[Outcome], objective: Callable[..., float] = bowl) -> list[Outcome]:
+def search(
+    config: SearchConfig, earlier: list[TrialOutcome], objective: Callable[..., float] = bowl
+) -> list[TrialOutcome]:
     outcomes = list(earlier)
     run_study(open_study(config, earlier), config, objective, outcomes.append)
     return outcomes
@@ -102,14 +104,18 @@ def test_no_trial_begins_after_the_time_is_over() -> None:
 
 
 def test_an_embedding_is_better_with_a_higher_value() -> None:
-    outcomes = [Outcome(0, {}, 0.6, COMPLETE), Outcome(1, {}, 0.9, PRUNED), Outcome(2, {}, 0.7, COMPLETE)]
+    outcomes = [
+        TrialOutcome(0, {}, 0.6, COMPLETE),
+        TrialOutcome(1, {}, 0.9, PRUNED),
+        TrialOutcome(2, {}, 0.7, COMPLETE),
+    ]
     assert best_of(outcomes, "embeddings") == outcomes[2]
     assert best_of(outcomes, "ranker") == outcomes[0]
 
 
 def test_a_search_without_a_finished_trial_says_what_to_raise() -> None:
     with pytest.raises(NoTrial, match="within 5 s; raise `timeout_s`"):
-        require_best([Outcome(0, {}, 1.0, PRUNED)], SearchConfig(timeout_s=5))
+        require_best([TrialOutcome(0, {}, 1.0, PRUNED)], SearchConfig(timeout_s=5))
 
 
 @pytest.mark.parametrize(("stage", "model"), [("ranker", RankerConfig), ("embeddings", EmbeddingConfig)])

@@ -8,12 +8,12 @@ import pytest
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import Filters
-from serving.cache.answer_cache import AnswerCache, Look, Tier
+from serving.api.models import Filters
+from serving.cache.answer_cache import AnswerCache, CacheLook, Tier
 from serving.errors import UnknownUser
 from serving.experiments.assignment import Assignment, Variant
 from serving.reasons import Reason
+from serving.recommend.answers import Answer
 from tests.cached_towns import HARMS, LATER, ask, ids, twice, with_cache
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
@@ -30,18 +30,18 @@ def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
     return with_cache(make_town(settings, clock, n=100, release=release))
 
 
-def looks(tier: Tier, look: Look) -> float:
+def looks(tier: Tier, look: CacheLook) -> float:
     return float(serving_metrics().cache_reads.labels(tier.value, look.value)._value.get())
 
 
 def test_the_second_answer_shows_the_first_list_again_under_its_own_id(town: Town) -> None:
-    hits = looks(Tier.MEMORY, Look.HIT)
+    hits = looks(Tier.MEMORY, CacheLook.HIT)
     first, second = twice(town)
     assert (first.cached, second.cached) == (False, True)
     assert second.items == first.items
     assert (second.level, second.release, second.order) == (1, first.release, first.order)
     assert second.request_id != first.request_id
-    assert looks(Tier.MEMORY, Look.HIT) == hits + 1
+    assert looks(Tier.MEMORY, CacheLook.HIT) == hits + 1
 
 
 def test_a_cached_answer_asks_postgres_once_and_nobody_else(town: Town) -> None:
@@ -81,11 +81,11 @@ def test_whoever_may_not_be_shown_any_more_is_replaced_by_the_next_of_the_list(t
 
 
 def test_what_the_requester_does_makes_the_next_answer_new(town: Town) -> None:
-    stale = looks(Tier.MEMORY, Look.STALE)
+    stale = looks(Tier.MEMORY, CacheLook.STALE)
     _, second = twice(town, lambda: town.people.decided.update({1: {98}}))
     assert not second.cached
     assert 98 not in ids(second)
-    assert looks(Tier.MEMORY, Look.STALE) == stale + 1
+    assert looks(Tier.MEMORY, CacheLook.STALE) == stale + 1
 
 
 def test_a_separation_by_somebody_else_makes_the_next_answer_new(town: Town) -> None:
@@ -113,12 +113,12 @@ def test_without_postgres_a_kept_list_is_not_shown(town: Town) -> None:
 
 
 def test_when_too_few_of_the_list_are_left_it_is_made_anew(town: Town) -> None:
-    short = looks(Tier.MEMORY, Look.SHORT)
+    short = looks(Tier.MEMORY, CacheLook.SHORT)
     _, second = twice(town, lambda: town.people.hidden.update(range(40, 101, 2)))
     assert not second.cached
     assert len(second.items) == 10
     assert max(ids(second)) < 40
-    assert looks(Tier.MEMORY, Look.SHORT) == short + 1
+    assert looks(Tier.MEMORY, CacheLook.SHORT) == short + 1
 
 
 def test_interactions_drop_what_this_process_keeps(town: Town) -> None:

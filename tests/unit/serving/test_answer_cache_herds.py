@@ -7,9 +7,9 @@ import structlog
 
 from infra.settings import Settings
 from registry.release import Release
-from serving.answers import Answer
 from serving.errors import LevelUnavailable
 from serving.reasons import Reason
+from serving.recommend.answers import Answer
 from serving.resilience.deadline import Deadline
 from tests.cached_towns import ask, ids, with_cache
 from tests.clocks import FixedClock

@@ -12,8 +12,8 @@ from infra.settings import Settings
 from registry.release import Release
 from serving.cache.entry import Entry
 from serving.cache.memory import PER_PERSON, MemoryTier
-from serving.pool import Requester
 from serving.reasons import Level
+from serving.recommend.pool import KnownRequester
 from tests.cached_towns import HARMS, LATER, FakeRedis, ask, ids, twice, two_workers, with_cache
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
@@ -34,7 +34,7 @@ def entry(user_id: int, expires_at: float, town: Town) -> Entry:
     assert town.population is not None
     person = town.population.rows(town.population.positions([user_id]))
     nobody = person.user_ids[:0]
-    asker = Requester(user_id, person, nobody, nobody, nobody, version=3, updated_at=START)
+    asker = KnownRequester(user_id, person, nobody, nobody, nobody, version=3, updated_at=START)
     items = tuple(asyncio.run(ask(town.recommender())).items)
     return Entry(asker, Level.FULL, "e1-i1-r1", "ranker", items, (1.0,) * len(items), START, 0.0, expires_at)
 

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from infra.clock import EARLIEST
-from serving.api_models import InteractionRequest, NamedInteractionRequest, RecommendedPerson
+from serving.api.models import InteractionRequest, NamedInteractionRequest, RecommendedPerson
 
 
 def test_the_document_says_that_ids_have_64_bits() -> None:

@@ -13,7 +13,7 @@ from infra.metrics import serving_metrics
 from infra.safe_settings import needs_key, refuse_unsafe
 from infra.settings import Settings
 from serving.access import table as table_module
-from serving.access.door import Caller, Door
+from serving.access.authentication import Authenticator, Caller
 from serving.access.keys import Key, digest, new_key, split
 from serving.access.limits import RateLimits
 from serving.access.policy import guard_start
@@ -34,10 +34,10 @@ def table_of(*keys: Key) -> KeyTable:
     return table
 
 
-def closed_door(*keys: Key) -> Door:
-    door = Door(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics())
-    door.table = table_of(*keys)
-    return door
+def closed_door(*keys: Key) -> Authenticator:
+    authenticator = Authenticator(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics())
+    authenticator.table = table_of(*keys)
+    return authenticator
 
 
 def bearer(key: str) -> dict[bytes, bytes]:
@@ -130,18 +130,18 @@ def test_before_the_first_read_callers_are_told_to_come_again_and_later_the_last
 
 
 def test_a_key_is_taken_from_either_header() -> None:
-    door = closed_door(KEY)
-    assert door.admit(bearer(WHOLE)).key is KEY
-    assert door.admit({b"x-api-key": WHOLE.encode()}).key is KEY
+    authenticator = closed_door(KEY)
+    assert authenticator.admit(bearer(WHOLE)).key is KEY
+    assert authenticator.admit({b"x-api-key": WHOLE.encode()}).key is KEY
     for headers in ({}, {b"authorization": b"Basic " + WHOLE.encode()}, {b"authorization": b"\xff"}):
         with pytest.raises(Unauthorized):
-            door.admit(headers)
+            authenticator.admit(headers)
 
 
 def test_before_the_servers_are_known_nobody_comes_in() -> None:
-    door = Door(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics())
+    authenticator = Authenticator(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics())
     with pytest.raises(KeysUnavailable):
-        door.admit(bearer(WHOLE))
+        authenticator.admit(bearer(WHOLE))
 
 
 LOCAL = ("127.0.0.1", 5)
@@ -171,29 +171,31 @@ def test_pages_open_without_a_key_only_where_the_settings_say_that_no_proxy_is_h
     is_let_in: bool,  # noqa: FBT001
 ) -> None:
     settings = Settings(serving={"auth": {"mode": "required"}, "trusted_proxies": proxies})
-    door = Door(settings, SystemClock(), serving_metrics())
-    door.table = table_of(KEY)
+    authenticator = Authenticator(settings, SystemClock(), serving_metrics())
+    authenticator.table = table_of(KEY)
     if is_let_in:
-        assert door.admit_to_pages(headers, client).key is None
+        assert authenticator.admit_to_pages(headers, client).key is None
     else:
         with pytest.raises(Unauthorized):
-            door.admit_to_pages(headers, client)
-    assert door.admit_to_pages({**headers, **bearer(WHOLE)}, ("192.0.2.1", 5)).key in {KEY, None}
+            authenticator.admit_to_pages(headers, client)
+    assert authenticator.admit_to_pages({**headers, **bearer(WHOLE)}, ("192.0.2.1", 5)).key in {KEY, None}
 
 
 def test_who_has_the_token_of_the_services_own_folder_looks_at_its_pages() -> None:
-    door = Door(Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics(), own_token="mine")
-    door.table = table_of(KEY)
-    assert door.admit_to_pages(bearer("mine"), ("192.0.2.1", 5)).key is None
+    authenticator = Authenticator(
+        Settings(serving={"auth": {"mode": "required"}}), SystemClock(), serving_metrics(), own_token="mine"
+    )
+    authenticator.table = table_of(KEY)
+    assert authenticator.admit_to_pages(bearer("mine"), ("192.0.2.1", 5)).key is None
     for wrong in ("mines", ""):
         with pytest.raises(Unauthorized):
-            door.admit_to_pages(bearer(wrong), LOCAL)
+            authenticator.admit_to_pages(bearer(wrong), LOCAL)
     with pytest.raises(Unauthorized):
-        door.admit(bearer("mine"))  # it is no key for calls
+        authenticator.admit(bearer("mine"))  # it is no key for calls
 
 
 def test_testers_are_those_whose_key_says_so_and_everybody_where_no_key_is_needed() -> None:
-    open_door = Door(Settings(), SystemClock(), serving_metrics())
+    open_door = Authenticator(Settings(), SystemClock(), serving_metrics())
     assert open_door.admit({}).tester
     assert not closed_door(KEY).admit(bearer(WHOLE)).tester
     assert Caller(Key("a" * 8, "qa", SHA256, None, tester=True)).tester
@@ -219,7 +221,7 @@ def test_a_key_that_used_up_its_minute_is_told_when_to_come_again() -> None:
 
 
 def test_a_call_without_a_key_is_not_counted() -> None:
-    asyncio.run(Door(Settings(), SystemClock(), serving_metrics()).count(Caller(None)))
+    asyncio.run(Authenticator(Settings(), SystemClock(), serving_metrics()).count(Caller(None)))
 
 
 def production(**serving: Any) -> Settings:

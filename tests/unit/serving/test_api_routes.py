@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from serving.api_routes import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
+from serving.api.calls import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
+from serving.api.openapi_calls import SAID
+from serving.api.routing import ApiRoute, Routes
+from serving.api.store_calls import store_calls
 from serving.errors import WrongMethod
-from serving.openapi_calls import SAID
-from serving.routes import ApiRoute, Routes
-from serving.store_calls import store_calls
 
 FOUND = Routes(
     [

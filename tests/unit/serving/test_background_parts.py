@@ -4,11 +4,11 @@ import time
 import numpy as np
 import pytest
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from infra.settings import BreakerSettings
 from registry.scoring.recent_likes import RecentLikes
 from serving.errors import FeaturesUnavailable
-from serving.features import OnlineFeatures
+from serving.recommend.features import OnlineFeatures
 from tests.serving_fakes import closed_breaker
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
-from serving import background
-from serving.background import STEADY_S, BackgroundTasks, Closing
+from serving.resilience import background
+from serving.resilience.background import STEADY_S, BackgroundTasks, Closing
 from tests.clocks import FixedClock
 
 

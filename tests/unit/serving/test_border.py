@@ -18,9 +18,11 @@ from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from infra.person_names import PersonNames
 from infra.settings import Settings
-from serving import context, responses
-from serving.access.door import Door
-from serving.border import App, Border
+from serving.access.authentication import Authenticator
+from serving.api import context, responses
+from serving.api.middleware import ApiMiddleware, App
+from serving.api.request_checks import RequestChecks
+from serving.api.routing import ApiRoute, Routes
 from serving.errors import (
     ApiError,
     BodyTimeout,
@@ -34,9 +36,7 @@ from serving.errors import (
     UnsupportedMediaType,
     WrongMethod,
 )
-from serving.gate import Gate
 from serving.resilience.limiter import Limiter
-from serving.routes import ApiRoute, Routes
 from tests.clocks import FixedClock
 
 NAMES = PersonNames("salt")
@@ -94,7 +94,7 @@ async def slow(_: Request) -> Response:
     raise StorageUnavailable("never reached")
 
 
-def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | None = None) -> Border:
+def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | None = None) -> ApiMiddleware:
     inner = Starlette(
         routes=[
             Route("/echo", route, methods=["POST"]),
@@ -105,11 +105,11 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
     )
     clock, metrics = clock or SystemClock(), serving_metrics()
     limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
-    gate: App = Gate(
+    gate: App = RequestChecks(
         inner,
         routes=Routes(ApiRoute("POST", path, path, Body) for path in CALLS),
         calls=CALLS,
-        door=Door(Settings(), clock, metrics),
+        authenticator=Authenticator(Settings(), clock, metrics),
         limiter=limiter,
         max_body_bytes=100,
         timeout_s=timeout_s,
@@ -117,12 +117,12 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
     )
     if cors:
         gate = CORSMiddleware(gate, allow_origins=cors, allow_methods=("GET", "POST"))  # type: ignore[arg-type]
-    return Border(gate, clock=clock, metrics=metrics)
+    return ApiMiddleware(gate, clock=clock, metrics=metrics)
 
 
-def send(method: str, path: str, border: Border | None = None, **kwargs: Any) -> httpx.Response:
+def send(method: str, path: str, middleware: ApiMiddleware | None = None, **kwargs: Any) -> httpx.Response:
     async def go() -> httpx.Response:
-        transport = httpx.ASGITransport(border or app(), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(middleware or app(), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://duet") as client:
             return await client.request(method, path, **kwargs)
 
@@ -152,11 +152,11 @@ def test_a_good_body_arrives_and_the_answer_carries_the_headers() -> None:
 
 
 def test_of_many_refusals_one_a_second_is_logged_with_how_many_there_were(clock: FixedClock) -> None:
-    border = app(clock=clock)
+    middleware = app(clock=clock)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
             for _ in range(5):
-                assert send("POST", "/refuse", border, json={"number": 7}).status_code == 503
+                assert send("POST", "/refuse", middleware, json={"number": 7}).status_code == 503
             clock.advance(1.0)
     assert [line["refused"] for line in logs if line["event"] == "request"] == [1, 5, 5]
 
@@ -173,9 +173,9 @@ def test_a_call_that_is_refused_at_the_border_gets_what_the_gate_would_have_led_
         except Overloaded as error:
             await responses.refusal(error, context.current().request_id)(scope, receive, sent)
 
-    def refused(**door: Any) -> httpx.Response:
-        border = Border(gate, clock=SystemClock(), metrics=metrics, closing=lambda: closing, **door)
-        response = send("POST", "/v1/recommendations", border, json={}, headers={"X-Request-ID": mine})
+    def refused(**authenticator: Any) -> httpx.Response:
+        middleware = ApiMiddleware(gate, clock=SystemClock(), metrics=metrics, closing=lambda: closing, **authenticator)
+        response = send("POST", "/v1/recommendations", middleware, json={}, headers={"X-Request-ID": mine})
         assert (response.status_code, code_of(response), response.headers["X-Request-ID"]) == (503, "overloaded", mine)
         return response
 
@@ -203,18 +203,18 @@ def test_every_line_of_a_call_names_its_request_its_trace_and_its_person_but_no_
         return responses.ok(Answer(number=body.user_id))
 
     clock, metrics = SystemClock(), serving_metrics()
-    gate = Gate(
+    gate = RequestChecks(
         Starlette(),
         routes=Routes([ApiRoute("POST", "/asked", "ask", Asked)]),
         calls={"ask": of_somebody},
-        door=Door(Settings(), clock, metrics),
+        authenticator=Authenticator(Settings(), clock, metrics),
         limiter=Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics),
         max_body_bytes=100,
         timeout_s=1.0,
         name_person=NAMES,
     )
-    border = Border(gate, clock=clock, metrics=metrics)
-    assert send("POST", "/asked", border, json={"user_id": 987654}, headers=headers).status_code == 200
+    middleware = ApiMiddleware(gate, clock=clock, metrics=metrics)
+    assert send("POST", "/asked", middleware, json={"user_id": 987654}, headers=headers).status_code == 200
     assert seen == [{"request_id": "mine-1", "trace_id": f"{'a' * 31}1", "person": NAMES(987654)}]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings
-from serving.resilience.breaker import Breaker, State
+from serving.resilience.breaker import Breaker, BreakerState
 from tests.clocks import FixedClock
 
 LIMITS = BreakerSettings(
@@ -24,7 +24,7 @@ class Watched:
         self.metrics = serving_metrics()
         self.breaker = Breaker("redis", LIMITS, self.clock, self.metrics)
 
-    def calls(self, words: str, limit_s: float = PATIENT_S) -> State:
+    def calls(self, words: str, limit_s: float = PATIENT_S) -> BreakerState:
         async def operation(word: str) -> None:
             if word == "slow":
                 self.clock.advance(0.8 * limit_s)
@@ -48,37 +48,37 @@ class Watched:
 @pytest.mark.parametrize(
     ("words", "state"),
     [
-        ("good good good fails", State.CLOSED),
-        ("good good fails fails", State.OPEN),
-        ("fails fails fails", State.CLOSED),
-        ("fails good good good fails fails", State.OPEN),
-        ("fails good good good good fails", State.CLOSED),
+        ("good good good fails", BreakerState.CLOSED),
+        ("good good fails fails", BreakerState.OPEN),
+        ("fails fails fails", BreakerState.CLOSED),
+        ("fails good good good fails fails", BreakerState.OPEN),
+        ("fails good good good good fails", BreakerState.CLOSED),
     ],
 )
-def test_it_opens_at_the_share_of_failures_and_not_below(words: str, state: State) -> None:
+def test_it_opens_at_the_share_of_failures_and_not_below(words: str, state: BreakerState) -> None:
     assert Watched().calls(words) is state
 
 
 @pytest.mark.parametrize(
-    ("words", "state"), [("good slow slow slow", State.OPEN), ("good good slow slow slow", State.CLOSED)]
+    ("words", "state"), [("good slow slow slow", BreakerState.OPEN), ("good good slow slow slow", BreakerState.CLOSED)]
 )
-def test_it_opens_at_the_share_of_slow_calls_and_not_below(words: str, state: State) -> None:
+def test_it_opens_at_the_share_of_slow_calls_and_not_below(words: str, state: BreakerState) -> None:
     assert Watched().calls(words, limit_s=1.0) is state
 
 
 def test_a_call_whose_limit_was_too_short_to_be_fair_is_not_slow() -> None:
-    assert Watched().calls("slow slow slow slow slow", limit_s=0.04) is State.CLOSED
+    assert Watched().calls("slow slow slow slow slow", limit_s=0.04) is BreakerState.CLOSED
 
 
 def test_a_dependency_that_gives_up_by_itself_failed_however_short_the_limit() -> None:
-    assert Watched().calls("gives_up gives_up gives_up gives_up", limit_s=0.04) is State.OPEN
+    assert Watched().calls("gives_up gives_up gives_up gives_up", limit_s=0.04) is BreakerState.OPEN
 
 
 def test_what_is_older_than_the_window_no_longer_counts() -> None:
     watched = Watched()
-    assert watched.calls("fails fails fails") is State.CLOSED
+    assert watched.calls("fails fails fails") is BreakerState.CLOSED
     watched.clock.advance(LIMITS.window_s + 2)
-    assert watched.calls("fails good good") is State.CLOSED
+    assert watched.calls("fails good good") is BreakerState.CLOSED
 
 
 def test_its_state_is_shown_as_a_number() -> None:

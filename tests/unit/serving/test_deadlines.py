@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from infra.clock import SystemClock
 from infra.settings import Settings
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.errors import InvalidRequest, LevelUnavailable
-from serving.pool import Ranked, Requester
 from serving.reasons import Level, Reason, Stage
+from serving.recommend.answer_run import SHARES, Run, breathe
+from serving.recommend.answers import Answer
+from serving.recommend.pool import KnownRequester, Ranked
 from serving.resilience.deadline import Deadline, asked_ms
-from serving.run import SHARES, Run, breathe
 from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryFeatures, Town, make_town
 from tests.serving_world import START, load_town, write_artifacts
@@ -86,7 +86,7 @@ class Slow:
     stage: Stage
     level: Level = Level.FULL
 
-    async def rank(self, run: Run, requester: Requester) -> Ranked:
+    async def rank(self, run: Run, requester: KnownRequester) -> Ranked:
         async with run.timely(self.stage, fails_as=Reason.RANKING_FAILED):
             while True:
                 time.sleep(0.001)  # noqa: ASYNC251 computing, which holds the loop

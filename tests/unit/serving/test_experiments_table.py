@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from registry.experiments import State
+from registry.experiments.table import ExperimentState
 from serving.errors import InvalidRequest, VariantForbidden
 from serving.experiments.assignment import Assignment, Variant
 from serving.experiments.override import chosen_variant
@@ -38,7 +38,7 @@ EVERYBODY = ("taste", "pepper", 1.0, "running")
 def test_what_is_unknown_at_start_is_off() -> None:
     table = Table(EVERYBODY)
     table.down = True
-    assert table.look().state is State.OFF
+    assert table.look().state is ExperimentState.OFF
     assert table.experiments.assign(7) == Assignment(Variant.CHAMPION)
     assert table.experiments.problem is not None
     assert "hunter2" not in table.experiments.problem
@@ -73,7 +73,7 @@ def test_a_change_is_told_once() -> None:
 def test_in_the_shadow_everybody_gets_the_champion() -> None:
     table = Table(("taste", "pepper", 1.0, "shadow"))
     assert table.look().assign(7) == Assignment(Variant.CHAMPION, "taste")
-    assert table.experiments.state is State.SHADOW
+    assert table.experiments.state is ExperimentState.SHADOW
 
 
 @pytest.mark.parametrize("row", [("taste", "pepper", 7.0, "running"), ("taste", "pepper", 0.5, "haunting")])
@@ -100,7 +100,7 @@ def test_it_looks_again_and_again() -> None:
         async with asyncio.timeout(5):
             await seen.wait()
         task.cancel()
-        assert experiments.state is State.RUNNING
+        assert experiments.state is ExperimentState.RUNNING
 
     asyncio.run(watch())
 

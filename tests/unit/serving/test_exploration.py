@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from registry.retrieval import CandidateList, merge_candidates
-from serving.pool import Pool, Ranked
-from serving.stages.reranking import explore
+from registry.scoring.retrieval import CandidateList, merge_candidates
+from serving.recommend.pool import Pool, Ranked
+from serving.recommend.stages.reranking import explore
 from tests.serving_fakes import people_of, person
 
 

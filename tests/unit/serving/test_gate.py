@@ -13,15 +13,15 @@ from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from infra.person_names import PersonNames
 from infra.settings import Settings
-from serving import responses
-from serving.access.door import Door
+from serving.access.authentication import Authenticator
 from serving.access.keys import Key, new_key
 from serving.access.table import KeyTable
-from serving.border import Border
+from serving.api import responses
+from serving.api.middleware import ApiMiddleware
+from serving.api.request_checks import OPEN, Call, RequestChecks
+from serving.api.routing import ApiRoute, Routes
 from serving.errors import ApiError
-from serving.gate import OPEN, Call, Gate
 from serving.resilience.limiter import Limiter
-from serving.routes import ApiRoute, Routes
 
 KEY_ID, WHOLE, SHA256 = new_key()
 NAMES = PersonNames("salt")
@@ -47,22 +47,22 @@ class Guarded:
         self.limiter = Limiter(
             max_concurrency=places, max_queued=queued, queue_timeout_s=0.05, clock=clock, metrics=metrics
         )
-        self.door = Door(Settings(serving={"auth": auth}), clock, metrics)
+        self.authenticator = Authenticator(Settings(serving={"auth": auth}), clock, metrics)
         self.app = self.behind(self.call)
 
-    def behind(self, method: Call) -> Border:
+    def behind(self, method: Call) -> ApiMiddleware:
         """Put a method behind gate and border."""
-        gate = Gate(
+        gate = RequestChecks(
             self._inner,
             routes=Routes([ApiRoute("POST", "/call", "call", Body)]),
             calls={"call": method},
-            door=self.door,
+            authenticator=self.authenticator,
             limiter=self.limiter,
             max_body_bytes=100,
             timeout_s=5.0,
             name_person=NAMES,
         )
-        return Border(self._counted(gate), clock=SystemClock(), metrics=serving_metrics())
+        return ApiMiddleware(self._counted(gate), clock=SystemClock(), metrics=serving_metrics())
 
     async def call(self, body: Body) -> Response:
         assert body.number == 1
@@ -149,7 +149,7 @@ def test_a_slow_body_holds_no_place() -> None:
 def test_without_a_key_nothing_but_probes_is_answered(path: str) -> None:
     async def work() -> None:
         guarded = Guarded(closed=True)
-        guarded.door.table = await table()
+        guarded.authenticator.table = await table()
         refused = await guarded.send("POST" if path == "/call" else "GET", path)
         assert (refused.status_code, code(refused)) == (401, "unauthorized")
         assert refused.headers["www-authenticate"] == "Bearer"
@@ -173,7 +173,7 @@ def test_before_the_keys_are_known_calls_are_told_to_come_again() -> None:
 def test_a_key_that_calls_too_often_is_refused_and_told_when_to_come_again() -> None:
     async def work() -> None:
         guarded = Guarded(closed=True, per_minute=2)
-        guarded.door.table = await table()
+        guarded.authenticator.table = await table()
         guarded.go_on.set()
         answers = [await guarded.send(**{"x-api-key": WHOLE}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -256,19 +256,19 @@ class Recorder:
         return [message["status"] for message in self.sent if message["type"] == "http.response.start"]
 
 
-def page_gate(app: Any) -> Border:
+def page_gate(app: Any) -> ApiMiddleware:
     guarded, clock = Guarded(), SystemClock()
-    gate = Gate(
+    gate = RequestChecks(
         app,
         routes=Routes([]),
         calls={},
-        door=guarded.door,
+        authenticator=guarded.authenticator,
         limiter=guarded.limiter,
         max_body_bytes=100,
         timeout_s=0.05,
         name_person=NAMES,
     )
-    return Border(gate, clock=clock, metrics=serving_metrics())
+    return ApiMiddleware(gate, clock=clock, metrics=serving_metrics())
 
 
 PAGE = {"type": "http", "method": "GET", "path": "/health", "headers": [], "client": ("127.0.0.1", 5)}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from feature_repo.errors import MalformedFeatures
-from feature_repo.people import People
+from feature_repo.population.people import People
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import UnusableGeneration
-from serving.generations import Generations, source_of
+from serving.snapshots.generations import Generations, source_of
 from tests.serving_fakes import people_of, person
 from tests.snapshots import AT, generations_in, snapshot_of
 
@@ -110,8 +110,8 @@ def test_a_writer_killed_half_way_leaves_nothing_that_is_read_and_the_next_one_c
 ) -> None:
     generations.write(snapshot_of(1), at=AT)
     killed = (
-        "import os, sys; from pathlib import Path; from feature_repo.people import People;"
-        "from serving.generations import Generations; from tests.snapshots import AT, snapshot_of;"
+        "import os, sys; from pathlib import Path; from feature_repo.population.people import People;"
+        "from serving.snapshots.generations import Generations; from tests.snapshots import AT, snapshot_of;"
         "save = People.save; People.save = lambda *args: (save(*args), os.kill(os.getpid(), 9));"
         "g = Generations(Path(sys.argv[1]), 'here'); lock = g.lock(); g.write(snapshot_of(1, 2, 3), at=AT)"
     )

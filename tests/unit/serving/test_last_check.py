@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from infra.settings import Settings
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
-from serving.people_store import Int64, RequesterRow, Standing
+from serving.people.people_store import Int64, PairStanding, RequesterRow
 from serving.reasons import Reason
+from serving.recommend.answers import Answer
 from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryPeople, Town, make_town, person
 from tests.serving_world import START, load_town, write_artifacts
@@ -58,7 +58,7 @@ class Eventful(MemoryPeople):
             self.kept[user_id] = row
         return row
 
-    async def standing(self, user_id: int, candidate_ids: Int64, **limits: Any) -> Standing:
+    async def standing(self, user_id: int, candidate_ids: Int64, **limits: Any) -> PairStanding:
         if self.happening is not None:
             self.happening(self)
             self.happening = None
@@ -106,7 +106,7 @@ def test_a_row_that_changed_before_the_snapshot_was_read_needs_no_second_look(to
     asked: list[datetime | None] = []
 
     class Noting(MemoryPeople):
-        async def standing(self, user_id: int, candidate_ids: Int64, **limits: Any) -> Standing:
+        async def standing(self, user_id: int, candidate_ids: Int64, **limits: Any) -> PairStanding:
             found = await super().standing(user_id, candidate_ids, **limits)
             asked.append(limits["since"])
             assert not len(found.changed)
@@ -134,7 +134,7 @@ def test_people_drawn_from_postgres_are_judged_by_fresh_rows(town: Town) -> None
 
 def test_when_postgres_goes_away_between_two_looks_those_already_checked_are_shown(town: Town) -> None:
     class Leaving(MemoryPeople):
-        async def standing(self, user_id: int, candidate_ids: Int64, **limits: Any) -> Standing:
+        async def standing(self, user_id: int, candidate_ids: Int64, **limits: Any) -> PairStanding:
             if "standing" in self.asked:
                 raise EligibilityUnknown(Reason.ELIGIBILITY_UNAVAILABLE, "Postgres cannot be read.")
             return await super().standing(user_id, candidate_ids, **limits)

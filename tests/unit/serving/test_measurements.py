@@ -5,7 +5,7 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from infra.metrics import serving_metrics
-from serving.measurements import Measurements
+from serving.logs.measurements import Measurements
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

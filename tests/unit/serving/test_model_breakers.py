@@ -10,12 +10,12 @@ import structlog
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.experiments.assignment import Variant
-from serving.levels import ladder
 from serving.reasons import Reason
-from serving.resilience.breaker import State
+from serving.recommend.answers import Answer
+from serving.recommend.levels import ladder
+from serving.resilience.breaker import BreakerState
 from serving.resilience.models import ModelBreakers
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
@@ -84,8 +84,8 @@ def test_a_ranker_that_keeps_failing_is_left_alone_for_a_while_and_then_tried_on
     assert failures == LIMITS.min_calls
     assert counted.get() == before + LIMITS.min_calls + 5
     serving = {Variant.CHAMPION: broken, Variant.CHALLENGER: None}
-    assert guarded.models.report(serving)["ranker_champion"] is State.OPEN
-    assert guarded.models.report(serving)["retrieval_champion"] is State.CLOSED
+    assert guarded.models.report(serving)["ranker_champion"] is BreakerState.OPEN
+    assert guarded.models.report(serving)["retrieval_champion"] is BreakerState.CLOSED
     assert len(guarded.models.problems(serving)) == 1
     clock.advance(LIMITS.open_s)
     assert guarded.ask()[0][0].level == 2

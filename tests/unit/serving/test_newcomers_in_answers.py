@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import structlog
 
-from feature_repo.people import People
-from feature_repo.population import Population
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from feature_repo.transforms import CONTENT_WIDTH, content_inputs, profile_fingerprints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
-from registry.embedding import Embedding, EmbeddingParameters, item_vectors
-from registry.item_index import IndexConfig, ItemIndex
+from registry.models.embedding import Embedding, EmbeddingParameters, item_vectors
+from registry.models.item_index import IndexConfig, ItemIndex
 from registry.release import Release
 from registry.scoring.recent_likes import RecentLikes
-from serving import newcomers as module
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.experiments.assignment import Variant
-from serving.newcomers import look
-from serving.newcomers_keeper import NewcomersKeeper
-from serving.population_source import Snapshot
+from serving.people import newcomers as module
+from serving.people.newcomers import look
+from serving.people.newcomers_keeper import NewcomersKeeper
+from serving.snapshots.population_source import PopulationSnapshot
 from tests.clocks import FixedClock
 from tests.serving_fakes import make_town, people_of, person
 from tests.serving_world import DIMENSIONS, load_town, write_artifacts
@@ -63,8 +63,8 @@ def inhabitants(ids: Any, **changes: Any) -> People:
     return people_of([person(user_id, **changes) for user_id in ids])
 
 
-def snapshot_of(population: Population, likes: dict[int, list[int]] | None = None) -> Snapshot:
-    return Snapshot(population, RecentLikes.build(sorted((likes or {}).items())), {}, AT, None)
+def snapshot_of(population: Population, likes: dict[int, list[int]] | None = None) -> PopulationSnapshot:
+    return PopulationSnapshot(population, RecentLikes.build(sorted((likes or {}).items())), {}, AT, None)
 
 
 @pytest.fixture
@@ -166,7 +166,9 @@ def test_when_there_is_no_place_for_all_the_latest_to_come_go_first(release: Rel
     assert not len(look(release, snapshot_of(grown), NOW, most=0).newcomers)
 
 
-def keeper(release: Release | None, snapshot: Snapshot | None, clock: FixedClock, most: int = MOST) -> NewcomersKeeper:
+def keeper(
+    release: Release | None, snapshot: PopulationSnapshot | None, clock: FixedClock, most: int = MOST
+) -> NewcomersKeeper:
     return NewcomersKeeper(
         snapshot=lambda: snapshot,
         releases=lambda: {Variant.CHAMPION: release, Variant.CHALLENGER: None},

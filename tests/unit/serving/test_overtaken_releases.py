@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from registry.audit import Pin
-from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable
+from registry.promotion.audit import Pin
+from registry.promotion.release_cache import LocalRelease, ReleaseCache
 from registry.release import Release
 from serving.errors import Overtaken
-from serving.release_decision import Decision
-from serving.releases import ReleaseWatcher
+from serving.releases.decision import ReleaseDecision
+from serving.releases.watcher import ReleaseWatcher
 from tests.unit.serving.test_release_watcher import Shop
 
 STEPS = ("prove", "load", "trial")
@@ -176,7 +176,7 @@ def test_a_disk_that_is_full_keeps_no_release_from_serving(shop: Interrupted, mo
 
 def test_a_decision_that_nobody_cancelled_ends_when_what_it_rests_on_has_changed() -> None:
     stands = ["the pin"]
-    decision = Decision(lambda: bool(stands))
+    decision = ReleaseDecision(lambda: bool(stands))
 
     async def work() -> None:
         with ThreadPoolExecutor(1) as threads:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from serving.errors import InvalidRequest
-from serving.paging import MAX_CURSOR, MOST, NOBODY, cursor_after, shown_before
+from serving.recommend.paging import MAX_CURSOR, MOST, NOBODY, cursor_after, shown_before
 
 
 def test_a_cursor_holds_everybody_who_was_shown() -> None:

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from infra.settings import Settings
-from registry.ranker import ListPolicy, Order
+from registry.models.ranker import ListPolicy, Order
 from registry.release import Release
-from registry.retrieval import Factors, Origin
 from registry.scoring.recent_likes import RecentLikes
-from serving.answers import Answer
-from serving.api_models import Filters, RecommendationRequest
-from serving.people_store import PendingLikes
-from serving.pool import Requester
-from serving.reasons import Source
-from serving.stages.ranking import pair_context
+from registry.scoring.retrieval import Factors, Origin
+from serving.api.models import Filters, RecommendationRequest
+from serving.people.people_store import PendingLikes
+from serving.reasons import CandidateSource
+from serving.recommend.answers import Answer
+from serving.recommend.pool import KnownRequester
+from serving.recommend.stages.ranking import pair_context
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town, people_of, person
 from tests.serving_world import load_town, write_artifacts
@@ -55,7 +55,7 @@ def test_whoever_waits_is_found_and_named_as_such(town: Town, level: int) -> Non
     town.people.pending = waiting(4, 2)
     answer = ask(town)
     assert answer.level == level
-    found = [item.user_id for item in answer.items if Source.LIKED_YOU in item.sources]
+    found = [item.user_id for item in answer.items if CandidateSource.LIKED_YOU in item.sources]
     assert sorted(found) == [2, 4]
 
 
@@ -74,7 +74,7 @@ def test_somebody_who_changed_their_mind_waits_no_more(town: Town) -> None:
     town.people.pending = waiting(liked_by=(4,))
     after = ask(town)
     assert known(after)[4] == known(before)[4] != 1.0
-    assert all(Source.LIKED_YOU not in item.sources for item in after.items)
+    assert all(CandidateSource.LIKED_YOU not in item.sources for item in after.items)
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -102,7 +102,7 @@ def test_the_retrieval_order_stays_what_it_is(town: Town, release: Release) -> N
 
 def test_the_ranker_is_told_in_the_direction_that_training_uses(release: Release) -> None:
     people = people_of([person(user_id) for user_id in (1, 2, 4, 6)])
-    requester = Requester(
+    requester = KnownRequester(
         1, people.take([0]), np.array([1]), NOBODY, NOBODY, PendingLikes(np.array([4, 6]), np.array([6]))
     )
     factors = Factors(release.embedding.chooser[0], release.embedding.chosen[0], Origin.FITTED)

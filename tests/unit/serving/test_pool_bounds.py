@@ -1,9 +1,9 @@
 import numpy as np
 
-from feature_repo.people import People
-from feature_repo.population import Population
-from registry.retrieval import CandidateList, merge_candidates
+from feature_repo.population.people import People
+from feature_repo.population.population import Population
 from registry.scoring.candidates import places_of_others, pooled
+from registry.scoring.retrieval import CandidateList, merge_candidates
 
 POPULATION = Population.build(People.build(np.arange(1, 21)))
 

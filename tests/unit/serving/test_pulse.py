@@ -5,8 +5,8 @@ import psycopg
 import pytest
 
 from infra.clock import SystemClock
-from serving import pulse
-from serving.pulse import OneConnection, OneThread, Pulse
+from serving.resilience import health_checker
+from serving.resilience.health_checker import HealthChecker, OneConnection, OneThread
 from tests.waiting import PATIENCE_S
 
 
@@ -19,10 +19,10 @@ async def broken() -> None:
 
 
 def test_each_component_is_reported_and_none_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse, "WITHIN_S", 0.1)
+    monkeypatch.setattr(health_checker, "WITHIN_S", 0.1)
     told: list[str] = []
 
-    async def go() -> Pulse:
+    async def go() -> HealthChecker:
         let_go = asyncio.Event()
 
         async def black_hole() -> None:
@@ -35,7 +35,7 @@ def test_each_component_is_reported_and_none_waits_for_another(monkeypatch: pyte
                 raise
 
         checks = {"fine": fine, "broken": broken, "hole": black_hole, "other_hole": black_hole, "none": None}
-        watched = Pulse(checks, SystemClock(), after=lambda: told.append("round"))
+        watched = HealthChecker(checks, SystemClock(), after=lambda: told.append("round"))
         assert watched.report("fine").status == "down"  # nobody knows yet
         async with asyncio.timeout(PATIENCE_S):
             await watched.beat()

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from infra.settings import Settings
-from serving.health import LiveReport
-from serving.pages import pages
-from serving.pulse import Pulse
-from serving.resilience.breaker import Dependency, State
+from serving.api.health import LiveReport
+from serving.api.pages import pages
+from serving.resilience.breaker import BreakerState, Dependency
+from serving.resilience.health_checker import HealthChecker
 from serving.runtime import Runtime
 from tests.clocks import FixedClock
 
@@ -25,8 +25,8 @@ async def up() -> None:
 def runtime(tmp_path: Path, clock: FixedClock) -> Runtime:
     """A worker that is warm, whose health check has just found Postgres up."""
     found = Runtime(Settings(data_dir=tmp_path), clock)
-    found.pulse = Pulse({"postgres": up}, clock, after=lambda: None)
-    asyncio.run(found.pulse.beat())
+    found.health_checker = HealthChecker({"postgres": up}, clock, after=lambda: None)
+    asyncio.run(found.health_checker.beat())
     found.warm = True
     return found
 
@@ -36,7 +36,7 @@ def cut_off(runtime: Runtime, dependency: Dependency) -> None:
     breaker = runtime.breakers[dependency]
 
     async def fail() -> None:
-        while breaker.state is not State.OPEN:
+        while breaker.state is not BreakerState.OPEN:
             with pytest.raises(OSError, match="refused"):
                 await breaker.call(refused, 30.0)
 

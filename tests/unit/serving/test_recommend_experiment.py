@@ -11,15 +11,15 @@ import structlog
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.contracts import ReleaseVersions
-from registry.experiments import State
-from registry.ranker_models import Boosted
+from registry.experiments.table import ExperimentState
+from registry.models.ranker_models import Boosted
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.experiments.assignment import Assignment, Experiment, Variant
 from serving.reasons import Reason
+from serving.recommend.answers import Answer
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
@@ -42,7 +42,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def half(user_id: int, override: Variant | None) -> Assignment:
     """Give the challenger to whom a running experiment with a share of one half gives it."""
-    arm = Experiment("taste", "pepper", 0.5, State.RUNNING).variant(user_id)
+    arm = Experiment("taste", "pepper", 0.5, ExperimentState.RUNNING).variant(user_id)
     return Assignment(override or arm, "taste")
 
 

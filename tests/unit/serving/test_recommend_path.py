@@ -11,13 +11,13 @@ import pytest
 import structlog
 
 from infra.settings import Settings
-from registry.ranker import ListPolicy
+from registry.models.ranker import ListPolicy
 from registry.release import Release
-from serving import responses
-from serving.answers import Answer
-from serving.api_models import Filters, RecommendationRequest, Recommendations
+from serving.api import responses
+from serving.api.models import Filters, RecommendationRequest, Recommendations
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.reasons import Reason
+from serving.recommend.answers import Answer
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town, person
 from tests.serving_world import START, load_town, write_artifacts

@@ -11,17 +11,17 @@ from feature_repo.layout import RANKING_FEATURES
 from feature_repo.schema import offered_schema
 from infra.metrics import serving_metrics
 from infra.settings import Settings
-from registry.artifacts import read_manifest
-from registry.cache import LocalRelease, ReleaseCache
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import TrialFailed
-from registry.observer import observe
+from registry.mlflow.observer import observe
+from registry.models.artifacts import read_manifest
+from registry.promotion.release_cache import LocalRelease, ReleaseCache
 from registry.release import Release, load_release
 from serving.errors import BreakerOpen
 from serving.reasons import Reason
-from serving.release_slot import RETRY_REFUSED_S
-from serving.releases import ReleaseWatcher
-from serving.stage_view import unguarded
+from serving.releases.slot import RETRY_REFUSED_S
+from serving.releases.stage_view import unguarded
+from serving.releases.watcher import ReleaseWatcher
 from tests.clocks import FixedClock
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import register_release

@@ -13,12 +13,12 @@ from infra.embedded.ports import free_port
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.errors import RankerServiceFailed
-from serving.levels import ladder
-from serving.remote_ranker import RemoteRanker, _values
-from serving.resilience.breaker import Breaker, Dependency, State
-from serving.stages.ranking import predict_here
+from serving.recommend.levels import ladder
+from serving.recommend.remote_ranker import RemoteRanker, _values
+from serving.recommend.stages.ranking import predict_here
+from serving.resilience.breaker import Breaker, BreakerState, Dependency
 from tests.clocks import FixedClock
 from tests.serving_fakes import make_town
 from tests.serving_world import load_town, write_artifacts
@@ -58,7 +58,7 @@ def test_a_dead_service_is_given_up_after_a_few_calls_and_answers_are_as_good(
 
     here, *elsewhere = asyncio.run(answers())
     assert elsewhere == [here] * 4
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_what_answers_no_probabilities_or_nothing_in_time_counts_as_failed(
 
     expected = release.ranker.predict(rows)
     assert all((values == expected).all() for values in asyncio.run(predicted()))
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     (sent,) = hook.received[0]["matrices"]
     assert (sent["release"], sent["model"]) == ("e1-i1-r1", "like")
 

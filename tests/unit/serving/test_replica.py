@@ -13,15 +13,15 @@ from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.answers import Answer
-from serving.api_models import RecommendationRequest
+from serving.api.models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
-from serving.people_store import RequesterRow
-from serving.pool import Ranked, Requester
+from serving.people.people_store import RequesterRow
+from serving.people.replica import SHARE, ReplicatedPeople
+from serving.people.replica_lag import Replayed, ReplicaLag, Written
 from serving.reasons import Level, Reason
-from serving.replica import SHARE, ReplicatedPeople
-from serving.replica_lag import Replayed, ReplicaLag, Written
-from serving.run import Run
+from serving.recommend.answer_run import Run
+from serving.recommend.answers import Answer
+from serving.recommend.pool import KnownRequester, Ranked
 from tests.cached_towns import with_cache
 from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryPeople, Town, make_town, person
@@ -143,7 +143,7 @@ class _Noting:
     def level(self) -> Level:
         return self.strategy.level  # type: ignore[no-any-return]
 
-    async def rank(self, run: Run, requester: Requester) -> Ranked:
+    async def rank(self, run: Run, requester: KnownRequester) -> Ranked:
         self.tastes.append(requester.liked.tolist())
         return await self.strategy.rank(run, requester)  # type: ignore[no-any-return]
 
@@ -332,7 +332,7 @@ def test_what_is_not_known_is_not_used_and_the_gauge_goes_on(
 
 
 def test_a_silent_replica_is_asked_no_longer_than_its_bound(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.replica_lag.WITHIN_S", 0.05)
+    monkeypatch.setattr("serving.people.replica_lag.WITHIN_S", 0.05)
 
     async def silent() -> Replayed:
         await asyncio.sleep(60)

@@ -2,7 +2,7 @@ from uuid import UUID
 
 import pytest
 
-from serving.request_ids import TraceParent, accept_request_id, accept_traceparent
+from serving.api.request_ids import TraceParent, accept_request_id, accept_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 

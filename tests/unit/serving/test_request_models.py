@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from serving.api_models import InteractionRequest, RecommendationRequest
-from serving.responses import invalid
+from serving.api.models import InteractionRequest, RecommendationRequest
+from serving.api.responses import invalid
 
 GOOD_REQUESTS = [
     {"user_id": 1},

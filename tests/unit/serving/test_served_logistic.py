@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from infra.settings import Settings
-from registry.ranker import Ranker
-from registry.ranker_models import Logistic
-from serving.api_models import RecommendationRequest
+from registry.models.ranker import Ranker
+from registry.models.ranker_models import Logistic
+from serving.api.models import RecommendationRequest
 from tests.clocks import FixedClock
 from tests.serving_fakes import make_town
 from tests.serving_world import RANKED_BY, load_town, write_artifacts

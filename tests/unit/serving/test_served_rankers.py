@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from infra.clock import SystemClock
 from infra.settings import Settings
 from registry.errors import CorruptArtifact, UnknownVersion
-from registry.list_policy import ForwardModel
-from serving.ranker_matrices import FeatureMatrix, packed
-from serving.served_rankers import ServedRankers
+from registry.scoring.list_policy import ForwardModel
+from serving.recommend.ranker_matrices import FeatureMatrix, packed
+from serving.releases.served_rankers import ServedRankers
 from tests.serving_world import ranker, remember_town
 
 ROWS = np.array([[0.5], [np.nan], [3.5]], dtype=np.float32)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from serving import process
+from serving.resilience import event_loop as process
 
 
 @pytest.fixture

@@ -7,22 +7,22 @@ from uuid import UUID, uuid5
 import numpy as np
 import pytest
 
-from feature_repo.people import People
+from feature_repo.population.people import People
 from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from registry.contracts import ReleaseVersions
-from registry.experiments import SHADOW_VARIANT, State
+from registry.experiments.table import SHADOW_VARIANT, ExperimentState
 from registry.release import Release
-from registry.retrieval import CandidateList, merge_candidates
-from serving.api_models import RecommendationRequest
+from registry.scoring.retrieval import CandidateList, merge_candidates
+from serving.api.models import RecommendationRequest
 from serving.experiments import shadow as shadows
 from serving.experiments.assignment import Assignment, Variant
 from serving.experiments.shadow import Shadow
-from serving.impressions import Answered, Impression
-from serving.pool import Pool, Ranked, Requester
-from serving.reasons import Level, Source
+from serving.logs.impressions import Answered, Impression
+from serving.reasons import CandidateSource, Level
+from serving.recommend.answer_run import Run, breathe
+from serving.recommend.pool import KnownRequester, Pool, Ranked
 from serving.resilience.deadline import Deadline
-from serving.run import Run, breathe
 from tests.releases import make_embedding, make_index, make_ranker
 from tests.waiting import slowness
 
@@ -46,14 +46,14 @@ class Challenger:
     steps: int = 1
     level: Level = Level.FULL
 
-    async def rank(self, run: Run, requester: Requester) -> Ranked:
+    async def rank(self, run: Run, requester: KnownRequester) -> Ranked:
         del run, requester
         for _ in range(self.steps):
             self.does()
             await breathe()
         ids = np.array([1, 2, 3], dtype=np.int64)
         score = ids.astype(np.float32)
-        found = merge_candidates({Source.RETRIEVAL.value: CandidateList(ids, score, np.ones(3, np.float32))})
+        found = merge_candidates({CandidateSource.RETRIEVAL.value: CandidateList(ids, score, np.ones(3, np.float32))})
         order = np.argsort(-score).astype(np.int64)
         return Ranked(Pool(People.build(ids), found), order, score, np.full(3, 0.95, np.float32))
 
@@ -63,7 +63,7 @@ class Stage:
     """A shadow with everything that a test may change."""
 
     challenger: Challenger = field(default_factory=Challenger)
-    state: State = State.SHADOW
+    state: ExperimentState = ExperimentState.SHADOW
     release: Release | None = RELEASE
     busy: bool = False
     logged: list[Impression] = field(default_factory=list)
@@ -86,7 +86,7 @@ def counted(outcome: str) -> float:
     return float(serving_metrics().shadow.labels(outcome)._value.get())
 
 
-def answered(limit: int = 2) -> tuple[Run, Requester]:
+def answered(limit: int = 2) -> tuple[Run, KnownRequester]:
     clock = SystemClock()
     run = Run(
         request=RecommendationRequest(user_id=9, limit=limit),
@@ -99,7 +99,7 @@ def answered(limit: int = 2) -> tuple[Run, Requester]:
         clock=clock,
     )
     nobody = np.empty(0, dtype=np.int64)
-    return run, Requester(9, People.build([9]), nobody, nobody, nobody)
+    return run, KnownRequester(9, People.build([9]), nobody, nobody, nobody)
 
 
 def play(stage: Stage, offers: int = 1, until: Callable[[], bool] = lambda: True) -> list[float]:
@@ -142,8 +142,8 @@ def test_the_challengers_order_is_logged_as_a_shadow_of_the_answer() -> None:
     assert 0 < row.took_ms < 5_000
 
 
-@pytest.mark.parametrize("state", [State.OFF, State.RUNNING])
-def test_without_a_shadow_nothing_is_ranked(state: State) -> None:
+@pytest.mark.parametrize("state", [ExperimentState.OFF, ExperimentState.RUNNING])
+def test_without_a_shadow_nothing_is_ranked(state: ExperimentState) -> None:
     stage = Stage(state=state)
     before = counted("dropped"), counted("logged")
     play(stage)

@@ -10,11 +10,11 @@ from structlog.testing import capture_logs
 
 from infra.metrics import serving_metrics
 from infra.settings import ServingSettings
-from serving import snapshot
 from serving.errors import BuildFailed, FeaturesLost, FeaturesUnavailable, SnapshotError, TooManyChanges
-from serving.generations import Generations
-from serving.population_source import Snapshot
-from serving.snapshot import BUILD_PAUSE_S, FILLED_EVERY_S, LARGE_TAIL, SnapshotKeeper
+from serving.snapshots import snapshot
+from serving.snapshots.generations import Generations
+from serving.snapshots.population_source import PopulationSnapshot
+from serving.snapshots.snapshot import BUILD_PAUSE_S, FILLED_EVERY_S, LARGE_TAIL, SnapshotKeeper
 from tests.clocks import FixedClock
 from tests.serving_fakes import people_of, person
 from tests.snapshots import AT, generations_in, snapshot_of
@@ -32,7 +32,7 @@ class Source:
         self.evicted: set[int] = set()
         self.required: list[list[int]] = []
 
-    def refresh(self, snapshot: Snapshot, *, thorough: bool) -> Snapshot:
+    def refresh(self, snapshot: PopulationSnapshot, *, thorough: bool) -> PopulationSnapshot:
         self.refreshed.append(thorough)
         if self.failure is not None:
             raise self.failure

@@ -1,7 +1,7 @@
 import pytest
 
+from serving.api.strict_json import MAX_DEPTH, check
 from serving.errors import MalformedBody
-from serving.strict_json import MAX_DEPTH, check
 
 REFUSED = {
     "nothing": b"",

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from registry.embedding import Embedding
+from registry.models.embedding import Embedding
 from registry.scoring.recent_likes import RecentLikes
 
 RNG = np.random.default_rng(5)

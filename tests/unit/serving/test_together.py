@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from serving.together import Together
+from serving.resilience.batching import RequestBatcher
 
 Asked = list[tuple[str, list[int]]]
 who: ContextVar[str] = ContextVar("who", default="nobody")
 
 
-def doubling(asked: Asked, gate: asyncio.Event | None = None) -> Together[str, int, int]:
+def doubling(asked: Asked, gate: asyncio.Event | None = None) -> RequestBatcher[str, int, int]:
     async def fetch(kind: str, keys: Sequence[int]) -> list[int]:
         asked.append((kind, list(keys)))
         if gate is not None:
             await gate.wait()
         return [2 * key for key in keys]
 
-    return Together(fetch, most=4)
+    return RequestBatcher(fetch, most=4)
 
 
 def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -58,7 +58,7 @@ def test_a_failure_reaches_all_of_them_and_nobody_after_them() -> None:
                 raise OSError("away")
             return list(keys)
 
-        together = Together[str, int, int](fetch)
+        together = RequestBatcher[str, int, int](fetch)
         assert [
             str(error)
             for error in await asyncio.gather(together.ask("a", 1), together.ask("a", 2), return_exceptions=True)
@@ -99,7 +99,7 @@ def test_when_all_have_left_the_call_ends_too(turns: int) -> None:
                 ended.set()
             return list(keys)
 
-        together = Together[str, int, int](fetch)
+        together = RequestBatcher[str, int, int](fetch)
         both = [asyncio.create_task(together.ask("a", key)) for key in (1, 2)]
         await asyncio.sleep(0)
         for _ in range(turns):
@@ -121,6 +121,6 @@ def test_the_call_is_made_in_nobodys_name() -> None:
             return [who.get()] * len(keys)
 
         who.set("somebody")
-        assert await Together[str, int, str](fetch).ask("a", 1) == "nobody"
+        assert await RequestBatcher[str, int, str](fetch).ask("a", 1) == "nobody"
 
     in_a_loop(go)

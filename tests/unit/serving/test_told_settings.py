@@ -5,7 +5,7 @@ import pytest
 from infra.endpoints import Endpoints
 from infra.settings import Settings, load_settings
 from infra.variables import variables
-from serving.build_process import _told
+from serving.snapshots.build_process import _told
 
 SECRET = "https://planted-secret.example.com"
 SERVERS = Endpoints("postgresql://duet:word@db:5432/duet", "redis://:word@redis:6379/0")

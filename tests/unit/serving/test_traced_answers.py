@@ -11,9 +11,9 @@ from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving import responses
-from serving.api_models import RECOMMENDATIONS, RecommendationRequest
-from serving.border import Border
+from serving.api import responses
+from serving.api.middleware import ApiMiddleware
+from serving.api.models import RECOMMENDATIONS, RecommendationRequest
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
@@ -41,10 +41,10 @@ def asked(town: Town, user_id: int = 1) -> int:
         answer = await recommender.recommend(RecommendationRequest(user_id=user_id), uuid4())
         await responses.ok(answer)(scope, receive, send)
 
-    border = Border(call, clock=SystemClock(), metrics=serving_metrics())
+    middleware = ApiMiddleware(call, clock=SystemClock(), metrics=serving_metrics())
 
     async def go() -> httpx.Response:
-        transport = httpx.ASGITransport(border, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(middleware, raise_app_exceptions=False)
         headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
         async with httpx.AsyncClient(transport=transport, base_url="http://duet", headers=headers) as client:
             return await client.post(RECOMMENDATIONS)

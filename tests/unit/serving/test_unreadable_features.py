@@ -9,7 +9,7 @@ from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import FeaturesUnavailable
-from serving.stored_people import StoredPeople
+from serving.people.stored_people import StoredPeople
 
 
 @pytest.mark.parametrize(

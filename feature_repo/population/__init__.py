@@ -1,0 +1,1 @@
+"""People as columns in memory, and who of them is near."""

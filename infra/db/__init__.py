@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, pools, migrations, and rows as arrays."""

@@ -1,0 +1,1 @@
+"""Experiments: the rows that serving workers poll, and interleaved lists."""

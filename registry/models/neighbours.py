@@ -1,0 +1,393 @@
+"""What likes in common say of pairs of people: neighbour scores that need nothing but the requester's own likes.
+
+Four scores of a directed pair, each from the likes that the requester has made until this moment:
+
+* `item_knn`: how similar the candidate is to those the requester liked, by who likes them both (BM25 weights).
+* `user_knn`: how many of the people with a taste like the requester's like the candidate (cosine).
+* `spectral`: two steps along the likes plus their smoothest part (GF-CF, Shen et al. 2021).
+* `ease`: a linear autoencoder of likes (Steck 2019), on small catalogues only.
+
+The matrices are fitted offline and mapped; a new like counts at the next request. Somebody without a like gets NaN.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from infra.compiled import compiled, fixed
+from infra.db.id_rows import IdRows
+from registry.contracts import Manifest
+from registry.errors import CorruptArtifact, InvalidVectors
+from registry.models.arrays import Floats, Ids, npy_writer, read_npy
+from registry.models.artifacts import FileWriter
+
+ITEM_KNN: Final = "item_knn"
+USER_KNN: Final = "user_knn"
+SPECTRAL: Final = "spectral"
+EASE: Final = "ease"
+POPULAR: Final = "popular"
+NEIGHBOUR_SOURCES: Final = (ITEM_KNN, USER_KNN, SPECTRAL, EASE, POPULAR)
+_PREFIX: Final = "neighbours_"
+_SPECTRAL_DEPTH: Final = 1_500
+_MOST_LIKERS: Final = 400
+_USER_NEIGHBOURS: Final = 80
+_POPULAR_DEPTH: Final = 5_000
+
+Rows = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """A sparse matrix by rows: `start` int64[n + 1], `column` int32[m], `weight` float32[m]."""
+
+    start: Ids
+    column: Rows
+    weight: Floats
+
+    def __post_init__(self) -> None:
+        whole = self.start.ndim == 1 and len(self.start) > 0 and self.column.shape == self.weight.shape
+        if not whole or int(self.start[-1]) != len(self.column) or int(self.start[0]) != 0:
+            raise InvalidVectors("A sparse matrix does not hold together: its starts, columns and weights disagree.")
+
+    def spread(self, rows: Ids, weights: Floats) -> "NeighbourScores":
+        """Return the sum of some rows, each times its weight, as dense scores and the columns that were met."""
+        scores, met = _spread(fixed(self.start), fixed(self.column), fixed(self.weight), rows, weights)
+        return NeighbourScores(scores, met)
+
+
+@dataclass(frozen=True, eq=False)
+class NeighbourScores:
+    """Dense scores float32[n], zero where nothing was met, and the columns int64[k] that were met."""
+
+    scores: Floats
+    met: Ids
+
+    def best(self, n: int) -> Ids:
+        """Return up to `n` met columns with a positive score, best first."""
+        scores = self.scores[self.met]
+        kept = np.flatnonzero(scores > 0)
+        if len(kept) > n:
+            kept = kept[np.argpartition(-scores[kept], n - 1)[:n]]
+        return np.asarray(self.met[kept[np.lexsort((self.met[kept], -scores[kept]))]])
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Likes of everybody and the weights fitted on them; rows and columns are places in `user_ids` int64[n] ascending.
+
+    `likes` are by the one who likes, `liked_by` by the one who is liked, the newest last. `spectral` float16[n, d] are
+    right singular vectors of the normalised likes, `popularity` float32[n] likes received, the latest weighing most.
+    """
+
+    user_ids: Ids
+    likes: SparseRows
+    liked_by: SparseRows
+    item_knn: SparseRows
+    two_steps: SparseRows
+    ease: SparseRows | None
+    spectral: NDArray[np.float16]
+    popularity: Floats
+    smooth_weight: float
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the scores that this instance gives."""
+        return tuple(name for name in NEIGHBOUR_SOURCES if name != EASE or self.ease is not None)
+
+    @cached_property
+    def _rows(self) -> IdRows:
+        return IdRows.of(self.user_ids)
+
+    def positions(self, user_ids: ArrayLike) -> Ids:
+        """Return each person's row, int64[m], -1 for the unknown."""
+        return self._rows.find(user_ids)
+
+    @cached_property
+    def degree(self) -> Floats:
+        """Return how many likes each person received, float32[n]."""
+        return np.diff(self.liked_by.start).astype(np.float32)
+
+    @cached_property
+    def most_popular(self) -> Ids:
+        """Return the rows of the most popular people, the most popular first."""
+        return np.lexsort((self.user_ids, -self.popularity))[:_POPULAR_DEPTH].astype(np.int64)
+
+    def taste_of(self, user_id: int, liked_ids: ArrayLike) -> "Taste":
+        """Return what the likes of one person say; `liked_ids` are all whom they like by now."""
+        liked = self.positions(np.asarray(liked_ids, dtype=np.int64))
+        own = int(self.positions([user_id])[0])
+        return Taste(self, own, np.unique(liked[liked >= 0]))
+
+    def writers(self) -> dict[str, FileWriter]:
+        """Return a writer for each file, by its name inside the artefact."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            "user_ids": self.user_ids,
+            "spectral": self.spectral,
+            "popularity": self.popularity,
+            "smooth_weight": np.array([self.smooth_weight], dtype=np.float32),
+        }
+        for name in ("likes", "liked_by", "item_knn", "two_steps", "ease"):
+            matrix: SparseRows | None = getattr(self, name)
+            if matrix is not None:
+                arrays |= {
+                    f"{name}_start": matrix.start,
+                    f"{name}_column": matrix.column,
+                    f"{name}_weight": matrix.weight,
+                }
+        return {f"{_PREFIX}{name}.npy": npy_writer(array) for name, array in arrays.items()}
+
+    @classmethod
+    def load(cls, directory: Path, manifest: Manifest) -> Self | None:
+        """Map what `writers` wrote; None where the artefact has no neighbours.
+
+        Raises:
+            CorruptArtifact: the files do not belong together.
+        """
+        if f"{_PREFIX}user_ids.npy" not in manifest.files:
+            return None
+
+        def read(name: str, dtype: type[np.generic], ndim: int) -> NDArray[np.generic]:
+            return read_npy(directory / f"{_PREFIX}{name}.npy", dtype, ndim)
+
+        def matrix(name: str) -> SparseRows:
+            return SparseRows(
+                read(f"{name}_start", np.int64, 1),  # type: ignore[arg-type]  # checked by `read_npy`
+                read(f"{name}_column", np.int32, 1),  # type: ignore[arg-type]  # the same
+                read(f"{name}_weight", np.float32, 1),  # type: ignore[arg-type]  # the same
+            )
+
+        try:
+            found = cls(
+                user_ids=np.array(read("user_ids", np.int64, 1)),
+                likes=matrix("likes"),
+                liked_by=matrix("liked_by"),
+                item_knn=matrix("item_knn"),
+                two_steps=matrix("two_steps"),
+                ease=matrix("ease") if f"{_PREFIX}ease_start.npy" in manifest.files else None,
+                spectral=read("spectral", np.float16, 2),  # type: ignore[arg-type]  # checked by `read_npy`
+                popularity=read("popularity", np.float32, 1),  # type: ignore[arg-type]  # the same
+                smooth_weight=float(read("smooth_weight", np.float32, 1)[0]),
+            )
+        except InvalidVectors as error:
+            raise CorruptArtifact(f"`{directory}` holds neighbours that do not belong together: {error}") from error
+        if wrong := found.check():
+            raise CorruptArtifact(f"`{directory}`: {wrong}.")
+        return found
+
+    def check(self) -> str | None:
+        """Return what is wrong with the numbers, or None; a column out of bounds would be read beyond its array."""
+        n = len(self)
+        for name in ("likes", "liked_by", "item_knn", "two_steps", "ease"):
+            matrix: SparseRows | None = getattr(self, name)
+            if matrix is None:
+                continue
+            if len(matrix.start) != n + 1 or np.any(np.diff(matrix.start) < 0):
+                return f"the neighbours' `{name}` has not one row for each of {n} people"
+            if len(matrix.column) and not 0 <= int(matrix.column.min()) <= int(matrix.column.max()) < n:
+                return f"the neighbours' `{name}` names people beyond the {n} there are"
+            if not np.isfinite(matrix.weight).all():
+                return f"the neighbours' `{name}` holds NaN or infinite weights"
+        if self.spectral.shape[0] != n or self.popularity.shape != (n,):
+            return f"the neighbours' spectral vectors or popularity are not those of {n} people"
+        if not np.isfinite(self.spectral).all() or not np.isfinite(self.popularity).all():
+            return "the neighbours hold NaN or infinite values"
+        return None
+
+    def warm(self) -> None:
+        """Compute what the first request would otherwise wait for."""
+        _ = self.degree, self.most_popular
+        if len(self):
+            taste = self.taste_of(int(self.user_ids[0]), self.user_ids[:2])
+            for source in self.sources:
+                taste.best(source, 1)
+            taste.scores(np.zeros(1, dtype=np.int64))
+            taste.liked_back(np.zeros(1, dtype=np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Taste:
+    """What the likes of the person at row `own` (-1: unknown) say; `liked` int64[k] are the rows of those they like."""
+
+    neighbours: Neighbours
+    own: int
+    liked: Ids
+
+    @cached_property
+    def _item_knn(self) -> NeighbourScores:
+        return self.neighbours.item_knn.spread(self.liked, np.ones(len(self.liked), dtype=np.float32))
+
+    @cached_property
+    def _two_steps(self) -> NeighbourScores:
+        return self.neighbours.two_steps.spread(self.liked, np.ones(len(self.liked), dtype=np.float32))
+
+    @cached_property
+    def _ease(self) -> NeighbourScores | None:
+        ease = self.neighbours.ease
+        return None if ease is None else ease.spread(self.liked, np.ones(len(self.liked), dtype=np.float32))
+
+    @cached_property
+    def _user_knn(self) -> NeighbourScores:
+        n = self.neighbours
+        scores, met = _of_similar_users(
+            fixed(n.likes.start), fixed(n.likes.column), fixed(n.liked_by.start), fixed(n.liked_by.column),
+            self.liked, self.own, _MOST_LIKERS, _USER_NEIGHBOURS,
+        )  # fmt: skip
+        return NeighbourScores(scores, met)
+
+    @cached_property
+    def _smooth_query(self) -> Floats:
+        n = self.neighbours
+        if not len(self.liked):
+            return np.zeros(n.spectral.shape[1], dtype=np.float32)
+        scale = 1.0 / np.sqrt(np.maximum(n.degree[self.liked], 1.0))
+        return np.asarray(scale @ n.spectral[self.liked].astype(np.float32), dtype=np.float32)
+
+    def _smooth(self, rows: Ids) -> Floats:
+        """Return the low-pass part of the spectral score, float32[m]."""
+        n = self.neighbours
+        found = n.spectral[rows].astype(np.float32) @ self._smooth_query
+        return np.asarray(found * np.sqrt(n.degree[rows]), dtype=np.float32)
+
+    def _spectral(self, rows: Ids) -> Floats:
+        found = self._two_steps.scores[rows]
+        if self.neighbours.smooth_weight:
+            found = found + np.float32(self.neighbours.smooth_weight) * self._smooth(rows)
+        return np.asarray(found, dtype=np.float32)
+
+    def best(self, source: str, n: int) -> tuple[Ids, Floats]:
+        """Return the rows int64[<=n] and scores of the people whom a source names first, whoever they are."""
+        if source == POPULAR:
+            rows = self.neighbours.most_popular[:n]
+            return rows, self.neighbours.popularity[rows]
+        if not len(self.liked):
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        if source == SPECTRAL:
+            rows = self._two_steps.best(max(n, _SPECTRAL_DEPTH))
+            scores = self._spectral(rows)
+            order = np.lexsort((rows, -scores))[:n]
+            return rows[order], scores[order]
+        spread = {ITEM_KNN: self._item_knn, USER_KNN: self._user_knn, EASE: self._ease}[source]
+        if spread is None:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        rows = spread.best(n)
+        return rows, spread.scores[rows]
+
+    def scores(self, rows: Ids) -> dict[str, Floats]:
+        """Return each source's score of the people at `rows`, float32[m]; NaN for a row of -1 and without any like."""
+        known = rows >= 0
+        safe = np.where(known, rows, 0)
+        found = {POPULAR: self.neighbours.popularity[safe] if len(self.neighbours) else np.zeros(len(rows), np.float32)}
+        if len(self.liked):
+            found |= {
+                ITEM_KNN: self._item_knn.scores[safe],
+                USER_KNN: self._user_knn.scores[safe],
+                SPECTRAL: self._spectral(safe),
+            }
+            if self._ease is not None:
+                found[EASE] = self._ease.scores[safe]
+        nothing = np.full(len(rows), np.nan, dtype=np.float32)
+        return {
+            name: np.where(known, found[name], np.float32(np.nan)) if name in found else nothing
+            for name in NEIGHBOUR_SOURCES
+        }
+
+    def liked_back(self, rows: Ids) -> Floats:
+        """Return how similar this person is to those whom the people at `rows` like (item k-NN), float32[m]."""
+        n = self.neighbours
+        if self.own < 0 or not len(n):
+            return np.full(len(rows), np.nan, dtype=np.float32)
+        scores = n.item_knn.spread(np.array([self.own]), np.ones(1, dtype=np.float32)).scores
+        return _sums(fixed(n.likes.start), fixed(n.likes.column), scores, rows)
+
+
+@compiled
+def _spread(start: Ids, column: Rows, weight: Floats, rows: Ids, weights: Floats) -> tuple[Floats, Ids]:
+    """Return the dense sum of weighted rows and the columns met, in order of first meeting."""
+    n = len(start) - 1
+    scores = np.zeros(n, dtype=np.float32)
+    seen = np.zeros(n, dtype=np.bool_)
+    most = 0
+    for row in rows:
+        most += start[row + 1] - start[row]
+    met = np.empty(min(most, n), dtype=np.int64)
+    count = 0
+    for i in range(len(rows)):
+        for at in range(start[rows[i]], start[rows[i] + 1]):
+            other = column[at]
+            scores[other] += weights[i] * weight[at]
+            if not seen[other]:
+                seen[other] = True
+                met[count] = other
+                count += 1
+    return scores, met[:count]
+
+
+@compiled
+def _of_similar_users(
+    likes_start: Ids, likes: Rows, liked_by_start: Ids, liked_by: Rows, liked: Ids, own: int, most: int, k: int
+) -> tuple[Floats, Ids]:
+    """Return the dense user k-NN scores of one person and the columns met.
+
+    The similarity is the cosine of like sets; of those who like somebody, the latest `most` are looked at.
+    """
+    n = len(likes_start) - 1
+    common = np.zeros(n, dtype=np.float32)
+    users = np.empty(min(n, len(liked) * most), dtype=np.int64)
+    count = 0
+    for row in liked:
+        first, last = liked_by_start[row], liked_by_start[row + 1]
+        first = max(first, last - most)
+        for at in range(first, last):
+            user = liked_by[at]
+            if user == own:
+                continue
+            if common[user] == 0.0:
+                users[count] = user
+                count += 1
+            common[user] += np.float32(1.0)
+    users = users[:count]
+    similarity = np.empty(count, dtype=np.float32)
+    for i in range(count):
+        user = users[i]
+        size = likes_start[user + 1] - likes_start[user]
+        similarity[i] = common[user] / np.sqrt(np.float32(size * max(len(liked), 1)))
+    scores = np.zeros(n, dtype=np.float32)
+    seen = np.zeros(n, dtype=np.bool_)
+    order = np.argsort(-similarity)[:k]
+    total = 0
+    for i in order:
+        total += likes_start[users[i] + 1] - likes_start[users[i]]
+    met = np.empty(min(n, total), dtype=np.int64)
+    found = 0
+    for i in order:
+        user = users[i]
+        for at in range(likes_start[user], likes_start[user + 1]):
+            other = likes[at]
+            scores[other] += similarity[i]
+            if not seen[other]:
+                seen[other] = True
+                met[found] = other
+                found += 1
+    return scores, met[:found]
+
+
+@compiled
+def _sums(start: Ids, column: Rows, values: Floats, rows: Ids) -> Floats:
+    """Return the sum of `values` over the columns of each row, float32[m]; NaN for a row of -1."""
+    out = np.empty(len(rows), dtype=np.float32)
+    for i in range(len(rows)):
+        if rows[i] < 0:
+            out[i] = np.nan
+            continue
+        total = np.float32(0.0)
+        for at in range(start[rows[i]], start[rows[i] + 1]):
+            total += values[column[at]]
+        out[i] = total
+    return out

@@ -1,0 +1,40 @@
+"""Every call of the API, once: the gate finds it here, and the OpenAPI document describes it."""
+
+from typing import Final
+
+from serving.api.models import (
+    INTERACTIONS,
+    INTERACTIONS_BATCH,
+    RECOMMENDATIONS,
+    RECOMMENDATIONS_BATCH,
+    InteractionBatch,
+    InteractionRequest,
+    NamedInteractionRequest,
+    NamedRecommendationBatch,
+    NamedRecommendationRequest,
+    RecommendationBatch,
+    RecommendationRequest,
+)
+from serving.api.routing import ApiRoute
+from serving.people.relations import LIKES_RECEIVED, MATCHES, PageQuery
+from serving.profiles.models import HIDE, PEOPLE_BATCH, PERSON, SHOW, PeopleBatch, Profile
+
+RECOMMEND: Final = "recommend"
+RECOMMEND_ALL: Final = "recommend_all"
+STORE_INTERACTION: Final = "store_interaction"
+ROUTES: Final = (
+    ApiRoute("POST", RECOMMENDATIONS, RECOMMEND, RecommendationRequest, named=NamedRecommendationRequest),
+    ApiRoute(
+        "POST", RECOMMENDATIONS_BATCH, RECOMMEND_ALL, RecommendationBatch, batch=True, named=NamedRecommendationBatch
+    ),
+    ApiRoute("POST", INTERACTIONS, STORE_INTERACTION, InteractionRequest, named=NamedInteractionRequest),
+    ApiRoute("POST", INTERACTIONS_BATCH, "store_interactions", InteractionBatch, batch=True),
+    ApiRoute("GET", PERSON, "get_person"),
+    ApiRoute("PUT", PERSON, "put_person", Profile),
+    ApiRoute("PATCH", PERSON, "patch_person", Profile),
+    ApiRoute("POST", HIDE, "hide_person"),
+    ApiRoute("POST", SHOW, "show_person"),
+    ApiRoute("GET", MATCHES, "list_matches", query=PageQuery),
+    ApiRoute("GET", LIKES_RECEIVED, "list_likes", query=PageQuery),
+    ApiRoute("POST", PEOPLE_BATCH, "store_people", PeopleBatch, batch=True),
+)

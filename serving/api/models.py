@@ -1,0 +1,345 @@
+"""The shapes of the HTTP API: what a request may say and what an answer contains.
+
+Requests are strict: no unknown field, no coercion, bounded numbers and lists, finite floats. Answers are frozen.
+"""
+
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic.config import JsonDict
+
+from feature_repo.kinds import Kind
+from infra.clock import EARLIEST
+from serving.api.request_ids import PATTERN
+from serving.experiments.assignment import Variant
+from serving.people.names import MAX_NUMBER, PersonId
+from serving.reasons import CandidateSource, Reason
+from serving.recommend.paging import MAX_CURSOR
+
+RECOMMENDATIONS = "/v1/recommendations"
+RECOMMENDATIONS_BATCH = "/v1/recommendations:batch"
+INTERACTIONS = "/v1/interactions"
+INTERACTIONS_BATCH = "/v1/interactions:batch"
+MAX_LIMIT = 100
+OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
+MAX_EXCLUDED = 1000
+MAX_ASKERS = 200
+MAX_ROWS = 1000
+"""Most rows of a batch."""
+
+UserId = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_NUMBER,
+        description="A person's id; one beyond 2^53 must be read as BigInt in JavaScript.",
+        examples=[42],
+        json_schema_extra={"format": "int64"},
+    ),
+]
+Age = Annotated[int, Field(ge=18, le=120, description="Whole years.")]
+Interest = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+OfThisRequest = Annotated[str, Field(pattern=f"^{PATTERN}$", description="The id of this request, as in the header.")]
+
+
+class RequestModel(BaseModel):
+    """A body that is sent: no unknown field, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AnswerModel(BaseModel):
+    """A body that is answered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def judged_alone(model: str) -> JsonDict:
+    """Return the schema of a row of a batch: what is no `model` is no fault of the request, but refused alone."""
+    return {"anyOf": [{"$ref": f"#/components/schemas/{model}"}, {"type": "object"}]}
+
+
+class RowFault(AnswerModel):
+    """Why one row of a batch was refused."""
+
+    code: str = Field(description="Stable code to program against.", examples=["out_of_range"])
+    field: str = Field(description="Name of the field; empty for the whole row.", examples=["birth_date"])
+    message: str = Field(description="What it must be.")
+
+
+class Filters(RequestModel):
+    """What the requester asks for on top of their own stored preferences; it can only narrow the answer."""
+
+    age_min: Age | None = Field(None, description="Youngest candidate, whole years.")
+    age_max: Age | None = Field(None, description="Oldest candidate, whole years.")
+    max_distance_km: Annotated[float, Field(gt=0, le=20_100, allow_inf_nan=False)] | None = Field(
+        None, description="Farthest candidate, km; people without a known place are left out."
+    )
+    interests_any: Annotated[list[Interest], Field(min_length=1, max_length=20)] | None = Field(
+        None, description="Candidates must share at least one of these interests."
+    )
+
+    @model_validator(mode="after")
+    def _ages_in_order(self) -> Self:
+        if self.age_min is not None and self.age_max is not None and self.age_min > self.age_max:
+            raise ValueError("age_min must not be above age_max")
+        return self
+
+
+class RecommendationRequest(RequestModel):
+    """Who asks, how many people they want to see, and with which filters."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": 42},
+                {
+                    "user_id": 42,
+                    "limit": 10,
+                    "filters": {"age_min": 25, "age_max": 40, "max_distance_km": 50.0, "interests_any": ["hiking"]},
+                    "explain": True,
+                },
+            ]
+        }
+    )
+
+    user_id: UserId
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in the answer.")] = 20
+    filters: Filters | None = None
+    explain: bool = Field(default=False, description="Whether each item names its strongest features.")
+    exclude: Annotated[list[UserId], Field(max_length=MAX_EXCLUDED)] | None = Field(
+        None, description="People who must not be in this answer, beside those whom nobody may show."
+    )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = Field(
+        None, description="`next` of the page before, with the same request: for who comes after those shown so far."
+    )
+
+
+class NamedRecommendationRequest(RecommendationRequest):
+    """The same where people are named by text."""
+
+    user_id: PersonId  # type: ignore[assignment]  # resolved before anything else sees it
+    exclude: Annotated[list[PersonId], Field(max_length=MAX_EXCLUDED)] | None = None  # type: ignore[assignment]
+
+
+class Influence(AnswerModel):
+    """How much one feature moved a probability."""
+
+    feature: str = Field(description="Name of the ranking feature.", examples=["shared_interests"])
+    contribution: float = Field(description="Change of the log-odds that the feature caused.")
+
+
+class Explanation(AnswerModel):
+    """The strongest features behind both directed probabilities, among those that the requester may know of.
+
+    Names are from the side of who asks in both: `requester_` is always them.
+    """
+
+    p_like: list[Influence] = Field(description="Behind `p_like`, strongest first.")
+    p_liked_back: list[Influence] = Field(description="Behind `p_liked_back`, strongest first.")
+
+
+class RecommendedPerson(AnswerModel):
+    """One recommended person."""
+
+    user_id: PersonId
+    position: int = Field(ge=1, le=MAX_LIMIT, description="Place in the answer, 1 is first.")
+    score: float = Field(description="What the answer is ordered by, before exploration.")
+    p_like: Share | None = Field(description="Probability that the requester likes this person; null below level 1.")
+    p_liked_back: Share | None = Field(
+        description="Probability that this person likes the requester; null below level 1."
+    )
+    sources: list[CandidateSource] = Field(description="Which sources found this person.")
+    explored: bool = Field(description="Whether the place was given by exploration, not by the order.")
+    explanation: Explanation | None = Field(default=None, description="Present when `explain` was asked at level 1.")
+
+
+class Recommendations(AnswerModel):
+    """A ranked list of people, and how it was made."""
+
+    items: list[RecommendedPerson]
+    release: str | None = Field(description="The release that answered; null without a model.", examples=["e3-i3-r2"])
+    variant: Variant = Field(description="The arm of the experiment that answered.")
+    experiment: str | None = Field(description="The experiment that chose the arm; null while none is active.")
+    cached: bool = Field(
+        description="Whether the list was made for another answer, and its safety checked anew for this one."
+    )
+    order: OrderName | None = Field(
+        description="What `score` is: the ranker's reciprocal score, or that of the simpler order that a release found "
+        "to be better; null below level 1.",
+        examples=["ranker"],
+    )
+    level: Literal[1, 2, 3, 4] = Field(description="1 full, 2 content, 3 random eligible, 4 empty.")
+    level_name: Literal["full", "content", "random", "empty"]
+    reason: Reason | None = Field(
+        description="Why the level is not 1, or why the challenger did not answer; null otherwise."
+    )
+    message: str | None = Field(description="The reason as a sentence; null at level 1.")
+    next: str | None = Field(description="`cursor` of the next page; null when there is nobody left.")
+    degraded: list[str] = Field(description="Stages that did without a dependency or failed.")
+    timings_ms: dict[str, float] = Field(description="Milliseconds per stage, and `total`.")
+    request_id: UUID = Field(
+        description="This answer's own id, made here whatever the header says: what was shown is logged under it, and "
+        "an interaction names it as its `request_id`."
+    )
+
+
+class RecommendationBatch(RequestModel):
+    """Whom to recommend people to, all of them on the same terms."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": [42, 43], "limit": 5}]})
+
+    user_ids: Annotated[list[UserId], Field(min_length=1, max_length=MAX_ASKERS)]
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in each answer.")] = 20
+    filters: Filters | None = None
+
+
+class NamedRecommendationBatch(RecommendationBatch):
+    """The same where people are named by text."""
+
+    user_ids: Annotated[list[PersonId], Field(min_length=1, max_length=MAX_ASKERS)]  # type: ignore[assignment]
+
+
+class InteractionRequest(RequestModel):
+    """What one person did about another, once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"actor_id": 42, "target_id": 7, "kind": "like"},
+                {
+                    "event_id": "8f14e45f-ceea-467f-a0e6-0242ac120002",
+                    "actor_id": 42,
+                    "target_id": 7,
+                    "kind": "pass",
+                    "occurred_at": "2026-01-31T12:00:00Z",
+                    "request_id": "c9f0f895-fb98-4b91-9f5b-0242ac120003",
+                },
+            ]
+        }
+    )
+
+    event_id: UUID | None = Field(
+        None, description="Idempotency key: send the same one when you retry. Made for you when absent."
+    )
+    actor_id: UserId
+    target_id: UserId
+    kind: Kind
+    occurred_at: AwareDatetime | None = Field(
+        None,
+        description="When it happened, with a zone; now when absent. What lies more than five seconds ahead of the "
+        "database's clock is refused, and what lies less ahead counts as now.",
+    )
+    request_id: UUID | None = Field(
+        None, description="`request_id` from the body of the recommendations that led to it."
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.actor_id == self.target_id:
+            raise ValueError("actor_id and target_id must differ")
+        if self.occurred_at is not None and self.occurred_at < EARLIEST:
+            raise ValueError(f"occurred_at must not be before {EARLIEST.year}")
+        return self
+
+
+class NamedInteractionRequest(InteractionRequest):
+    """The same where people are named by text."""
+
+    actor_id: PersonId  # type: ignore[assignment]
+    target_id: PersonId  # type: ignore[assignment]
+
+
+class StoredInteraction(AnswerModel):
+    """The interaction is durable."""
+
+    event_id: UUID
+    status: Literal["stored", "known"] = Field(description="`known` when this event id had been stored before.")
+    matched: bool = Field(
+        description="Whether the two are a match now, after a like: the latest decision of each about the other is a "
+        "like, and neither has blocked or reported the other."
+    )
+    request_id: OfThisRequest
+
+
+class InteractionBatch(RequestModel):
+    """Many interactions at once; each is judged alone, those of one pair in their order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "interactions": [
+                        {"actor_id": 42, "target_id": 7, "kind": "like"},
+                        {"actor_id": 42, "target_id": 8, "kind": "pass"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    interactions: Annotated[
+        list[Annotated[dict[str, JsonValue], Field(json_schema_extra=judged_alone("NamedInteractionRequest"))]],
+        Field(min_length=1, max_length=MAX_ROWS),
+    ]
+
+
+class InteractionResult(AnswerModel):
+    """What became of one interaction of a batch."""
+
+    index: int = Field(ge=0, description="Place in the request, from 0.")
+    event_id: UUID | None = Field(description="Its id, yours or ours; null where yours was none.")
+    status: Literal["stored", "known", "refused", "failed"] = Field(
+        description="`known` when this event id had been stored before; `failed` when the database did not answer: "
+        "send it again with the same `event_id`."
+    )
+    matched: bool = Field(description="Whether the two are a match now, after a like.")
+    error: RowFault | None = Field(description="Why it was refused or failed; null otherwise.")
+
+
+class InteractionResults(AnswerModel):
+    """What became of each interaction of a batch; those stored or known are durable."""
+
+    results: list[InteractionResult]
+    request_id: OfThisRequest
+
+
+class ErrorDetail(AnswerModel):
+    """One thing wrong with a request."""
+
+    field: str = Field(description="Path of the field, dots between names; empty for the whole body.")
+    message: str
+
+
+class ErrorBody(AnswerModel):
+    """What went wrong."""
+
+    code: str = Field(description="Stable code to program against.", examples=["invalid_request"])
+    message: str = Field(description="One sentence for a person.")
+    details: list[ErrorDetail]
+
+
+class RecommendationResult(AnswerModel):
+    """The answer for one person of a batch, or why there is none."""
+
+    user_id: PersonId
+    answer: Recommendations | None = Field(description="What a call for this person alone answers; null with an error.")
+    error: ErrorBody | None = Field(description="What a call for this person alone is refused with; null otherwise.")
+
+
+class RecommendationResults(AnswerModel):
+    """An answer for each person, in the order of the request."""
+
+    results: list[RecommendationResult]
+    request_id: OfThisRequest
+
+
+class ErrorEnvelope(AnswerModel):
+    """The one shape of every error."""
+
+    error: ErrorBody
+    request_id: OfThisRequest

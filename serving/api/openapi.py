@@ -1,0 +1,102 @@
+"""The OpenAPI 3.1 document of the HTTP API, built from the models that validate it.
+
+BentoML's own document says 3.0.2 over JSON schemas of 2020-12, lists errors in shapes that never leave this service
+and has no examples; this one replaces it at /docs.json.
+"""
+
+from functools import lru_cache
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from serving.api.calls import ROUTES
+from serving.api.health import HealthReport, LiveReport, ReadyReport
+from serving.api.models import (
+    ErrorEnvelope,
+    InteractionResults,
+    RecommendationResults,
+    Recommendations,
+    StoredInteraction,
+)
+from serving.api.openapi_calls import SAID
+from serving.api.openapi_parts import HEADERS, KEY, call, json_answer, read
+from serving.people.relations import LikesReceived, Matches
+from serving.profiles.models import NamedProfileRow, PeopleResults, Person, StoredPerson
+
+_ANSWERS: Final[tuple[type[BaseModel], ...]] = (
+    Recommendations,
+    RecommendationResults,
+    StoredInteraction,
+    Person,
+    StoredPerson,
+    PeopleResults,
+    InteractionResults,
+    Matches,
+    LikesReceived,
+    ErrorEnvelope,
+    LiveReport,
+    ReadyReport,
+    HealthReport,
+)
+
+
+@lru_cache(maxsize=1)
+def document() -> dict[str, Any]:
+    """Return the document; build it once."""
+    bodies = {route.named or route.body: None for route in ROUTES} | {NamedProfileRow: None}
+    models: list[tuple[type[BaseModel], Any]] = [
+        *((model, "validation") for model in bodies if model is not None),
+        *((model, "serialization") for model in _ANSWERS),
+    ]
+    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = call(route, SAID[route.operation])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Duet",
+            "version": "1",
+            "description": "Who should be shown to whom, so that both sides say yes.",
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in ("recommendations", "interactions", "people", "operation")],
+        "paths": {**paths, **_pages()},
+        "components": {"schemas": definitions["$defs"], "securitySchemes": KEY},
+    }
+
+
+def _pages() -> dict[str, Any]:
+    return {
+        "/health/live": {
+            "get": read("live", "Is the process alive", {"200": json_answer(LiveReport, "Alive.")}, is_open=True)
+        },
+        "/health/ready": {
+            "get": read(
+                "ready",
+                "Should traffic come here",
+                {
+                    "200": json_answer(ReadyReport, "Ready, perhaps degraded."),
+                    "503": json_answer(ReadyReport, "Not ready."),
+                },
+                is_open=True,
+            )
+        },
+        "/health": {
+            "get": read("health", "Every component in detail", {"200": json_answer(HealthReport, "The report.")})
+        },
+        "/metrics": {
+            "get": read(
+                "metrics",
+                "Prometheus metrics",
+                {
+                    "200": {
+                        "description": "The exposition format.",
+                        "headers": HEADERS,
+                        "content": {"text/plain": {"schema": {"type": "string"}}},
+                    }
+                },
+            )
+        },
+    }

@@ -1,0 +1,88 @@
+"""Finds the call that a request asks for: by its path as it stands, else by a path with parameters in it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from pydantic import BaseModel
+
+from serving.errors import WrongMethod
+
+
+@dataclass(frozen=True)
+class ApiRoute:
+    """One call: `operation` is its name in the OpenAPI document, `body` or `query` what it takes.
+
+    `named` is the body of those who name people by text. A part of `path` in braces is a parameter. A `batch` may be
+    larger than other bodies, and is parsed on a thread.
+    """
+
+    method: str
+    path: str
+    operation: str
+    body: type[BaseModel] | None = None
+    batch: bool = False
+    query: type[BaseModel] | None = None
+    named: type[BaseModel] | None = None
+
+
+@dataclass(frozen=True)
+class MatchedCall:
+    """A route, and the parameters that a path has for it, in order."""
+
+    route: ApiRoute
+    parameters: tuple[str, ...] = field(default=())
+
+
+class Routes:
+    """The calls of a service."""
+
+    def __init__(self, routes: Iterable[ApiRoute]) -> None:
+        self._plain: dict[tuple[str, str], MatchedCall] = {}
+        self._patterns: list[tuple[ApiRoute, list[str]]] = []
+        for route in routes:
+            if "{" in route.path:
+                self._patterns.append((route, route.path.split("/")))
+            else:
+                self._plain[route.method, route.path] = MatchedCall(route)
+
+    def find(self, scope: Mapping[str, Any]) -> MatchedCall | None:
+        """Return the call of a request, None where it is none."""
+        method, path = scope["method"], scope["path"]
+        found = self._plain.get((method, path))
+        if found is not None or not path.startswith("/v1/"):
+            return found
+        parts = _parts(scope)
+        for route, pattern in self._patterns:
+            if route.method == method and _fits(pattern, parts):
+                return MatchedCall(
+                    route, tuple(unquote(part) for part, of in zip(parts, pattern, strict=True) if "{" in of)
+                )
+        return None
+
+    def refuse_method(self, scope: Mapping[str, Any]) -> None:
+        """Raise WrongMethod where the path of a request is one of ours, with other methods than its own."""
+        parts = _parts(scope)
+        methods = sorted(
+            {method for method, path in self._plain if path == scope["path"]}
+            | {route.method for route, pattern in self._patterns if _fits(pattern, parts)}
+        )
+        if methods:
+            raise WrongMethod(
+                f"`{scope['method']}` is not a method of this path: send `{'` or `'.join(methods)}`.",
+                allowed=methods,
+            )
+
+
+def _parts(scope: Mapping[str, Any]) -> list[str]:
+    # Parts are cut before they are decoded: an id may hold a slash.
+    raw = scope.get("raw_path")
+    text: str = scope["path"] if raw is None else raw.decode("latin-1")
+    return text.split("/")
+
+
+def _fits(pattern: list[str], parts: list[str]) -> bool:
+    return len(pattern) == len(parts) and all(
+        bool(part) if "{" in of else part == of for of, part in zip(pattern, parts, strict=True)
+    )

@@ -1,0 +1,1 @@
+"""Everybody in memory: read, written to disk, mapped by every worker, and kept up to date."""
