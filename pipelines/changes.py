@@ -1,8 +1,8 @@
 """Who changed since an earlier look at the database, so that work can be as small as what happened.
 
-A look notes its instant and its horizon (see `infra.db.horizon`); the next one goes back further than the last, because a
-slow transaction becomes visible late, and leaves out what the last one saw. A person counts as changed who was edited,
-or who took part in an interaction that was recorded.
+Each look notes its instant and its horizon (see `infra.db.horizon`). The next one goes back further than the last,
+because a slow transaction becomes visible late, and leaves out what the last one saw. A person counts as changed who
+was edited, or who took part in an interaction that was recorded.
 """
 
 from collections.abc import Mapping

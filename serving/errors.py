@@ -1,7 +1,7 @@
 """What serving refuses or cannot do, and how HTTP says so.
 
-Each class below `ApiError` carries its HTTP status and its stable code; `serving.api.middleware` is the one place that turns
-it into the envelope. `Degraded` errors never reach a client: they make the ladder step down a level.
+Each class below `ApiError` carries its HTTP status and its stable code; only `serving.api.middleware` turns it into the
+envelope. `Degraded` errors never reach a client: they make the ladder step down a level.
 
     DuetError
     └── ServingError

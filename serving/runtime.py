@@ -327,7 +327,8 @@ class Runtime:
     def outage(self) -> str | None:
         """Return why a request could not be answered now, as a sentence; None when it could."""
         if self.health_checker.silent_s > SILENT_S:
-            return f"Nothing was asked how it is for {self.health_checker.silent_s:.0f} s: the health check of this worker hangs."
+            silent_s = self.health_checker.silent_s
+            return f"No dependency was checked for {silent_s:.0f} s: the health checker of this worker hangs."
         postgres_report = self.health_checker.report("postgres")
         if postgres_report.status == "down":
             why = self.pool.stats().problem or postgres_report.message

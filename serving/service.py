@@ -1,10 +1,11 @@
 """The BentoML service: `bentoml serve serving.service:Duet`.
 
 BentoML gives processes, workers, life cycle, and both calls of the contract as `@bentoml.api` methods, from which its
-own clients and `bentoml build` learn routes, arguments and answers. What it lacks stands around it: `serving.api.middleware`
-and `serving.api.request_checks`, which are stricter than BentoML's parsing (it ignores unknown fields, has no size limit and answers
-errors in three shapes), and `serving.api.pages`, mounted for health, metrics and a correct OpenAPI document. The gate hands
-the body that it has parsed to the function behind a method; everything else goes on to BentoML. Both return ready
+own clients and `bentoml build` learn routes, arguments and answers. Three modules add what it lacks.
+`serving.api.middleware` and `serving.api.request_checks` are stricter than BentoML's parsing, which ignores unknown
+fields, has no size limit and answers errors in three shapes. `serving.api.pages` is mounted for health, metrics and a
+correct OpenAPI document. The request checks hand the body that they have parsed to the function behind a method;
+everything else goes on to BentoML. Both return ready
 responses, so statuses and the envelope are ours. BentoML's own metrics are off: they label by raw path, so every
 unknown URL would be a new series.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
 HEAD = max(path.name[1:5] for path in (MIGRATIONS / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
 """The newest revision, read from the file names: loading Alembic only to find nothing to do is slow."""
 SCHEMAS = ("duet", "features", "feast", "dagster", "mlflow")

@@ -19,7 +19,7 @@ from registry.errors import TrialFailed
 from registry.models.artifacts import read_manifest
 from registry.promotion.release_cache import LocalRelease
 
-_ROOT: Final = Path(__file__).parents[1]
+_ROOT: Final = Path(__file__).parents[2]
 _SHOWN: Final = 300
 
 

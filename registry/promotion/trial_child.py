@@ -1,4 +1,6 @@
-"""The process in which a release is tried: `python -m registry.promotion.trial_child`, a job on standard input, a verdict out.
+"""The process in which a release is tried: `python -m registry.promotion.trial_child`.
+
+It reads a job from standard input and writes a verdict to standard output.
 
 It limits itself before it opens anything: seconds by an alarm, whose default action ends even a hung reader in native
 code, and private memory by RLIMIT_DATA. RLIMIT_AS would count the mapped files too, which cost nothing.

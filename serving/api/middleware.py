@@ -1,8 +1,8 @@
-"""The border between the network and BentoML: a plain ASGI middleware around the whole service.
+"""The ASGI middleware around the whole service.
 
-Every request gets its id and its time here, and every error leaves in one envelope, those that BentoML's router made
-included: BentoML answers errors in three shapes. What is let in is `serving.api.request_checks`'s business; the headers of CORS are
-added between the two, so that refusals carry them as well.
+It gives each request an id and measures its time. Every error leaves in one envelope, also those of BentoML's router,
+which answers errors in three shapes. `serving.api.request_checks` decides what is let in; the CORS headers are added
+between the two, so that refusals carry them as well.
 """
 
 import math

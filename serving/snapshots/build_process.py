@@ -13,7 +13,7 @@ from infra.variables import variables
 from serving.errors import BuildFailed
 from serving.snapshots.generations import Generations
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _GRACE_S = 2.0
 
 

@@ -29,6 +29,15 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not silent
 
 
+def test_no_two_classes_have_the_same_name() -> None:
+    places: dict[str, list[str]] = {}
+    for path in modules():
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name_of(path))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_nothing_unfinished_is_marked() -> None:
     marked = [
         f"{name_of(path)}:{number}"
