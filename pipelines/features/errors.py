@@ -1,7 +1,7 @@
 """Errors of the feature snapshots.
 
 DuetError
-└── SnapshotError
+└── FeatureSnapshotError
     ├── MalformedEvents   the interactions frame is not what the contract promises
     └── NoSnapshots       no instant can be drawn from the given span
 """
