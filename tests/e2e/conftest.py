@@ -59,14 +59,16 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Duet:
-    """Runs `duet` commands against one data directory."""
+    """Runs `duet` commands against one data directory, of the code that lies in `folder`."""
 
     data_dir: Path
     variables: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def __call__(self, *arguments: str, expect: int = 0, timeout_s: float = 280) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "infra.cli", *arguments],
+            cwd=self.folder,
             env=clean_environment(DUET_DATA_DIR=str(self.data_dir), COLUMNS="160", **ANY_FREE_PORT, **self.variables),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -111,10 +113,10 @@ class Duet:
         return found
 
 
-def stop_schedules(platform: Duet) -> None:
+def stop_schedules(platform: Duet, found: frozenset[str] = frozenset({"RUNNING"})) -> None:
     """Let no test meet the night: what the clock starts would promote an index in the midst of one at 03:30."""
     listed = platform.ask_dagster(SCHEDULES, repository=LOCATION)["schedulesOrError"]["results"]
-    assert {schedule["scheduleState"]["status"] for schedule in listed} == {"RUNNING"}
+    assert {schedule["scheduleState"]["status"] for schedule in listed} <= found
     answers: list[dict[str, Any]] = []
 
     def is_stopped(schedule: dict[str, Any]) -> bool:
@@ -140,11 +142,11 @@ def processes_of(data_dir: Path) -> list[str]:
 
 
 @contextmanager
-def running(platform: Duet) -> Iterator[Duet]:
-    """Have a platform up for the length of the block, and no process of it afterwards."""
+def running(platform: Duet, *, again: bool = False) -> Iterator[Duet]:
+    """Have a platform up for the length of the block, and no process of it afterwards; `again`: it was up before."""
     try:
         platform("up", "--detach")
-        stop_schedules(platform)
+        stop_schedules(platform, frozenset({"RUNNING", "STOPPED"} if again else {"RUNNING"}))
         yield platform
     finally:
         platform("down")
