@@ -6,6 +6,7 @@ join key.
 """
 
 from datetime import timedelta
+from hashlib import sha256
 
 import pandas as pd
 from feast import Entity, FeatureService, FeatureView, Field, RequestSource, ValueType
@@ -56,6 +57,11 @@ def view_of(layout: Layout) -> FeatureView:
     )
 
 
+def _digest(names: tuple[str, ...]) -> str:
+    """Return eight hexadecimal digits that tell apart lists of names."""
+    return sha256("\n".join(names).encode()).hexdigest()[:8]
+
+
 def in_role(view: FeatureView, role: str) -> FeatureView:
     """Return a view of the person in one role, e.g. `candidate_activity`."""
     name = f"{role}_{view.name.removeprefix('user_')}"
@@ -92,7 +98,9 @@ user_reciprocity = view_of(RECIPROCITY)
     # Feast drops a field's own description and tags here when it reads the registry back.
     schema=[Field(name=name, dtype=Float32) for name in RANKING_FEATURES],
     mode="pandas",
-    description="What a ranker may read of a directed pair: the same function that serving calls.",
+    # Feast applies a changed on-demand view only where more than its fields has changed.
+    description="What a ranker may read of a directed pair: the same function that serving calls. "
+    f"Fields {_digest(RANKING_FEATURES)}.",
 )
 def ranking_features(joined: pd.DataFrame) -> pd.DataFrame:
     """Compute the ranking vectors of a joined frame."""
