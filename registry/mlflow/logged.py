@@ -37,6 +37,7 @@ from registry.contracts import (
     Manifest,
 )
 from registry.errors import RegistrationFailed
+from registry.mlflow.rest import fitting
 from registry.models.artifacts import verify_artifact
 
 _ARTIFACT_PATH: Final = "artifact"
@@ -274,7 +275,7 @@ class MlflowStore:
         root = self._client.get_run(run_id).info.artifact_uri
         # All tags travel with the creation, so no moment exists in which a version has no digest.
         version = self._client.create_model_version(
-            name, f"{root}/{_ARTIFACT_PATH}", run_id, tags=dict(tags), description=description
+            name, f"{root}/{_ARTIFACT_PATH}", run_id, tags=dict(tags), description=fitting(description)
         )
         return int(version.version)
 

@@ -34,9 +34,20 @@ _SOURCE: Final = re.compile(r"mlflow-artifacts:(?://[^/]*)?/(?P<path>[A-Za-z0-9_
 _PAGE: Final = 200
 _MAX_PAGES: Final = 500
 _MAX_MANIFEST_BYTES: Final = 4 * 2**20
+MOST_CHARACTERS: Final = 5_000
+"""The longest description of a version: more is refused by MLflow's database."""
+_CUT: Final = "\n\nMLflow keeps no more here; `duet judge` prints the whole."
 _ABSENT: Final = frozenset({"RESOURCE_DOES_NOT_EXIST"})
 # MLflow's server closes a connection that rests for 5 s: one that is sent on at that instant breaks the call.
 _KEPT_ALIVE_S: Final = 2.0
+
+
+def fitting(description: str) -> str:
+    """Return as many whole lines of a description as MLflow's database keeps, with a last line that says so."""
+    if len(description) <= MOST_CHARACTERS:
+        return description
+    lines, _, _ = description[: MOST_CHARACTERS - len(_CUT)].rpartition("\n")
+    return lines + _CUT
 
 
 class MlflowRest(ModelRegistry):
@@ -150,8 +161,9 @@ class MlflowRest(ModelRegistry):
         self._call("POST", "model-versions/set-tag", json={**_key(kind, version), "key": key, "value": value})
 
     def describe(self, kind: ArtifactKind, version: int, description: str) -> None:
-        """Replace the description of a version."""
-        self._call("PATCH", "model-versions/update", json={**_key(kind, version), "description": description})
+        """Replace the description of a version by as much of it as MLflow keeps."""
+        kept = {**_key(kind, version), "description": fitting(description)}
+        self._call("PATCH", "model-versions/update", json=kept)
 
     def download(self, kind: ArtifactKind, version: int, directory: Path) -> Manifest:
         """Fetch, verify and publish a version's artefact at `directory`; a verified copy already there is kept."""

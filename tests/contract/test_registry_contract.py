@@ -225,6 +225,16 @@ def test_a_version_can_be_described(subject: Subject, releases: list[dict[Artifa
         subject.registry.describe(RANKER, 9, "x")
 
 
+def test_a_description_that_is_too_long_is_kept_as_far_as_it_fits(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    subject.register_release(releases[0])
+    line = "| gate | passed | é |"
+    subject.registry.describe(RANKER, 1, "\n".join([line] * 500))
+    kept = subject.registry.version(RANKER, 1).description.splitlines()
+    assert kept[:200] == [line] * 200
+
+
 def test_a_report_of_the_gates_is_read_back_and_shows_on_every_version(
     subject: Subject, releases: list[dict[ArtifactKind, Path]]
 ) -> None:
