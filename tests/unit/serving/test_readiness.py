@@ -79,4 +79,4 @@ def test_a_worker_whose_health_check_hangs_is_not_ready(runtime: Runtime, clock:
     clock.advance(0.5)
     answer = get(runtime, "/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (503, "not_ready")
-    assert "the health check of this worker hangs" in answer.json()["reasons"][0]
+    assert "the health checker of this worker hangs" in answer.json()["reasons"][0]
