@@ -31,7 +31,7 @@ _LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content",
 
 @dataclass(slots=True)  # frozen ones take three times as long to make
 class Shown:
-    """One person of an answer; `sources` are names of `reasons.Source`."""
+    """One person of an answer; `sources` are names of `reasons.CandidateSource`."""
 
     user_id: int
     position: int

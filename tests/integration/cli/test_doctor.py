@@ -30,9 +30,9 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def diagnose(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, checks.Finding]]:
+def diagnose(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, checks.CheckResult]]:
     code = run(["doctor", "--json"], entries=[])
-    found = [checks.Finding(**finding) for finding in json.loads(capsys.readouterr().out)]
+    found = [checks.CheckResult(**finding) for finding in json.loads(capsys.readouterr().out)]
     return code, {finding.name: finding for finding in found}
 
 
