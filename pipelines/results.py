@@ -17,9 +17,10 @@ from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PrivateAttr
 
+from infra.files import write_whole
 from infra.settings import Settings
 from pipelines.errors import MissingUpstream
-from pipelines.shared_folder import SharedFolder, folder_name, write_atomically
+from pipelines.shared_folder import SharedFolder, folder_name
 from registry.models.artifacts import staging_directory
 
 POINTER: Final = "current.json"
@@ -171,9 +172,7 @@ class ResultStore:
         if self.shared is not None:
             self.shared.write(name, content)
             return
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_whole(self.root / name, content)
 
     def _share(self, asset: str, digest: str) -> bool:
         """Copy a result to the shared folder, and tell whether it is new there; without one every result counts."""

@@ -5,8 +5,6 @@ file is replaced whole, so that a reader sees the old or the new one.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from infra.files import write_whole
 from pipelines.errors import SharedFolderUnavailable
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ class SharedFolder:
         with self._reached():
             path = self._root / name
             if urlsplit(self.uri).scheme in {"", "file", "local"}:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(Path(path.path), content)
+                write_whole(Path(path.path), content)
             else:
                 path.write_bytes(content)
 
@@ -126,17 +124,3 @@ class SharedFolder:
 def folder_name(digest: str) -> str:
     """Return the name of the folder of a result."""
     return digest[:16]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the file at `path` with `content`; readers see the old or the new file, never a part."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

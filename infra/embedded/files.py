@@ -1,24 +1,14 @@
 """Small files of the embedded servers: written whole or not at all, secrets readable by their owner only."""
 
-import os
 import secrets
 from pathlib import Path
+
+from infra.files import write_whole
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Replace a file atomically and durably, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, text.encode(), mode)
 
 
 def secret(path: Path) -> str:

@@ -6,7 +6,6 @@ contents: readers verify first, then open what the manifest names.
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Final
 from pydantic import JsonValue, ValidationError
 
 from infra.faults import failpoint
+from infra.files import sync
 from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry, Manifest
 from registry.errors import ArtifactConflict, CorruptArtifact
 
@@ -79,11 +79,11 @@ def _sweep(staged: Path) -> None:
 def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
     """Sync `staged`, write the manifest last and rename it to `directory`, unless the artefact is already there."""
     for name in manifest.files:
-        _sync(staged / name)
+        sync(staged / name)
     path = staged / MANIFEST_NAME
     path.write_bytes(manifest.to_bytes())
-    _sync(path)
-    _sync(staged)
+    sync(path)
+    sync(staged)
     failpoint(f"{manifest.kind}.after_manifest")
     staged.chmod(0o755)
     try:
@@ -97,7 +97,7 @@ def publish(staged: Path, directory: Path, manifest: Manifest) -> Manifest:
             raise
         shutil.rmtree(directory)
         staged.rename(directory)
-    _sync(directory.parent)
+    sync(directory.parent)
     return manifest
 
 
@@ -163,11 +163,3 @@ def sha256_of(path: Path) -> str:
 
 def _entry(path: Path) -> FileEntry:
     return FileEntry(sha256=sha256_of(path), size=path.stat().st_size)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

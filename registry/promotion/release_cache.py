@@ -6,9 +6,7 @@ verified again when it is loaded. `good/` holds a note for each release that was
 
 import contextlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.faults import failpoint
+from infra.files import write_whole
 from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseVersions, mark_of
 from registry.errors import CorruptArtifact
 from registry.release import Release
@@ -91,29 +90,15 @@ class ReleaseCache:
             digests={kind: manifest.digest for kind, manifest in release.manifests.items()},
         )
         content = json.dumps(pointer.model_dump(mode="json"), sort_keys=True).encode()
-        self._write(self._note(release.versions, pointer.digests, stage), content)
+        write_whole(self._note(release.versions, pointer.digests, stage), content)
         failpoint("swap.after_good")
-        self._write(self.root / _POINTERS[stage], content)
+        write_whole(self.root / _POINTERS[stage], content)
 
     def begins_with(self, release: Release, stage: str = PRODUCTION) -> bool:
         """Say whether exactly this release is the one to start with next time."""
         pointer = _read(self.root / _POINTERS[stage])
         digests = {kind: manifest.digest for kind, manifest in release.manifests.items()}
         return pointer is not None and (pointer.versions, pointer.digests) == (release.versions, digests)
-
-    @staticmethod
-    def _write(target: Path, content: bytes) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
     def last_good(self, stage: str = PRODUCTION) -> LocalRelease | None:
         """Return the release of a stage to start with while MLflow is down; None without one, or without its files.

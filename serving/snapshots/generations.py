@@ -23,6 +23,7 @@ from feature_repo.errors import MalformedFeatures
 from feature_repo.population.population import Population
 from feature_repo.schema import layout_digest
 from infra.endpoints import Endpoints
+from infra.files import sync
 from infra.settings import Settings
 from registry.models.artifacts import sha256_of
 from registry.scoring.recent_likes import RecentLikes
@@ -151,7 +152,7 @@ class Generations:
             snapshot.recent_likes.save(staged)
             files = {}
             for path in sorted(staged.iterdir()):
-                _sync(path)
+                sync(path)
                 files[path.name] = _File(size=path.stat().st_size, sha256=sha256_of(path))
             header = _Header(
                 format=FORMAT,
@@ -166,10 +167,10 @@ class Generations:
                 files=files,
             )
             (staged / _HEADER).write_text(header.model_dump_json(), encoding="utf-8")
-            _sync(staged / _HEADER)
-            _sync(staged)
+            sync(staged / _HEADER)
+            sync(staged)
             staged.rename(self._folder(number))
-            _sync(self.root)
+            sync(self.root)
         self.sweep()
         return number
 
@@ -219,11 +220,3 @@ def _touch(*arrays: NDArray[Any]) -> None:
     for array in arrays:
         flat = array.reshape(-1)
         flat[:: max(1, _PAGE_BYTES // array.itemsize)].max(initial=0)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -175,7 +175,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     def full(_: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("infra.embedded.files.os.fsync", full)
+    monkeypatch.setattr("infra.files.os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         write_text(path, "new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.errors import MissingUpstream, SharedFolderUnavailable
 from pipelines.results import KEEP, ResultStore, StepResult, combined_digest
-from pipelines.shared_folder import SharedFolder, write_atomically
+from pipelines.shared_folder import SharedFolder
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -124,14 +124,6 @@ def test_a_shared_folder_that_cannot_be_reached_is_named_in_one_sentence(tmp_pat
     results = ResultStore(tmp_path, SharedFolder("nowhere://bucket/duet"))
     with pytest.raises(SharedFolderUnavailable, match=r"`nowhere://bucket/duet` cannot be reached: .*DUET_RESULTS_URI"):
         results.find("ranker")
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    write_atomically(path, b"one")
-    write_atomically(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_equal_parts_have_equal_digests_whatever_their_order() -> None:
