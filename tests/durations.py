@@ -72,13 +72,15 @@ class Durations:
 
 
 _BEFORE: pytest.StashKey[float] = pytest.StashKey()
+# Known from the start: a test may have `os.getpid` say something else while its report is made.
+_OWN = psutil.Process()
 
 
 def cpu_seconds() -> float:
     """Return the CPU time of this process, of the children it has reaped and of the descendants that live."""
     spent = os.times()
     total = spent.user + spent.system + spent.children_user + spent.children_system
-    for child in psutil.Process().children(recursive=True):
+    for child in _OWN.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             total += sum(child.cpu_times()[:4])  # its own and that of the children it has reaped
     return total
