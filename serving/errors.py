@@ -45,7 +45,7 @@ envelope. `Degraded` errors never reach a client: they make the ladder step down
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from infra.errors import DuetError
 from serving.reasons import Reason
@@ -105,6 +105,13 @@ class UnknownUser(ApiError):
 
     status = 404
     code = "unknown_user"
+
+    @classmethod
+    def named(cls, name: int | str, fields: Sequence[str] = ()) -> Self:
+        """Return the refusal of an id; `fields` of the request name it."""
+        return cls(
+            f"Nobody has the id {name}.", [{"field": field, "message": "nobody has this id"} for field in fields]
+        )
 
 
 class UnknownPath(ApiError):

@@ -29,10 +29,7 @@ def numbered(
     """
     unknown = [field for field in one if getattr(asked, field) not in numbers]
     if unknown:
-        raise UnknownUser(
-            f"Nobody has the id {getattr(asked, unknown[0])}.",
-            [{"field": field, "message": "nobody has this id"} for field in unknown],
-        )
+        raise UnknownUser.named(getattr(asked, unknown[0]), unknown)
     given = {field: getattr(asked, field) for field in asked.model_fields_set}
     given |= {field: numbers[given[field]] for field in one}
     for field in many:

@@ -125,22 +125,18 @@ class Relations:
     async def _page(self, statement: bytes, name: Name, page: PageQuery) -> tuple[list[tuple[Any, ...]], str | None]:
         number = (await self._names.numbers([name])).get(name)
         if number is None:
-            raise _unknown(name)
+            raise UnknownUser.named(name)
         at, other = (_FIRST_PAGE, 0) if page.cursor is None else _place(page.cursor)
         parameters = [Int8(number), at, Int8(other), Int8(page.limit + 1)]
         rows = await self._reads.rows(statement, parameters, "ask again.")
         if not rows and not await self._reads.rows(_KNOWN, [Int8(number)], "ask again."):
-            raise _unknown(name)
+            raise UnknownUser.named(name)
         shown = rows[: page.limit]
         following = _cursor(shown[-1][1], shown[-1][0]) if len(rows) > page.limit else None
         if isinstance(name, str):
             names = await self._names.names([number for number, _ in shown])
             shown = [(names[number], at) for number, at in shown]
         return shown, following
-
-
-def _unknown(name: Name) -> UnknownUser:
-    return UnknownUser(f"Nobody has the id {name}.")
 
 
 def _cursor(at: datetime, other: int) -> str:

@@ -55,7 +55,7 @@ class Profiles:
         number = (await self._names.numbers([name])).get(name)
         rows = [] if number is None else await self._reads.rows(_READ, [Int8(number)], "ask again.")
         if not rows:
-            raise unknown(name)
+            raise UnknownUser.named(name)
         return Person(user_id=name, **dict(zip(_FIELDS, rows[0], strict=True)), request_id=request_id)
 
     async def put(self, name: Name, profile: Profile, request_id: str) -> StoredPerson:
@@ -153,7 +153,7 @@ class Profiles:
         if reason is not None:
             raise _invalid(reason)
         if status == "unknown":
-            raise unknown(name)
+            raise UnknownUser.named(name)
         return StoredPerson(user_id=name, status=status, request_id=request_id)
 
     async def _stored(
@@ -165,11 +165,6 @@ class Profiles:
             for _, number, _, _ in stored:
                 self._changed(number)
         return [(place, status, reason) for place, _, status, reason in stored]
-
-
-def unknown(name: Name) -> UnknownUser:
-    """Return the refusal of an id that nobody has."""
-    return UnknownUser(f"Nobody has the id {name}.")
 
 
 def _invalid(reason: str) -> InvalidRequest:

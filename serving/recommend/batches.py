@@ -51,7 +51,7 @@ async def recommend_all(
 
     async def answer(name: Name) -> Answer | ApiError:
         if name not in numbers:
-            return UnknownUser(f"Nobody has the id {name}.")
+            return UnknownUser.named(name)
         request = RecommendationRequest(user_id=numbers[name], limit=batch.limit, filters=batch.filters)
         async with places:
             try:

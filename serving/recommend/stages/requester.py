@@ -46,7 +46,7 @@ async def read_requester(
                 user_id, run.share_s(Stage.ELIGIBILITY), since=run.since if len(known) else None, fresh=fresh
             )
         if row is None:
-            raise _unknown(user_id)
+            raise UnknownUser.named(user_id)
         person = with_profile(row, known, await activity, run.slots)
     finally:
         activity.cancel()
@@ -74,7 +74,7 @@ async def as_of(standing: PairStanding, run: Run, people: PeopleStore, requester
     if standing.updated_at is not None:
         row = await people.requester(requester.user_id, run.safety_s(), fresh=True)
     if row is None:
-        raise _unknown(requester.user_id)
+        raise UnknownUser.named(requester.user_id)
     if standing.updated_at is not None and row.updated_at < standing.updated_at:
         # Whoever answered is behind what the last check said: their preferences are not known then.
         raise EligibilityUnknown(
@@ -125,7 +125,3 @@ def _known(run: Run, user_id: int) -> People:
         return People.empty()
     position = run.population.positions([user_id])
     return run.population.rows(position[position >= 0])
-
-
-def _unknown(user_id: int) -> UnknownUser:
-    return UnknownUser(f"Nobody has the id {user_id}.")
