@@ -22,7 +22,7 @@ from serving.api.responses import findings
 from serving.errors import ApiError, EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
 from serving.people.interactions import CLOCK_TOLERANCE, FUTURE, Interactions
 from serving.people.names import Names
-from serving.people.statements import PART, Storage, parts
+from serving.people.statements import Storage, store_in_parts
 
 _STORE: Final = b"SELECT place, missing, stored, same, matched FROM duet.store_interactions($1::text::jsonb, $2)"
 
@@ -33,19 +33,16 @@ async def store_all(
     """Store each interaction that can be; raises StorageUnavailable when none could, and then nothing is stored."""
     results: dict[int, InteractionResult] = {}
     accepted = await _identified(await asyncio.to_thread(_shaped, batch.interactions, results), names, results)
-    away: StorageUnavailable | None = None
-    for part in parts(accepted, PART):
-        if away is None:
-            try:
-                rows = await _stored(storage, part)
-            except StorageUnavailable as error:
-                away = error
-        if away is not None:
-            if not any(result.status in {"stored", "known"} for result in results.values()):
-                raise away
-            results |= {place: _not(place, event, away, failed=True) for place, event in part.items()}
-            continue
-        results |= _results(part, rows, interactions)
+
+    async def stored(part: dict[int, InteractionRequest]) -> dict[int, InteractionResult]:
+        return _results(part, await _stored(storage, part), interactions)
+
+    results |= await store_in_parts(
+        accepted,
+        stored,
+        lambda place, event, away: _not(place, event, away, failed=True),
+        counts=lambda result: result.status in {"stored", "known"},
+    )
     return InteractionResults(results=[results[place] for place in sorted(results)], request_id=request_id)
 
 

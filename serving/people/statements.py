@@ -1,7 +1,7 @@
 """Statements of the calls that write and read people and interactions: bounded, behind a breaker, refused in words."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -15,13 +15,36 @@ from serving.resilience.breaker import Breaker
 PART: Final = 200
 """Rows of one statement of a batch: it must end within the time that a statement has."""
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 
-def parts(rows: Mapping[int, Row], size: int) -> Iterator[dict[int, Row]]:
-    """Yield up to `size` of the rows at a time, each by its place."""
+async def store_in_parts(
+    rows: Mapping[int, Row],
+    store: Callable[[dict[int, Row]], Awaitable[dict[int, Result]]],
+    failed: Callable[[int, Row, StorageUnavailable], Result],
+    *,
+    counts: Callable[[Result], bool] = lambda _result: True,
+) -> dict[int, Result]:
+    """Store rows, a part of them in each statement, and return what became of each by its place.
+
+    Once the database is away, `failed` says so of all that are left. Raises StorageUnavailable instead where nothing of
+    what was done until then `counts`.
+    """
+    results: dict[int, Result] = {}
+    away: StorageUnavailable | None = None
     items = list(rows.items())
-    for start in range(0, len(items), size):
-        yield dict(items[start : start + size])
+    for start in range(0, len(items), PART):
+        part = dict(items[start : start + PART])
+        if away is None:
+            try:
+                results |= await store(part)
+                continue
+            except StorageUnavailable as error:
+                away = error
+                if not any(counts(result) for result in results.values()):
+                    raise
+        results |= {place: failed(place, row, away) for place, row in part.items()}
+    return results
 
 
 class Storage:

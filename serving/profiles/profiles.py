@@ -14,9 +14,9 @@ from feature_repo.contract.people import explained
 from infra.clock import Clock
 from serving.api.models import RowFault
 from serving.api.responses import findings
-from serving.errors import InvalidRequest, StorageUnavailable, UnknownUser
+from serving.errors import InvalidRequest, UnknownUser
 from serving.people.names import Name, Names, checked_name, number_in
-from serving.people.statements import PART, Storage, parts
+from serving.people.statements import Storage, store_in_parts
 from serving.profiles.models import (
     NamedProfileRow,
     PeopleBatch,
@@ -82,20 +82,13 @@ class Profiles:
         for place, reason in repeated({place: row["user_id"] for place, row in rows.items()}).items():
             del rows[place]
             results[place] = _result(place, told[place], "refused", _fault(reason))
-        away: StorageUnavailable | None = None
-        stored_any = False
-        for part in parts(rows, PART):
-            try:
-                if away is None:
-                    results |= await self._stored_part(part, told)
-                    stored_any = True
-            except StorageUnavailable as error:
-                away = error
-                if not stored_any:
-                    raise
-            if away is not None:
-                fault = RowFault(code=away.code, field="", message=away.message)
-                results |= {place: _result(place, told[place], "failed", fault) for place in part}
+        results |= await store_in_parts(
+            rows,
+            lambda part: self._stored_part(part, told),
+            lambda place, _row, away: _result(
+                place, told[place], "failed", RowFault(code=away.code, field="", message=away.message)
+            ),
+        )
         return PeopleResults(results=[results[place] for place in sorted(results)], request_id=request_id)
 
     async def _stored_part(
