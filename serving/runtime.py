@@ -49,7 +49,7 @@ from serving.recommend.remote_ranker import RemoteRanker
 from serving.recommend.stages.ranking import Predict, predict_here
 from serving.releases.following import Following
 from serving.releases.watcher import ReleaseWatcher
-from serving.resilience import event_loop as process
+from serving.resilience import event_loop
 from serving.resilience.background import BackgroundTasks, Closing
 from serving.resilience.breaker import BreakerState, Dependency, breakers
 from serving.resilience.health_checker import HealthChecker, health_checker_of
@@ -97,7 +97,7 @@ class Runtime:
         self._servers = ExitStack()
         self._closing = Closing()
         self._logs: AnswerLogs | None = None
-        self.tasks = BackgroundTasks(clock, self.metrics, process.end)
+        self.tasks = BackgroundTasks(clock, self.metrics, event_loop.end)
         self.authenticator = Authenticator(
             settings, clock, self.metrics, own_token(settings) if needs_key(settings) else None
         )
@@ -124,7 +124,7 @@ class Runtime:
 
     async def _start(self) -> None:
         settings, clock, metrics = self.settings, self.clock, self.metrics
-        process.share_fairly()
+        event_loop.share_fairly()
         if start_tracing(settings, "duet-serving"):
             self._closing.add("traces", lambda: asyncio.to_thread(stop_tracing))
         self._closing.add("servers", lambda: asyncio.to_thread(self._servers.close))
@@ -381,6 +381,6 @@ class Runtime:
         await self.releases.tried.wait()
         with suppress(FeaturesUnavailable, TimeoutError):
             await asyncio.wait_for(opened, _OPEN_S)
-        process.settle()
+        event_loop.settle()
         self.warm = True
         _log.info("warm", problems=self.problems())

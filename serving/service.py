@@ -5,9 +5,8 @@ own clients and `bentoml build` learn routes, arguments and answers. Three modul
 `serving.api.middleware` and `serving.api.request_checks` are stricter than BentoML's parsing, which ignores unknown
 fields, has no size limit and answers errors in three shapes. `serving.api.pages` is mounted for health, metrics and a
 correct OpenAPI document. The request checks hand the body that they have parsed to the function behind a method;
-everything else goes on to BentoML. Both return ready
-responses, so statuses and the envelope are ours. BentoML's own metrics are off: they label by raw path, so every
-unknown URL would be a new series.
+everything else goes on to BentoML. Both return ready responses, so statuses and the envelope are ours. BentoML's own
+metrics are off: they label by raw path, so every unknown URL would be a new series.
 
 This is an entry point: it reads the settings, once, when it is imported.
 """
@@ -72,7 +71,7 @@ _drain = Drain(
 
 
 class Guarded(bentoml.Service):  # type: ignore[misc]
-    """A BentoML service inside our border: what it does for every request comes only after what we let in."""
+    """A BentoML service behind the request checks: it sees no request that they refuse."""
 
     @property
     def openapi_spec(self) -> dict[str, Any]:
@@ -107,14 +106,14 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
                 ),
                 expose_headers=("X-Request-ID", "X-Process-Time", "Retry-After"),
             )
-        # The outermost: an error of the gate passes CORS, so that a page may read it, and gets its id last.
+        # The outermost: a refusal of the checks passes CORS, so that a page may read it, and gets its id last.
         return ApiMiddleware(
             app,
             clock=_runtime.clock,
             metrics=_runtime.metrics,
             logged_share=_settings.logging.request_share,
             closing=_drain.note_request,
-            # A page may read a refusal only with the headers of CORS: there, the gate behind it refuses.
+            # A page may read a refusal only with the headers of CORS: there, the checks behind it refuse.
             overloaded=None if _settings.serving.cors_origins else _runtime.limiter.in_vain,
         )
 
@@ -136,7 +135,7 @@ class Duet:
     def __init__(self) -> None:
         configure_logging(_settings)
         adopt_loggers("bentoml", "uvicorn", "uvicorn.error")
-        silence_loggers("uvicorn.access")  # the border logs each request, with its id
+        silence_loggers("uvicorn.access")  # the middleware logs each request, with its id
         self.runtime = _runtime
         _calls.update({RECOMMEND: self._recommend, RECOMMEND_ALL: self._recommend_all})
         _calls.update({STORE_INTERACTION: self._store, **store_calls(_runtime)})

@@ -182,11 +182,13 @@ def _postgres(settings: Settings, endpoints: Endpoints) -> Iterator[CheckResult]
 def _standing(settings: Settings, endpoints: Endpoints) -> CheckResult:
     from infra.cli.capacity import standing
     from infra.db.postgres import connect
+    from infra.own_process import memory_limit_bytes
 
     with connect(endpoints.database_url) as connection:
         row = connection.execute("select count(*) from duet.users").fetchone()
-    memory_gb = psutil.virtual_memory().total / 1e9
-    return CheckResult("capacity", *standing(row[0] if row else 0, settings.serving.workers, memory_gb))
+    return CheckResult(
+        "capacity", *standing(row[0] if row else 0, settings.serving.workers, memory_limit_bytes() / 1e9)
+    )
 
 
 def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: bool = False) -> CheckResult:
@@ -194,7 +196,7 @@ def connections(settings: Settings, allowed: int, others: int, *, pgbouncer: boo
     postgres, serving = settings.postgres, settings.serving
     workers = serving.replicas * serving.workers
     pool = postgres.pool_size + postgres.max_overflow
-    # Besides its pool a worker asks in the background: the pulse, the snapshot, its builder, and how far a replica is.
+    # Besides its pool a worker asks in the background: heartbeat, snapshot, its builder, and how far a replica is.
     background = BACKGROUND_CONNECTIONS + (postgres.read_replica_url is not None)
     needed = workers * (pool + background)
     seen = (

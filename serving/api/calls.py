@@ -1,4 +1,4 @@
-"""Every call of the API, once: the gate finds it here, and the OpenAPI document describes it."""
+"""Every call of the API, once: the request checks find it here, and the OpenAPI document describes it."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What one HTTP request carries from the border to the code that answers it.
+"""What one HTTP request carries from the request checks to the code that answers it.
 
 Held in a context variable, because BentoML hands a method its input and nothing else.
 """

@@ -112,7 +112,7 @@ class ApiMiddleware:
     async def _refuse_at_once(
         self, refusal: Overloaded, scope: Scope, send: Send, request_id: str, started_s: float
     ) -> None:
-        """Send what the gate would have led to, at a fraction of the cost: an overload refuses more than it answers."""
+        """Refuse as the request checks would, at a fraction of the cost: an overload refuses more than it answers."""
         response = responses.refusal_at_once(refusal, request_id)
         response.headers += _own_headers(request_id, self._clock.monotonic() - started_s, closing=self._closing())
         await send({"type": "http.response.start", "status": refusal.status, "headers": response.headers})

@@ -8,7 +8,7 @@ from serving.api.openapi_parts import Said, json_answer
 from serving.errors import EventConflict, LikesPrivate, StorageUnavailable, UnknownUser, VariantForbidden
 from serving.experiments.assignment import Variant
 from serving.people.relations import LikesReceived, Matches
-from serving.profiles.models import PeopleResults, Person, StoredPerson
+from serving.profiles.models import PROFILE_EXAMPLE, PeopleResults, Person, StoredPerson
 from serving.resilience.deadline import HEADER, SHORTEST_MS
 
 _RECOMMENDATIONS: Final = {
@@ -92,18 +92,9 @@ _PEOPLE: Final = {
 }
 _PERSON: Final = {
     "user_id": 42,
-    "birth_date": "1994-05-17",
-    "gender": "woman",
-    "seeking": ["man"],
-    "age_min": 27,
-    "age_max": 40,
-    "latitude": 51.05,
-    "longitude": 3.72,
-    "max_distance_km": 50.0,
-    "interests": ["hiking", "jazz"],
+    **PROFILE_EXAMPLE,
     "bio": None,
     "visible": True,
-    "attributes": {"height_cm": 172},
     "created_at": "2026-01-31T12:00:00Z",
     "last_active_at": None,
     "updated_at": "2026-01-31T12:00:00Z",

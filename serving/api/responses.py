@@ -24,7 +24,7 @@ def ok(answer: object, status: int = 200) -> Response:
 
 
 def refusal(error: ApiError, request_id: str) -> Response:
-    """Render an error in the envelope, `api_models.ErrorEnvelope`."""
+    """Render an error in the envelope, `models.ErrorEnvelope`."""
     envelope = _envelope(error.code, error.message, error.details, request_id)
     headers = dict(error.headers)
     if error.retry_after_s is not None:

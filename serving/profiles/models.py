@@ -1,7 +1,7 @@
 """The shapes of the calls about people. Types only: what a value may be, the contract of imports says."""
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field, JsonValue
 
@@ -15,7 +15,18 @@ HIDE = f"{PERSON}/hide"
 SHOW = f"{PERSON}/show"
 PEOPLE_BATCH = "/v1/people:batch"
 MAX_ATTRIBUTES = 100
-
+PROFILE_EXAMPLE: Final[dict[str, JsonValue]] = {
+    "birth_date": "1994-05-17",
+    "gender": "woman",
+    "seeking": ["man"],
+    "age_min": 27,
+    "age_max": 40,
+    "latitude": 51.05,
+    "longitude": 3.72,
+    "max_distance_km": 50.0,
+    "interests": ["hiking", "jazz"],
+    "attributes": {"height_cm": 172},
+}
 
 _Age = Annotated[int, Field(json_schema_extra={"minimum": YOUNGEST, "maximum": OLDEST})]
 _Label = Annotated[str, Field(json_schema_extra={"maxLength": MAX_LABEL})]
@@ -36,18 +47,7 @@ class Profile(RequestModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {
-                    "birth_date": "1994-05-17",
-                    "gender": "woman",
-                    "seeking": ["man"],
-                    "age_min": 27,
-                    "age_max": 40,
-                    "latitude": 51.05,
-                    "longitude": 3.72,
-                    "max_distance_km": 50.0,
-                    "interests": ["hiking", "jazz"],
-                    "attributes": {"height_cm": 172},
-                },
+                PROFILE_EXAMPLE,
                 {"interests": ["chess"]},
             ]
         }

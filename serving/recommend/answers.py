@@ -1,6 +1,6 @@
 """What an answer is made of: people as the API shows them, the envelope, what is logged and what is counted.
 
-`Answer` and `Shown` have the fields of `api_models.Recommendations` and `RecommendedPerson`, which describe them to
+`Answer` and `Shown` have the fields of `models.Recommendations` and `RecommendedPerson`, which describe them to
 clients. They are plain, because building a checked model for every person shown costs more than all else here.
 """
 

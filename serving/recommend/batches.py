@@ -22,7 +22,7 @@ AT_ONCE: Final = 8
 
 @dataclass(frozen=True)
 class OneAnswered:
-    """What `api_models.RecommendationResult` describes."""
+    """What `models.RecommendationResult` describes."""
 
     user_id: Name
     answer: Answer | dict[str, Any] | None
@@ -31,7 +31,7 @@ class OneAnswered:
 
 @dataclass(frozen=True)
 class AllAnswered:
-    """What `api_models.RecommendationResults` describes."""
+    """What `models.RecommendationResults` describes."""
 
     results: list[OneAnswered]
     request_id: str

@@ -158,7 +158,7 @@ class Recommender:
         except ApiError:
             raise
         except asyncio.CancelledError:
-            # The gate gave up: without a row, an experiment would only see the answers of an arm that came.
+            # The request checks gave up: without a row, an experiment would only see the answers of an arm that came.
             run.step_down(_too_late())
             self._log_answers([failure(run, assigned, self._clock.now())])
             raise

@@ -39,12 +39,16 @@ def with_two_more_features(copy: Path) -> Path:
     return copy
 
 
+def variables_of(duet: Duet) -> dict[str, str]:
+    """Return what `duet env` has a shell export."""
+    return dict(re.findall(r"^export (\w+)='?(.*?)'?$", duet("env"), re.MULTILINE))
+
+
 def feast(duet: Duet, *arguments: str) -> str:
-    variables = dict(re.findall(r"^export (\w+)='?(.*?)'?$", duet("env"), re.MULTILINE))
     done = subprocess.run(
         [str(Path(sys.executable).with_name("feast")), "-c", "feature_repo", *arguments],
         cwd=duet.folder,
-        env=clean_environment(**{**duet.variables, **variables}),
+        env=clean_environment(**{**duet.variables, **variables_of(duet)}),
         capture_output=True,
         text=True,
         check=False,
@@ -85,10 +89,9 @@ client = mlflow.MlflowClient()
 [version] = client.get_latest_versions("duet-ranker", ["Production"])
 print(*mlflow.models.get_model_info(version.source).signature.inputs.input_names())
 """
-    variables = dict(re.findall(r"^export (\w+)='?(.*?)'?$", duet("env"), re.MULTILINE))
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
-        env=clean_environment(**variables),
+        env=clean_environment(**variables_of(duet)),
         cwd=duet.data_dir,
         capture_output=True,
         text=True,
