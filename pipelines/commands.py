@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipelines.evaluation.given import GivenReport
     from pipelines.resources import Platform
-    from pipelines.running import RunStory
+    from pipelines.runs.running import RunStory
 
 
 _SHOWN_PROGRESS = 90
@@ -81,8 +81,8 @@ def train(
     """
     from infra.cli.console import out, print_success
     from infra.cli.context import current_settings
-    from pipelines.opening import opened_platform
-    from pipelines.running import parse_settings
+    from pipelines.runs.opening import opened_platform
+    from pipelines.runs.running import parse_settings
 
     settings = parse_settings(setting or [])
     if as_of:
@@ -112,7 +112,7 @@ def judge(
 ) -> None:
     """Hold a release against the gates again, write the report on its versions and print it."""
     from infra.cli.context import current_settings
-    from pipelines.opening import opened_platform
+    from pipelines.runs.opening import opened_platform
 
     with opened_platform(current_settings(ctx)) as platform:
         story = _run(platform, "judge_release", {"judge": {"release": release}})
@@ -150,7 +150,7 @@ def evaluate(  # noqa: PLR0917 - Typer reads options from the signature
     `rating`; `--leave-last-out` needs `at`, `occurred_at` or `timestamp` too.
     """
     from infra.cli.context import current_settings
-    from pipelines.opening import opened_platform
+    from pipelines.runs.opening import opened_platform
 
     if last_out_file is not None and (train_file is not None or test_file is not None):
         raise typer.BadParameter("`--leave-last-out` splits one file: leave `--train` and `--test` out.")
@@ -212,7 +212,7 @@ def _print_given(report: GivenReport, *, as_json: bool) -> None:
 
 def _run(platform: Platform, job: str, settings: Mapping[str, Mapping[str, Any]]) -> RunStory:
     from infra.cli.console import err, progress
-    from pipelines.running import Listener, run_job
+    from pipelines.runs.running import Listener, run_job
 
     with progress() as bars:
         task = bars.add_task("starting", total=None)
@@ -276,7 +276,7 @@ def _print_gates(platform: Platform, release: str, took: str) -> None:
 def _print_advice(platform: Platform) -> None:
     """Name the setting that suits the data, where it is not set."""
     from infra.cli.console import print_note
-    from pipelines.messages import Contacts
+    from pipelines.ingest.messages import Contacts
 
     if platform.settings.ranking.pending_likes:
         return

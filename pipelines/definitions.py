@@ -7,14 +7,10 @@ import dagster as dg
 
 from infra.clock import SystemClock
 from infra.settings import load_settings
-from pipelines.automation.freshness import kept_fresh
-from pipelines.drift.assets import drift
-from pipelines.drift.jobs import MEASURE_DRIFT
-from pipelines.drift.schedules import nightly_measure_drift
-from pipelines.drift.sensors import retrain_on_drift
 from pipelines.evaluation.assets import evaluation
 from pipelines.evaluation.jobs import EVALUATE
-from pipelines.executor import in_process_or_multiprocess
+from pipelines.evaluation.search.assets import hyperparameter_search
+from pipelines.evaluation.search.jobs import SEARCH
 from pipelines.experiments.assets import experiment_report
 from pipelines.experiments.jobs import READ_OUT
 from pipelines.experiments.sensors import guard
@@ -24,7 +20,6 @@ from pipelines.features.schedules import nightly_materialize_features
 from pipelines.features.sensors import frequent_materialize_features
 from pipelines.ingest.assets import snapshots
 from pipelines.io_manager import result_io_manager
-from pipelines.launchpad import checked_assets
 from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.ranking.jobs import TRAIN_RANKER
 from pipelines.release.assets import RELEASE_HISTORY, promoted_release, release_candidate_asset
@@ -37,9 +32,14 @@ from pipelines.resources import Platform, PlatformResource
 from pipelines.retrieval.assets import candidate_index, embeddings
 from pipelines.retrieval.jobs import REBUILD_INDEX
 from pipelines.retrieval.schedules import nightly_rebuild_index
-from pipelines.search.assets import hyperparameter_search
-from pipelines.search.jobs import SEARCH
+from pipelines.runs.executor import in_process_or_multiprocess
+from pipelines.runs.freshness import kept_fresh
+from pipelines.runs.launchpad import checked_assets
 from pipelines.upkeep.assets import daily_activity_asset, daily_totals
+from pipelines.upkeep.drift.assets import drift
+from pipelines.upkeep.drift.jobs import MEASURE_DRIFT
+from pipelines.upkeep.drift.schedules import nightly_measure_drift
+from pipelines.upkeep.drift.sensors import retrain_on_drift
 from pipelines.upkeep.first_day import first_day
 from pipelines.upkeep.jobs import FOLD_HISTORY, MEASURE_ACTIVITY
 from pipelines.upkeep.schedules import daily_measure_activity, nightly_fold_history

@@ -9,7 +9,7 @@ from typing import Final
 import dagster as dg
 
 from pipelines.resources import Platform
-from pipelines.results import ResultStore, StepResult
+from pipelines.results.store import ResultStore, StepResult
 
 MAY_BE_MISSING: Final = {"may_be_missing": True}
 """Metadata of an input: the step goes on with None where the upstream asset was never made."""

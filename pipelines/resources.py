@@ -18,8 +18,8 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ServerUnavailable
 from infra.settings import Settings, load_settings
 from infra.telemetry import disable_telemetry
-from pipelines.inputs import DataSnapshot
-from pipelines.results import ResultStore, StepResult
+from pipelines.results.inputs import DataSnapshot
+from pipelines.results.store import ResultStore, StepResult
 from registry.contracts import MODEL_NAMES, MODEL_TRAINING, ArtifactKind
 
 if TYPE_CHECKING:

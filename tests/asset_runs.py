@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 
 from pipelines.io_manager import result_io_manager
-from pipelines.launchpad import checked_assets
 from pipelines.resources import Platform
+from pipelines.runs.launchpad import checked_assets
 
 
 def run_asset(

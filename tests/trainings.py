@@ -10,9 +10,9 @@ from uuid import uuid4
 from infra.db.postgres import connect
 from infra.endpoints import Endpoints
 from pipelines.definitions import build_definitions
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.world_import import import_synthetic
 from pipelines.resources import Platform
-from pipelines.running import Listener, RunStory, run_job
+from pipelines.runs.running import Listener, RunStory, run_job
 from registry.contracts import ArtifactKind
 from registry.mlflow.rest import MlflowRest
 from tests.clocks import FixedClock

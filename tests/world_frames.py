@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from feature_repo.kinds import KINDS
-from pipelines.ingest.synthetic import World
+from pipelines.ingest.world.synthetic import World
 
 
 def users_frame(world: World) -> pd.DataFrame:

@@ -147,7 +147,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,
         ),
-        StartStep("dagster-orphans", (sys.executable, "-m", "pipelines.orphans"), shared, after=("dagster-code",)),
+        StartStep("dagster-orphans", (sys.executable, "-m", "pipelines.runs.orphans"), shared, after=("dagster-code",)),
         Service(
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace, *PLAIN_LOG),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from pipelines.ingest.inhabitants import DAY_S, GENDERS, YEAR_DAYS, Inhabitants
+from pipelines.ingest.world.inhabitants import DAY_S, GENDERS, YEAR_DAYS, Inhabitants
 from pipelines.retrieval.config import EmbeddingConfig
 from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_map
 from pipelines.retrieval.errors import BadInputs

@@ -26,8 +26,8 @@ from pipelines.features.aggregates import snapshots
 from pipelines.features.events import Events
 from pipelines.features.profiles import ProfileRows
 from pipelines.features.write import append_changes, write_snapshot
-from pipelines.ingest.synthetic import World
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.synthetic import World
+from pipelines.ingest.world.world_import import import_synthetic
 
 PEOPLE = "people"
 """The folder of everybody's features within that of a world."""

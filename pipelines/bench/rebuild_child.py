@@ -59,9 +59,7 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
     from infra.db.postgres import connect
     from pipelines.ingest.checks import validate_snapshots
     from pipelines.ingest.config import SnapshotConfig
-    from pipelines.inputs import DataSnapshot
-    from pipelines.results import StepResult
-    from pipelines.snapshots import (
+    from pipelines.ingest.snapshots import (
         INTERACTIONS_FILE,
         PEOPLE_FILE,
         choose_instant,
@@ -71,7 +69,9 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
         read_interactions,
         read_people,
     )
-    from pipelines.validation.frames import interaction_facts, people_facts
+    from pipelines.ingest.validation.frames import interaction_facts, people_facts
+    from pipelines.results.inputs import DataSnapshot
+    from pipelines.results.store import StepResult
 
     meter.done("libraries")
     config, at = SnapshotConfig(), datetime.fromisoformat(job["until"])
@@ -103,7 +103,7 @@ def _snapshot(job: dict[str, Any], scratch: Path, meter: Meter) -> Any:
 
 
 def _index(job: dict[str, Any], snapshot: Any, scratch: Path, meter: Meter) -> None:
-    from pipelines.results import StepResult
+    from pipelines.results.store import StepResult
     from pipelines.retrieval.config import IndexBuildConfig
     from pipelines.retrieval.rebuild import rebuilt
     from registry.promotion.trial import ReleaseTrial

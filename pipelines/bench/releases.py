@@ -16,7 +16,6 @@ from feature_repo.population.people import People
 from feature_repo.population.population import Population
 from feature_repo.schema import offered_schema
 from feature_repo.transforms import PairContext, profile_fingerprints, ranking_features
-from pipelines.code_version import code_version
 from pipelines.features.aggregates import vectors_at
 from pipelines.features.events import Events, instant
 from pipelines.ranking.config import DatasetConfig, RankerConfig
@@ -25,6 +24,7 @@ from pipelines.ranking.learn import learn
 from pipelines.ranking.requests import PastRequests
 from pipelines.ranking.rows import Window, WindowRows, choice_rows, like_rows
 from pipelines.ranking.sessions import has_decided
+from pipelines.results.code_version import code_version
 from pipelines.retrieval.config import IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.dataset import first_decisions

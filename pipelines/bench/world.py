@@ -26,7 +26,7 @@ from infra.settings import Settings
 from pipelines.bench.errors import ForeignFolder
 from pipelines.bench.filling import PEOPLE, Filled, fill, filled_before
 from pipelines.bench.steps import Steps
-from pipelines.ingest.synthetic import WORLD_VERSION
+from pipelines.ingest.world.synthetic import WORLD_VERSION
 from registry.promotion.release_cache import ReleaseCache
 
 FORMAT: Final = 1
@@ -181,7 +181,7 @@ def _parameters(spec: WorldSpec) -> dict[str, Any]:
 def _release_made_of() -> str:
     """Return a digest of all that decides how a release is made, apart from the world."""
     from pipelines.ranking.config import DatasetConfig, RankerConfig
-    from pipelines.results import combined_digest
+    from pipelines.results.store import combined_digest
     from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
 
     configs = (EmbeddingConfig(), IndexBuildConfig(), DatasetConfig(), RankerConfig())

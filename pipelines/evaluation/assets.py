@@ -10,12 +10,12 @@ from pipelines.evaluation.config import EvaluationConfig
 from pipelines.presentation import frame, link, markdown, path, plots
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
-from pipelines.results import StepResult, combined_digest
+from pipelines.results.store import StepResult, combined_digest
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
     from pipelines.evaluation.compare import EvaluationReport
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.inputs import DataSnapshot
 
 TABLE_FILE = "table.csv"
 SLICES_FILE = "slices.csv"

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from pipelines.evaluation.assets import evaluation
-from pipelines.launchpad import HEAVY, default_config
+from pipelines.runs.launchpad import HEAVY, default_config
 
 EVALUATE = dg.define_asset_job(
     "evaluate",

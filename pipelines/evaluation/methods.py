@@ -15,7 +15,7 @@ from feature_repo.layout import INTEREST_COLUMNS, PROFILE
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
 from feature_repo.transforms import content_score
-from pipelines.baselines.popularity import decayed_popularity
+from pipelines.evaluation.baselines.popularity import decayed_popularity
 from pipelines.evaluation.published import Scores, lfrr, recon
 from pipelines.evaluation.scene import Positions, Scene
 from pipelines.metrics import Numbers

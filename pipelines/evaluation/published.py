@@ -12,8 +12,8 @@ from scipy import sparse
 
 from feature_repo.layout import INTEREST_BITS_PER_WORD, INTEREST_COLUMNS, PROFILE
 from feature_repo.population.people import People
-from pipelines.baselines.lfrr import fit_side_models
-from pipelines.baselines.recon import attribute_values, preferences, quantile_codes, reciprocal_compatibility
+from pipelines.evaluation.baselines.lfrr import fit_side_models
+from pipelines.evaluation.baselines.recon import attribute_values, preferences, quantile_codes, reciprocal_compatibility
 from pipelines.features.events import Events
 from pipelines.retrieval.neighbours import Likes
 

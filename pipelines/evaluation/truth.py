@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from pipelines.evaluation.oracle import LikeProbability
-    from pipelines.ingest.synthetic import World
+    from pipelines.ingest.world.synthetic import World
 
 _LAST_IMPORT = """
     SELECT kind, parameters FROM duet.imports WHERE finished_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
@@ -20,7 +20,7 @@ def world_of_last_import(connection: "Connection[Any]", user_ids: "npt.NDArray[n
     found = connection.execute(_LAST_IMPORT).fetchone()
     if found is None or found[0] != "synthetic":
         return None
-    from pipelines.ingest.synthetic import World
+    from pipelines.ingest.world.synthetic import World
 
     world = World.generate(**found[1])
     if user_ids.size and (int(user_ids.min()) < 1 or int(user_ids.max()) > int(world.user_ids[-1])):

@@ -66,9 +66,9 @@ def interleave(
     ] = None,
 ) -> None:
     """Compare two releases offline by team-draft interleaving, on the likes since both have learned."""
-    from pipelines.opening import opened_platform
     from pipelines.release.interleaving import interleave_releases, learned_until
     from pipelines.release.judging import loaded
+    from pipelines.runs.opening import opened_platform
     from registry.contracts import ReleaseVersions
 
     settings = current_settings(ctx)

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from pipelines.experiments.assets import experiment_report
-from pipelines.launchpad import default_config
+from pipelines.runs.launchpad import default_config
 
 READ_OUT = dg.define_asset_job(
     "read_out_experiment",

@@ -10,19 +10,19 @@ from psycopg import sql
 from pydantic import Field
 
 from feature_repo.layout import ACTIVITY_TTL_DAYS
-from pipelines.changes import ReadHorizon, changed_people, look
 from pipelines.errors import MissingUpstream
 from pipelines.features.changed import LIVE_WITHIN, is_online, last_look, must_refill, write_changed
 from pipelines.features.config import ChangesConfig, FeatureConfig
 from pipelines.presentation import table
 from pipelines.resources import Platform
-from pipelines.results import StepResult, combined_digest
+from pipelines.results.changes import ReadHorizon, changed_people, look
+from pipelines.results.store import StepResult, combined_digest
 
 if TYPE_CHECKING:
     import pandas as pd
     from psycopg import Connection
 
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.inputs import DataSnapshot
 
 
 TABLES = ("user_profile", "user_attributes", "user_activity", "user_reciprocity")
@@ -167,7 +167,7 @@ def changed_features(
 
     from feature_repo.store import materialize, materialize_people, online_until, open_feature_store
     from feature_repo.stores.tables import add_missing_columns
-    from pipelines.snapshots import choose_instant
+    from pipelines.ingest.snapshots import choose_instant
 
     last = last_look(platform.results)
     if last is None:

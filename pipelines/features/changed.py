@@ -7,9 +7,9 @@ time (`in the last 7 days`) is left to the full materialisation. Nothing is writ
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from pipelines.changes import ReadHorizon
 from pipelines.resources import Platform
-from pipelines.results import ResultStore
+from pipelines.results.changes import ReadHorizon
+from pipelines.results.store import ResultStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def write_changed(connection: "Connection[Any]", user_ids: list[int], at: "pd.Ti
     from pipelines.features.events import Events
     from pipelines.features.profiles import profile_rows
     from pipelines.features.write import append_changes, write_people
-    from pipelines.snapshots import interactions_of, people_of
+    from pipelines.ingest.snapshots import interactions_of, people_of
 
     users = people_of(connection, user_ids)
     slots = dict(connection.execute("SELECT name, slot FROM duet.attribute_slots").fetchall())

@@ -4,7 +4,7 @@ import dagster as dg
 
 from pipelines.features.assets import changed_features, features
 from pipelines.ingest.assets import snapshots
-from pipelines.launchpad import default_config
+from pipelines.runs.launchpad import default_config
 
 EVERYBODY_NOW = default_config(snapshots, features, features={"history": False})
 MATERIALIZE_FEATURES = dg.define_asset_job(

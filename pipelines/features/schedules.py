@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from pipelines.automation.clocked import Decision, clocked
 from pipelines.features.jobs import EVERYBODY_NOW, MATERIALIZE_FEATURES
 from pipelines.resources import Platform
+from pipelines.runs.clocked import Decision, clocked
 
 
 @clocked(

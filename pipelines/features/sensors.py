@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from pipelines.automation.conditions import why_busy
-from pipelines.changes import changed_people
 from pipelines.features.assets import changed_features
 from pipelines.features.changed import MANY_PEOPLE, last_look, must_refill
 from pipelines.features.jobs import EVERYBODY_NOW, MATERIALIZE_CHANGES, MATERIALIZE_FEATURES
-from pipelines.launchpad import default_config
 from pipelines.resources import Platform
+from pipelines.results.changes import changed_people
+from pipelines.runs.conditions import why_busy
+from pipelines.runs.launchpad import default_config
 
 
 @dg.sensor(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from pipelines.changes import look
 from pipelines.ingest.checks import (
     CHECK_SPECS,
     INTERACTIONS_CHECK,
@@ -18,10 +17,7 @@ from pipelines.ingest.checks import (
     validate_snapshots,
 )
 from pipelines.ingest.config import SnapshotConfig
-from pipelines.presentation import path, plots, table
-from pipelines.resources import Platform
-from pipelines.results import ResultStore, StepResult, iso
-from pipelines.snapshots import (
+from pipelines.ingest.snapshots import (
     INTERACTIONS_FILE,
     PEOPLE_FILE,
     SnapshotFile,
@@ -33,7 +29,11 @@ from pipelines.snapshots import (
     read_interactions,
     read_people,
 )
-from pipelines.validation.frames import interaction_facts, people_facts
+from pipelines.ingest.validation.frames import interaction_facts, people_facts
+from pipelines.presentation import path, plots, table
+from pipelines.resources import Platform
+from pipelines.results.changes import look
+from pipelines.results.store import ResultStore, StepResult, iso
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from pipelines.ingest.config import SnapshotConfig
+from pipelines.ingest.snapshots import RunInstant
+from pipelines.ingest.validation.frames import Facts
+from pipelines.ingest.validation.run import ValidationReport
 from pipelines.presentation import path, table
-from pipelines.snapshots import RunInstant
-from pipelines.validation.frames import Facts
-from pipelines.validation.run import ValidationReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,16 +59,16 @@ def validate_snapshots(
     Of the people only `user_id` is needed; the rows to check are read from `people_file`, where they stand in the same
     order.
     """
-    from pipelines.snapshots import people_in_rows
-    from pipelines.validation.frames import interactions_frame, people_frame, sampled, totals_frame
-    from pipelines.validation.run import validate
-    from pipelines.validation.suites import (
+    from pipelines.ingest.snapshots import people_in_rows
+    from pipelines.ingest.validation.frames import interactions_frame, people_frame, sampled, totals_frame
+    from pipelines.ingest.validation.run import validate
+    from pipelines.ingest.validation.suites import (
         interactions_suite,
         interactions_totals_suite,
         people_suite,
         people_totals_suite,
     )
-    from pipelines.validation.words import in_words
+    from pipelines.ingest.validation.words import in_words
 
     limit = config.validated_rows
     checked = people_in_rows(people_file, sampled(people, limit).index.to_numpy())

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import psycopg
 
     from infra.settings import Settings
-    from pipelines.ingest.report import Counts, ImportReport
+    from pipelines.ingest.loading.report import Counts, ImportReport
 
 QUARANTINED_EXIT = 3
 
 
 class WorldKind(StrEnum):
-    """The kinds of worlds of `pipelines.ingest.synthetic`, named here so that `--help` loads nothing heavy."""
+    """The kinds of worlds of `pipelines.ingest.world.synthetic`, named here so that `--help` loads nothing heavy."""
 
     random_exposure = "random-exposure"
     self_selected = "self-selected"
@@ -65,7 +65,7 @@ def tables(
     block, report) and `time`; `event_id` is derived when absent.
     """
     from infra.clock import SystemClock
-    from pipelines.ingest.mapping_file import load_mapping
+    from pipelines.ingest.columns.mapping_file import load_mapping
     from pipelines.ingest.tables import import_tables
 
     settings = current_settings(ctx)
@@ -118,7 +118,7 @@ def synthetic(  # noqa: PLR0917 - Typer reads options from the signature
 ) -> None:
     """Generate and import a world whose truth is known; the same world twice is a no-op."""
     from infra.clock import SystemClock
-    from pipelines.ingest.world_import import import_synthetic
+    from pipelines.ingest.world.world_import import import_synthetic
 
     settings = current_settings(ctx)
     with _database(settings) as connection, _bars() as progress:

@@ -6,8 +6,8 @@ from pydantic import Field, model_validator
 
 from pipelines.errors import ImpossibleInstant
 from pipelines.evaluation.config import WindowConfig
-from pipelines.snapshots import parse_instant
-from pipelines.validation.config import ValidationConfig
+from pipelines.ingest.snapshots import parse_instant
+from pipelines.ingest.validation.config import ValidationConfig
 
 
 class SnapshotConfig(WindowConfig, ValidationConfig):

@@ -23,13 +23,13 @@ import pyarrow as pa
 
 from feature_repo.contract.faults import UNKNOWN, Faults
 from infra.clock import Clock
-from pipelines.ingest import load
-from pipelines.ingest.attributes import NumericColumns, json_objects
+from pipelines.ingest.columns.attributes import NumericColumns, json_objects
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.frames import INTERACTIONS, PEOPLE, event_ids
-from pipelines.ingest.quarantine import Quarantine
-from pipelines.ingest.report import ImportReport
-from pipelines.ingest.transaction import Progress, importing, no_progress
+from pipelines.ingest.loading import load
+from pipelines.ingest.loading.frames import INTERACTIONS, PEOPLE, event_ids
+from pipelines.ingest.loading.quarantine import Quarantine
+from pipelines.ingest.loading.report import ImportReport
+from pipelines.ingest.loading.transaction import Progress, importing, no_progress
 
 FIRST_EVENING = datetime(2024, 1, 1, 20, tzinfo=UTC)
 DAYS_BETWEEN_EVENINGS = 28

@@ -14,22 +14,22 @@ import psycopg
 
 from feature_repo.contract.identities import LARGEST_EXACT
 from infra.clock import Clock
-from pipelines.ingest import load
-from pipelines.ingest.attributes import NumericColumns
-from pipelines.ingest.cleaning import clean_interactions, clean_people
-from pipelines.ingest.counting import TimeCount
+from pipelines.ingest.columns.attributes import NumericColumns
+from pipelines.ingest.columns.cleaning import clean_interactions, clean_people
+from pipelines.ingest.columns.identities import people_in
+from pipelines.ingest.columns.mapping import ColumnSource, Mapping
+from pipelines.ingest.columns.resolution import close_to, left_over, resolve
 from pipelines.ingest.errors import IngestError, RefusedFile
-from pipelines.ingest.frames import PEOPLE
-from pipelines.ingest.identities import people_in
-from pipelines.ingest.mapping import ColumnSource, Mapping
-from pipelines.ingest.opening import open_source
-from pipelines.ingest.parquet_types import check_types
-from pipelines.ingest.quarantine import Quarantine
-from pipelines.ingest.reading import SourceFile
-from pipelines.ingest.report import ImportReport
-from pipelines.ingest.resolution import close_to, left_over, resolve
-from pipelines.ingest.transaction import Progress, importing, no_progress
-from pipelines.messages import Contacts
+from pipelines.ingest.files.counting import TimeCount
+from pipelines.ingest.files.opening import open_source
+from pipelines.ingest.files.parquet_types import check_types
+from pipelines.ingest.files.reading import SourceFile
+from pipelines.ingest.loading import load
+from pipelines.ingest.loading.frames import PEOPLE
+from pipelines.ingest.loading.quarantine import Quarantine
+from pipelines.ingest.loading.report import ImportReport
+from pipelines.ingest.loading.transaction import Progress, importing, no_progress
+from pipelines.ingest.messages import Contacts
 
 
 def import_tables(

@@ -7,14 +7,14 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from pipelines.artifacts import VersionNotes, finish_artifact
-from pipelines.comparison import compared
 from pipelines.presentation import frame as frame_of
 from pipelines.presentation import link, path, plots, table
-from pipelines.progress import telling
 from pipelines.ranking.config import DatasetConfig, RankerConfig
 from pipelines.resources import Platform
-from pipelines.results import StepResult, combined_digest
+from pipelines.results.artifacts import VersionNotes, finish_artifact
+from pipelines.results.comparison import compared
+from pipelines.results.store import StepResult, combined_digest
+from pipelines.runs.progress import telling
 from registry.contracts import ArtifactKind
 
 SHOWN_FEATURES = 40

@@ -11,7 +11,7 @@ from infra.settings import load_settings
 from pipelines.ranking.errors import OutdatedRows
 from pipelines.ranking.files import RankingRows, load_rows
 from pipelines.ranking.rows import RowKind
-from pipelines.results import ResultStore, StepResult
+from pipelines.results.store import ResultStore, StepResult
 
 
 def ranking_frame(data_dir: str | Path | None = None) -> pd.DataFrame:

@@ -3,9 +3,9 @@
 import dagster as dg
 
 from pipelines.evaluation.assets import evaluation
-from pipelines.launchpad import HEAVY, default_config
 from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.release.assets import promoted_release
+from pipelines.runs.launchpad import HEAVY, default_config
 
 TRAIN_RANKER = dg.define_asset_job(
     "train_ranker",

@@ -8,12 +8,12 @@ import numpy.typing as npt
 from pydantic import JsonValue
 
 from pipelines.evaluation.drift import psi
-from pipelines.inputs import microseconds_of
 from pipelines.metrics import auc, calibration_bins
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import RankingRows
 from pipelines.ranking.lists import HeldOutLists, JudgedLists, OrderChoice, choose, judge_lists, policies
 from pipelines.ranking.rows import RowKind
+from pipelines.results.inputs import microseconds_of
 from registry.contracts import PRODUCTION, ArtifactKind
 from registry.errors import RegistryError
 from registry.models.ranker import Ranker

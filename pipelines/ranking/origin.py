@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from feature_repo.schema import part_of
-from pipelines.lineage import lineage_of
-from pipelines.results import StepResult
+from pipelines.results.lineage import lineage_of
+from pipelines.results.store import StepResult
 from registry.models.ranker import Ranker
 
 if TYPE_CHECKING:
-    from pipelines.artifacts import Registered
+    from pipelines.results.artifacts import Registered
 
 
 def lineage_of_ranker(ranker: Ranker, dataset: StepResult, snapshot: StepResult) -> dict[str, str]:

@@ -13,7 +13,6 @@ import pandas as pd
 from pydantic import JsonValue
 
 from feature_repo.layout import RANKING_FEATURES
-from pipelines.artifacts import VersionNotes, finish_artifact
 from pipelines.ranking.assets import snapshot_of
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import load_rows
@@ -24,6 +23,7 @@ from pipelines.ranking.windows import TrainingGround
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
 from pipelines.release.judging import judge_release
 from pipelines.release.policy import load_policy
+from pipelines.results.artifacts import VersionNotes, finish_artifact
 from registry.contracts import ArtifactKind
 from registry.models.ranker import ATTRIBUTES, Ranker
 from registry.promotion.gates import GateReport

@@ -15,11 +15,11 @@ import pandas as pd
 from pipelines.evaluation.spread import HeldBackPairs
 from pipelines.features.events import Events
 from pipelines.features.history import PeopleHistory
-from pipelines.inputs import before_window, microseconds_of
 from pipelines.ranking.requests import PastRequests
 from pipelines.ranking.rows import Window
 from pipelines.ranking.sessions import has_decided
-from pipelines.results import StepResult
+from pipelines.results.inputs import before_window, microseconds_of
+from pipelines.results.store import StepResult
 from pipelines.retrieval.config import IndexBuildConfig, NeighboursConfig
 from pipelines.retrieval.dataset import first_decisions
 from pipelines.retrieval.meeting import MET, Meeting
@@ -31,8 +31,8 @@ from registry.models.neighbours import Neighbours
 from registry.scoring.first_stage import FirstStage, FittedStage
 
 if TYPE_CHECKING:
-    from pipelines.inputs import DataSnapshot
     from pipelines.resources import Platform
+    from pipelines.results.inputs import DataSnapshot
 
 STAGE_OF = {JUDGED: "judged_stage", SPREAD: "spread_stage"}
 _QUERIES = 100

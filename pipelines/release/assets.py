@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import dagster as dg
 from pydantic import Field
 
-from pipelines.comparison import compared
 from pipelines.io_manager import MAY_BE_MISSING
 from pipelines.presentation import frame, link, table
-from pipelines.progress import telling
 from pipelines.release.candidate import find_candidate, name_candidate, register_candidate
 from pipelines.release.checks import check_result, check_specs, shown_gates
 from pipelines.release.policy import Policy
 from pipelines.release.promotion import actor_of, promote_candidate
 from pipelines.resources import Platform
-from pipelines.results import StepResult, combined_digest
+from pipelines.results.comparison import compared
+from pipelines.results.store import StepResult, combined_digest
+from pipelines.runs.progress import telling
 from registry.contracts import ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:

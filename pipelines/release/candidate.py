@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infra.faults import failpoint
-from pipelines.artifacts import artifact_directory, production_or_newest
 from pipelines.release.errors import NoCandidate
+from pipelines.results.artifacts import artifact_directory, production_or_newest
 from registry.contracts import ArtifactKind, ReleaseVersions
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.results import StepResult
+    from pipelines.results.store import StepResult
     from registry.release import Release
 
 

@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipelines.inputs import microseconds_of
 from pipelines.release.errors import NothingToCompare
 from pipelines.release.replay import TOP, Contender, answer, contenders_at
+from pipelines.results.inputs import microseconds_of
 from pipelines.retrieval.dataset import first_decisions
 from registry.experiments.interleaving import InterleavingOutcome, credit, outcome, team_draft
 from registry.release import Release
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.inputs import DataSnapshot
 
 Positions = npt.NDArray[np.int64]
 MOST_REQUESTERS = 1_000

@@ -8,13 +8,13 @@ from pydantic import Field
 from pipelines.evaluation.assets import evaluation
 from pipelines.features.assets import features
 from pipelines.ingest.assets import snapshots
-from pipelines.launchpad import HEAVY, checked_op, default_config
-from pipelines.progress import telling
 from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.release.assets import promoted_release
 from pipelines.release.policy import Policy
 from pipelines.resources import Platform
 from pipelines.retrieval.assets import candidate_index, embeddings
+from pipelines.runs.launchpad import HEAVY, checked_op, default_config
+from pipelines.runs.progress import telling
 
 LATEST = "latest"
 TRAINING = (snapshots, features, embeddings, candidate_index, ranking_dataset, ranker, evaluation, promoted_release)

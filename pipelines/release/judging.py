@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pipelines.artifacts import artifact_directory
 from pipelines.release.measure import measure
 from pipelines.release.policy import Policy, judge
+from pipelines.results.artifacts import artifact_directory
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.promotion.gates import GateReport, GateResult, write_report

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.evaluation.drift import feature_psi
-from pipelines.inputs import microseconds_of
 from pipelines.release.policy import Measured, Measurement, Sampling
 from pipelines.release.replay import (
     Positions,
@@ -21,13 +20,14 @@ from pipelines.release.replay import (
     replay,
     shown_share,
 )
+from pipelines.results.inputs import microseconds_of
 from registry.contracts import ArtifactKind
 from registry.release import Release
 
 if TYPE_CHECKING:
     from infra.clock import Clock
     from infra.settings import Settings
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.inputs import DataSnapshot
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
 _OF_LISTS = ("ndcg_at_20", "match_precision_at_10", "gain_over_popularity", "gain_over_first_stage")

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.release.errors import InvalidGates
-from pipelines.results import combined_digest
+from pipelines.results.store import combined_digest
 from registry.promotion.gates import Bound, Direction, GateReport, GateResult, Threshold, Tolerance, bounds
 
 DEFAULT_FILE: Final = Path(__file__).with_name("gates.yaml")

@@ -31,7 +31,7 @@ def promote_candidate(
         dagster.Failure: a gate did not pass, another promotion is under way, or an experiment runs on Staging.
     """
     from feature_repo.schema import offered_schema
-    from pipelines.automation.conditions import running_experiment
+    from pipelines.runs.conditions import running_experiment
     from registry.errors import GatesNotPassed, PromotionConflict
     from registry.promotion.audit import PostgresPromotionLog
     from registry.promotion.promotion import promote

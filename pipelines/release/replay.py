@@ -25,7 +25,7 @@ from registry.scoring.two_stages import find_candidates, recommend
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.inputs import DataSnapshot
 
 Positions = npt.NDArray[np.int64]
 TOP = 10

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from pipelines.automation.clocked import Decision, clocked
-from pipelines.automation.conditions import why_not_retrain
-from pipelines.launchpad import default_config
 from pipelines.release.jobs import TRAIN_ALL, TRAINING
 from pipelines.resources import Platform
+from pipelines.runs.clocked import Decision, clocked
+from pipelines.runs.conditions import why_not_retrain
+from pipelines.runs.launchpad import default_config
 
 
 @clocked(

@@ -5,23 +5,23 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from pipelines.artifacts import ASSET_OF, VersionNotes, finish_artifact, production_or_newest
-from pipelines.comparison import compared
-from pipelines.exposure.config import PricesConfig
 from pipelines.io_manager import MAY_BE_MISSING
-from pipelines.lineage import lineage_of
 from pipelines.presentation import link, path, plots, table
-from pipelines.progress import telling
 from pipelines.resources import Platform
-from pipelines.results import StepResult
+from pipelines.results.artifacts import ASSET_OF, VersionNotes, finish_artifact, production_or_newest
+from pipelines.results.comparison import compared
+from pipelines.results.lineage import lineage_of
+from pipelines.results.store import StepResult
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig, NeighboursConfig
+from pipelines.retrieval.exposure.config import PricesConfig
 from pipelines.retrieval.twins import EARLY, JUDGED, SPREAD, keep_twin
+from pipelines.runs.progress import telling
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
-    from pipelines.artifacts import Registered
-    from pipelines.exposure.sampling import Priced
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.artifacts import Registered
+    from pipelines.results.inputs import DataSnapshot
+    from pipelines.retrieval.exposure.sampling import Priced
     from pipelines.retrieval.rebuild import Rebuilt
     from pipelines.retrieval.tuning import Trial
     from registry.models.neighbours import Neighbours
@@ -77,8 +77,8 @@ def embeddings(
     """Tune the settings, fit the factors three times, log and register those of all data."""
     from pipelines.evaluation.spread import HeldBackPairs
     from pipelines.evaluation.windows import split_windows
-    from pipelines.inputs import before_window, microseconds_of
     from pipelines.ranking.windows import SEED
+    from pipelines.results.inputs import before_window, microseconds_of
     from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.factorise import fit_embedding
     from pipelines.retrieval.meeting import MET
@@ -246,9 +246,9 @@ def _priced(
     import numpy as np
 
     from feature_repo.population.population import Population
-    from pipelines.exposure.sampling import Market, fit_prices
-    from pipelines.inputs import microseconds_of
     from pipelines.ranking.requests import PastRequests
+    from pipelines.results.inputs import microseconds_of
+    from pipelines.retrieval.exposure.sampling import Market, fit_prices
     from registry.release import DEFAULT_LAST_LIKES
     from registry.scoring.first_stage import FittedStage
 

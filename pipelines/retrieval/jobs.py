@@ -3,9 +3,9 @@
 import dagster as dg
 
 from pipelines.ingest.assets import snapshots
-from pipelines.launchpad import HEAVY, default_config
 from pipelines.release.assets import promoted_release
 from pipelines.retrieval.assets import candidate_index
+from pipelines.runs.launchpad import HEAVY, default_config
 
 REBUILD_INDEX = dg.define_asset_job(
     "rebuild_index",

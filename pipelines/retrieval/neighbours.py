@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from pipelines.baselines.popularity import decayed_popularity
+from pipelines.evaluation.baselines.popularity import decayed_popularity
 from pipelines.features.events import Events
 from pipelines.retrieval.config import NeighboursConfig
 from pipelines.retrieval.dataset import latest_decisions

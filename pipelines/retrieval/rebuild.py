@@ -12,8 +12,8 @@ import numpy as np
 
 from feature_repo.transforms import profile_fingerprints
 from pipelines.features.events import Events
-from pipelines.inputs import DataSnapshot, before_window, microseconds_of
-from pipelines.results import StepResult
+from pipelines.results.inputs import DataSnapshot, before_window, microseconds_of
+from pipelines.results.store import StepResult
 from pipelines.retrieval.config import IndexBuildConfig
 from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.index_build import build_candidate_index

@@ -2,14 +2,14 @@
 
 import dagster as dg
 
-from pipelines.automation.clocked import Decision, clocked
-from pipelines.automation.conditions import why_unchanged, why_untrained
 from pipelines.ingest.assets import snapshots
-from pipelines.launchpad import default_config
 from pipelines.release.assets import promoted_release
 from pipelines.resources import Platform
 from pipelines.retrieval.assets import candidate_index
 from pipelines.retrieval.jobs import REBUILD_INDEX
+from pipelines.runs.clocked import Decision, clocked
+from pipelines.runs.conditions import why_unchanged, why_untrained
+from pipelines.runs.launchpad import default_config
 
 
 @clocked(

@@ -18,7 +18,7 @@ from registry.scoring.first_stage import FittedStage
 
 if TYPE_CHECKING:
     from pipelines.features.events import Events
-    from pipelines.inputs import DataSnapshot
+    from pipelines.results.inputs import DataSnapshot
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from registry.models.embedding import Embedding
 
 if TYPE_CHECKING:
     from pipelines.resources import Platform
-    from pipelines.results import StepResult
+    from pipelines.results.store import StepResult
 
 EARLY, JUDGED, SPREAD = "embeddings_early", "embeddings_judged", "embeddings_spread"
 

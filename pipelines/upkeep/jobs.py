@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from pipelines.launchpad import default_config
+from pipelines.runs.launchpad import default_config
 from pipelines.upkeep.assets import daily_totals
 
 MEASURE_ACTIVITY = dg.define_asset_job(

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import dagster as dg
 
-from pipelines.automation.clocked import Decision, clocked
-from pipelines.launchpad import default_config
 from pipelines.resources import Platform
+from pipelines.runs.clocked import Decision, clocked
+from pipelines.runs.launchpad import default_config
 from pipelines.upkeep.assets import daily_totals
 from pipelines.upkeep.folding import FOLDS, fold_before, oldest_before
 from pipelines.upkeep.jobs import FOLD_HISTORY, MEASURE_ACTIVITY

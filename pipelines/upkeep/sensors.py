@@ -7,8 +7,8 @@ import dagster as dg
 
 from infra.alerts import send_alert
 from infra.logging import configure_logging
-from pipelines.reasons import innermost_reason
 from pipelines.resources import Platform
+from pipelines.runs.reasons import innermost_reason
 
 _MAX_SENTENCE: Final = 400
 # Postgres names the values of the row after `DETAIL:`; they are nobody's business on a webhook.

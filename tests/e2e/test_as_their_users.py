@@ -22,7 +22,7 @@ from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE
 from infra.clock import SystemClock
 from infra.endpoints import Endpoints
 from pipelines.definitions import defs
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.world_import import import_synthetic
 from tests.architecture.sources import ROOT
 from tests.feature_rows import put_features
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.ingest.attributes import NumericColumns
-from pipelines.ingest.cleaning import clean_people
-from pipelines.ingest.mapping import ColumnSource
+from pipelines.ingest.columns.attributes import NumericColumns
+from pipelines.ingest.columns.cleaning import clean_people
+from pipelines.ingest.columns.mapping import ColumnSource
 from serving.profiles.models import Profile
 from serving.profiles.rows import checked
 

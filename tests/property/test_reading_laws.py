@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.ingest.attributes import NumericColumns
-from pipelines.ingest.cleaning import clean_people
+from pipelines.ingest.columns.attributes import NumericColumns
+from pipelines.ingest.columns.cleaning import clean_people
+from pipelines.ingest.columns.mapping import PeopleMapping
+from pipelines.ingest.columns.resolution import resolve
 from pipelines.ingest.errors import IngestError, RefusedFile
-from pipelines.ingest.mapping import PeopleMapping
-from pipelines.ingest.opening import open_source
-from pipelines.ingest.parquet_types import check_types
-from pipelines.ingest.quarantine import _as_json, _picked
-from pipelines.ingest.resolution import resolve
+from pipelines.ingest.files.opening import open_source
+from pipelines.ingest.files.parquet_types import check_types
+from pipelines.ingest.loading.quarantine import _as_json, _picked
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 _INTEGERS = st.sampled_from([0, 1, -1, 7, 10**9, 2**53, 2**62, -(2**62), None])

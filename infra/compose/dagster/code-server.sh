@@ -10,5 +10,5 @@ until dagster api grpc-health-check --port 4266 >/dev/null 2>&1; do
 	kill -0 $server || exit 1
 	sleep 1
 done
-python -m pipelines.orphans
+python -m pipelines.runs.orphans
 wait $server

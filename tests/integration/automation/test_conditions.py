@@ -7,11 +7,11 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.changes import anything_changed, changed_people, look
 from pipelines.definitions import SCHEDULES, build_definitions
 from pipelines.features.schedules import nightly_materialize_features
 from pipelines.release.schedules import weekly_retrain
 from pipelines.resources import Platform
+from pipelines.results.changes import anything_changed, changed_people, look
 from pipelines.retrieval.schedules import nightly_rebuild_index
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from pipelines.drift.sensors import retrain_on_drift
 from pipelines.resources import Platform
+from pipelines.upkeep.drift.sensors import retrain_on_drift
 from tests.clocks import FixedClock
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 from feature_repo.schema import offered_schema
 from pipelines.release.assets import promoted_release
 from pipelines.resources import Platform
-from pipelines.results import StepResult
+from pipelines.results.store import StepResult
 from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
 from registry.errors import IncoherentRelease
 from registry.promotion.audit import PostgresPromotionLog

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contract.identities import LARGEST_EXACT
+from pipelines.ingest.columns.mapping_file import load_mapping
 from pipelines.ingest.errors import IngestError
-from pipelines.ingest.mapping_file import load_mapping
-from pipelines.ingest.report import ImportReport
+from pipelines.ingest.loading.report import ImportReport
 from pipelines.ingest.tables import import_tables
 from tests.clocks import FixedClock
 from tests.unit.ingest.test_identities import hashed_before

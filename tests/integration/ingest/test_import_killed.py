@@ -12,7 +12,7 @@ import pytest
 
 from infra.endpoints import Endpoints
 from pipelines.ingest.tables import import_tables
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.world_import import import_synthetic
 from tests.clocks import FixedClock
 
 _COUNTS = (
@@ -28,7 +28,7 @@ from pathlib import Path
 from infra.clock import SystemClock
 from infra.db.postgres import connect
 from pipelines.ingest.tables import import_tables
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.world_import import import_synthetic
 
 what, url, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 

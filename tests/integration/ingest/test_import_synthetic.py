@@ -10,9 +10,9 @@ import pytest
 
 from pipelines.evaluation.truth import truth_of_last_import
 from pipelines.ingest.errors import RefusedWorld
-from pipelines.ingest.report import ImportReport
-from pipelines.ingest.synthetic import World
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.loading.report import ImportReport
+from pipelines.ingest.world.synthetic import World
+from pipelines.ingest.world.world_import import import_synthetic
 from tests.clocks import FixedClock
 from tests.world_frames import interaction_chunks, users_frame
 
@@ -136,7 +136,7 @@ def test_a_window_that_ends_in_the_future_or_without_a_zone_is_refused(
 
 
 def test_event_ids_are_distinct_and_depend_on_the_seed() -> None:
-    from pipelines.ingest.bulk import _event_ids
+    from pipelines.ingest.loading.bulk import _event_ids
 
     ids = _event_ids(100_000, 1, 0)
     assert len(np.unique(ids.view("V16"))) == 100_000

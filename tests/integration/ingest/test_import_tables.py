@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.ingest import load
+from pipelines.ingest.columns.mapping_file import load_mapping
 from pipelines.ingest.errors import IngestError, RefusedFile, RefusedMapping
-from pipelines.ingest.mapping_file import load_mapping
-from pipelines.ingest.report import ImportReport
+from pipelines.ingest.loading import load
+from pipelines.ingest.loading.report import ImportReport
 from pipelines.ingest.tables import import_tables
 from tests.clocks import FixedClock
 

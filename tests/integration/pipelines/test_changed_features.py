@@ -17,9 +17,9 @@ from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.features.changed import last_look
 from pipelines.features.sensors import frequent_materialize_features
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.world_import import import_synthetic
 from pipelines.resources import Platform
-from pipelines.running import Listener, open_instance, run_job
+from pipelines.runs.running import Listener, open_instance, run_job
 from tests.clocks import FixedClock
 
 pytestmark = [

@@ -17,9 +17,9 @@ import redis
 from feature_repo.layout import ACTIVITY_TTL_DAYS, CONTEXT_COLUMNS, PROFILE, RANKING_FEATURES
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from pipelines.ingest.world_import import import_synthetic
+from pipelines.ingest.world.world_import import import_synthetic
 from pipelines.resources import Platform
-from pipelines.running import Listener, run_job
+from pipelines.runs.running import Listener, run_job
 from tests.clocks import FixedClock
 
 pytestmark = [

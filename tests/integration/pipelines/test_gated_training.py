@@ -11,7 +11,7 @@ from infra.endpoints import Endpoints
 from pipelines.errors import InvalidSetting
 from pipelines.release.policy import load_policy
 from pipelines.resources import Platform
-from pipelines.running import Listener, RunStory, open_instance, run_job
+from pipelines.runs.running import Listener, RunStory, open_instance, run_job
 from registry.contracts import MODEL_NAMES, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import GatesNotPassed
 from registry.promotion.audit import PostgresPromotionLog

@@ -18,9 +18,9 @@ import pytest
 from infra.clock import SystemClock
 from infra.db.postgres import connect
 from infra.endpoints import Endpoints
-from pipelines.artifacts import ASSET_OF
-from pipelines.ingest.world_import import import_synthetic
-from pipelines.results import ResultStore
+from pipelines.ingest.world.world_import import import_synthetic
+from pipelines.results.artifacts import ASSET_OF
+from pipelines.results.store import ResultStore
 from registry.contracts import PRODUCTION, ArtifactKind, ReleaseVersions
 from registry.errors import UnknownVersion
 from registry.mlflow.rest import MlflowRest
@@ -140,7 +140,7 @@ def test_every_step_that_the_code_names_is_killed_here() -> None:
     sources = (
         "registry/models/artifacts",
         "registry/mlflow/logged",
-        "pipelines/artifacts",
+        "pipelines/results/artifacts",
         "pipelines/release/candidate",
     )
     code = "\n".join((ROOT / f"{name}.py").read_text() for name in sources)

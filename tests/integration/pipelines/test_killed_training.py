@@ -12,10 +12,10 @@ from infra.clock import SystemClock
 from infra.db.postgres import connect
 from infra.endpoints import Endpoints
 from pipelines.definitions import build_definitions
-from pipelines.ingest.world_import import import_synthetic
-from pipelines.orphans import close_orphans, worker_is_alive
+from pipelines.ingest.world.world_import import import_synthetic
 from pipelines.resources import Platform
-from pipelines.running import Listener, open_instance, run_job
+from pipelines.runs.orphans import close_orphans, worker_is_alive
+from pipelines.runs.running import Listener, open_instance, run_job
 from registry.contracts import ArtifactKind
 from registry.mlflow.rest import MlflowRest
 from tests.clocks import FixedClock

@@ -15,7 +15,7 @@ from scipy import sparse
 from infra.endpoints import Endpoints
 from pipelines.errors import RunTerminated
 from pipelines.resources import Platform
-from pipelines.running import Listener, execute, open_instance, run_job
+from pipelines.runs.running import Listener, execute, open_instance, run_job
 from tests.conftest import make_settings
 
 CANCELED, SUCCESS = dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS

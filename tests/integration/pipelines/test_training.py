@@ -19,7 +19,7 @@ from infra.endpoints import Endpoints
 from pipelines.errors import InvalidSetting, RunFailed
 from pipelines.release.errors import NothingToCompare
 from pipelines.resources import Platform
-from pipelines.running import Listener, RunStory, open_instance, run_job
+from pipelines.runs.running import Listener, RunStory, open_instance, run_job
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.measurements import Measure, last_measurements
 from registry.mlflow.rest import MlflowRest
@@ -361,7 +361,7 @@ def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serv
 
 
 def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform, trained: RunStory) -> None:
-    from pipelines.inputs import before_window
+    from pipelines.results.inputs import before_window
     from registry.models.artifacts import read_manifest
     from registry.models.embedding import Embedding
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pipelines.baselines.lfrr import aggregate, fit_side_models
-from pipelines.baselines.popularity import decayed_popularity
-from pipelines.baselines.recon import attribute_values, preferences, quantile_codes, reciprocal_compatibility
+from pipelines.evaluation.baselines.lfrr import aggregate, fit_side_models
+from pipelines.evaluation.baselines.popularity import decayed_popularity
+from pipelines.evaluation.baselines.recon import attribute_values, preferences, quantile_codes, reciprocal_compatibility
 
 
 def likes_of(n_people: int, *pairs: tuple[int, int]) -> sparse.csr_array:

@@ -7,7 +7,7 @@ import pytest
 
 from feature_repo.population.people import People
 from pipelines.experiments.counterfactual import ESTIMATORS, IPS, ROBUST, SNIPS, Showings, by_place, estimate
-from pipelines.ingest.synthetic import SELF_SELECTED, World
+from pipelines.ingest.world.synthetic import SELF_SELECTED, World
 from registry.scoring.pool import Pool
 from registry.scoring.retrieval import CandidateList, merge_candidates
 from serving.recommend.pool import Ranked

@@ -6,10 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from pipelines.exposure.errors import UnsolvedMarket
-from pipelines.exposure.markets import best_exposure, transferable_utility_matching
-from pipelines.exposure.prices import SampledLists, equal_capacity, exposure_prices
-from pipelines.exposure.tradeoff import as_text, trade_offs
+from pipelines.retrieval.exposure.errors import UnsolvedMarket
+from pipelines.retrieval.exposure.markets import best_exposure, transferable_utility_matching
+from pipelines.retrieval.exposure.prices import SampledLists, equal_capacity, exposure_prices
+from pipelines.retrieval.exposure.tradeoff import as_text, trade_offs
 
 K = 5
 
@@ -104,7 +104,7 @@ def test_same_lists_same_prices_and_chunks_change_nothing(monkeypatch: pytest.Mo
     lists = lists_of(market())
     capacity = equal_capacity(lists, K, 1.2)
     whole = exposure_prices(lists, capacity, K).prices
-    monkeypatch.setattr("pipelines.exposure.prices._CHUNK", 7)
+    monkeypatch.setattr("pipelines.retrieval.exposure.prices._CHUNK", 7)
     assert np.array_equal(exposure_prices(lists, capacity, K).prices, whole)
 
 

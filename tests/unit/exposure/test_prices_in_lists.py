@@ -9,11 +9,11 @@ import pytest
 from feature_repo.layout import RANKING_FEATURES
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
-from pipelines.exposure.config import PricesConfig
-from pipelines.exposure.sampling import Market, Priced, fit_prices
 from pipelines.features.events import LIKE, Events
 from pipelines.metrics import gini
 from pipelines.ranking.requests import PastRequests, PastTaste
+from pipelines.retrieval.exposure.config import PricesConfig
+from pipelines.retrieval.exposure.sampling import Market, Priced, fit_prices
 from pipelines.retrieval.neighbours import fit_neighbours
 from registry.contracts import ReleaseVersions
 from registry.errors import CorruptArtifact

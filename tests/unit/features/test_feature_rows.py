@@ -14,7 +14,7 @@ from feature_repo.stores import tables
 from pipelines.features.aggregates import FeatureSnapshot
 from pipelines.features.assets import stale_before
 from pipelines.features.write import append_changes, prune_snapshots, write_snapshot
-from pipelines.results import StepResult
+from pipelines.results.store import StepResult
 
 NOW = pd.Timestamp("2026-02-01 12:00:00.123456", tz="UTC")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from feature_repo.contract.faults import Faults
-from pipelines.ingest.attributes import NumericColumns, json_objects
+from pipelines.ingest.columns.attributes import NumericColumns, json_objects
 
 
 def objects(columns: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str], list[str]]:

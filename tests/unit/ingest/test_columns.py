@@ -9,7 +9,7 @@ import pytest
 
 from feature_repo.contract import columns
 from feature_repo.contract.faults import Faults
-from pipelines.ingest import times
+from pipelines.ingest.files import times
 
 
 def parsed(reader: Any, array: pa.Array, *arguments: Any, **options: Any) -> tuple[list[Any], list[str]]:

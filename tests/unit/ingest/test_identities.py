@@ -5,7 +5,7 @@ import hashlib
 import pyarrow as pa
 
 from feature_repo.contract.identities import LARGEST_EXACT, former_ids, hashed_id
-from pipelines.ingest.identities import hashed_ids, nobody
+from pipelines.ingest.columns.identities import hashed_ids, nobody
 
 UUID = "0b6f5f4e-8c7b-4d6e-9a3f-1b2c3d4e5f60"
 

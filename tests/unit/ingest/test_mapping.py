@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from feature_repo.contract.identities import hashed_id
+from pipelines.ingest.columns.mapping import InteractionsMapping, Mapping, PeopleMapping
+from pipelines.ingest.columns.mapping_file import load_mapping
+from pipelines.ingest.columns.resolution import resolve
 from pipelines.ingest.errors import RefusedMapping
-from pipelines.ingest.mapping import InteractionsMapping, Mapping, PeopleMapping
-from pipelines.ingest.mapping_file import load_mapping
-from pipelines.ingest.resolution import resolve
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines.features.events import LIKE, PASS, Events
-from pipelines.messages import SETTING, Contacts
+from pipelines.ingest.messages import SETTING, Contacts
 
 IDS = np.arange(100, dtype=np.int64)
 

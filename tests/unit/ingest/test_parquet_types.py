@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.ingest.attributes import NumericColumns
-from pipelines.ingest.cleaning import clean_people
+from pipelines.ingest.columns.attributes import NumericColumns
+from pipelines.ingest.columns.cleaning import clean_people
+from pipelines.ingest.columns.mapping import PeopleMapping
+from pipelines.ingest.columns.resolution import resolve
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.mapping import PeopleMapping
-from pipelines.ingest.opening import open_source
-from pipelines.ingest.parquet_types import check_types, plain
-from pipelines.ingest.resolution import resolve
+from pipelines.ingest.files.opening import open_source
+from pipelines.ingest.files.parquet_types import check_types, plain
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ONE, TWO = uuid.UUID(int=1), uuid.UUID("8f14e45f-ceea-467f-a0e6-0242ac120002")

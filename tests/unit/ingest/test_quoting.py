@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.opening import open_source
-from pipelines.ingest.quoting import QuoteScan
+from pipelines.ingest.files.opening import open_source
+from pipelines.ingest.files.quoting import QuoteScan
 
 
 def scanned(text: str, delimiter: str = ",", step: int = 10**6) -> QuoteScan:
@@ -82,7 +82,7 @@ def test_a_quote_that_is_never_closed_is_named_by_its_line(text: str, line: int)
 
 
 def test_more_stray_quotes_than_a_quoting_file_has_refuse_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.ingest.quoting.MAX_BAD_LINES", 2)
+    monkeypatch.setattr("pipelines.ingest.files.quoting.MAX_BAD_LINES", 2)
     with pytest.raises(RefusedFile, match="more than 2 rows with a stray quote, the last of them in line 4"):
         scanned('a,b\n1,"x"y\n2,"x"y\n3,"x"y\n')
 

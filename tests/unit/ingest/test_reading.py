@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.ingest import reading
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.opening import open_source
+from pipelines.ingest.files import reading
+from pipelines.ingest.files.opening import open_source
 
 
 def lines_of(path: Path) -> dict[int, str]:

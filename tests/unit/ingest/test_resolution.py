@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.ingest.columns.mapping import InteractionsMapping, PeopleMapping
+from pipelines.ingest.columns.resolution import close_to, left_over, resolve
 from pipelines.ingest.errors import RefusedMapping
-from pipelines.ingest.mapping import InteractionsMapping, PeopleMapping
-from pipelines.ingest.resolution import close_to, left_over, resolve
 
 FILE = Path("p.csv")
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipelines.ingest.errors import RefusedWorld
-from pipelines.ingest.synthetic import RANDOM_EXPOSURE, SELF_SELECTED, World
+from pipelines.ingest.world.synthetic import RANDOM_EXPOSURE, SELF_SELECTED, World
 from tests.world_frames import interaction_chunks, users_frame
 
 UNTIL = datetime(2026, 6, 1, tzinfo=UTC)

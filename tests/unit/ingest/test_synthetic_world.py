@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feature_repo.population.people import People
 from feature_repo.transforms import mutually_eligible, profile_vectors
 from pipelines.ingest.errors import RefusedWorld
-from pipelines.ingest.synthetic import CHUNK_PEOPLE, World
+from pipelines.ingest.world.synthetic import CHUNK_PEOPLE, World
 from tests.world_frames import interaction_chunks, users_frame
 
 UNTIL = datetime(2026, 6, 1, tzinfo=UTC)

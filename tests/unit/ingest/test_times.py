@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from feature_repo.contract.faults import Faults
-from pipelines.ingest import times
-from pipelines.ingest.counting import TimeCount
-from pipelines.ingest.mapping import ColumnSource
+from pipelines.ingest.columns.mapping import ColumnSource
+from pipelines.ingest.files import times
+from pipelines.ingest.files.counting import TimeCount
 
 
 def parsed(reader: Any, array: pa.Array, **options: Any) -> tuple[list[Any], list[str]]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from pipelines.ingest.synthetic import SELF_SELECTED, World
+from pipelines.ingest.world.synthetic import SELF_SELECTED, World
 from pipelines.metrics.errors import BadPropensity
 from pipelines.metrics.off_policy import doubly_robust, importance_weights, inverse_propensity, self_normalised
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.comparison import compared, difference_rows, manifest_of, metric_rows
+from pipelines.results.comparison import compared, difference_rows, manifest_of, metric_rows
 from registry.contracts import PRODUCTION, TAG_MANIFEST, ArtifactKind, FileEntry, Manifest, ModelVersion
 
 RANKER = ArtifactKind.RANKER

@@ -8,8 +8,8 @@ from dagster._core.remote_representation.external_data import active_presets_fro
 
 from pipelines.definitions import ASSETS, JOBS, defs
 from pipelines.errors import InvalidSetting
-from pipelines.launchpad import CheckedShape, config_of
-from pipelines.running import checked_config
+from pipelines.runs.launchpad import CheckedShape, config_of
+from pipelines.runs.running import checked_config
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 STEPS = {asset.op.name: model for asset in ASSETS if (model := config_of(asset.op)) is not None}

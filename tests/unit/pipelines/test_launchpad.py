@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 from pydantic import Field
 
-from pipelines.launchpad import CheckedShape, bounds_of, checked_assets, config_of
 from pipelines.ranking.assets import RankerStep
+from pipelines.runs.launchpad import CheckedShape, bounds_of, checked_assets, config_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning", "ignore::dagster.PreviewWarning")
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.features.profiles import profile_rows
-from pipelines.snapshots import PEOPLE_PER_PART, people_in_rows, people_parts, people_schema, read_people
+from pipelines.ingest.snapshots import PEOPLE_PER_PART, people_in_rows, people_parts, people_schema, read_people
 from tests.unit.features.test_people_history import interactions
 
 N = 7

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.release.candidate import find_candidate
 from pipelines.release.errors import NoCandidate
-from pipelines.results import ResultStore, StepResult
+from pipelines.results.store import ResultStore, StepResult
 from registry.contracts import ArtifactKind
 
 

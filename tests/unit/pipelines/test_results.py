@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import MissingUpstream, SharedFolderUnavailable
-from pipelines.results import KEEP, ResultStore, StepResult, combined_digest
-from pipelines.shared_folder import SharedFolder
+from pipelines.results.shared_folder import SharedFolder
+from pipelines.results.store import KEEP, ResultStore, StepResult, combined_digest
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.errors import InvalidSetting
 from pipelines.presentation import MAX_PLOT_BYTES, plot, table
-from pipelines.running import parse_settings
+from pipelines.runs.running import parse_settings
 
 
 def test_settings_are_read_as_yaml_values() -> None:

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
 from pipelines.ingest.config import SnapshotConfig
-from pipelines.inputs import before_window
-from pipelines.snapshots import choose_instant, parse_instant
+from pipelines.ingest.snapshots import choose_instant, parse_instant
+from pipelines.results.inputs import before_window
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 MONTH = timedelta(days=30)

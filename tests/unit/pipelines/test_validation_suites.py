@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.validation.config import ValidationConfig
-from pipelines.validation.frames import (
+from pipelines.ingest.validation.config import ValidationConfig
+from pipelines.ingest.validation.frames import (
     interaction_facts,
     interactions_frame,
     people_facts,
@@ -17,8 +17,8 @@ from pipelines.validation.frames import (
     sampled,
     totals_frame,
 )
-from pipelines.validation.run import ValidationReport, validate
-from pipelines.validation.suites import (
+from pipelines.ingest.validation.run import ValidationReport, validate
+from pipelines.ingest.validation.suites import (
     interactions_suite,
     interactions_totals_suite,
     people_suite,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.validation.config import ValidationConfig
-from pipelines.validation.run import ExpectationOutcome, ValidationReport
-from pipelines.validation.words import in_words
+from pipelines.ingest.validation.config import ValidationConfig
+from pipelines.ingest.validation.run import ExpectationOutcome, ValidationReport
+from pipelines.ingest.validation.words import in_words
 
 
 def told(

@@ -14,7 +14,7 @@ from pipelines.ranking.errors import OutdatedRows
 from pipelines.ranking.files import RankingRows, save_rows
 from pipelines.ranking.frame import ranking_frame
 from pipelines.ranking.rows import RowKind
-from pipelines.results import ResultStore, StepResult
+from pipelines.results.store import ResultStore, StepResult
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

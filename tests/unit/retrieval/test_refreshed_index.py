@@ -10,7 +10,7 @@ import pytest
 from feature_repo.population.people import People
 from feature_repo.transforms import profile_vectors
 from pipelines.features.events import Events
-from pipelines.ingest.synthetic import World
+from pipelines.ingest.world.synthetic import World
 from pipelines.retrieval.config import EmbeddingConfig, IndexBuildConfig
 from pipelines.retrieval.content import ContentInputs, inputs_of
 from pipelines.retrieval.factorise import fit_embedding

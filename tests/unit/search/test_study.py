@@ -8,17 +8,11 @@ import pytest
 from pydantic import BaseModel
 
 from feature_repo.layout import RANKING_FEATURES
-from pipelines.ranking.config import RankerConfig
-from pipelines.ranking.errors import OneClass
-from pipelines.ranking.files import RankingRows
-from pipelines.ranking.rows import RowKind
-from pipelines.ranking.train import validation_loss
-from pipelines.retrieval.config import EmbeddingConfig
-from pipelines.search.assets import require_best, train_with
-from pipelines.search.config import SPACES, SearchConfig
-from pipelines.search.errors import NoTrial
-from pipelines.search.objectives import ranker_objective
-from pipelines.search.study import (
+from pipelines.evaluation.search.assets import require_best, train_with
+from pipelines.evaluation.search.config import SPACES, SearchConfig
+from pipelines.evaluation.search.errors import NoTrial
+from pipelines.evaluation.search.objectives import ranker_objective
+from pipelines.evaluation.search.study import (
     COMPLETE,
     PRUNED,
     TrialOutcome,
@@ -29,6 +23,12 @@ from pipelines.search.study import (
     read_outcomes,
     run_study,
 )
+from pipelines.ranking.config import RankerConfig
+from pipelines.ranking.errors import OneClass
+from pipelines.ranking.files import RankingRows
+from pipelines.ranking.rows import RowKind
+from pipelines.ranking.train import validation_loss
+from pipelines.retrieval.config import EmbeddingConfig
 
 Report = Callable[[int, float], None]
 

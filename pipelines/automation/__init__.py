@@ -1,1 +1,0 @@
-"""What Dagster does by itself: schedules, sensors, and how fresh results must be."""

@@ -1,0 +1,1 @@
+"""Files of any size as streams of batches: opened, checked before the first row, and brought to a few types."""

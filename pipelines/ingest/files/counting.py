@@ -1,0 +1,62 @@
+"""Count what times of an import look like, so that a wrong unit is told where each row alone is believable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feature_repo.contract.columns import is_text, mask_of, present, text_of
+from infra.clock import EARLIEST
+from pipelines.ingest.columns.mapping import ColumnSource
+
+# Seconds that are read as milliseconds, or those as microseconds, all land within these first days of 1970.
+_NEXT_YEAR = pa.scalar(EARLIEST.replace(year=EARLIEST.year + 1), pa.timestamp("us", "UTC"))
+_FIRST = pa.scalar(EARLIEST, pa.timestamp("us", "UTC"))
+_COUNT_OF_SECONDS = r"^[0-9]{9,19}(\.[0-9]+)?$"
+
+
+@dataclass
+class _Seen:
+    n_rows: int = 0
+    n_first_year: int = 0
+    n_unread_numbers: int = 0
+
+
+@dataclass
+class TimeCount:
+    """How many times of each column were there, lie in 1970, or are numbers without a unit."""
+
+    columns: dict[str, _Seen] = field(default_factory=dict)
+
+    def note(self, name: str, origin: ColumnSource, array: Any, stamps: Any) -> None:
+        """Count one batch of a column: as it was written, and as it was read."""
+        seen = self.columns.setdefault(origin.column or name, _Seen())
+        seen.n_rows += len(array) - array.null_count
+        if origin.unit is not None:
+            first_year = pc.and_(pc.greater(stamps, _FIRST), pc.less(stamps, _NEXT_YEAR))
+            seen.n_first_year += int(mask_of(first_year).sum())
+        elif origin.format is None and is_text(array.type):
+            unread = ~present(stamps)
+            if unread.any():
+                seen.n_unread_numbers += int(
+                    mask_of(pc.match_substring_regex(text_of(array.filter(pa.array(unread))), _COUNT_OF_SECONDS)).sum()
+                )
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each column most of whose times look wrong."""
+        told = []
+        for name, seen in self.columns.items():
+            if seen.n_first_year * 2 > seen.n_rows:
+                told.append(
+                    f"{seen.n_first_year:,} of {seen.n_rows:,} times of `{name}` lie in 1970: is its `unit` right? "
+                    "Seconds that are read as milliseconds land there."
+                )
+            if seen.n_unread_numbers * 2 > seen.n_rows:
+                told.append(
+                    f"{seen.n_unread_numbers:,} of {seen.n_rows:,} times of `{name}` are plain numbers: if they count "
+                    "since 1970, say in what in the mapping, e.g. `unit: s`."
+                )
+        return told

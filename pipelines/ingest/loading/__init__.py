@@ -1,0 +1,1 @@
+"""Rows into Postgres: staged, merged, quarantined and recorded in one transaction."""
