@@ -5,6 +5,7 @@ from typing import Final
 from serving.api.models import (
     INTERACTIONS,
     INTERACTIONS_BATCH,
+    MAX_EXCLUDED,
     RECOMMENDATIONS,
     RECOMMENDATIONS_BATCH,
     InteractionBatch,
@@ -23,7 +24,14 @@ RECOMMEND: Final = "recommend"
 RECOMMEND_ALL: Final = "recommend_all"
 STORE_INTERACTION: Final = "store_interaction"
 ROUTES: Final = (
-    ApiRoute("POST", RECOMMENDATIONS, RECOMMEND, RecommendationRequest, named=NamedRecommendationRequest),
+    ApiRoute(
+        "POST",
+        RECOMMENDATIONS,
+        RECOMMEND,
+        RecommendationRequest,
+        named=NamedRecommendationRequest,
+        ids=("exclude", MAX_EXCLUDED),
+    ),
     ApiRoute(
         "POST", RECOMMENDATIONS_BATCH, RECOMMEND_ALL, RecommendationBatch, batch=True, named=NamedRecommendationBatch
     ),

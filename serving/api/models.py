@@ -3,17 +3,30 @@
 Requests are strict: no unknown field, no coercion, bounded numbers and lists, finite floats. Answers are frozen.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetPydanticSchema,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.config import JsonDict
+from pydantic_core import core_schema
 
 from feature_repo.kinds import Kind
 from infra.clock import EARLIEST
 from serving.api.request_ids import PATTERN
 from serving.experiments.assignment import Variant
-from serving.people.names import MAX_NUMBER, PersonId
+from serving.people.names import MAX_NUMBER, PersonId, PersonIds
 from serving.reasons import CandidateSource, Reason
 from serving.recommend.paging import MAX_CURSOR
 
@@ -38,6 +51,15 @@ UserId = Annotated[
         json_schema_extra={"format": "int64"},
     ),
 ]
+Int64 = NDArray[np.int64]
+_ListedIds = Annotated[list[UserId], Field(max_length=MAX_EXCLUDED), FailFast()]
+
+
+def _as_array(_source: object, handler: Any) -> core_schema.CoreSchema:
+    return core_schema.no_info_after_validator_function(lambda ids: np.array(ids, dtype=np.int64), handler(_ListedIds))
+
+
+ExcludedIds = Annotated[Int64, GetPydanticSchema(_as_array)]
 Age = Annotated[int, Field(ge=18, le=120, description="Whole years.")]
 Interest = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -111,19 +133,29 @@ class RecommendationRequest(RequestModel):
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in the answer.")] = 20
     filters: Filters | None = None
     explain: bool = Field(default=False, description="Whether each item names its strongest features.")
-    exclude: Annotated[list[UserId], Field(max_length=MAX_EXCLUDED)] | None = Field(
+    exclude: ExcludedIds | None = Field(
         None, description="People who must not be in this answer, beside those whom nobody may show."
     )
     cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = Field(
         None, description="`next` of the page before, with the same request: for who comes after those shown so far."
     )
 
+    def with_ids(self, ids: Int64) -> Self:
+        """Return the request with these people, int64, to exclude."""
+        return self.model_copy(update={"exclude": ids})
+
 
 class NamedRecommendationRequest(RecommendationRequest):
     """The same where people are named by text."""
 
     user_id: PersonId  # type: ignore[assignment]  # resolved before anything else sees it
-    exclude: Annotated[list[PersonId], Field(max_length=MAX_EXCLUDED)] | None = None  # type: ignore[assignment]
+    exclude: Annotated[PersonIds, Field(max_length=MAX_EXCLUDED)] | None = Field(  # type: ignore[assignment]
+        None, description=RecommendationRequest.model_fields["exclude"].description
+    )
+
+    def with_ids(self, ids: Int64) -> Self:
+        """Return the request with these people, int64, to exclude."""
+        return self.model_copy(update={"exclude": ids.tolist()})
 
 
 class Influence(AnswerModel):

@@ -11,6 +11,7 @@ goes on to BentoML.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import Any
 from urllib.parse import parse_qsl
 
 import structlog
@@ -19,6 +20,7 @@ from starlette.responses import Response
 
 from serving.access.authentication import Authenticator
 from serving.api import context, responses, strict_json
+from serving.api.id_lists import without_list
 from serving.api.middleware import App, Message, Receive, Scope, Send
 from serving.api.routing import ApiRoute, MatchedCall, Routes
 from serving.errors import (
@@ -137,8 +139,8 @@ class RequestChecks:
         _check_media_type(headers)
         if route.batch:
             body = await self._read(headers, receive, self._max_body_bytes * BATCH_BODIES)
-            return await asyncio.to_thread(_parsed, route, body)  # others must not wait for so much of it
-        return _parsed(route, await self._read(headers, receive, self._max_body_bytes))
+            return await asyncio.to_thread(parsed, route, body)  # others must not wait for so much of it
+        return parsed(route, await self._read(headers, receive, self._max_body_bytes))
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
         with suppress(ValueError):
@@ -191,7 +193,20 @@ def _queried(model: type[BaseModel], query: bytes) -> object:
         raise InvalidRequest("The query is not of the form `name=value&name=value`.") from None
 
 
-def _parsed(route: ApiRoute, body: bytes) -> object:
+def parsed(route: ApiRoute, body: bytes) -> object:
+    """Return the body of a call as its model; raises MalformedBody and InvalidRequest."""
+    if route.ids is not None:
+        field, _ = route.ids
+        cut = without_list(body, *route.ids)
+        if cut is not None:
+            with suppress(ApiError):  # what is wrong is told of the whole body
+                asked = _parsed_whole(route, cut[0])
+                if getattr(asked, field) is not None:  # else the list was that of another field of this name
+                    return asked.with_ids(cut[1])
+    return _parsed_whole(route, body)
+
+
+def _parsed_whole(route: ApiRoute, body: bytes) -> Any:
     strict_json.check(body)
     try:
         try:

@@ -15,7 +15,7 @@ class ApiRoute:
     """One call: `operation` is its name in the OpenAPI document, `body` or `query` what it takes.
 
     `named` is the body of those who name people by text. A part of `path` in braces is a parameter. A `batch` may be
-    larger than other bodies, and is parsed on a thread.
+    larger than other bodies, and is parsed on a thread. `ids` is a field that may hold so many ids.
     """
 
     method: str
@@ -25,6 +25,7 @@ class ApiRoute:
     batch: bool = False
     query: type[BaseModel] | None = None
     named: type[BaseModel] | None = None
+    ids: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)

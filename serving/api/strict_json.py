@@ -31,7 +31,8 @@ def check(body: bytes) -> None:
         raise MalformedBody("The body holds a number that is too long.") from None
     if not isinstance(value, dict):
         raise MalformedBody("The body must be a JSON object.")
-    _walk(value, 1)
+    # Without an escape no text can hold what `_check_text` looks for: UTF-8 and JSON have no other way to say it.
+    _walk(value, 1, escaped="\\" in text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -45,19 +46,21 @@ def _refuse_constant(name: str) -> None:
     raise MalformedBody(f"The body holds {name}, which is not a JSON number.")
 
 
-def _walk(value: object, depth: int) -> None:
+def _walk(value: object, depth: int, *, escaped: bool) -> None:
     if depth > MAX_DEPTH:
         raise MalformedBody(f"The body is nested deeper than {MAX_DEPTH} levels.")
     if isinstance(value, str):
-        _check_text(value)
+        if escaped:
+            _check_text(value)
     elif isinstance(value, list):
         for item in value:
-            if type(item) is not int:  # of which a request may have a thousand
-                _walk(item, depth + 1)
+            if type(item) is not int and (escaped or type(item) is not str):  # a request may have a thousand of them
+                _walk(item, depth + 1, escaped=escaped)
     elif isinstance(value, dict):
         for key, item in value.items():
-            _check_text(key)
-            _walk(item, depth + 1)
+            if escaped:
+                _check_text(key)
+            _walk(item, depth + 1, escaped=escaped)
 
 
 def _check_text(text: str) -> None:

@@ -327,7 +327,7 @@ class Recommender:
             newcomers=world.newcomers,
             features_lost=world.features_lost,
             before=before,
-            unwanted=before if not request.exclude else np.concatenate([before, request.exclude]),
+            unwanted=before if request.exclude is None else np.concatenate([before, request.exclude]),
             at=self._clock.now().timestamp(),
             started_s=self._clock.monotonic(),
             deadline=deadline or Deadline.after(self._settings.serving.deadline_ms / 1000, self._clock),

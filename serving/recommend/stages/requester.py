@@ -116,7 +116,7 @@ async def _activity(run: Run, features: FeatureReader, user_id: int, known: Peop
 
 
 def _excluded(run: Run, row: RequesterRow) -> Int64:
-    return np.union1d(row.excluded, run.unwanted) if len(run.unwanted) else row.excluded
+    return np.sort(np.concatenate([row.excluded, run.unwanted])) if len(run.unwanted) else row.excluded
 
 
 def _known(run: Run, user_id: int) -> People:
