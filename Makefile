@@ -14,6 +14,7 @@ PEOPLE ?= 4000
 EXIT ?=
 DATA_DIR ?=
 PYTEST_ARGS ?=
+AUDIT_ARGS ?=
 HOGS ?= 2
 
 VENV := .venv
@@ -25,7 +26,7 @@ PACKAGES := infra feature_repo registry pipelines serving
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long test-busy images topology check lock clean install format
+.PHONY: help demo up down test test-long test-busy images topology check audit lock clean install format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,13 +57,17 @@ images: $(STAMP) ## Build both images, run them, check what they hold and print 
 topology: $(STAMP) ## Run infra/compose's services from Debian's packages and kill them in turn (root; about 15 min)
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/topology
 
-check: $(STAMP) ## Lint, format, types, import contracts, lock
+check: $(STAMP) ## Lint, format, types, import contracts, lock, licences, secrets, bill of materials
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/hadolint infra/docker/Dockerfile
 	$(CLEAN_ENV) $(BIN)/python -m pytest -q tests/architecture/test_lock.py
+	$(BIN)/python .ci/supply_chain.py
+
+audit: $(STAMP) ## Ask for known weaknesses of the locked packages; needs the network (AUDIT_ARGS='-s osv')
+	$(BIN)/python .ci/supply_chain.py audit $(AUDIT_ARGS)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix-only
