@@ -1,4 +1,4 @@
-"""What one person can do about another, and which kinds of it decide, like and separate.
+"""What one person can do about another, and which kinds of it decide, like, separate and undo.
 
 Statements name kinds as literals, made here, so that the partial indexes on kinds can be used.
 """
@@ -19,6 +19,8 @@ class Kind(StrEnum):
     MESSAGE = "message"
     BLOCK = "block"
     REPORT = "report"
+    UNLIKE = "unlike"
+    UNBLOCK = "unblock"
 
 
 KINDS: Final = tuple(kind.value for kind in Kind)
@@ -26,7 +28,12 @@ KINDS: Final = tuple(kind.value for kind in Kind)
 LIKES: Final = (Kind.LIKE, Kind.SUPERLIKE)
 DECISIONS: Final = (Kind.LIKE, Kind.SUPERLIKE, Kind.PASS)
 SEPARATIONS: Final = (Kind.BLOCK, Kind.REPORT)
-"""After one of these, in either direction, two people never see each other again."""
+"""After one of these, in either direction, two people do not see each other: a report is for good, a block until who
+blocked takes it back."""
+UNDOS: Final = (Kind.UNLIKE, Kind.UNBLOCK)
+"""What takes back something that the same person did about the same person; see `feature_repo.transforms.pairs`."""
+NO_LONGER_LIKES: Final = (Kind.PASS, Kind.UNLIKE)
+"""Either ends the like of the same person for the same person."""
 
 
 def code(kind: Kind) -> int:

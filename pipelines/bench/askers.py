@@ -15,8 +15,9 @@ from pipelines.bench.world import BenchWorld
 
 _MOST_CHECKED: Final = 200
 _EXCLUDED: Final = sql.SQL("""
-    SELECT target_id FROM duet.interactions WHERE actor_id = %(id)s AND kind IN ({ending})
-    UNION SELECT actor_id FROM duet.interactions WHERE target_id = %(id)s AND kind IN ({separations})
+    (SELECT target_id FROM duet.interactions WHERE actor_id = %(id)s AND kind IN ({ending})
+     UNION SELECT actor_id FROM duet.interactions WHERE target_id = %(id)s AND kind IN ({separations}))
+    EXCEPT SELECT other FROM duet.undone(%(id)s) WHERE is_open
 """).format(ending=listed((*DECISIONS, *SEPARATIONS)), separations=listed(SEPARATIONS))
 
 

@@ -68,11 +68,12 @@ class Scene:
         before = self.before
         apart = before.take(before.is_separation)
         decided = before.take(before.is_decision)
-        return Lookup.of(
-            np.concatenate([decided.actor, apart.actor, apart.target]),
-            np.concatenate([decided.target, apart.target, apart.actor]),
-            before.n_people,
-        )
+        person = np.concatenate([decided.actor, apart.actor, apart.target])
+        other = np.concatenate([decided.target, apart.target, apart.actor])
+        if before.is_undo.any():
+            closed = ~before.are_open(person, other, np.full(person.size, self.windows.t1_us, dtype=np.int64))
+            person, other = person[closed], other[closed]
+        return Lookup.of(person, other, before.n_people)
 
     @cached_property
     def held_out(self) -> Events:

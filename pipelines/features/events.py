@@ -6,17 +6,17 @@ the contract's columns, with times that carry no zone, or with an unknown kind i
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from feature_repo.kinds import DECISIONS, KINDS, LIKES, SEPARATIONS, codes
-from feature_repo.transforms.pairs import Intervals, matches, standing_likes
+from feature_repo.kinds import DECISIONS, KINDS, LIKES, SEPARATIONS, UNDOS, codes
+from feature_repo.transforms.pairs import Intervals, matches, separations, standing_likes, standing_passes, taken_back
 from pipelines.features.errors import MalformedEvents
 
-LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT = range(len(KINDS))
+LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT, UNLIKE, UNBLOCK = range(len(KINDS))
 COLUMNS = ("actor_id", "target_id", "kind", "occurred_at")
 
 
@@ -89,9 +89,38 @@ class Events:
         return np.isin(self.kind, codes(SEPARATIONS))
 
     @cached_property
+    def is_undo(self) -> npt.NDArray[np.bool_]:
+        """Return which rows take something back, bool[m]."""
+        return np.isin(self.kind, codes(UNDOS))
+
+    @cached_property
+    def is_lasting_decision(self) -> npt.NDArray[np.bool_]:
+        """Return which rows are decisions that were not taken back by the end of these events, bool[m]: what to learn.
+
+        Most likes that are taken back were slips of a finger; what their person thinks is not known.
+        """
+        return self.is_decision & ~taken_back(self.actor, self.target, self.kind, self.at_us)
+
+    @cached_property
     def standing_likes(self) -> Intervals:
         """Return when whose like of whom stands, by position."""
         return standing_likes(self.actor, self.target, self.kind, self.at_us)
+
+    def are_open(
+        self, persons: npt.NDArray[np.integer[Any]], others: npt.NDArray[np.integer[Any]], at_us: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
+        """Say of aligned positions and instants whether neither a decision of the person nor a separation stands."""
+        apart = self._separations.hold(np.minimum(persons, others), np.maximum(persons, others), at_us)
+        likes, passes = self.standing_likes, self._standing_passes
+        return ~(apart | likes.hold(persons, others, at_us) | passes.hold(persons, others, at_us))
+
+    @cached_property
+    def _separations(self) -> Intervals:
+        return separations(self.actor, self.target, self.kind, self.at_us)
+
+    @cached_property
+    def _standing_passes(self) -> Intervals:
+        return standing_passes(self.actor, self.target, self.kind, self.at_us)
 
     @cached_property
     def matches(self) -> Intervals:

@@ -62,7 +62,7 @@ def tables(
     A person needs `user_id`; other columns of the contract are `birth_date`, `gender`, `seeking`, `age_min`, `age_max`,
     `latitude`, `longitude`, `max_distance_km`, `interests`, `bio`, `created_at`, `last_active_at`, `visible`; any
     further column becomes an attribute. An interaction needs `actor`, `target`, `kind` (like, pass, superlike, message,
-    block, report) and `time`; `event_id` is derived when absent.
+    block, report, unlike, unblock) and `time`; `event_id` is derived when absent.
     """
     from infra.clock import SystemClock
     from pipelines.ingest.columns.mapping_file import load_mapping

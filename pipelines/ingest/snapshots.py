@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
-from feature_repo.kinds import KINDS
+from feature_repo.kinds import KINDS, NO_LONGER_LIKES, listed
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
 from registry.models.artifacts import sha256_of
 
@@ -36,11 +36,11 @@ _PEOPLE = sql.SQL("""
            coalesce(char_length(bio), 0) AS bio_length, created_at, last_active_at, visible, attributes::text
     FROM duet.users {whom} ORDER BY user_id
 """)
-# Of two decisions in the same microsecond the pass comes last, because it counts.
+# Of two decisions in the same microsecond the one that ends a like comes last, because it counts.
 _INTERACTIONS = sql.SQL("""
     COPY (SELECT actor_id, target_id, kind, (extract(epoch FROM occurred_at) * 1000000)::bigint
           FROM {rows} WHERE occurred_at <= {as_of}
-          ORDER BY occurred_at, actor_id, target_id, kind = 'pass', kind) TO STDOUT (FORMAT csv)
+          ORDER BY occurred_at, actor_id, target_id, kind IN ({ends}), kind) TO STDOUT (FORMAT csv)
 """)
 _EVERY_INTERACTION = sql.SQL("duet.interactions")
 # Each half by its own index: a condition with `or` would read the whole table.
@@ -282,7 +282,8 @@ def _interaction_batches(
     names = ["actor_id", "target_id", "kind", "occurred_us"]
     types = {"actor_id": pa.int64(), "target_id": pa.int64(), "kind": pa.string(), "occurred_us": pa.int64()}
     position = pa.array(KINDS)
-    with connection.cursor() as cursor, cursor.copy(_INTERACTIONS.format(as_of=sql.Literal(as_of), rows=rows)) as copy:
+    query = _INTERACTIONS.format(as_of=sql.Literal(as_of), rows=rows, ends=listed(NO_LONGER_LIKES))
+    with connection.cursor() as cursor, cursor.copy(query) as copy:
         source = _Readable(iter(copy))
         first = source.read(1)
         if not first:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from feature_repo.population.people import People
 from feature_repo.transforms import Terms
-from pipelines.features.events import Events
+from pipelines.features.events import UNBLOCK, UNLIKE, Events
 from pipelines.ranking.context import LikeHistory
 from registry.models.embedding import Embedding
 
@@ -58,23 +58,43 @@ class PastRequests:
         targets, likes = targets[first], likes[first]
         blocked = self._blocked.before(position, at_us)[0]
         separated = np.concatenate([blocked, self._blocked_by.before(position, at_us)[0]])
+        again, unliked, not_liked_back = self._undone(position, at_us)
+        closed = np.setdiff1d(np.concatenate([targets, separated]), again)
+        likes_still = likes & ~np.isin(targets, unliked)
         liked_by = waiting = _NOBODY
         if self.pending_likes:
             actors, liked = self._received.before(position, at_us)
-            open_ = ~np.isin(actors, np.concatenate([targets, blocked]))
+            open_ = ~np.isin(actors, np.setdiff1d(np.concatenate([targets, blocked]), again))
             actors, liked = actors[open_], liked[open_]
             _, newest = np.unique(actors[liked], return_index=True)
             liked_by = actors[liked][np.sort(newest)]
             _, latest = np.unique(actors, return_index=True)
-            waiting = liked_by[np.isin(liked_by, actors[latest][liked[latest]])]
+            waiting = liked_by[np.isin(liked_by, np.setdiff1d(actors[latest][liked[latest]], not_liked_back))]
         return PastRequester(
             user_id=int(ids[position]),
             person=self.people.take([position]),
-            liked=ids[targets[likes]],
+            liked=ids[targets[likes_still]],
             passed=ids[targets[~likes]],
-            excluded=np.unique(ids[np.concatenate([targets, separated])]),
+            excluded=ids[closed],
             liked_by=ids[liked_by],
             waiting=ids[waiting],
+        )
+
+    def _undone(self, position: int, at_us: int) -> tuple[Ids, Ids, Ids]:
+        """Return about whom a person took something back, or who took back a block of theirs, as of an instant.
+
+        First those who may be shown again, then those whom the person does not like, then those who do not like them.
+        """
+        if self._undos is None:
+            return _NOBODY, _NOBODY, _NOBODY
+        by, of = self._undos
+        others = np.unique(np.concatenate([by.before(position, at_us)[0], of.before(position, at_us)[0]]))
+        mine, instants = np.full(others.size, position), np.full(others.size, at_us - 1)
+        likes = self.events.standing_likes
+        return (
+            others[self.events.are_open(mine, others, instants)] if others.size else others,
+            others[~likes.hold(mine, others, instants)],
+            others[~likes.hold(others, mine, instants)],
         )
 
     @cached_property
@@ -83,13 +103,25 @@ class PastRequests:
         return LikeHistory(self.events)
 
     @cached_property
+    def _undos(self) -> "tuple[_ByPerson, _ByPerson] | None":
+        """Return what people took back by who did, and the blocks taken back by whom they were of; None where none."""
+        undone = self.events.take(self.events.is_undo)
+        if not len(undone):
+            return None
+        n, unblocked = undone.n_people, undone.take(undone.kind == UNBLOCK)
+        return (
+            _ByPerson.of(undone.actor, undone.target, undone.is_like, undone.at_us, n),
+            _ByPerson.of(unblocked.target, unblocked.actor, unblocked.is_like, unblocked.at_us, n),
+        )
+
+    @cached_property
     def _decisions(self) -> "_ByPerson":
         decided = self.events.take(self.events.is_decision)
         return _ByPerson.of(decided.actor, decided.target, decided.is_like, decided.at_us, self.events.n_people)
 
     @cached_property
     def _received(self) -> "_ByPerson":
-        decided = self.events.take(self.events.is_decision)
+        decided = self.events.take(self.events.is_decision | (self.events.kind == UNLIKE))
         # Read backwards, those of one instant come by ascending id, as serving reads them.
         decided = decided.take(np.lexsort((-decided.actor, decided.at_us)))
         return _ByPerson.of(decided.target, decided.actor, decided.is_like, decided.at_us, self.events.n_people)

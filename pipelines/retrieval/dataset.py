@@ -14,8 +14,8 @@ from pipelines.retrieval.errors import TooFewLikes
 
 
 def latest_decisions(events: Events) -> Events:
-    """Return each directed pair's latest decision, in order of time."""
-    decided = events.take(events.is_decision)
+    """Return each directed pair's latest decision that was not taken back, in order of time."""
+    decided = events.take(events.is_lasting_decision)
     reversed_pairs = decided.pair[::-1]
     _, first_from_the_end = np.unique(reversed_pairs, return_index=True)
     rows = np.sort(len(decided) - 1 - first_from_the_end)
@@ -23,8 +23,8 @@ def latest_decisions(events: Events) -> Events:
 
 
 def first_decisions(events: Events) -> Events:
-    """Return each directed pair's first decision, in order of time."""
-    decided = events.take(events.is_decision)
+    """Return each directed pair's first decision that was not taken back, in order of time."""
+    decided = events.take(events.is_lasting_decision)
     _, rows = np.unique(decided.pair, return_index=True)
     return decided.take(np.sort(rows))
 

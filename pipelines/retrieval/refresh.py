@@ -25,12 +25,12 @@ _SMALL_BLOCK = 10_000
 def refreshed(
     embedding: Embedding, events: Events, since_us: int, content_inputs: ContentInputs, threads: int = 2
 ) -> tuple[Embedding, int]:
-    """Return the embedding with fresh factors of its people who took part in a decision after `since_us`.
+    """Return the embedding with fresh factors of its people who decided, or were decided on, after `since_us`.
 
-    `events` are all interactions to learn from; `content_inputs` gives float32[m, c] of the people at m of their
-    positions. The second value says how many factors (P and Q) were recomputed.
+    Taking something back counts too. `events` are all interactions to learn from; `content_inputs` gives float32[m, c]
+    of the people at m of their positions. The second value says how many factors (P and Q) were recomputed.
     """
-    recent = events.take(events.is_decision).between(since_us, int(np.iinfo(np.int64).max))
+    recent = events.take(events.is_decision | events.is_undo).between(since_us, int(np.iinfo(np.int64).max))
     if not len(recent) or not len(embedding):
         return embedding, 0
     step = _Step(embedding, events, embedding.positions(events.user_ids), content_inputs, threads)

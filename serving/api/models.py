@@ -260,7 +260,11 @@ class InteractionRequest(RequestModel):
     )
     actor_id: UserId
     target_id: UserId
-    kind: Kind
+    kind: Kind = Field(
+        description="`unlike` takes back the actor's like of the target, never a pass. `unblock` ends the actor's "
+        "block of the target, and the likes of both from before with it: they match again only when both like again. "
+        "After either, who is neither decided on nor separated may be shown again."
+    )
     occurred_at: AwareDatetime | None = Field(
         None,
         description="When it happened, with a zone; now when absent. What lies more than five seconds ahead of the "

@@ -14,7 +14,7 @@ import numpy as np
 from psycopg.errors import ForeignKeyViolation
 from psycopg.types.numeric import Int8
 
-from feature_repo.kinds import SEPARATIONS
+from feature_repo.kinds import SEPARATIONS, Kind
 from infra.metrics import ServingMetrics
 from serving.api.models import InteractionRequest, StoredInteraction
 from serving.errors import EventConflict, InvalidRequest, StorageUnavailable, UnknownUser
@@ -79,7 +79,7 @@ class Interactions:
         self._metrics.interactions.labels(interaction.kind.value, status).inc()
         if self._changed is not None:
             self._changed(interaction.actor_id)
-            if interaction.kind in SEPARATIONS:
+            if interaction.kind in (*SEPARATIONS, Kind.UNBLOCK):
                 self._changed(interaction.target_id)
         return status
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.numeric import Int8
 
-from feature_repo.kinds import DECISIONS, LIKES, SEPARATIONS, Kind, listed
+from feature_repo.kinds import DECISIONS, LIKES, NO_LONGER_LIKES, SEPARATIONS, Kind, listed
 from infra.db.connection_pool import ConnectionPool
 from infra.db.pooled import fetch_all
 from infra.errors import NoConnection
@@ -61,6 +61,8 @@ _REQUESTERS_TEXT = """
 SELECT asked.place, found.* FROM unnest($1::bigint[]) WITH ORDINALITY AS asked (user_id, place), LATERAL (
 WITH mine AS MATERIALIZED (
     SELECT target_id, kind, occurred_at FROM duet.interactions WHERE actor_id = asked.user_id
+), undone AS MATERIALIZED (
+    SELECT * FROM duet.undone(asked.user_id)
 ), latest AS (
     SELECT DISTINCT ON (target_id) target_id, kind, occurred_at FROM mine
     WHERE kind IN ({decisions}) ORDER BY target_id, occurred_at DESC, kind IN ({passes}) DESC
@@ -71,9 +73,11 @@ WITH mine AS MATERIALIZED (
 ){waiting}
 SELECT own.*, known.updated_at,
     (SELECT count(*) FROM mine) + (SELECT count(*) FROM apart),
-    ARRAY(SELECT target_id FROM mine WHERE kind IN ({ending})),
-    ARRAY(SELECT actor_id FROM apart),
-    ARRAY(SELECT target_id FROM recent WHERE kind IN ({likes}) ORDER BY occurred_at DESC),
+    ARRAY(SELECT target_id FROM mine WHERE kind IN ({ending})
+          AND target_id NOT IN (SELECT other FROM undone WHERE is_open)),
+    ARRAY(SELECT actor_id FROM apart WHERE actor_id NOT IN (SELECT other FROM undone WHERE is_open)),
+    ARRAY(SELECT target_id FROM recent WHERE kind IN ({likes})
+          AND target_id NOT IN (SELECT other FROM undone WHERE NOT likes) ORDER BY occurred_at DESC),
     ARRAY(SELECT target_id FROM recent WHERE kind IN ({passes})){pending}
 FROM duet.users known LEFT JOIN LATERAL (
     SELECT {profile}, u.attributes FROM duet.users u
@@ -82,13 +86,15 @@ FROM duet.users known LEFT JOIN LATERAL (
 WHERE known.user_id = asked.user_id
 ) AS found
 """
-# Everybody who ever liked the requester and has no answer; `waits` unless they changed their mind since.
+# Everybody who ever liked the requester and has no answer; `waits` where that like still stands.
 _WAITING = """, waiting AS (
     SELECT actor_id, max(occurred_at) FILTER (WHERE kind IN ({likes})) AS liked_at,
-        (array_agg(kind ORDER BY occurred_at DESC, kind IN ({passes}) DESC))[1] IN ({likes}) AS waits
+        (array_agg(kind ORDER BY occurred_at DESC, kind IN ({no_longer}) DESC))[1] IN ({likes})
+            AND actor_id NOT IN (SELECT other FROM undone WHERE NOT liked_back) AS waits
     FROM duet.interactions
-    WHERE target_id = asked.user_id AND kind IN ({decisions})
-      AND actor_id NOT IN (SELECT target_id FROM mine WHERE kind IN ({ending}))
+    WHERE target_id = asked.user_id AND kind IN ({decisions}, {unlike})
+      AND (actor_id NOT IN (SELECT target_id FROM mine WHERE kind IN ({ending}))
+           OR actor_id IN (SELECT other FROM undone WHERE is_open))
     GROUP BY actor_id HAVING bool_or(kind IN ({likes})) ORDER BY liked_at DESC, actor_id LIMIT {most}
 )"""
 _PENDING = """,
@@ -104,10 +110,11 @@ WITH allowed AS MATERIALIZED (
     FROM duet.users u
     WHERE u.user_id = ANY(($4::bigint[])[asked.low:asked.high])
       AND u.visible{interested}
-      AND u.user_id NOT IN (SELECT target_id FROM duet.interactions
-                            WHERE actor_id = asked.user_id AND kind IN ({ending}))
-      AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
-                            WHERE target_id = asked.user_id AND kind IN ({separations}))
+      AND (u.user_id NOT IN (SELECT target_id FROM duet.interactions
+                             WHERE actor_id = asked.user_id AND kind IN ({ending}))
+           AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
+                                 WHERE target_id = asked.user_id AND kind IN ({separations}))
+           OR u.user_id IN (SELECT other FROM duet.undone(asked.user_id) WHERE is_open))
 )
 SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id),
     ARRAY(SELECT user_id FROM allowed WHERE changed),
@@ -149,6 +156,8 @@ def _rendered(text: LiteralString, **parts: sql.Composable) -> bytes:
             ending=listed((*DECISIONS, *SEPARATIONS)),
             likes=listed(LIKES),
             passes=listed([Kind.PASS]),
+            no_longer=listed(NO_LONGER_LIKES),
+            unlike=listed([Kind.UNLIKE]),
             separations=listed(SEPARATIONS),
             fold_in=sql.Literal(MAX_FOLD_IN),
             most=sql.Literal(MAX_PENDING),

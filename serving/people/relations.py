@@ -86,7 +86,8 @@ WHERE (state.matched_at, other) < ($2, $3) ORDER BY state.matched_at DESC, other
 _LIKES: Final = _rendered("""
 WITH latest AS (
     SELECT actor_id AS other FROM duet.interactions WHERE target_id = $1 AND kind IN ({likes})
-      AND actor_id NOT IN (SELECT target_id FROM duet.interactions WHERE actor_id = $1 AND kind IN ({answers}))
+      AND (actor_id NOT IN (SELECT target_id FROM duet.interactions WHERE actor_id = $1 AND kind IN ({answers}))
+           OR actor_id IN (SELECT other FROM duet.undone($1) WHERE is_open))
     GROUP BY actor_id ORDER BY max(occurred_at) DESC, actor_id LIMIT {most}
 )
 SELECT other, state.liked_back_at FROM latest JOIN duet.users u ON u.user_id = other AND u.visible,

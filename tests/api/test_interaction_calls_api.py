@@ -63,6 +63,22 @@ def test_events_of_one_pair_count_in_the_order_in_which_they_were_sent(town: Ser
     assert [result["matched"] for result in results] == [False, True, False, False]
 
 
+def test_a_like_and_a_block_can_be_taken_back_and_no_old_like_makes_a_match_again(town: Served) -> None:
+    def shown() -> set[int]:
+        return {2, 4} & set(ids(town.recommend(1, limit=100)))
+
+    assert shown() == {2, 4}
+    results = send(town, [event(1, 2), event(2, 1), event(4, 1), event(1, 4, "block")])
+    assert (results[1]["matched"], shown()) == (True, set())
+    send(town, [event(1, 2, "unlike"), event(4, 1, "unblock")])  # who was blocked takes back nothing
+    assert shown() == {2}
+    assert ids(town.client.get("/v1/people/1/matches").json()) == []
+    send(town, [event(1, 4, "unblock")])
+    assert shown() == {2, 4}
+    results = send(town, [event(1, 2), event(1, 4), event(4, 1)])
+    assert [result["matched"] for result in results] == [True, False, True]
+
+
 def test_a_thousand_events_are_stored_and_one_more_is_refused(
     town: Served, connection: psycopg.Connection[Any]
 ) -> None:

@@ -16,8 +16,11 @@ from tests.conftest import empty_tables
 from tests.serving_world import insert_people
 
 PERSON = st.integers(1, PEOPLE + 4)
-KIND = st.sampled_from(["like", "like", "superlike", "pass", "block", "report", "message"])
+KIND = st.sampled_from(
+    ["like", "like", "superlike", "pass", "block", "report", "message", "unlike", "unlike", "unblock", "unblock"]
+)
 EVENT = st.tuples(PERSON, PERSON, KIND)
+LIKES = {"like", "superlike"}
 SEEKING = st.sampled_from([[], ["man"], ["woman"], ["man", "woman"]])
 STEP = st.one_of(
     st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans()),
@@ -46,7 +49,8 @@ class Truth:
     )
     hidden: set[int] = field(default_factory=set)
     decided: dict[int, dict[int, str]] = field(default_factory=dict)
-    apart: set[frozenset[int]] = field(default_factory=set)
+    blocked: set[tuple[int, int]] = field(default_factory=set)
+    reported: set[frozenset[int]] = field(default_factory=set)
 
     def accepts(self, one: int, other: int) -> bool:
         return not self.seeking[one] or gender(other) in self.seeking[one]
@@ -57,7 +61,7 @@ class Truth:
             assert other != asker
             assert other not in self.hidden
             assert other not in self.decided.get(asker, {})
-            assert frozenset({asker, other}) not in self.apart
+            assert not self._apart(asker, other)
             assert other not in unwanted
             assert self.accepts(asker, other)
             assert self.accepts(other, asker)
@@ -139,19 +143,32 @@ class Truth:
         return user_id in self.seeking
 
     def _note(self, actor: int, target: int, kind: str) -> None:
-        if kind in {"block", "report"}:
-            self.apart.add(frozenset({actor, target}))
-        if kind != "message":
-            decided = self.decided.setdefault(actor, {})
-            if kind not in {"block", "report"} or target not in decided:
-                decided[target] = kind
+        decided = self.decided.setdefault(actor, {})
+        if kind == "report":
+            self.reported.add(frozenset({actor, target}))
+        elif kind == "block":
+            self.blocked.add((actor, target))
+        elif kind == "unblock" and (actor, target) in self.blocked:
+            self.blocked.remove((actor, target))
+            self._forget_like(actor, target)
+            self._forget_like(target, actor)
+        elif kind == "unlike":
+            self._forget_like(actor, target)
+        elif kind in {*LIKES, "pass"}:
+            decided[target] = kind
+
+    def _forget_like(self, actor: int, target: int) -> None:
+        if self.decided.get(actor, {}).get(target) in LIKES:
+            del self.decided[actor][target]
+
+    def _apart(self, one: int, other: int) -> bool:
+        return frozenset({one, other}) in self.reported or bool({(one, other), (other, one)} & self.blocked)
 
     def _matched(self, one: int, other: int) -> bool:
-        likes = {"like", "superlike"}
         return (
-            self.decided.get(one, {}).get(other) in likes
-            and self.decided.get(other, {}).get(one) in likes
-            and frozenset({one, other}) not in self.apart
+            self.decided.get(one, {}).get(other) in LIKES
+            and self.decided.get(other, {}).get(one) in LIKES
+            and not self._apart(one, other)
         )
 
 

@@ -18,7 +18,7 @@ from pipelines.ingest.world.inhabitants import DAY_S, Inhabitants
 from pipelines.ingest.world.liking import Liking
 from pipelines.ingest.world.town import Indexes, Mask, Town
 
-LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT = range(len(KINDS))
+LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT, UNLIKE, UNBLOCK = range(len(KINDS))
 _N_ROUNDS = 5
 _MOST_DRAWS = 4_000
 

@@ -37,12 +37,19 @@ def test_likes_are_listed_until_they_are_answered_taken_back_or_separated(
     interact(connection, 1, 6, "block")
     interact(connection, 8, 1, "report")
     interact(connection, 14, [18] * 20 + [1], "pass")
+    interact(connection, 16, 1)
+    interact(connection, 16, [18] * 20 + [1], "unlike")
+    interact(connection, 18, 1)
+    interact(connection, 1, 18)  # answered, and the answer is taken back below
+    interact(connection, 1, [20, 18], "unlike")
     connection.execute("update duet.users set visible = false where user_id = 12")
     connection.commit()
     first = likes(endpoints, settings, 1, limit=1)
     assert [like.user_id for like in first.items] == [10]
     second = likes(endpoints, settings, 1, limit=1, cursor=first.next)
-    assert ([like.user_id for like in second.items], second.next) == ([2], None)
+    assert [like.user_id for like in second.items] == [18]
+    third = likes(endpoints, settings, 1, limit=1, cursor=second.next)
+    assert ([like.user_id for like in third.items], third.next) == ([2], None)
 
 
 def test_they_are_private_unless_the_settings_say_otherwise(endpoints: Endpoints, settings: Settings) -> None:

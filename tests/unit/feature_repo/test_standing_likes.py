@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 
 from feature_repo.kinds import Kind, code
-from feature_repo.transforms.pairs import NEVER, Intervals, matches, standing_likes
+from feature_repo.transforms.pairs import (
+    NEVER,
+    Intervals,
+    matches,
+    separations,
+    standing_likes,
+    standing_passes,
+    taken_back,
+)
 
 A, B, C = 0, 1, 2
-LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT = (
-    Kind.LIKE, Kind.PASS, Kind.SUPERLIKE, Kind.MESSAGE, Kind.BLOCK, Kind.REPORT
-)  # fmt: skip
+LIKE, PASS, SUPERLIKE, MESSAGE, BLOCK, REPORT, UNLIKE, UNBLOCK = Kind
 Row = tuple[int, int, Kind, int]
 
 
@@ -80,6 +86,39 @@ def test_a_match_that_ends_as_it_begins_is_none() -> None:
 def test_a_separation_ends_the_match_of_that_pair_alone() -> None:
     both = ((A, C, LIKE, 1), (C, A, LIKE, 2), (B, C, LIKE, 1), (C, B, LIKE, 2), (A, B, LIKE, 1), (B, A, LIKE, 2))
     assert shown(matches(*columns(*both, (C, A, BLOCK, 5)))) == [(A, B, 2, NEVER), (A, C, 2, 5), (B, C, 2, NEVER)]
+
+
+def test_a_like_that_is_taken_back_stands_no_more_and_may_be_given_again() -> None:
+    likes = columns((A, B, LIKE, 1), (B, A, LIKE, 2), (A, B, UNLIKE, 4), (A, B, UNLIKE, 5), (A, B, LIKE, 7))
+    assert shown(standing_likes(*likes)) == [(A, B, 1, 4), (A, B, 7, NEVER), (B, A, 2, NEVER)]
+    assert shown(matches(*likes)) == [(A, B, 2, 4), (A, B, 7, NEVER)]
+    assert taken_back(*likes).tolist() == [True, False, False, False, False]
+
+
+def test_taking_back_a_like_takes_back_no_pass() -> None:
+    decided = columns((A, B, LIKE, 1), (A, B, PASS, 2), (A, B, UNLIKE, 3), (A, C, UNLIKE, 3), (A, C, LIKE, 3))
+    assert shown(standing_passes(*decided)) == [(A, B, 2, NEVER)]
+    assert shown(standing_likes(*decided)) == [(A, B, 1, 2)]
+
+
+def test_a_block_that_is_taken_back_ends_with_the_likes_from_before_it_ended() -> None:
+    both = ((A, B, LIKE, 1), (B, A, LIKE, 2), (A, B, BLOCK, 4), (B, A, SUPERLIKE, 5), (A, B, UNBLOCK, 6))
+    assert shown(separations(*columns(*both))) == [(A, B, 4, 6)]
+    assert shown(matches(*columns(*both, (A, B, LIKE, 7)))) == [(A, B, 2, 4)]
+    assert shown(matches(*columns(*both, (A, B, LIKE, 7), (B, A, LIKE, 9)))) == [(A, B, 2, 4), (A, B, 9, NEVER)]
+
+
+def test_only_the_own_block_can_be_taken_back_and_no_report() -> None:
+    for ended in ((B, A, BLOCK, 3), (B, A, REPORT, 3), (A, B, REPORT, 3)):
+        both = columns((A, B, LIKE, 1), (B, A, LIKE, 1), ended, (A, B, UNBLOCK, 5))
+        assert shown(separations(*both)) == [(A, B, 3, NEVER)]
+        assert shown(matches(*both)) == [(A, B, 1, 3)]
+
+
+def test_taking_back_a_block_that_does_not_stand_changes_nothing() -> None:
+    both = ((A, B, LIKE, 1), (B, A, LIKE, 1), (A, B, UNBLOCK, 5))
+    assert shown(matches(*columns(*both))) == [(A, B, 1, NEVER)]
+    assert shown(matches(*columns(*both, (A, B, BLOCK, 5), (A, B, UNBLOCK, 9), (A, B, UNBLOCK, 11)))) == [(A, B, 1, 5)]
 
 
 def test_it_holds_from_its_beginning_until_just_before_its_end() -> None:
