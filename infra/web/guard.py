@@ -80,7 +80,7 @@ class AccessMiddleware:
         token = self._options.token
         if token is None or _has_token(headers, token):
             return None
-        return _exchanged(scope, token) or PlainTextResponse(
+        return _exchanged(scope, headers, token) or PlainTextResponse(
             "This server asks for a token: open the link that `duet status` prints, or send it as a Bearer token"
             " (MLFLOW_TRACKING_TOKEN for MLflow's client).",
             401,
@@ -100,7 +100,7 @@ def _has_token(headers: dict[str, str], token: str) -> bool:
     return found is not None and _same(found.value, value)
 
 
-def _exchanged(scope: Scope, token: str) -> Response | None:
+def _exchanged(scope: Scope, headers: dict[str, str], token: str) -> Response | None:
     """Return the redirect that turns a token in the address into a cookie, None when there is no right one."""
     if scope["type"] != "http" or scope["method"] != "GET":
         return None
@@ -114,7 +114,9 @@ def _exchanged(scope: Scope, token: str) -> Response | None:
     path = quote("/" + scope["path"].lstrip("/\\"))  # `//host` would lead away
     answer = RedirectResponse(f"{path}?{left}" if left else path, 303, {"Referrer-Policy": "no-referrer"})
     name, value = cookie(token)
-    answer.set_cookie(name, value, max_age=_MONTH_S, httponly=True, samesite="lax", secure=scope["scheme"] == "https")
+    # Who claims TLS in vain only loses a cookie of their own.
+    is_secure = scope["scheme"] == "https" or headers.get("x-forwarded-proto", "").startswith("https")
+    answer.set_cookie(name, value, max_age=_MONTH_S, httponly=True, samesite="lax", secure=is_secure)
     return answer
 
 

@@ -12,9 +12,11 @@ import jsonschema
 import pytest
 import yaml
 
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from infra.variables import variables
+from infra.web.token import needs_token
 from tests.architecture.compose import COMPOSE, TEXT, VARIABLE, composed, services
+from tests.architecture.sources import ROOT
 
 OURS = re.compile(r"localhost/duet-(serving|pipelines)$")
 ONCE = {"migrate", "object-store-bucket", "cli"}
@@ -153,6 +155,30 @@ def test_the_proxy_sends_to_the_addresses_that_the_services_have_and_is_trusted_
         assert (replica, addresses[replica]) in behind
         environment = services()[replica]["environment"]
         assert environment["DUET_SERVING__TRUSTED_PROXIES"] == addresses["proxy"]
+
+
+def test_mlflow_and_dagster_ask_for_a_token_because_they_are_in_production() -> None:
+    production = load_settings(environment="production", web={"auth": "auto"})
+    assert needs_token(production)
+    assert "DUET_ENVIRONMENT=production" in (ROOT / "infra" / "docker" / "Dockerfile").read_text()
+    for name, command in (("mlflow", "mlflow server --app-name duet"), ("dagster-webserver", "pipelines.webserver")):
+        service = services()[name]
+        assert command in " ".join(service["command"]), name
+        assert {"source": "web_token", "target": "DUET_WEB__TOKEN"} in service["secrets"], name
+        assert not {"DUET_ENVIRONMENT", "DUET_WEB__AUTH"} & set(service["environment"]), name
+
+
+def test_the_proxy_speaks_tls_sends_everybody_there_and_writes_no_token_into_its_log() -> None:
+    config = (COMPOSE / "haproxy" / "haproxy.cfg").read_text()
+    plain, tls = re.findall(r"(?ms)^frontend (?:plain|tls) .*?(?=^\w)", config)
+    assert re.search(r"bind \*:8080$", plain, re.MULTILINE)
+    assert "http-request redirect scheme https code 308" in plain
+    assert "backend" not in plain
+    assert re.findall(r"(?m)^    bind (.*)$", tls) == ["*:8443 ssl crt /run/secrets/proxy_certificate alpn h2,http/1.1"]
+    assert "ssl-min-ver TLSv1.2" in config
+    assert "X-Forwarded-Proto https" in tls
+    assert "httplog" not in config.replace("`option httplog`", "")
+    assert "%HM %HP %HV" in config
 
 
 def test_prometheus_asks_the_replicas_that_there_are() -> None:

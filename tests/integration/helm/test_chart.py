@@ -125,6 +125,29 @@ def test_every_setting_is_one_of_duets(objects: Objects) -> None:
     assert named - told_by_the_shell <= known
 
 
+def test_mlflow_and_dagster_ask_for_a_token_because_they_are_in_production(objects: Objects) -> None:
+    settings = objects["ConfigMap", "settings"]["data"]
+    assert settings["DUET_ENVIRONMENT"] == "production"
+    assert "DUET_WEB__AUTH" not in yaml.safe_dump_all(objects.values())
+    for name, command in (("mlflow", "mlflow server --app-name duet"), ("webserver", "pipelines.webserver")):
+        if ("Deployment", name) in objects:
+            (one,) = pods(objects)[name]["spec"]["containers"]
+            assert command in " ".join(one["args"]), name
+
+
+@pytest.mark.parametrize("part", ["serving", "dagster", "mlflow"])
+def test_an_ingress_has_a_certificate_or_a_load_balancer_that_has_one(part: str) -> None:
+    with pytest.raises(Exception, match="would carry keys and tokens in the clear: name a Secret"):
+        rendered({part: {"ingress": {"enabled": True}}})
+    component = {"dagster": "webserver"}.get(part, part)
+    assert (
+        "tls"
+        not in rendered({part: {"ingress": {"enabled": True, "tlsEndsBefore": True}}})["Ingress", component]["spec"]
+    )
+    with_secret = rendered({part: {"ingress": {"enabled": True, "tlsSecret": "mine"}}})["Ingress", component]
+    assert [entry["secretName"] for entry in with_secret["spec"]["tls"]] == ["mine"]
+
+
 def test_whoever_is_in_the_cluster_reaches_only_what_they_need(objects: Objects) -> None:
     policies = {component: one["spec"] for (kind, component), one in objects.items() if kind == "NetworkPolicy"}
     assert set(pods(objects)) - {"migrations"} | {"run"} == set(policies)

@@ -131,6 +131,12 @@ def test_a_link_with_the_token_becomes_a_cookie_that_no_script_reads() -> None:
     assert not Browser("another").shakes_hands((b"cookie", held))
 
 
+def test_behind_a_proxy_with_tls_the_cookie_is_sent_over_tls_only() -> None:
+    plain = Browser(TOKEN)("GET", f"/?token={TOKEN}")
+    behind = Browser(TOKEN)("GET", f"/?token={TOKEN}", {"X-Forwarded-Proto": "https"})
+    assert ["secure" in answer.headers["set-cookie"].lower() for answer in (plain, behind)] == [False, True]
+
+
 def test_the_link_with_the_token_leads_to_no_other_server() -> None:
     answer = Browser(TOKEN)("GET", f"{HERE}//evil.example/x?token={TOKEN}")
     assert answer.headers["location"] == "/evil.example/x"
