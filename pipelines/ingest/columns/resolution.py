@@ -126,8 +126,8 @@ def _column(name: str, header: Sequence[str], path: Path) -> str:
     meant = next((column for column in header if close and _plain(column) == close[0]), None)
     raise RefusedMapping(
         f"The mapping names the column `{name}`, which `{path.name}` does not have; "
-        + (f"did you mean `{meant}`? " if meant is not None else "")
-        + f"It has {', '.join(f'`{column}`' for column in header)}."
+        + (f"did you mean `{meant}`? It" if meant is not None else "it")
+        + f" has {', '.join(f'`{column}`' for column in header)}."
     )
 
 
