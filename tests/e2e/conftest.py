@@ -33,6 +33,9 @@ ANY_FREE_PORT = {
     "DUET_SERVING__SNAPSHOT_REFRESH_S": "5",
 }
 
+HANGS_S = 850.0
+"""After which a command hangs, and no machine is only busy; less than the limit of a test, to say which command."""
+
 LOCATION = {"repositoryLocationName": "duet", "repositoryName": "__repository__"}
 SCHEDULES = """
 query($repository: RepositorySelector!) {
@@ -65,7 +68,7 @@ class Duet:
     variables: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
 
-    def __call__(self, *arguments: str, expect: int = 0, timeout_s: float = 280) -> str:
+    def __call__(self, *arguments: str, expect: int = 0, timeout_s: float = HANGS_S) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "infra.cli", *arguments],
             cwd=self.folder,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ANY_FREE_PORT, clean_environment, processes_of
+from tests.e2e.conftest import ANY_FREE_PORT, HANGS_S, clean_environment, processes_of
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path)
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=HANGS_S,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

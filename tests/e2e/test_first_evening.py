@@ -1,23 +1,31 @@
-"""The README's commands in the README's order, on one running platform: each test begins where the last one ended."""
+"""The README's commands in its order, and what is done by hand in the pages of Dagster and MLflow, on one platform.
+
+Each test begins where the last one ended.
+"""
 
 import csv
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import psutil
 import pytest
+import yaml
 
 from infra.web.client import tls
+from tests.e2e.browser import in_the_browser, move_to_production, opened_page, shots
 from tests.e2e.conftest import Duet
 from tests.killing import kill as kill_process
 from tests.waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PEOPLE = 400
+DEPTH = 5
+RUN_MS = 400_000
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
 
 
@@ -135,13 +143,7 @@ def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
 
 def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> None:
     before = served_release(duet)
-    newest = httpx.get(
-        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search",
-        params={"filter": "name='duet-ranker'"},
-        headers=duet.bearer,
-        timeout=10,
-    ).json()["model_versions"]
-    version = max(int(found["version"]) for found in newest)
+    version = int(rankers(duet)[0]["version"])
     moved = httpx.post(
         f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
         json={
@@ -157,6 +159,47 @@ def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> 
     until(lambda: served_release(duet) != before)
     assert str(served_release(duet)).endswith(f"-r{version}")
     until(lambda: " ui " in duet("releases"))
+
+
+@in_the_browser
+def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
+    duet: Duet, request: pytest.FixtureRequest
+) -> None:
+    with opened_page() as page:
+        page.goto(next(line for line in duet("status").splitlines() if line.startswith("dagster http")).split()[1])
+        page.goto(f"{duet.urls['dagster']}/locations/__repository__@duet/jobs/train_ranker/playground")
+        line = page.locator(".CodeMirror-line", has_text="max_depth")
+        line.locator(".cm-number").dblclick()  # selects the number, and what is typed replaces it
+        page.keyboard.type(str(DEPTH))
+        page.locator(".CodeMirror-line", has_text=f"max_depth: {DEPTH}").wait_for()
+        page.get_by_text("No errors").wait_for()
+        page.screenshot(path=shots(request.config) / "1-launchpad.png")
+        page.get_by_role("button", name="Launch Run").click()
+        page.wait_for_url("**/runs/*")
+        ended = page.get_by_text(re.compile(r"^(Success|Failure|Canceled)$")).first
+        ended.wait_for(timeout=RUN_MS)
+        page.screenshot(path=shots(request.config) / "2-run.png")
+        assert ended.inner_text() == "Success"
+        run_id = page.url.rpartition("/runs/")[2].partition("?")[0]
+    query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status runConfigYaml } } }"
+    run = duet.ask_dagster(query, id=run_id)["runOrError"]
+    assert run["status"] == "SUCCESS"
+    assert yaml.safe_load(run["runConfigYaml"])["ops"]["ranker"]["config"]["max_depth"] == DEPTH
+    tags = {tag["key"]: tag["value"] for tag in rankers(duet)[0]["tags"]}
+    assert tags["dagster_run_id"] == run_id
+    assert f'"max_depth": {DEPTH}' in tags["manifest"]
+
+
+@in_the_browser
+def test_a_stage_moved_in_mlflows_pages_is_served_and_audited(duet: Duet, request: pytest.FixtureRequest) -> None:
+    version = int(rankers(duet)[0]["version"])
+    assert not str(served_release(duet)).endswith(f"-r{version}")
+    with opened_page() as page:
+        page.goto(f"{duet.urls['mlflow']}/?token={duet.token}")
+        move_to_production(page, duet.urls["mlflow"], "duet-ranker", version, shots(request.config))
+    assert rankers(duet)[0]["current_stage"] == "Production"
+    until(lambda: str(served_release(duet)).endswith(f"-r{version}"))
+    until(lambda: duet("releases").count(" ui ") == 2)
 
 
 def test_killed_stores_lose_no_acknowledged_interaction_and_serving_recovers(duet: Duet) -> None:
@@ -182,6 +225,17 @@ def test_killed_stores_lose_no_acknowledged_interaction_and_serving_recovers(due
         again = duet.post("/v1/interactions", pass_on)
         assert again.status_code == 200, "an acknowledged interaction was lost"
         assert pass_on["target_id"] not in people_in(recommended(duet, int(pass_on["actor_id"])))
+
+
+def rankers(duet: Duet) -> list[dict[str, Any]]:
+    """Return the registered versions of the ranker as MLflow's API tells them, the newest first."""
+    found: list[dict[str, Any]] = httpx.get(
+        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search",
+        params={"filter": "name='duet-ranker'"},
+        headers=duet.bearer,
+        timeout=30,
+    ).json()["model_versions"]
+    return sorted(found, key=lambda version: -int(version["version"]))
 
 
 def kill(name: str, duet: Duet) -> None:
