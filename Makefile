@@ -26,7 +26,7 @@ PACKAGES := infra feature_repo registry pipelines serving
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long test-busy images topology check audit lock clean install format
+.PHONY: help demo up down test test-long test-busy images topology check types shape audit lock clean install format
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,9 +58,14 @@ topology: $(STAMP) ## Run infra/compose's services from Debian's packages and ki
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/topology
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock, licences, secrets, bill of materials
+	@$(MAKE) --jobs 2 --output-sync=target types shape
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+shape: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/hadolint infra/docker/Dockerfile
 	$(CLEAN_ENV) $(BIN)/python -m pytest -q tests/architecture/test_lock.py
