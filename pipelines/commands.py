@@ -15,6 +15,7 @@ import typer
 from pipelines.bench.commands import register_bench
 from pipelines.experiments.commands import register_report
 from pipelines.ingest.commands import register_import
+from pipelines.upkeep.erasure.commands import register_erase
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,6 +61,7 @@ def register(app: typer.Typer) -> None:
     register_import(app)
     register_bench(app)
     register_report(app)
+    register_erase(app)
     app.command("train", epilog="Example: duet train --job train_ranker --set ranker.max_depth=6")(train)
     app.command("judge", epilog="Example: duet judge e3-i5-r2")(judge)
     app.command("evaluate", epilog="Example: duet evaluate --protocol met")(evaluate)

@@ -40,6 +40,9 @@ from pipelines.upkeep.drift.assets import drift
 from pipelines.upkeep.drift.jobs import MEASURE_DRIFT
 from pipelines.upkeep.drift.schedules import nightly_measure_drift
 from pipelines.upkeep.drift.sensors import retrain_on_drift
+from pipelines.upkeep.erasure.assets import erasures
+from pipelines.upkeep.erasure.jobs import ERASE_PEOPLE
+from pipelines.upkeep.erasure.sensors import erase_people_soon
 from pipelines.upkeep.first_day import first_day
 from pipelines.upkeep.jobs import FOLD_HISTORY, MEASURE_ACTIVITY
 from pipelines.upkeep.schedules import daily_measure_activity, nightly_fold_history
@@ -47,17 +50,17 @@ from pipelines.upkeep.sensors import alert_on_failure
 
 ASSETS = (
     *(snapshots, features, online_features, changed_features, embeddings, candidate_index, ranking_dataset, ranker),
-    *(evaluation, promoted_release, drift, experiment_report, hyperparameter_search, daily_totals),
+    *(evaluation, promoted_release, drift, experiment_report, hyperparameter_search, daily_totals, erasures),
 )
 JOBS = (
     *(TRAIN_ALL, TRAIN_RANKER, REBUILD_INDEX, MATERIALIZE_FEATURES, MATERIALIZE_CHANGES, EVALUATE, SEARCH),
-    *(MEASURE_ACTIVITY, FOLD_HISTORY, MEASURE_DRIFT, READ_OUT),
+    *(MEASURE_ACTIVITY, FOLD_HISTORY, MEASURE_DRIFT, READ_OUT, ERASE_PEOPLE),
 )
 SCHEDULES = (
     *(daily_measure_activity, nightly_materialize_features, nightly_rebuild_index, nightly_fold_history),
     *(nightly_measure_drift, weekly_retrain),
 )
-SENSORS = (alert_on_failure, frequent_materialize_features, retrain_on_drift, guard, observe_stages)
+SENSORS = (alert_on_failure, frequent_materialize_features, retrain_on_drift, guard, observe_stages, erase_people_soon)
 
 
 def build_definitions(platform: Platform | None = None) -> dg.Definitions:

@@ -163,6 +163,7 @@ class Runtime:
             connect=self._offline_connection,
             snapshot=lambda: self.snapshot.current,
             challenger_wanted=lambda: self.experiments.state is not ExperimentState.OFF,
+            people_read_at=generations.oldest_read_at,
         )
         self._closing.add("releases", self._following.close)
         self.releases = self._following.watcher

@@ -95,7 +95,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
                 app,
                 allow_origins=_settings.serving.cors_origins,
                 allow_credentials=_settings.serving.cors_credentials,
-                allow_methods=("GET", "POST", "PUT", "PATCH"),
+                allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
                 allow_headers=(
                     "Authorization",
                     "X-API-Key",

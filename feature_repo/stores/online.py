@@ -121,6 +121,18 @@ class FailFastRedisOnlineStore(OpenRedisOnlineStore):
         except redis.RedisError as error:
             raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
 
+    def forget_person(self, config: RepoConfig, user_id: int) -> tuple[bool, bool]:
+        """Delete whatever any view stores of a person; return whether there was something, and whether there is still.
+
+        Raises FeatureStoreUnavailable.
+        """
+        client = self.patient_client(config.online_store)
+        [key] = self._keys(config, np.array([user_id], dtype="<i8"))
+        try:
+            return bool(client.delete(key)), bool(client.exists(key))
+        except redis.RedisError as error:
+            raise FeatureStoreUnavailable(f"The online feature store does not answer: {error}.") from error
+
     def was_emptied(self, config: RepoConfig) -> bool:
         """Tell whether the mark of a filling is gone; False while the store does not answer."""
         try:

@@ -8,7 +8,7 @@ Results are on this disk; with `DUET_RESULTS_URI` they and the pointers are also
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -107,11 +107,42 @@ class ResultStore:
 
     def find(self, asset: str) -> StepResult | None:
         """Return the last good result of `asset`, or None when there is none."""
+        found = self.pointer(asset)
+        return found if found is None or not found.has_files or self.has(found.asset, found.digest) else None
+
+    def pointer(self, asset: str) -> StepResult | None:
+        """Return what the pointer of `asset` names, whether or not its files are still there; None without one."""
         content = self._read(f"{asset}/{POINTER}")
-        if content is None:
-            return None
-        found = StepResult.model_validate_json(content).within(self)
-        return found if not found.has_files or self.has(found.asset, found.digest) else None
+        return None if content is None else StepResult.model_validate_json(content).within(self)
+
+    def remove_before(self, until: datetime, within: Callable[[Path], bool], *, spared: Collection[str]) -> list[str]:
+        """Remove what was made by `until`: here each folder that is `within`, in the shared folder all; return which.
+
+        Results of `spared` assets stay. A pointer to a result that is gone stays, too: whoever asks for it is told to
+        make it anew.
+        """
+        removed = []
+        for folder in self.folders(until, spared=spared):
+            if within(folder):
+                shutil.rmtree(folder)
+                removed.append(f"{folder.parent.name}/{folder.name}")
+        if self.shared is not None:
+            for asset in self._assets():
+                there = {} if asset in spared else self.shared.ages(asset)
+                for name in sorted(name for name, put_at in there.items() if put_at <= until.timestamp()):
+                    self.shared.remove(asset, name)
+                    removed.append(f"{asset}/{name}")
+        return removed
+
+    def folders(self, until: datetime, *, spared: Collection[str]) -> list[Path]:
+        """Return the folders of the results on this disk that were made by `until`, those of `spared` assets aside."""
+        return [
+            self.root / asset.name / name
+            for asset in sorted(self.root.glob("*"))
+            if asset.is_dir() and asset.name not in spared
+            for name, made_at in sorted(self._ages(asset.name).items())
+            if made_at <= until.timestamp()
+        ]
 
     def require(self, asset: str, job: str = "train_all") -> StepResult:
         """Return the last good result of `asset`.
@@ -194,6 +225,10 @@ class ResultStore:
             for named in ({pointer.asset: pointer.digest}, pointer.inputs, pointer.parts)
             for asset, digest in named.items()
         }
+
+    def _assets(self) -> list[str]:
+        """Return the assets of all results that pointers name."""
+        return sorted({asset for asset, _ in self._pointed()})
 
     def _prune(self, assets: Sequence[str]) -> None:
         """Keep the newest few results of each asset; what a pointer names stays whatever its age."""

@@ -18,12 +18,14 @@ FORGOTTEN_S: Final = 3_600.0
 
 REPORT: Final = sql.SQL(
     "insert into duet.serving_workers"
-    " (worker_id, host, pid, release, refused, challenger, challenger_refused, pin_id, copies)"
+    " (worker_id, host, pid, release, refused, challenger, challenger_refused, pin_id, copies,"
+    "  people_read_at)"
     " values (%(worker_id)s, %(host)s, %(pid)s, %(release)s, %(refused)s, %(challenger)s, %(challenger_refused)s,"
-    "         %(pin_id)s, %(copies)s)"
+    "         %(pin_id)s, %(copies)s, %(people_read_at)s)"
     " on conflict (worker_id) do update set release = excluded.release, refused = excluded.refused,"
     "  challenger = excluded.challenger, challenger_refused = excluded.challenger_refused,"
-    "  pin_id = excluded.pin_id, copies = excluded.copies, seen_at = clock_timestamp()"
+    "  pin_id = excluded.pin_id, copies = excluded.copies, people_read_at = excluded.people_read_at,"
+    "  seen_at = clock_timestamp()"
 )
 LEAVE: Final = sql.SQL("delete from duet.serving_workers where worker_id = %(worker_id)s")
 FORGET: Final = sql.SQL(

@@ -18,6 +18,7 @@ from serving.api.models import (
 )
 from serving.api.routing import ApiRoute
 from serving.people.relations import LIKES_RECEIVED, MATCHES, PageQuery
+from serving.profiles.erasure_models import ERASURE
 from serving.profiles.models import HIDE, PEOPLE_BATCH, PERSON, SHOW, PeopleBatch, Profile
 
 RECOMMEND: Final = "recommend"
@@ -40,6 +41,8 @@ ROUTES: Final = (
     ApiRoute("GET", PERSON, "get_person"),
     ApiRoute("PUT", PERSON, "put_person", Profile),
     ApiRoute("PATCH", PERSON, "patch_person", Profile),
+    ApiRoute("DELETE", PERSON, "erase_person"),
+    ApiRoute("GET", ERASURE, "get_erasure"),
     ApiRoute("POST", HIDE, "hide_person"),
     ApiRoute("POST", SHOW, "show_person"),
     ApiRoute("GET", MATCHES, "list_matches", query=PageQuery),

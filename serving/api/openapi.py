@@ -22,6 +22,7 @@ from serving.api.models import (
 from serving.api.openapi_calls import SAID
 from serving.api.openapi_parts import HEADERS, KEY, call, json_answer, read
 from serving.people.relations import LikesReceived, Matches
+from serving.profiles.erasure_models import ErasureReport
 from serving.profiles.models import NamedProfileRow, PeopleResults, Person, StoredPerson
 
 _ANSWERS: Final[tuple[type[BaseModel], ...]] = (
@@ -34,6 +35,7 @@ _ANSWERS: Final[tuple[type[BaseModel], ...]] = (
     InteractionResults,
     Matches,
     LikesReceived,
+    ErasureReport,
     ErrorEnvelope,
     LiveReport,
     ReadyReport,

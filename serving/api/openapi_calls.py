@@ -8,6 +8,7 @@ from serving.api.openapi_parts import Said, json_answer
 from serving.errors import EventConflict, LikesPrivate, StorageUnavailable, UnknownUser, VariantForbidden
 from serving.experiments.assignment import Variant
 from serving.people.relations import LikesReceived, Matches
+from serving.profiles.erasure_models import ErasureReport
 from serving.profiles.models import PROFILE_EXAMPLE, PeopleResults, Person, StoredPerson
 from serving.resilience.deadline import HEADER, SHORTEST_MS
 
@@ -100,6 +101,22 @@ _PERSON: Final = {
     "updated_at": "2026-01-31T12:00:00Z",
     "request_id": "c9f0f895-fb98-4b91-9f5b-0242ac120003",
 }
+_ERASURE: Final = {
+    "erasure_id": 3,
+    "person": "9f0f895fb98b915f",
+    "status": "running",
+    "way": "api",
+    "actor": "website",
+    "requested_at": "2026-01-31T12:00:00Z",
+    "rows_erased_at": "2026-01-31T12:00:00.1Z",
+    "finished_at": None,
+    "places": [
+        {"place": "duet.interactions", "before": 212, "after": 0, "looked_at": "2026-01-31T12:00:00.1Z"},
+        {"place": "duet.users", "before": 1, "after": 0, "looked_at": "2026-01-31T12:00:00.1Z"},
+    ],
+    "models": [{"model": "duet-embedding", "version": 3, "stage": "Production"}],
+    "request_id": "c9f0f895-fb98-4b91-9f5b-0242ac120003",
+}
 _DEADLINE: Final = {
     "name": HEADER.decode().title(),
     "in": "header",
@@ -186,6 +203,28 @@ SAID: Final = {
         {"200": json_answer(StoredPerson, "Changed.", {**_STORED_PERSON, "status": "updated"})},
         (UnknownUser, StorageUnavailable),
         description=f"Null takes a value away; attributes are merged by name. {_FRESH}{_OTHERS}",
+    ),
+    "erase_person": Said(
+        "people",
+        "Erase a person from everywhere",
+        {
+            "202": json_answer(ErasureReport, "Begun: they are in no answer any more.", _ERASURE),
+            "200": json_answer(
+                ErasureReport,
+                "They were erased before, and nothing is left.",
+                {**_ERASURE, "status": "finished", "finished_at": "2026-01-31T12:14:00Z"},
+            ),
+        },
+        (UnknownUser, StorageUnavailable),
+        description="Their profile and all interactions of and about them are gone when it is answered; the pipelines "
+        "empty every other place within half an hour, and the report says what was found in each. Whoever is stored "
+        "under the same id later is a new person.",
+    ),
+    "get_erasure": Said(
+        "people",
+        "Read what became of an erasure",
+        {"200": json_answer(ErasureReport, "The newest erasure of whoever had this id.", _ERASURE)},
+        (UnknownUser, StorageUnavailable),
     ),
     "hide_person": Said(
         "people",

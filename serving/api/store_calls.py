@@ -70,7 +70,22 @@ def store_calls(runtime: HasStores) -> Mapping[str, Call]:
         "hide_person": hide,
         "show_person": show,
         "store_people": batch,
+        **_erasure_calls(runtime),
     }
+
+
+def _erasure_calls(runtime: HasStores) -> Mapping[str, Call]:
+    async def erase(user_id: str) -> Response:
+        call = context.current()
+        key = None if call.caller is None else call.caller.key
+        actor = "without a key" if key is None else key.name
+        report = await runtime.stores.erasing.erase(person_id(user_id), actor, call.request_id)
+        return responses.ok(report, 200 if report.status == "finished" else 202)
+
+    async def erasure(user_id: str) -> Response:
+        return responses.ok(await runtime.stores.erasing.report(person_id(user_id), context.current().request_id))
+
+    return {"erase_person": erase, "get_erasure": erasure}
 
 
 def person_id(text: str) -> Name:

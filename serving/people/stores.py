@@ -7,11 +7,13 @@ from typing import Self
 from infra.clock import Clock
 from infra.db.connection_pool import ConnectionPool
 from infra.metrics import ServingMetrics
+from infra.person_names import PersonNames
 from infra.settings import Settings
 from serving.people.interactions import Interactions
 from serving.people.names import Names
 from serving.people.relations import Relations
 from serving.people.statements import Storage
+from serving.profiles.erasing import Erasing
 from serving.profiles.profiles import Profiles
 from serving.resilience.breaker import Breaker, Dependency
 
@@ -24,6 +26,7 @@ class Stores:
     names: Names
     interactions: Interactions
     profiles: Profiles
+    erasing: Erasing
     relations: Relations
 
     @classmethod
@@ -46,5 +49,6 @@ class Stores:
             Names(reads),
             Interactions(writes, metrics=metrics, changed=changed),
             Profiles(writes, reads, clock, changed),
+            Erasing(writes, reads, PersonNames.of(settings), changed),
             Relations(reads, pending_likes=settings.ranking.pending_likes),
         )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 import psycopg
@@ -52,6 +53,7 @@ class Following:
         connect: Callable[[], psycopg.Connection[Any]],
         snapshot: Callable[[], PopulationSnapshot | None],
         challenger_wanted: Callable[[], bool],
+        people_read_at: Callable[[], datetime | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -81,7 +83,7 @@ class Following:
             challenger_wanted=challenger_wanted,
             guard=guard,
         )
-        self._heartbeat = Heartbeat(self.watcher, copies, self._write)
+        self._heartbeat = Heartbeat(self.watcher, copies, self._write, people_read_at)
 
     def work(self, people_came: asyncio.Event) -> Mapping[str, Run]:
         """Return what must run for as long as the process serves, by name."""

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -21,12 +22,22 @@ _log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """Writes through `write`, which may raise what its database raises; then nothing is said until the next time."""
+    """Writes through `write`, which may raise what its database raises; then nothing is said until the next time.
 
-    def __init__(self, releases: ReleaseWatcher, cache: ReleaseCache, write: Write) -> None:
+    `people_read_at` says when the oldest people were read that the files of this machine hold.
+    """
+
+    def __init__(
+        self,
+        releases: ReleaseWatcher,
+        cache: ReleaseCache,
+        write: Write,
+        people_read_at: Callable[[], datetime | None] = lambda: None,
+    ) -> None:
         self._releases = releases
         self._cache = cache
         self._write = write
+        self._people_read_at = people_read_at
         self._me = {"worker_id": uuid4(), "host": socket.gethostname(), "pid": os.getpid()}
         self._silent = False
 
@@ -36,14 +47,14 @@ class Heartbeat:
             await self._say(FORGET, (FORGOTTEN_S,))
             while True:
                 self._releases.changed.clear()
-                await self._say(REPORT, self._row(await asyncio.to_thread(self._cache.good_names)))
+                await self._say(REPORT, await asyncio.to_thread(self._row))
                 await asyncio.sleep(_SHORTEST_S)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._releases.changed.wait(), EVERY_S)
         finally:
             await self._say(LEAVE, self._me)
 
-    def _row(self, copies: list[str]) -> dict[str, Any]:
+    def _row(self) -> dict[str, Any]:
         releases = self._releases
         return {
             **self._me,
@@ -52,7 +63,8 @@ class Heartbeat:
             "challenger": releases.challenger.release_id if releases.challenger else None,
             "challenger_refused": releases.challenger_refusal,
             "pin_id": releases.pin.pin_id if releases.pin else None,
-            "copies": copies,
+            "copies": self._cache.good_names(),
+            "people_read_at": self._people_read_at(),
         }
 
     async def _say(self, statement: sql.SQL, values: Mapping[str, Any] | tuple[Any, ...]) -> None:

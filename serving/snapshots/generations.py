@@ -126,6 +126,17 @@ class Generations:
         snapshot = PopulationSnapshot(population, likes, header.slots, header.read_at, header.filled_at, header.horizon)
         return Generation(number, snapshot, header.written_at, header.problem)
 
+    def oldest_read_at(self) -> datetime | None:
+        """Return when the people of the oldest generation here were read; None without any, or where one is unread."""
+        read = []
+        for number in self.numbers():
+            try:
+                read.append(self._header(self._folder(number)).read_at)
+            except UnusableGeneration:
+                read.append(None)
+        known = [at for at in read if at is not None]
+        return min(known) if known and len(known) == len(read) else None
+
     def lock(self) -> TextIO | None:
         """Take the right to write, or None while another process has it; closing the file gives it back.
 

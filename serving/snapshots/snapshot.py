@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from feature_repo.population.population import Population
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import ServingSettings
@@ -249,7 +250,7 @@ class SnapshotKeeper:
         self._filled_s = self._clock.monotonic()
         try:
             filled_at = await self._in_thread(self._filled_at)
-            await self._look_at_some(self.current.population.base.user_ids)
+            await self._look_at_some(self.current.population)
         except FeaturesLost as error:
             if self._lost is None:
                 _log.warning("online_features_lost", why=str(error))
@@ -261,15 +262,20 @@ class SnapshotKeeper:
         self._lost = None
         return filled_at != self.current.filled_at
 
-    async def _look_at_some(self, user_ids: Int64) -> None:
-        """Once in a while require a few people, spread over all and others each time; raises what `require` does."""
+    async def _look_at_some(self, population: Population) -> None:
+        """Once in a while require a few people, spread over all and others each time; raises what `require` does.
+
+        Nobody who is hidden or deleted is required: their features may be gone.
+        """
         if self._clock.monotonic() - self._sampled_s < SAMPLE_EVERY_S:
             return
         self._sampled_s = self._clock.monotonic()
+        user_ids = population.base.user_ids
         every = -(-len(user_ids) // SAMPLE_PEOPLE) or 1
         sample = np.array(user_ids[self._samples % every :: every])
+        here = sample[population.positions(sample) >= 0]
         self._samples += 1
-        await self._in_thread(lambda: self._require(sample))
+        await self._in_thread(lambda: self._require(here))
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, step)

@@ -86,6 +86,27 @@ def test_a_hidden_person_is_in_no_answer_until_they_are_shown_again(town: Served
     until(lambda: shown[0] in ids(town.recommend(31, limit=100, explain=True)))
 
 
+def test_an_erased_person_is_in_no_answer_and_comes_back_as_somebody_new(town: Served, connection: Any) -> None:
+    put(town, 40, **ANNA | {"gender": "man", "seeking": []})
+    interact(connection, 40, [1, 3], "like")
+    assert 40 in ids(town.recommend(5, limit=100))
+    erased = town.client.delete("/v1/people/40")
+    assert 40 not in ids(town.recommend(5, limit=100)), "the answer that was kept for them is checked again"
+    assert (erased.status_code, erased.json()["status"]) == (202, "running")
+    found = {place["place"]: place["before"] for place in erased.json()["places"]}
+    assert found == {"duet.users": 1, "duet.interactions": 2}
+    assert (town.client.get("/v1/people/40").status_code, read_report(town, 40)) == (404, erased.json()["erasure_id"])
+    assert town.client.delete("/v1/people/40").json()["erasure_id"] == erased.json()["erasure_id"]
+    assert put(town, 40, **ANNA).status_code == 201
+    assert connection.execute("select count(*) from duet.interactions where actor_id = 40").fetchall() == [(0,)]
+    assert town.client.get("/v1/people/4040/erasure").status_code == 404
+    assert town.client.delete("/v1/people/4040").status_code == 404
+
+
+def read_report(town: Served, user_id: int) -> int:
+    return int(town.client.get(f"/v1/people/{user_id}/erasure").json()["erasure_id"])
+
+
 def test_new_wishes_count_in_ones_own_next_answer_and_in_those_of_others(town: Served) -> None:
     first = ids(town.recommend(33, limit=5))
     assert town.client.patch("/v1/people/33", json={"seeking": ["woman"]}).status_code == 200
@@ -221,8 +242,9 @@ def test_an_interaction_with_somebody_new_counts_at_once(town: Served, connectio
 
 
 def test_a_wrong_method_names_the_right_ones(town: Served) -> None:
-    for path, allowed in (("/v1/people/1", "GET, PATCH, PUT"), ("/v1/recommendations", "POST")):
-        refused = town.client.delete(path)
+    calls = (("POST", "/v1/people/1", "DELETE, GET, PATCH, PUT"), ("DELETE", "/v1/recommendations", "POST"))
+    for method, path, allowed in calls:
+        refused = town.client.request(method, path)
         assert (refused.status_code, refused.json()["error"]["code"]) == (405, "wrong_method")
         assert refused.headers["allow"] == allowed
         assert "POST" in refused.text or "`PUT`" in refused.text

@@ -27,6 +27,7 @@ EXPECTED = {
     "hyperparameter_search": ("search", {"ranking_dataset"}),
     "daily_activity": ("history", set()),
     "daily_totals": ("history", set()),
+    "erasures": ("history", set()),
     "release_history": ("release", set()),
 }
 ASIDE = {
@@ -36,6 +37,7 @@ ASIDE = {
     "hyperparameter_search",
     "daily_activity",
     "daily_totals",
+    "erasures",
     "release_history",
 }
 TRAINING = {"snapshots", *EXPECTED} - {"people", "interactions"} - ASIDE
@@ -54,6 +56,7 @@ SENSORS = {
     "retrain_on_drift": (["train_all"], "RUNNING"),
     "guard": ([], "RUNNING"),
     "observe_stages": ([], "RUNNING"),
+    "erase_people_soon": (["erase_people"], "RUNNING"),
 }
 FRESH = {"online_features": (26, 50), "candidate_index": (26, 50), "release_candidate": (8 * 24, 15 * 24)}
 
@@ -84,6 +87,7 @@ def test_the_asset_graph_is_the_designed_one() -> None:
         ("fold_history", {"daily_totals"}),
         ("measure_drift", {"drift"}),
         ("read_out_experiment", {"experiment_report"}),
+        ("erase_people", {"erasures"}),
     ],
 )
 def test_each_job_has_its_steps(job: str, steps: set[str]) -> None:
@@ -103,6 +107,7 @@ def test_every_job_is_listed() -> None:
         "fold_history",
         "measure_drift",
         "read_out_experiment",
+        "erase_people",
     ]
 
 

@@ -1,0 +1,1 @@
+"""Erases people from every place that holds them, and keeps the proof."""
