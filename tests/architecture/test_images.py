@@ -93,7 +93,7 @@ def test_what_is_copied_into_an_image_is_given_to_the_builder_and_secrets_are_no
         if not word.startswith("infra/")
     }
     assert copied <= given
-    assert {"**/.env", "infra/compose/secrets"} <= set(ignored)
+    assert {"**/.env", "infra/compose/secrets", "serving/clients"} <= set(ignored)
 
 
 def test_both_images_run_without_rights_and_behind_an_init() -> None:
