@@ -127,8 +127,10 @@ class WrongMethod(ApiError):
     status = 405
     code = "wrong_method"
 
-    def __init__(self, message: str, allowed: Sequence[str] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, details: list[dict[str, str]] | None = None, *, allowed: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, details)
         if allowed:
             self.headers = {"allow": ", ".join(allowed)}
 

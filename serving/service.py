@@ -17,7 +17,6 @@ from typing import Any
 from uuid import uuid4
 
 import bentoml
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from infra.clock import SystemClock
@@ -30,7 +29,7 @@ from infra.web.limits import HttpLimits, limit_http, trust_proxies
 from serving.access.policy import guard_start
 from serving.api import context, openapi, responses
 from serving.api.calls import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
-from serving.api.middleware import ApiMiddleware, App
+from serving.api.middleware import PAGES, ApiMiddleware, App
 from serving.api.models import (
     INTERACTIONS,
     RECOMMENDATIONS,
@@ -44,6 +43,7 @@ from serving.api.models import (
 )
 from serving.api.named_bodies import names_in, numbered
 from serving.api.pages import pages
+from serving.api.preflight import CrossOrigin
 from serving.api.request_checks import Call, RequestChecks
 from serving.api.routing import Routes
 from serving.api.store_calls import store_calls
@@ -82,7 +82,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
         """Return the app that the server runs."""
         app: App = RequestChecks(
             super().to_asgi(is_main),
-            routes=Routes(ROUTES),
+            routes=Routes(ROUTES, PAGES),
             calls=_calls,
             authenticator=_runtime.authenticator,
             limiter=_runtime.limiter,
@@ -90,22 +90,7 @@ class Guarded(bentoml.Service):  # type: ignore[misc]
             timeout_s=_settings.serving.timeout_s,
             name_person=PersonNames.of(_settings),
         )
-        if _settings.serving.cors_origins:
-            app = CORSMiddleware(
-                app,
-                allow_origins=_settings.serving.cors_origins,
-                allow_credentials=_settings.serving.cors_credentials,
-                allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
-                allow_headers=(
-                    "Authorization",
-                    "X-API-Key",
-                    "X-Request-ID",
-                    "traceparent",
-                    "X-Deadline-Ms",
-                    "X-Duet-Variant",
-                ),
-                expose_headers=("X-Request-ID", "X-Process-Time", "Retry-After"),
-            )
+        app = CrossOrigin(app, _settings.serving.cors_origins, credentials=_settings.serving.cors_credentials)
         # The outermost: a refusal of the checks passes CORS, so that a page may read it, and gets its id last.
         return ApiMiddleware(
             app,

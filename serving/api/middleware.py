@@ -31,7 +31,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CALLS = frozenset({RECOMMENDATIONS, INTERACTIONS})
 """What apps call most: in an overload, it is refused before anything else is looked at."""
-PAGES = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/docs.json"})
+PAGES = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/docs.json", "/docs", "/openapi.json"})
 """Routes that metrics name beside the calls; every other path is `other`."""
 _KEPT = (b"allow", b"vary", b"access-control-")
 """Headers of somebody else's error that our envelope keeps, by the start of their name."""

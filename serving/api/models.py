@@ -3,6 +3,7 @@
 Requests are strict: no unknown field, no coercion, bounded numbers and lists, finite floats. Answers are frozen.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -17,10 +18,12 @@ from pydantic import (
     GetPydanticSchema,
     JsonValue,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import core_schema
+from pydantic_core import PydanticCustomError, core_schema
 
 from feature_repo.kinds import Kind
 from infra.clock import EARLIEST
@@ -274,13 +277,19 @@ class InteractionRequest(RequestModel):
         None, description="`request_id` from the body of the recommendations that led to it."
     )
 
-    @model_validator(mode="after")
-    def _is_possible(self) -> Self:
-        if self.actor_id == self.target_id:
-            raise ValueError("actor_id and target_id must differ")
-        if self.occurred_at is not None and self.occurred_at < EARLIEST:
-            raise ValueError(f"occurred_at must not be before {EARLIEST.year}")
-        return self
+    @field_validator("target_id", mode="after")
+    @classmethod
+    def _is_another(cls, target: object, info: ValidationInfo) -> object:
+        if target == info.data.get("actor_id"):
+            raise PydanticCustomError("same_person", "must be somebody else than `actor_id`")
+        return target
+
+    @field_validator("occurred_at", mode="after")
+    @classmethod
+    def _is_late_enough(cls, at: datetime | None) -> datetime | None:
+        if at is not None and at < EARLIEST:
+            raise PydanticCustomError("too_early", "must not be before {year}", {"year": EARLIEST.year})
+        return at
 
 
 class NamedInteractionRequest(InteractionRequest):

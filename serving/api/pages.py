@@ -69,6 +69,8 @@ def pages(runtime: Runtime, draining: Callable[[], bool] = lambda: False) -> Sta
             Route("/health", health),
             Route("/metrics", metrics),
             Route("/docs.json", document),
+            Route("/openapi.json", document),  # where other frameworks have it
+            Route("/docs", index),
             Route("/", index),
         ]
     )

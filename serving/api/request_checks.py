@@ -83,7 +83,7 @@ class RequestChecks:
             found = self._routes.find(scope)
             if found is None:
                 self._look_at_page(scope)
-                self._routes.refuse_method(scope)
+                self._routes.refuse(scope)
                 async with asyncio.timeout(self._timeout_s):
                     await self._app(scope, receive, reply.send)
             else:

@@ -86,7 +86,7 @@ def findings(error: ValidationError) -> list[dict[str, str]]:
 
 
 def _advice(finding: ErrorDetails) -> str:
-    if finding["type"] == "int_type" and isinstance(finding["input"], str):
+    if finding["type"] in {"int_type", "float_type"} and isinstance(finding["input"], str):
         return f"{finding['msg']}, not a string: send the number without quotation marks"
     return finding["msg"]
 

@@ -1,13 +1,13 @@
 """Finds the call that a request asks for: by its path as it stands, else by a path with parameters in it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from serving.errors import WrongMethod
+from serving.errors import UnknownPath, WrongMethod
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class MatchedCall:
 
 
 class Routes:
-    """The calls of a service."""
+    """The calls of a service; `pages` are the paths beside them that can be read."""
 
-    def __init__(self, routes: Iterable[ApiRoute]) -> None:
+    def __init__(self, routes: Iterable[ApiRoute], pages: Collection[str] = ()) -> None:
+        self._pages = pages
         self._plain: dict[tuple[str, str], MatchedCall] = {}
         self._patterns: list[tuple[ApiRoute, list[str]]] = []
         for route in routes:
@@ -62,18 +63,32 @@ class Routes:
                 )
         return None
 
-    def refuse_method(self, scope: Mapping[str, Any]) -> None:
-        """Raise WrongMethod where the path of a request is one of ours, with other methods than its own."""
-        parts = _parts(scope)
-        methods = sorted(
-            {method for method, path in self._plain if path == scope["path"]}
-            | {route.method for route, pattern in self._patterns if _fits(pattern, parts)}
-        )
+    def refuse(self, scope: Mapping[str, Any]) -> None:
+        """Raise where a request that is no call was nearly one.
+
+        WrongMethod where its path is one of ours, with other methods than its own; UnknownPath where it would be one
+        without the slash at its end.
+        """
+        path, parts = scope["path"], _parts(scope)
+        methods = self._methods(path, parts)
         if methods:
+            wanted = f"`{'` or `'.join(methods)}`"
             raise WrongMethod(
-                f"`{scope['method']}` is not a method of this path: send `{'` or `'.join(methods)}`.",
+                f"`{scope['method']}` is not a method of this path: send {wanted}.",
+                [{"field": "method", "message": f"must be {wanted}"}],
                 allowed=methods,
             )
+        if len(path) > 1 and path.endswith("/"):
+            trimmed = path[:-1]
+            if trimmed in self._pages or self._methods(trimmed, parts[:-1]):
+                why = "must not end with a slash"
+                raise UnknownPath(f"There is nothing at this path: it {why}.", [{"field": "path", "message": why}])
+
+    def _methods(self, path: str, parts: list[str]) -> list[str]:
+        return sorted(
+            {method for method, plain in self._plain if plain == path}
+            | {route.method for route, pattern in self._patterns if _fits(pattern, parts)}
+        )
 
 
 def _parts(scope: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ def test_what_is_refused_is_an_exception_with_the_sentence_of_the_service(client
     with pytest.raises(BentoMLException, match=r"`limit`: Input should be less than or equal to 100") as invalid:
         client.recommendations(user_id=1, limit=101)
     assert invalid.value.error_code == 422
-    with pytest.raises(BentoMLException, match="actor_id and target_id must differ"):
+    with pytest.raises(BentoMLException, match="must be somebody else than `actor_id`"):
         client.interactions(actor_id=1, target_id=1, kind="like")
 
 

@@ -43,7 +43,7 @@ def test_each_event_of_a_batch_is_stored_once_or_refused_alone(
     assert [result["status"] for result in results] == ["stored"] * 3 + ["refused"] * 5
     assert [result["matched"] for result in results[:3]] == [False, False, True]
     assert [(result["error"]["code"], result["error"]["field"]) for result in results[3:]] == [
-        ("invalid_request", ""),
+        ("invalid_request", "target_id"),
         ("unknown_user", "target_id"),
         ("invalid_request", "occurred_at"),
         ("invalid_request", "kind"),

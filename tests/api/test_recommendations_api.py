@@ -187,6 +187,28 @@ def test_every_error_has_one_shape(town: Served, case: str) -> None:
     assert float(response.headers["x-process-time"]) >= 0
 
 
+REFUSED_FIELDS = {
+    "themselves": ("target_id", "must be somebody else than `actor_id`"),
+    "a number as text": (
+        "limit", "Input should be a valid integer, not a string: send the number without quotation marks",
+    ),
+    "a slash too many": ("path", "must not end with a slash"),
+    "a wrong method": ("method", "must be `POST`"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED_FIELDS)
+def test_an_error_names_the_field_and_what_to_do(town: Served, case: str) -> None:
+    method, path, body, *_ = ERRORS[case]
+    (detail,) = town.client.request(method, path, **body).json()["error"]["details"]
+    assert (detail["field"], detail["message"]) == REFUSED_FIELDS[case]
+
+
+def test_the_document_and_its_page_are_also_where_other_frameworks_have_them(town: Served) -> None:
+    assert town.client.get("/openapi.json").json() == town.client.get("/docs.json").json()
+    assert town.client.get("/docs").text == town.client.get("/").text
+
+
 def test_a_request_id_of_the_client_is_echoed_and_may_be_used_again(
     town: Served, connection: psycopg.Connection[Any]
 ) -> None:

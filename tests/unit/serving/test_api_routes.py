@@ -44,12 +44,12 @@ def test_a_path_is_cut_into_parameters_before_they_are_decoded(
 @pytest.mark.parametrize("path", ["/v1/things/", "/v1/things//hide", "/v1/other", "/v1/things/7/8", "/things/7"])
 def test_another_path_is_no_call(path: str) -> None:
     assert FOUND.find(scope("GET", path)) is None
-    FOUND.refuse_method(scope("GET", path))
+    FOUND.refuse(scope("GET", path))
 
 
 def test_a_path_of_ours_with_another_method_is_refused_with_its_own_methods() -> None:
     with pytest.raises(WrongMethod, match="send `GET`") as refused:
-        FOUND.refuse_method(scope("PUT", "/v1/things/7"))
+        FOUND.refuse(scope("PUT", "/v1/things/7"))
     assert refused.value.headers["allow"] == "GET"
 
 

@@ -9,7 +9,6 @@ import pytest
 import structlog
 from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
@@ -21,6 +20,7 @@ from infra.settings import Settings
 from serving.access.authentication import Authenticator
 from serving.api import context, responses
 from serving.api.middleware import ApiMiddleware, App
+from serving.api.preflight import CrossOrigin
 from serving.api.request_checks import RequestChecks
 from serving.api.routing import ApiRoute, Routes
 from serving.errors import (
@@ -107,7 +107,7 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
     limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
     gate: App = RequestChecks(
         inner,
-        routes=Routes(ApiRoute("POST", path, path, Body) for path in CALLS),
+        routes=Routes((ApiRoute("POST", path, path, Body) for path in CALLS), {"/pages"}),
         calls=CALLS,
         authenticator=Authenticator(Settings(), clock, metrics),
         limiter=limiter,
@@ -115,9 +115,7 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
         timeout_s=timeout_s,
         name_person=NAMES,
     )
-    if cors:
-        gate = CORSMiddleware(gate, allow_origins=cors, allow_methods=("GET", "POST"))  # type: ignore[arg-type]
-    return ApiMiddleware(gate, clock=clock, metrics=metrics)
+    return ApiMiddleware(CrossOrigin(gate, cors), clock=clock, metrics=metrics)
 
 
 def send(method: str, path: str, middleware: ApiMiddleware | None = None, **kwargs: Any) -> httpx.Response:
@@ -293,7 +291,16 @@ def test_every_error_leaves_in_the_envelope(method: str, path: str, status: int,
 
 
 def test_a_wrong_method_says_which_are_right() -> None:
-    assert send("GET", "/echo").headers["allow"] == "POST"
+    response = send("GET", "/echo")
+    assert response.headers["allow"] == "POST"
+    assert response.json()["error"]["details"] == [{"field": "method", "message": "must be `POST`"}]
+
+
+def test_a_slash_after_a_path_that_is_there_is_named() -> None:
+    for method, path in (("POST", "/echo/"), ("GET", "/echo/"), ("GET", "/pages/")):
+        (detail,) = send(method, path).json()["error"]["details"]
+        assert detail == {"field": "path", "message": "must not end with a slash"}
+    assert send("GET", "/nowhere/").json()["error"]["details"] == []
 
 
 def test_what_went_wrong_inside_is_not_told() -> None:
@@ -347,8 +354,31 @@ def test_a_preflight_is_answered_with_our_headers() -> None:
     assert float(response.headers["X-Process-Time"]) >= 0
 
 
-def test_a_preflight_of_another_origin_is_refused_in_the_envelope() -> None:
+@pytest.mark.parametrize("allowed", [(), (ORIGIN,)])
+def test_a_refused_preflight_names_the_origin_and_the_setting(allowed: tuple[str, ...]) -> None:
     asked = {"origin": "https://elsewhere.example.com", "access-control-request-method": "POST"}
-    response = send("OPTIONS", "/echo", app(cors=(ORIGIN,)), headers=asked)
+    response = send("OPTIONS", "/echo", app(cors=allowed), headers=asked)
     assert (response.status_code, code_of(response)) == (422, "invalid_request")
+    (detail,) = response.json()["error"]["details"]
+    assert detail["field"] == "Origin"
+    assert "`https://elsewhere.example.com`" in detail["message"]
+    assert "`DUET_SERVING__CORS_ORIGINS`" in detail["message"]
     assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "named"),
+    [
+        ({"access-control-request-method": "TRACE"}, "Access-Control-Request-Method", "`TRACE`"),
+        (
+            {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key, x-mine"},
+            "Access-Control-Request-Headers",
+            "`x-mine`",
+        ),
+    ],
+)
+def test_a_preflight_for_what_no_call_takes_names_it(asked: dict[str, str], field: str, named: str) -> None:
+    response = send("OPTIONS", "/echo", app(cors=(ORIGIN,)), headers={"origin": ORIGIN, **asked})
+    (detail,) = response.json()["error"]["details"]
+    assert (response.status_code, code_of(response), detail["field"]) == (422, "invalid_request", field)
+    assert named in detail["message"]
