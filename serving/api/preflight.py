@@ -21,7 +21,7 @@ class CrossOrigin(CORSMiddleware):
 
     def __init__(self, app: App, origins: tuple[str, ...], *, credentials: bool = False) -> None:
         super().__init__(
-            app,  # type: ignore[arg-type]  # the same protocol by another name
+            app,
             allow_origins=origins,
             allow_credentials=credentials,
             allow_methods=METHODS,

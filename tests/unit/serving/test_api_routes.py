@@ -9,7 +9,7 @@ from serving.api.calls import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTIO
 from serving.api.openapi_calls import SAID
 from serving.api.routing import ApiRoute, Routes
 from serving.api.store_calls import store_calls
-from serving.errors import WrongMethod
+from serving.errors import UnknownPath, WrongMethod
 
 FOUND = Routes(
     [
@@ -41,7 +41,7 @@ def test_a_path_is_cut_into_parameters_before_they_are_decoded(
     assert (found.route.operation, found.parameters) == (operation, parameters)
 
 
-@pytest.mark.parametrize("path", ["/v1/things/", "/v1/things//hide", "/v1/other", "/v1/things/7/8", "/things/7"])
+@pytest.mark.parametrize("path", ["/v1/things//", "/v1/things//hide", "/v1/other", "/v1/things/7/8", "/things/7"])
 def test_another_path_is_no_call(path: str) -> None:
     assert FOUND.find(scope("GET", path)) is None
     FOUND.refuse(scope("GET", path))
@@ -51,6 +51,12 @@ def test_a_path_of_ours_with_another_method_is_refused_with_its_own_methods() ->
     with pytest.raises(WrongMethod, match="send `GET`") as refused:
         FOUND.refuse(scope("PUT", "/v1/things/7"))
     assert refused.value.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize("path", ["/v1/things/", "/v1/things/7/"])
+def test_a_slash_too_many_is_refused_by_its_name(path: str) -> None:
+    with pytest.raises(UnknownPath, match="must not end with a slash"):
+        FOUND.refuse(scope("GET", path))
 
 
 def test_every_route_is_described_and_answered() -> None:
