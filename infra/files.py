@@ -1,8 +1,12 @@
 """Files that survive a power cut: written whole or not at all, and known to the disk before anybody counts on them."""
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
+from typing import Final
+
+_CHUNK: Final = 2**20
 
 
 def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
@@ -28,3 +32,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

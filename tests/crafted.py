@@ -3,8 +3,9 @@
 import struct
 from pathlib import Path
 
+from infra.files import sha256_of
 from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry
-from registry.models.artifacts import read_manifest, sha256_of
+from registry.models.artifacts import read_manifest
 
 
 def reseal(directory: Path, **changes: object) -> None:

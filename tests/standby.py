@@ -16,7 +16,7 @@ import psycopg
 from infra.db.postgres import connect
 from infra.embedded.account import REACHABLE, Account, reachable_copy
 from infra.embedded.ports import free_port
-from infra.embedded.postgres import _programs
+from infra.embedded.postgres import installed_programs
 from tests.killing import kill
 
 
@@ -63,7 +63,7 @@ class Standby:
 def standby_of(primary_url: str, root: Path) -> Iterator[Standby]:
     """Run a standby for the length of the block; `root` takes its log."""
     account = Account.choose()
-    programs = reachable_copy(account, _programs()) / "bin"
+    programs = reachable_copy(account, installed_programs()) / "bin"
     # The account of the server cannot go into a temporary folder of root's.
     folder = Path(tempfile.mkdtemp(prefix="duet-standby-", dir=REACHABLE if account.uid is not None else root))
     account.make_folder(folder)

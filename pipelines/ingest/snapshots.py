@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection, sql
 
 from feature_repo.kinds import KINDS, NO_LONGER_LIKES, listed
+from infra.files import sha256_of
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
-from registry.models.artifacts import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from registry.models.artifacts import sha256_of
+from infra.files import sha256_of
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import JsonValue, ValidationError
 
+from infra.files import sha256_of
 from infra.web.token import bearer
 from registry.contracts import (
     MANIFEST_NAME,
@@ -25,7 +26,7 @@ from registry.contracts import (
     ModelVersion,
 )
 from registry.errors import CorruptArtifact, RegistryUnavailable, UnknownVersion
-from registry.models.artifacts import publish, sha256_of, staging_directory, verify_artifact
+from registry.models.artifacts import publish, staging_directory, verify_artifact
 from registry.store import ModelRegistry
 
 _API: Final = "/api/2.0/mlflow"

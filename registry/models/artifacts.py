@@ -5,7 +5,6 @@ contents: readers verify first, then open what the manifest names.
 """
 
 import contextlib
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Final
 from pydantic import JsonValue, ValidationError
 
 from infra.faults import failpoint
-from infra.files import sync
+from infra.files import sha256_of, sync
 from registry.contracts import MANIFEST_NAME, ArtifactKind, FileEntry, Manifest
 from registry.errors import ArtifactConflict, CorruptArtifact
 
@@ -150,15 +149,6 @@ def verify_artifact(directory: Path, expected_digest: str | None = None) -> Mani
         if found != entry.sha256:
             raise CorruptArtifact(f"`{path}` has sha256 {found}, expected {entry.sha256}: fetch or build it again.")
     return manifest
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 (hex) of a file's bytes, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _entry(path: Path) -> FileEntry:

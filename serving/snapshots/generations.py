@@ -23,9 +23,8 @@ from feature_repo.errors import MalformedFeatures
 from feature_repo.population.population import Population
 from feature_repo.schema import layout_digest
 from infra.endpoints import Endpoints
-from infra.files import sync
+from infra.files import sha256_of, sync
 from infra.settings import Settings
-from registry.models.artifacts import sha256_of
 from registry.scoring.recent_likes import RecentLikes
 from serving.errors import UnusableGeneration
 from serving.snapshots.population_source import PopulationSnapshot

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from infra.backup.erased import note
 from infra.db import erasures
 from infra.errors import DuetError
 from infra.faults import failpoint
@@ -53,6 +54,7 @@ def _erase(platform: "Platform", connection: "psycopg.Connection[Any]", erasure_
     if not found or found[0].rows_erased_at is None:
         return []
     gone = Gone(platform, connection, found[0], found[0].rows_erased_at, platform.clock.now())
+    note(platform.settings.data_dir, connection, found[0])
     places, models = dict(found[0].places), found[0].models
     waiting: list[str] = []
     for name, look in PLACES.items():

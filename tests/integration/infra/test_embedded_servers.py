@@ -25,7 +25,7 @@ from infra.cli.app import run
 from infra.db.postgres import connect
 from infra.embedded.account import ACCOUNT, REACHABLE
 from infra.embedded.lease import leased
-from infra.embedded.postgres import EmbeddedPostgres, _programs
+from infra.embedded.postgres import EmbeddedPostgres, installed_programs
 from infra.embedded.processes import identity
 from infra.embedded.redis import EmbeddedRedis
 from infra.embedded.servers import ServerStatus, inspect, stop_all
@@ -325,7 +325,7 @@ def test_root_can_run_a_checkout_that_nobody_else_can_read(
 ) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root lends its server another account")
-    installed = _programs()
+    installed = installed_programs()
     closed = tmp_path / "site-packages"
     shutil.copytree(installed, closed / installed.parent.name / installed.name, symlinks=True)
     libraries = installed.parent.with_name(installed.parent.name + ".libs")
@@ -334,7 +334,9 @@ def test_root_can_run_a_checkout_that_nobody_else_can_read(
     aside = Path(tempfile.mkdtemp(dir=REACHABLE))
     aside.chmod(0o755)
     monkeypatch.setattr("infra.embedded.account.REACHABLE", aside)
-    monkeypatch.setattr("infra.embedded.postgres._programs", lambda: closed / installed.parent.name / installed.name)
+    monkeypatch.setattr(
+        "infra.embedded.postgres.installed_programs", lambda: closed / installed.parent.name / installed.name
+    )
     try:
         with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
             assert connection.execute("select 1").fetchone() == (1,)
