@@ -4,6 +4,7 @@
     ├── ConfigurationError      a setting is missing, misspelt or out of bounds
     ├── MigrationError          the database schema cannot be brought to the version this code needs
     └── ServerError
+        ├── RoleMissing         a role that is to be given rights does not exist in the database
         ├── ServerUnavailable   a server cannot be reached, did not start, or did not stop in time
         ├── PortTaken           somebody else listens on a port that was asked for by number
         └── NoConnection        no connection of a pool came free in time, or too many wait for one already
@@ -26,6 +27,10 @@ class MigrationError(DuetError):
 
 class ServerError(DuetError):
     """Something is wrong with a server that Duet talks to."""
+
+
+class RoleMissing(ServerError):
+    """A role that is to be given rights does not exist in the database."""
 
 
 class ServerUnavailable(ServerError):

@@ -197,6 +197,18 @@ def with_own_database(endpoints: Endpoints, name: str) -> Endpoints:
     return mine
 
 
+def role_url(connection: psycopg.Connection[Any], endpoints: Endpoints, role: str) -> str:
+    """Make a role of this name, where there is none, and return the URL of a database for it."""
+    name, password = sql.Identifier(role), "a-password-of-tests"
+    # Workers of one run share the server, and two must not make one role at once.
+    connection.execute("select pg_advisory_lock(2)")
+    if connection.execute("select from pg_roles where rolname = %s", (role,)).fetchone() is None:
+        connection.execute(sql.SQL("create role {} login password {}").format(name, sql.Literal(password)))
+    connection.execute("select pg_advisory_unlock(2)")
+    place = urlsplit(endpoints.database_url)
+    return urlunsplit(place._replace(netloc=f"{role}:{password}@{place.hostname}:{place.port}"))
+
+
 def empty_tables(connection: psycopg.Connection[Any]) -> None:
     """Delete every row of the schemas `duet` and `features`, the append-only audit included.
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from infra.cli import backup, capacity, demo, doctor, env, logs, migrate, platform
+from infra.cli import backup, capacity, db_roles, demo, doctor, env, logs, migrate, platform
 from infra.cli.console import err, one_line, print_error, print_note
 from infra.cli.context import Invocation, current_invocation
 from infra.cli.endings import end_in_order
@@ -59,7 +59,7 @@ def build_app(entries: Sequence[EntryPoint] | None = None) -> typer.Typer:
         cls=TyperGroup,
     )
     app.callback()(_global_options)
-    for module in (platform, logs, doctor, capacity, env, migrate, backup, demo):
+    for module in (platform, logs, doctor, capacity, env, migrate, db_roles, backup, demo):
         module.register(app)
     found = list(entry_points(group=COMMANDS_GROUP)) if entries is None else entries
     for entry in sorted(found, key=lambda e: e.name):

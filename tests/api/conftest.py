@@ -15,9 +15,11 @@ import psycopg
 import pytest
 
 from feature_repo.store import apply_catalogue, open_feature_store
+from infra.db.postgres import connect
+from infra.db.roles import grant_roles
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
-from tests.conftest import make_settings, with_own_database
+from tests.conftest import make_settings, role_url, with_own_database
 from tests.serving_world import insert_people, remember_town
 from tests.waiting import until
 
@@ -68,6 +70,7 @@ def served(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
         **endpoints.environment(),
+        "DUET_DATABASE_URL": as_serving(endpoints),
         "BENTOML_HOME": str(root / "bentoml"),
         "DUET_ENVIRONMENT": "test",
         "DUET_DATA_DIR": str(data_dir),
@@ -92,6 +95,15 @@ def served(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
+
+
+def as_serving(endpoints: Endpoints) -> str:
+    """Return the URL of the database for a role with the rights of serving: what the app needs, and no more."""
+    names = {"serving": "duet_serving_of_tests", "pipelines": "duet_pipelines_of_tests"}
+    with connect(endpoints.database_url, autocommit=True) as connection:
+        urls = {what: role_url(connection, endpoints, name) for what, name in names.items()}
+        grant_roles(connection, **names)
+    return urls["serving"]
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_the_secrets_are_made_once_and_only_their_owner_opens_the_folder(tmp_pat
     host = "pgbouncer" if profile == "full" else "postgres"
     assert f"@{host}:" in before["serving_database_url"].decode()
     assert bool(before["replica_url"]) == (profile == "full")
-    assert len({before[name] for name in before if name.endswith(("_password", "_token"))}) == 8
+    assert len({before[name] for name in before if name.endswith(("_password", "_token"))}) == 9
 
 
 def test_a_profile_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -178,6 +178,13 @@ def test_migrations_run_before_an_upgrade_and_when_there_is_a_database(objects: 
     assert "envFrom" not in environment, "before an installation the chart's settings are not there yet"
 
 
+def test_a_migration_gives_the_roles_that_are_named_what_they_need() -> None:
+    for example, said in (("minimal", False), ("external", True)):
+        job = rendered(values_of(CHART / "examples" / f"{example}.yaml"))["Job", "migrations"]
+        command = job["spec"]["template"]["spec"]["containers"][0]["args"][-1]
+        assert ("&& duet db-roles --serving duet_serving --pipelines duet_pipelines" in command) is said
+
+
 def test_runs_share_a_volume_or_a_bucket_whose_keys_they_are_given() -> None:
     shared, bucket = rendered(), rendered(values_of(CHART / "examples" / "production.yaml"))
     assert ("PersistentVolumeClaim", "dagster") in shared
