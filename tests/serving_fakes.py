@@ -2,7 +2,8 @@
 """Hand-written fakes of what serving depends on: Postgres, the online store, and a world in memory."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
-from feature_repo.transforms import profile_vectors
+from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
@@ -65,10 +66,11 @@ def columns(rows: Sequence[dict[str, Any]]) -> Rows:
     return Rows({name: [row[name] for row in rows] for name in PROFILE_COLUMNS})
 
 
-def people_of(rows: Sequence[dict[str, Any]]) -> People:
+def people_of(rows: Sequence[dict[str, Any]], slots: Mapping[str, int] | None = None) -> People:
     """Return rows as feature rows, without activity."""
     packed = columns(rows).columns
-    return People.build(packed["user_id"], profile=profile_vectors(packed))
+    attributes = attribute_vectors({"attributes": [row.get("attributes", {}) for row in rows]}, slots or {})
+    return People.build(packed["user_id"], profile=profile_vectors(packed), attributes=attributes)
 
 
 @dataclass
@@ -123,6 +125,7 @@ class MemoryPeople:
         *,
         since: datetime | None,
         interests: list[str] | None,
+        attributes: str | None = None,
         timeout_s: float,
     ) -> PairStanding:
         await self._read("standing", timeout_s, down=self.down or self.down_for_safety)
@@ -134,6 +137,7 @@ class MemoryPeople:
             and other not in self.decided.get(user_id, set())
             and frozenset({user_id, other}) not in self.separated
             and (interests is None or set(interests) & set(self.rows[other]["interests"]))
+            and self._meets(other, attributes)
         ]
         changed = [other for other in allowed if since is None or self.updated_at.get(other, START) > since]
         return PairStanding(
@@ -143,10 +147,22 @@ class MemoryPeople:
             self.updated_at.get(user_id, START) if user_id in self.rows else None,
         )
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
+    async def some_visible(self, share: float, n: int, timeout_s: float, attributes: str | None = None) -> Drawn:
         await self._read("some_visible", timeout_s, down=self.down or self.down_for_safety)
-        visible = [row for user_id, row in self.rows.items() if user_id not in self.hidden]
+        visible = [
+            row for user_id, row in self.rows.items() if user_id not in self.hidden and self._meets(user_id, attributes)
+        ]
         return Drawn(columns(visible[:n]), np.full(len(visible[:n]), self.drawn_with, dtype=np.float32))
+
+    def _meets(self, user_id: int, attributes: str | None) -> bool:
+        own = self.rows[user_id].get("attributes", {})
+        return all(
+            wish["name"] in own
+            and (wish["gte"] is None or own[wish["name"]] >= wish["gte"])
+            and (wish["lte"] is None or own[wish["name"]] <= wish["lte"])
+            and (wish["among"] is None or own[wish["name"]] in wish["among"])
+            for wish in json.loads(attributes or "[]")
+        )
 
     def _apart(self, user_id: int) -> set[int]:
         return {other for pair in self.separated if user_id in pair for other in pair}
@@ -191,6 +207,7 @@ class Town:
     newcomers: dict[str, Newcomers] = field(default_factory=dict)
     since: datetime | None = START
     features_lost: bool = False
+    slots: Mapping[str, int] = field(default_factory=dict)
     assign: Callable[[int, Variant | None], Assignment] = champion_only
     cache: AnswerCache | None = None
     impressions: list[Impression] = field(default_factory=list)
@@ -211,7 +228,7 @@ class Town:
                 self.no_release,
                 self.population,
                 self.recent_likes,
-                {},
+                self.slots,
                 self.since,
                 self.challenger,
                 newcomers=self.newcomers,
@@ -227,14 +244,26 @@ class Town:
         )
 
 
-def make_town(settings: Settings, clock: Clock, n: int = 40, release: Release | None = None) -> Town:
-    """Build a town of n people whose population is loaded; no exploration, so that orders are known."""
-    rows = {user_id: person(user_id) for user_id in range(1, n + 1)}
+def make_town(
+    settings: Settings,
+    clock: Clock,
+    n: int = 40,
+    release: Release | None = None,
+    attributes: Callable[[int], dict[str, Any]] = lambda _user_id: {},
+) -> Town:
+    """Build a town of n people whose population is loaded; no exploration, so that orders are known.
+
+    Every name among their `attributes` by id has a slot.
+    """
+    rows = {user_id: person(user_id, attributes=attributes(user_id)) for user_id in range(1, n + 1)}
+    names = sorted({name for row in rows.values() for name in row["attributes"]})
+    slots = {name: slot for slot, name in enumerate(names)}
     serving = settings.serving.model_copy(update={"exploration_share": 0.0, "deadline_ms": 5000})
     return Town(
         settings.model_copy(update={"serving": serving}),
         clock,
         MemoryPeople(rows),
         release=release,
-        population=Population.build(people_of(list(rows.values()))),
+        population=Population.build(people_of(list(rows.values()), slots)),
+        slots=slots,
     )

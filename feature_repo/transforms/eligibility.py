@@ -31,6 +31,24 @@ _NOBODY: Final = fixed(np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
+class AttributeWish:
+    """What the attribute of a slot must be: within bounds that count as met, and one of `among` where it is given."""
+
+    slot: int
+    low: float = -math.inf
+    high: float = math.inf
+    among: tuple[float, ...] | None = None
+
+    def met(self, values: Float32) -> Bools:
+        """Return bool[m] for float32[m]; nobody of whom the attribute is unknown meets it.
+
+        Bounds are rounded like the values, so that whoever meets them before rounding does so after it.
+        """
+        fits = (values >= np.float32(self.low)) & (values <= np.float32(self.high))
+        return fits if self.among is None else fits & np.isin(values, np.array(self.among, dtype=np.float32))
+
+
+@dataclass(frozen=True)
 class Wishes:
     """What somebody asks for this once, on top of their preferences: it can only narrow, and it needs to be known.
 
@@ -41,6 +59,7 @@ class Wishes:
     age_max: float = math.nan
     max_distance_km: float = math.inf
     interests: Float32 = field(default_factory=lambda: _NO_INTERESTS)
+    attributes: tuple[AttributeWish, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +70,7 @@ class Terms:
     facts: NDArray[Any]
     interests: Float32
     excluded: Int64
+    attributes: tuple[AttributeWish, ...] = ()
 
     @classmethod
     def of(cls, requester: People, at: float, wishes: Wishes = Wishes(), exclude: Int64 | None = None) -> Self:
@@ -58,7 +78,8 @@ class Terms:
         if len(requester) != 1:
             raise MalformedFeatures(f"Terms are those of one person, not of {len(requester)}.")
         facts = _facts(requester.profile[0].tobytes(), at, wishes.age_min, wishes.age_max, wishes.max_distance_km)
-        return cls(int(requester.user_ids[0]), facts, fixed(wishes.interests), _ascending(exclude))
+        interests = fixed(wishes.interests)
+        return cls(int(requester.user_ids[0]), facts, interests, _ascending(exclude), wishes.attributes)
 
     def excluding(self, user_ids: Int64) -> Self:
         """Return the same terms without these people either."""
@@ -67,10 +88,14 @@ class Terms:
     def met(self, people: People, rows: Int64, late: People | None = None) -> Bools:
         """Return bool[m]: may the people at `rows` int64[m], beyond the last of whom come those of `late`, be shown."""
         late = people if late is None else late
-        return loops.accepted(
+        accepted = loops.accepted(
             fixed(people.user_ids), fixed(people.profile), fixed(late.user_ids), fixed(late.profile), rows,
             PROFILE_PLACES, self.own_id, self.facts, self.interests, self.excluded,
         )  # fmt: skip
+        for wish in self.attributes:
+            left = np.flatnonzero(accepted)
+            accepted[left] = wish.met(_values(wish.slot, people, rows[left], late))
+        return accepted
 
 
 def mutually_eligible(requesters: People, candidates: People, at: ArrayLike) -> Bools:
@@ -116,6 +141,18 @@ def _facts(profile: bytes, at: float, youngest: float, oldest: float, within_km:
             "longitude": own["longitude"],
         }
     )
+
+
+def _values(slot: int, people: People, rows: Int64, late: People) -> Float32:
+    """Return float32[m]: the attribute of the people at `rows`, beyond the last of whom come those of `late`."""
+    n = len(people)
+    if not len(rows) or int(rows.max()) < n:
+        return people.attributes[rows, slot]
+    values = np.empty(len(rows), dtype=np.float32)
+    is_late = rows >= n
+    values[~is_late] = people.attributes[rows[~is_late], slot]
+    values[is_late] = late.attributes[rows[is_late] - n, slot]
+    return values
 
 
 def _ascending(user_ids: Int64 | None) -> Int64:

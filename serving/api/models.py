@@ -96,6 +96,27 @@ class RowFault(AnswerModel):
     message: str = Field(description="What it must be.")
 
 
+Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
+
+
+class AttributeFilter(RequestModel):
+    """What an attribute must be: a number within bounds, or one of a few."""
+
+    gte: Number | None = Field(None, description="At least this.")
+    lte: Number | None = Field(None, description="At most this.")
+    among: Annotated[list[Number], Field(min_length=1, max_length=100)] | None = Field(
+        None, alias="in", description="One of these."
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.gte is None and self.lte is None and self.among is None:
+            raise ValueError("name at least one of `gte`, `lte` and `in`")
+        if self.gte is not None and self.lte is not None and self.gte > self.lte:
+            raise ValueError("gte must not be above lte")
+        return self
+
+
 class Filters(RequestModel):
     """What the requester asks for on top of their own stored preferences; it can only narrow the answer."""
 
@@ -106,6 +127,11 @@ class Filters(RequestModel):
     )
     interests_any: Annotated[list[Interest], Field(min_length=1, max_length=20)] | None = Field(
         None, description="Candidates must share at least one of these interests."
+    )
+    attributes: Annotated[dict[str, AttributeFilter], Field(min_length=1, max_length=10)] | None = Field(
+        None,
+        description="By name, what attributes with numbers must be (true counts as 1, false as 0); who lacks one is "
+        "left out.",
     )
 
     @model_validator(mode="after")
@@ -125,7 +151,13 @@ class RecommendationRequest(RequestModel):
                 {
                     "user_id": 42,
                     "limit": 10,
-                    "filters": {"age_min": 25, "age_max": 40, "max_distance_km": 50.0, "interests_any": ["hiking"]},
+                    "filters": {
+                        "age_min": 25,
+                        "age_max": 40,
+                        "max_distance_km": 50.0,
+                        "interests_any": ["hiking"],
+                        "attributes": {"height_cm": {"gte": 165}, "children": {"in": [0, 1]}},
+                    },
                     "explain": True,
                 },
             ]

@@ -21,6 +21,7 @@ from serving.cache.flights import Flights
 from serving.cache.memory import MemoryTier
 from serving.cache.shared import CacheBreaker, RedisTier
 from serving.experiments.assignment import Variant
+from serving.people.wanted import wishes_of
 from serving.reasons import Level, Reason, Stage
 from serving.recommend.answer_run import Run
 from serving.recommend.answers import Showing
@@ -159,9 +160,10 @@ def keepable(run: Run, level: Level) -> bool:
 
 
 def _asked(filters: Filters) -> str:
-    # The order of interests means nothing.
+    # The order of interests means nothing, nor does that of attributes.
     interests = None if filters.interests_any is None else sorted(set(filters.interests_any))
-    return _digest(filters.model_copy(update={"interests_any": interests}).model_dump_json())
+    asked = filters.model_dump_json(exclude={"interests_any", "attributes"})
+    return _digest(f"{asked}{interests}{wishes_of(filters)}")
 
 
 def _digest(text: str) -> str:

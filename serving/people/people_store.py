@@ -21,6 +21,7 @@ from infra.db.connection_pool import ConnectionPool
 from infra.db.pooled import fetch_all
 from infra.errors import NoConnection
 from serving.errors import BreakerOpen, EligibilityUnknown
+from serving.people.wanted import FITTING, SOME_VISIBLE, WANTED
 from serving.reasons import Reason
 from serving.resilience.batching import RequestBatcher
 from serving.resilience.breaker import Breaker
@@ -109,7 +110,7 @@ WITH allowed AS MATERIALIZED (
     SELECT u.user_id, $5::timestamptz IS NULL OR u.updated_at > $5::timestamptz AS changed
     FROM duet.users u
     WHERE u.user_id = ANY(($4::bigint[])[asked.low:asked.high])
-      AND u.visible{interested}
+      AND u.visible{wanted}
       AND (u.user_id NOT IN (SELECT target_id FROM duet.interactions
                              WHERE actor_id = asked.user_id AND kind IN ({ending}))
            AND u.user_id NOT IN (SELECT actor_id FROM duet.interactions
@@ -124,27 +125,6 @@ SELECT ARRAY(SELECT user_id FROM allowed ORDER BY user_id),
 ) AS found
 """
 _PROFILES_TEXT = "SELECT {profile} FROM duet.users u WHERE u.user_id = ANY($1::bigint[]) AND u.visible"
-# A random point of the id range and the visible people after it, wrapping around: no sequential scan at any size.
-# Somebody is drawn where the point falls behind whoever stands $2 visible people before them: `before` counts back from
-# the point as `drawn` counts on, so that the two that belong together are known without reading anybody else.
-_SOME_VISIBLE_TEXT = """
-WITH span AS (SELECT min(user_id) AS low, max(user_id) AS high FROM duet.users),
-start AS (SELECT low + floor($1::float8 * (high - low + 1))::bigint AS id, high - low + 1 AS width FROM span),
-drawn AS MATERIALIZED (SELECT user_id, row_number() OVER () AS place FROM (
-    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id >= start.id ORDER BY user_id LIMIT $2)
-    UNION ALL
-    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id < start.id ORDER BY user_id LIMIT $2)
-    LIMIT $2) AS after),
-before AS MATERIALIZED (SELECT user_id, row_number() OVER () AS place FROM (
-    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id < start.id ORDER BY user_id DESC LIMIT $2)
-    UNION ALL
-    (SELECT user_id FROM duet.users u, start WHERE u.visible AND user_id >= start.id ORDER BY user_id DESC LIMIT $2)
-    LIMIT $2) AS earlier)
-SELECT {profile}, CASE WHEN (SELECT count(*) FROM before) < $2 OR u.user_id = before.user_id THEN 1.0::float8
-    ELSE mod(u.user_id - before.user_id + start.width, start.width)::float8 / start.width END
-FROM start, drawn JOIN duet.users u USING (user_id) LEFT JOIN before ON before.place = $2 + 1 - drawn.place
-ORDER BY drawn.place
-"""
 
 
 def _rendered(text: LiteralString, **parts: sql.Composable) -> bytes:
@@ -177,11 +157,14 @@ _REQUESTERS: Final = {
     False: _rendered(_REQUESTERS_TEXT, waiting=_NOTHING, pending=_NOTHING),
 }
 _STANDINGS: Final = {
-    True: _rendered(_STANDINGS_TEXT, interested=sql.SQL(" AND u.interests && $6::text[]")),
-    False: _rendered(_STANDINGS_TEXT, interested=_NOTHING),
+    True: _rendered(_STANDINGS_TEXT, wanted=sql.SQL(WANTED)),
+    False: _rendered(_STANDINGS_TEXT, wanted=_NOTHING),
 }
 _PROFILES: Final = _rendered(_PROFILES_TEXT)
-_SOME_VISIBLE: Final = _rendered(_SOME_VISIBLE_TEXT)
+_SOME_VISIBLE: Final = {
+    True: _rendered(SOME_VISIBLE, fitting=sql.SQL(FITTING)),
+    False: _rendered(SOME_VISIBLE, fitting=_NOTHING),
+}
 _N_PROFILE: Final = len(PROFILE_COLUMNS)
 
 
@@ -276,16 +259,21 @@ class PeopleStore(Protocol):
         *,
         since: datetime | None,
         interests: list[str] | None,
+        attributes: str | None = None,
         timeout_s: float,
     ) -> PairStanding:
         """Return how requester and candidates stand now; everybody allowed counts as changed when `since` is None.
 
-        With `interests`, nobody is allowed who has none of them.
+        With `interests`, nobody is allowed who has none of them; with `attributes`, as `wishes_of` says them, nobody
+        whose own do not meet them.
         """
         ...
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
-        """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
+    async def some_visible(self, share: float, n: int, timeout_s: float, attributes: str | None = None) -> Drawn:
+        """Return up to `n` visible people, from a place in the id range given by `share` in 0..1.
+
+        Of those drawn, only whoever meets `attributes` is returned.
+        """
         ...
 
 
@@ -328,12 +316,13 @@ class PostgresPeople:
         *,
         since: datetime | None,
         interests: list[str] | None,
+        attributes: str | None = None,
         timeout_s: float,
     ) -> PairStanding:
         """Return how requester and candidates stand now; everybody allowed counts as changed when `since` is None."""
-        wanted = None if interests is None else tuple(interests)
+        wanted = None if interests is None else tuple(interests), attributes
         allowed, changed, version, updated_at = await self._in_time(
-            lambda: self._standings.ask((since, wanted), (user_id, candidate_ids)), timeout_s
+            lambda: self._standings.ask((since, *wanted), (user_id, candidate_ids)), timeout_s
         )
         profiles = await self._fetch(_PROFILES, [changed], timeout_s) if len(changed) else []
         if len(profiles) < len(changed):
@@ -342,9 +331,11 @@ class PostgresPeople:
             allowed = np.setdiff1d(allowed, gone)
         return PairStanding(allowed, columns_of(profiles), version, updated_at)
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
+    async def some_visible(self, share: float, n: int, timeout_s: float, attributes: str | None = None) -> Drawn:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
-        rows = await self._fetch(_SOME_VISIBLE, [share, Int8(n)], timeout_s)
+        is_wanted = attributes is not None
+        parameters = [share, Int8(n), *([attributes] if is_wanted else [])]
+        rows = await self._fetch(_SOME_VISIBLE[is_wanted], parameters, timeout_s)
         return Drawn(columns_of(rows), np.array([row[_N_PROFILE] for row in rows], dtype=np.float32))
 
     async def _read_requesters(
@@ -356,9 +347,10 @@ class PostgresPeople:
         return found
 
     async def _read_standings(
-        self, kind: tuple[datetime | None, tuple[str, ...] | None], asked: Sequence[tuple[int, Int64]]
+        self, kind: tuple[datetime | None, tuple[str, ...] | None, str | None], asked: Sequence[tuple[int, Int64]]
     ) -> list[tuple[Any, ...]]:
-        since, interests = kind
+        since, interests, attributes = kind
+        is_wanted = interests is not None or attributes is not None
         sizes = np.array([len(candidate_ids) for _, candidate_ids in asked], dtype=np.int64)
         high = np.cumsum(sizes)
         parameters = [
@@ -367,10 +359,10 @@ class PostgresPeople:
             high,
             np.concatenate([candidate_ids for _, candidate_ids in asked]),
             since,
-            *([] if interests is None else [list(interests)]),
+            *([None if interests is None else list(interests), attributes] if is_wanted else []),
         ]
-        statement = _STANDINGS[interests is not None]
-        rows = {place: tuple(row) for place, *row in await fetch_all(self._pool, statement, parameters)}
+        found = await fetch_all(self._pool, _STANDINGS[is_wanted], parameters)
+        rows = {place: tuple(row) for place, *row in found}
         return [rows[place] for place in range(1, len(asked) + 1)]
 
     async def _fetch(self, statement: bytes, parameters: list[Any], timeout_s: float) -> list[tuple[Any, ...]]:

@@ -60,18 +60,23 @@ class ReplicatedPeople:
         *,
         since: datetime | None,
         interests: list[str] | None,
+        attributes: str | None = None,
         timeout_s: float,
     ) -> PairStanding:
         """Return how requester and candidates stand now: only the primary knows."""
         return await self._primary.standing(
-            user_id, candidate_ids, since=since, interests=interests, timeout_s=timeout_s
+            user_id, candidate_ids, since=since, interests=interests, attributes=attributes, timeout_s=timeout_s
         )
 
-    async def some_visible(self, share: float, n: int, timeout_s: float) -> Drawn:
+    async def some_visible(self, share: float, n: int, timeout_s: float, attributes: str | None = None) -> Drawn:
         """Return up to `n` visible people, from a place in the id range given by `share` in 0..1."""
         until_s = self._clock.monotonic() + timeout_s
-        drawn = await self._tried(self._replica.some_visible, share, n, timeout_s=timeout_s)
-        return drawn if drawn is not None else await self._primary.some_visible(share, n, self._left_s(until_s))
+        drawn = await self._tried(
+            partial(self._replica.some_visible, attributes=attributes), share, n, timeout_s=timeout_s
+        )
+        if drawn is not None:
+            return drawn
+        return await self._primary.some_visible(share, n, self._left_s(until_s), attributes)
 
     async def _tried(self, read: Callable[..., Awaitable[T]], *what: object, timeout_s: float) -> T | None:
         if not self._usable():

@@ -44,7 +44,11 @@ async def recommend_all(
     request_id: str,
     deadline: Callable[[], Deadline],
 ) -> AllAnswered:
-    """Return an answer for each person; `deadline` gives the one of an answer that begins now."""
+    """Return an answer for each person; `deadline` gives the one of an answer that begins now.
+
+    Raises InvalidRequest for filters by an attribute that nobody has.
+    """
+    recommender.refuse_unknown(batch.filters)
     places = asyncio.Semaphore(AT_ONCE)
     asked: list[Name] = list(batch.user_ids)
     numbers = await names.numbers(asked)

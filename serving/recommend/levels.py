@@ -21,6 +21,7 @@ from registry.scoring.ranking import served_policy
 from registry.scoring.retrieval import CandidateList, merge_candidates
 from serving.errors import LevelUnavailable
 from serving.people.people_store import PeopleStore
+from serving.people.wanted import wishes_of
 from serving.reasons import CandidateSource, Level, Reason, Stage
 from serving.recommend.answer_run import Run, breathe
 from serving.recommend.pool import KnownRequester, Pool, Ranked
@@ -32,6 +33,8 @@ from serving.recommend.stages.safety import asked_at_once
 from serving.resilience.models import Model, ModelBreakers
 
 RANDOM_DRAW: Final = 500
+FITTING_DRAW: Final = 4 * RANDOM_DRAW
+"""People drawn where only some of them have the attributes that are asked for."""
 LAST_SHARE: Final = 0.5
 """Of all that is left, what level 3 may take: the rest is for the check of safety."""
 
@@ -63,7 +66,7 @@ class FullLevel:
         release, population = _release(run), _population(run)
         serving = self.settings.serving
         with run.stage(Stage.FILTERING):
-            terms = terms_of(requester, run.request.filters, run.at)
+            terms = terms_of(requester, run.request.filters, run.at, run.slots)
         async with run.timely(Stage.RETRIEVAL, fails_as=Reason.RETRIEVAL_FAILED):
             policy = served_policy(release, self.settings)
             with self._guarding(Model.RETRIEVAL, run, release):
@@ -123,7 +126,7 @@ class ContentLevel:
         if not run.safety_s():
             raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left for anything.")
         with run.stage(Stage.FILTERING):
-            terms = terms_of(requester, run.request.filters, run.at)
+            terms = terms_of(requester, run.request.filters, run.at, run.slots)
         # It computes a millisecond or two, which may come out of what is kept back for safety.
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
             enough = asked_at_once(run.request.limit)
@@ -151,7 +154,9 @@ class RandomLevel:
         """Draw visible people, keep the eligible, shuffle them."""
         with run.stage(Stage.RETRIEVAL):
             share = float(self.rng.random())
-            chosen = await self.people.some_visible(share, RANDOM_DRAW, run.safety_s() * LAST_SHARE)
+            wishes = wishes_of(run.request.filters)
+            draw = RANDOM_DRAW if wishes is None else FITTING_DRAW
+            chosen = await self.people.some_visible(share, draw, run.safety_s() * LAST_SHARE, wishes)
         with run.stage(Stage.FILTERING):
             columns = chosen.rows.columns
             drawn = People.build(columns["user_id"], profile=profile_vectors(columns))

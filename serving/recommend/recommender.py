@@ -21,7 +21,7 @@ from infra.settings import Settings
 from registry.release import Release
 from registry.scoring.newcomers import Newcomers
 from registry.scoring.recent_likes import RecentLikes
-from serving.api.models import RecommendationRequest
+from serving.api.models import Filters, RecommendationRequest
 from serving.cache.answer_cache import AnswerCache, CacheLook, Made, Tier, keepable
 from serving.cache.entry import Entry
 from serving.cache.reshow import reshow
@@ -45,6 +45,7 @@ from serving.recommend.answers import (
 from serving.recommend.levels import Strategy
 from serving.recommend.paging import NOBODY, shown_before
 from serving.recommend.pool import KnownRequester, Ranked
+from serving.recommend.stages.filtering import refuse_unknown
 from serving.recommend.stages.requester import FeatureReader, read_requester
 from serving.recommend.stages.safety import Checked, asked_at_once, only_safe
 from serving.resilience.deadline import Deadline
@@ -141,6 +142,7 @@ class Recommender:
         `variant` overrides the arm of the experiment.
         """
         world = self._world()
+        self.refuse_unknown(request.filters)
         assigned = assignment = self._assign(request.user_id, variant)
         if variant is not None:
             assigned = replace(assigned, experiment=None)  # a tester's choice is nobody's assignment
@@ -175,6 +177,12 @@ class Recommender:
         self._log_answers([answered(run, showing, assigned, now)])
         self._metrics.observe(run, showing)
         return envelope(run, showing)
+
+    def refuse_unknown(self, filters: Filters | None) -> None:
+        """Raise InvalidRequest where a filter names an attribute that nobody has; nothing before people are loaded."""
+        world = self._world()
+        if world.population is not None:
+            refuse_unknown(filters, world.slots)
 
     async def _answer(self, run: Run, assignment: Assignment) -> Showing:
         cache = self._cache

@@ -7,6 +7,7 @@ import pytest
 
 from tests.api.conftest import Served
 from tests.serving_world import insert_person, interact
+from tests.waiting import until
 
 
 def ids(answer: dict[str, Any]) -> list[int]:
@@ -47,6 +48,27 @@ def test_while_people_come_and_go_nobody_comes_twice_and_nobody_is_passed_over(
         seen += ids(page)
     assert set(seen) - set(ids(first)) >= rest - {gone, hidden}
     assert not {gone, hidden} & set(seen)
+
+
+def test_a_filter_by_an_attribute_that_nobody_has_names_the_field_and_those_there_are(
+    town: Served, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("insert into duet.attribute_slots (name, slot) values ('height_cm', 3)")
+    connection.execute("""update duet.users set attributes = '{"height_cm": 181}' where user_id in (2, 4)""")
+    connection.commit()
+    filters = {"attributes": {"height_cm": {"gte": 180}}}
+
+    def shown() -> list[int]:
+        answer = town.client.post("/v1/recommendations", json={"user_id": 5, "filters": filters}).json()
+        return sorted(item["user_id"] for item in answer.get("items", []))
+
+    until(lambda: shown() == [2, 4])
+    filters = {"attributes": {"height": {"gte": 180}}}
+    for call, who in (("recommendations", {"user_id": 5}), ("recommendations:batch", {"user_ids": [5, 7]})):
+        refused = town.client.post(f"/v1/{call}", json={**who, "filters": filters})
+        assert refused.status_code == 422
+        assert refused.json()["error"]["details"][0]["field"] == "filters.attributes.height"
+        assert "did you mean `height_cm`" in refused.json()["error"]["message"]
 
 
 def test_who_is_excluded_is_in_no_answer_and_the_others_move_up(town: Served) -> None:

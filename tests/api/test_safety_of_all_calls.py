@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.api.conftest import PEOPLE, Served
 from tests.conftest import empty_tables
 from tests.serving_world import insert_people
+from tests.waiting import until
 
 PERSON = st.integers(1, PEOPLE + 4)
 KIND = st.sampled_from(
@@ -22,15 +23,18 @@ KIND = st.sampled_from(
 EVENT = st.tuples(PERSON, PERSON, KIND)
 LIKES = {"like", "superlike"}
 SEEKING = st.sampled_from([[], ["man"], ["woman"], ["man", "woman"]])
+FILTERS = st.sampled_from(
+    [None, None, {"attributes": {"children": {"in": [0, 2]}}}, {"attributes": {"children": {"gte": 1}}}]
+)
 STEP = st.one_of(
-    st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans()),
+    st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans(), FILTERS),
     st.tuples(st.just("recommend_all"), st.lists(PERSON, min_size=1, max_size=4), st.booleans()),
     st.tuples(st.just("interact"), EVENT),
     st.tuples(st.just("interact_all"), st.lists(EVENT, min_size=1, max_size=6)),
     st.tuples(st.just("hide"), PERSON),
     st.tuples(st.just("show"), PERSON),
     st.tuples(st.just("seek"), PERSON, SEEKING),
-    st.tuples(st.just("put"), PERSON, SEEKING),
+    st.tuples(st.just("put"), PERSON, SEEKING, st.integers(0, 2)),
     st.tuples(st.just("matches"), PERSON, st.booleans()),
 )
 
@@ -47,6 +51,7 @@ class Truth:
     seeking: dict[int, list[str]] = field(
         default_factory=lambda: {n: ["man" if n % 2 else "woman"] for n in range(1, PEOPLE + 1)}
     )
+    children: dict[int, int] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
     decided: dict[int, dict[int, str]] = field(default_factory=dict)
     blocked: set[tuple[int, int]] = field(default_factory=set)
@@ -66,8 +71,19 @@ class Truth:
             assert self.accepts(asker, other)
             assert self.accepts(other, asker)
 
-    def recommend(self, asker: int, limit: int, exclude: list[int], as_text: bool) -> None:  # noqa: FBT001 drawn
-        body: dict[str, Any] = {"user_id": named(asker, as_text), "limit": limit}
+    def meets(self, other: int, filters: dict[str, Any]) -> bool:
+        wish, own = filters["attributes"]["children"], self.children.get(other)
+        return own is not None and own >= wish.get("gte", 0) and own in wish.get("in", [own])
+
+    def recommend(
+        self,
+        asker: int,
+        limit: int,
+        exclude: list[int],
+        as_text: bool,  # noqa: FBT001 drawn
+        filters: dict[str, Any] | None,
+    ) -> None:
+        body: dict[str, Any] = {"user_id": named(asker, as_text), "limit": limit, "filters": filters}
         body |= {"exclude": [named(other, as_text) for other in exclude]} if exclude else {}
         unwanted = set(exclude)
         for _ in range(3):
@@ -78,6 +94,7 @@ class Truth:
             assert answer.status_code == 200, answer.text
             shown = ids(answer.json())
             self.check(asker, shown, unwanted)
+            assert filters is None or all(self.meets(other, filters) for other in shown)
             unwanted |= set(shown)
             if answer.json()["next"] is None:
                 return
@@ -124,11 +141,13 @@ class Truth:
         if self._told(self.town.client.patch(f"/v1/people/{user_id}", json={"seeking": seeking}), user_id):
             self.seeking[user_id] = seeking
 
-    def put(self, user_id: int, seeking: list[str]) -> None:
+    def put(self, user_id: int, seeking: list[str], children: int) -> None:
         profile = {"gender": gender(user_id), "seeking": seeking, "latitude": 51.05, "longitude": 3.72}
+        profile["attributes"] = {"children": children}
         answer = self.town.client.put(f"/v1/people/{user_id}", json=profile)
         assert answer.status_code == (200 if user_id in self.seeking else 201), answer.text
         self.seeking[user_id] = seeking
+        self.children[user_id] = children
 
     def matches(self, user_id: int, as_text: bool) -> None:  # noqa: FBT001 drawn
         del as_text
@@ -172,6 +191,14 @@ class Truth:
         )
 
 
+def know_children(connection: psycopg.Connection[Any], town: Served) -> None:
+    """Wait until the app knows that people may have children: till then such a filter is refused."""
+    connection.execute("insert into duet.attribute_slots (name, slot) values ('children', 0)")
+    connection.commit()
+    filters = {"attributes": {"children": {"gte": 0}}}
+    until(lambda: town.client.post("/v1/recommendations", json={"user_id": 1, "filters": filters}).status_code == 200)
+
+
 def named(user_id: int, as_text: bool) -> int | str:  # noqa: FBT001 drawn
     return str(user_id) if as_text else user_id
 
@@ -191,6 +218,7 @@ def test_nobody_is_ever_shown_who_may_not_be(
 ) -> None:
     empty_tables(connection)
     insert_people(connection, PEOPLE)
+    know_children(connection, town)
     truth = Truth(town)
     for name, *arguments in steps:
         getattr(truth, name)(*arguments)

@@ -16,6 +16,7 @@ from feature_repo.population.people import People
 from feature_repo.transforms import profile_vectors
 from serving.errors import EligibilityUnknown
 from serving.people.people_store import PairStanding, PeopleStore
+from serving.people.wanted import wishes_of
 from serving.reasons import Stage
 from serving.recommend.answer_run import Run
 from serving.recommend.pool import Bools, Int64, KnownRequester, Ranked
@@ -79,6 +80,7 @@ async def stand(run: Run, people: PeopleStore, user_ids: Int64, since: datetime 
         user_ids,
         since=since,
         interests=filters.interests_any if filters else None,
+        attributes=wishes_of(filters),
         timeout_s=run.safety_s(),
     )
 

@@ -122,7 +122,7 @@ def test_of_people_who_did_not_change_only_the_index_is_read(connection: psycopg
     assert _scans_of_people(connection, people_store._REQUESTERS[False], [[1], now]) == index
     assert _scans_of_people(connection, people_store._STANDINGS[False], [*standing, now]) == index
     assert _scans_of_people(connection, people_store._REQUESTERS[False], [[1], None]) > index
-    assert _scans_of_people(connection, people_store._STANDINGS[True], [*standing, now, ["jazz"]]) > index
+    assert _scans_of_people(connection, people_store._STANDINGS[True], [*standing, now, ["jazz"], None]) > index
 
 
 def _scans_of_people(connection: psycopg.Connection[Any], statement: bytes, parameters: list[Any]) -> set[str]:

@@ -1,0 +1,133 @@
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from infra.metrics import serving_metrics
+from infra.settings import Settings
+from registry.release import Release
+from serving.api.models import Filters, RecommendationRequest
+from serving.cache.answer_cache import AnswerCache
+from serving.errors import InvalidRequest
+from serving.recommend.answers import Answer
+from tests.clocks import FixedClock
+from tests.serving_fakes import Town, make_town
+from tests.serving_world import load_town, write_artifacts
+
+MANY = 6000
+
+
+def attributes(user_id: int) -> dict[str, Any]:
+    """Every tenth is 190 cm tall, the others 170; nobody knows the height of whoever divides by four."""
+    return {"height_cm": 190 if user_id % 10 == 0 else 170, "children": user_id % 3} if user_id % 4 else {"children": 0}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return load_town(write_artifacts(tmp_path_factory.mktemp("release"), range(1, 101)))
+
+
+@pytest.fixture
+def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
+    return make_town(settings, clock, n=100, release=release, attributes=attributes)
+
+
+def ask(town: Town, wanted: dict[str, Any] | None, **request: Any) -> Answer:
+    filters = None if wanted is None else Filters.model_validate({"attributes": wanted})
+    asked = RecommendationRequest(user_id=1, filters=filters, **request)
+    return asyncio.run(town.recommender().recommend(asked, uuid4()))
+
+
+def ids(answer: Answer) -> list[int]:
+    return sorted(item.user_id for item in answer.items)
+
+
+def at_level(town: Town, level: int) -> Town:
+    """Take away what the levels above need."""
+    if level > 1:
+        town.release = None
+    if level > 2:
+        town.population = None
+    return town
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        ({"height_cm": {"gte": 180}}, [10, 30, 50, 70, 90]),
+        ({"height_cm": {"gte": 190, "lte": 190}}, [10, 30, 50, 70, 90]),
+        ({"height_cm": {"gte": 180}, "children": {"in": [0, 2]}}, [30, 50, 90]),
+        ({"height_cm": {"lte": 180}, "children": {"in": [2]}}, [2, 14, 26, 38, 62, 74, 86, 98]),
+        ({"height_cm": {"lte": 169.9}}, []),
+    ],
+)
+def test_only_people_whose_attributes_are_as_asked_are_shown_at_every_level(
+    town: Town, level: int, wanted: dict[str, Any], shown: list[int]
+) -> None:
+    answer = ask(at_level(town, level), wanted, limit=100)
+    assert ids(answer) == shown
+    assert answer.level == level
+
+
+def test_somebody_whose_attribute_changed_meanwhile_is_not_shown(town: Town) -> None:
+    town.people.rows[30]["attributes"] = {"height_cm": 170}
+    assert ids(ask(town, {"height_cm": {"gte": 180}})) == [10, 50, 70, 90]
+
+
+def test_a_selective_filter_fills_a_page_where_there_are_so_many(
+    settings: Settings, clock: FixedClock, release: Release
+) -> None:
+    one_in_a_hundred = make_town(
+        settings, clock, n=MANY, release=release, attributes=lambda user_id: {"rare": int(user_id % 100 == 0)}
+    )
+    answer = ask(one_in_a_hundred, {"rare": {"in": [1]}}, limit=20)
+    assert len(answer.items) == 20
+    assert all(user_id % 100 == 0 for user_id in ids(answer))
+    following = ask(one_in_a_hundred, {"rare": {"in": [1]}}, limit=20, cursor=answer.next)
+    assert len(following.items) == 20
+    assert not set(ids(answer)) & set(ids(following))
+
+
+def test_an_attribute_of_nobody_is_refused_with_the_nearest_name(town: Town) -> None:
+    with pytest.raises(InvalidRequest, match="did you mean `height_cm`") as refused:
+        ask(town, {"hight_cm": {"gte": 180}})
+    assert refused.value.details[0]["field"] == "filters.attributes.hight_cm"
+    with pytest.raises(InvalidRequest, match="there are `children`, `height_cm`"):
+        ask(town, {"zodiac": {"in": [1]}})
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        ({}, "height_cm"),
+        ({"gte": 2, "lte": 1}, "height_cm"),
+        ({"gte": "170"}, "gte"),
+        ({"in": ["tall"]}, "in"),
+        ({"in": []}, "in"),
+        ({"in": [True]}, "in"),
+        ({"gt": 1}, "gt"),
+        ({"lte": 1e300}, "lte"),
+    ],
+)
+def test_a_wish_that_is_none_is_refused_with_its_field(wish: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        RecommendationRequest.model_validate({"user_id": 1, "filters": {"attributes": {"height_cm": wish}}})
+    assert field in refused.value.errors()[0]["loc"]
+
+
+def test_answers_are_kept_apart_by_the_attributes_that_are_asked_for(
+    town: Town, settings: Settings, clock: FixedClock
+) -> None:
+    town.cache = AnswerCache(settings, clock, serving_metrics(), lambda: 0.5)
+    tall, small = {"height_cm": {"gte": 180}}, {"height_cm": {"lte": 180}}
+    first = ask(town, {**tall, "children": {"lte": 5}})
+    assert not first.cached
+    again = ask(town, {"children": {"lte": 5}, **tall})
+    assert again.cached
+    assert ids(again) == ids(first)
+    other = ask(town, small)
+    assert not other.cached
+    assert not set(ids(other)) & set(ids(first))
