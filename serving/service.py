@@ -30,20 +30,17 @@ from serving.access.policy import guard_start
 from serving.api import context, openapi, responses
 from serving.api.calls import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
 from serving.api.middleware import PAGES, ApiMiddleware, App
-from serving.api.models import (
-    INTERACTIONS,
+from serving.api.models import INTERACTIONS, InteractionRequest, NamedInteractionRequest, StoredInteraction
+from serving.api.named_bodies import names_in, numbered
+from serving.api.pages import pages
+from serving.api.preflight import CrossOrigin
+from serving.api.recommendation_models import (
     RECOMMENDATIONS,
-    InteractionRequest,
-    NamedInteractionRequest,
     NamedRecommendationRequest,
     RecommendationBatch,
     RecommendationRequest,
     Recommendations,
-    StoredInteraction,
 )
-from serving.api.named_bodies import names_in, numbered
-from serving.api.pages import pages
-from serving.api.preflight import CrossOrigin
 from serving.api.request_checks import Call, RequestChecks
 from serving.api.routing import Routes
 from serving.api.store_calls import store_calls

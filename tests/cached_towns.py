@@ -11,7 +11,7 @@ from uuid import uuid4
 from redis.exceptions import ConnectionError as RedisDown
 
 from infra.metrics import serving_metrics
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
 from serving.recommend.answers import Answer
 from serving.recommend.recommender import Recommender

@@ -147,7 +147,7 @@ def _values(slot: int, people: People, rows: Int64, late: People) -> Float32:
     """Return float32[m]: the attribute of the people at `rows`, beyond the last of whom come those of `late`."""
     n = len(people)
     if not len(rows) or int(rows.max()) < n:
-        return people.attributes[rows, slot]
+        return np.asarray(people.attributes[rows, slot])
     values = np.empty(len(rows), dtype=np.float32)
     is_late = rows >= n
     values[~is_late] = people.attributes[rows[~is_late], slot]

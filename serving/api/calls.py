@@ -5,12 +5,14 @@ from typing import Final
 from serving.api.models import (
     INTERACTIONS,
     INTERACTIONS_BATCH,
-    MAX_EXCLUDED,
-    RECOMMENDATIONS,
-    RECOMMENDATIONS_BATCH,
     InteractionBatch,
     InteractionRequest,
     NamedInteractionRequest,
+)
+from serving.api.recommendation_models import (
+    MAX_EXCLUDED,
+    RECOMMENDATIONS,
+    RECOMMENDATIONS_BATCH,
     NamedRecommendationBatch,
     NamedRecommendationRequest,
     RecommendationBatch,

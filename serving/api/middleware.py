@@ -19,7 +19,8 @@ from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from serving.api import context, responses
 from serving.api.context import RequestContext
-from serving.api.models import INTERACTIONS, RECOMMENDATIONS
+from serving.api.models import INTERACTIONS
+from serving.api.recommendation_models import RECOMMENDATIONS
 from serving.api.request_ids import TraceParent, accept_request_id, accept_traceparent
 from serving.errors import ApiError, InternalError, InvalidRequest, Overloaded, UnknownPath, WrongMethod
 

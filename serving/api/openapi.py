@@ -12,15 +12,10 @@ from pydantic.json_schema import models_json_schema
 
 from serving.api.calls import ROUTES
 from serving.api.health import HealthReport, LiveReport, ReadyReport
-from serving.api.models import (
-    ErrorEnvelope,
-    InteractionResults,
-    RecommendationResults,
-    Recommendations,
-    StoredInteraction,
-)
+from serving.api.models import ErrorEnvelope, InteractionResults, StoredInteraction
 from serving.api.openapi_calls import SAID
 from serving.api.openapi_parts import HEADERS, KEY, call, json_answer, read
+from serving.api.recommendation_models import RecommendationResults, Recommendations
 from serving.people.relations import LikesReceived, Matches
 from serving.profiles.erasure_models import ErasureReport
 from serving.profiles.models import NamedProfileRow, PeopleResults, Person, StoredPerson

@@ -3,8 +3,9 @@
 from typing import Final
 
 from serving.api.calls import RECOMMEND, RECOMMEND_ALL, STORE_INTERACTION
-from serving.api.models import InteractionResults, RecommendationResults, Recommendations, StoredInteraction
+from serving.api.models import InteractionResults, StoredInteraction
 from serving.api.openapi_parts import Said, json_answer
+from serving.api.recommendation_models import RecommendationResults, Recommendations
 from serving.errors import EventConflict, LikesPrivate, StorageUnavailable, UnknownUser, VariantForbidden
 from serving.experiments.assignment import Variant
 from serving.people.relations import LikesReceived, Matches

@@ -15,7 +15,7 @@ from infra.metrics import ServingMetrics
 from infra.settings import Settings
 from registry.contracts import ArtifactKind
 from registry.release import Release
-from serving.api.models import Filters
+from serving.api.recommendation_models import Filters
 from serving.cache.entry import FORMAT, Entry
 from serving.cache.flights import Flights
 from serving.cache.memory import MemoryTier

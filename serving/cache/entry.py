@@ -13,7 +13,8 @@ from pydantic_core import to_json
 
 from feature_repo.layout import PROFILE
 from feature_repo.population.people import People
-from serving.api.models import MAX_LIMIT, OrderName, RecommendedPerson
+from serving.api.models import MAX_LIMIT
+from serving.api.recommendation_models import OrderName, RecommendedPerson
 from serving.reasons import Level
 from serving.recommend.answers import Shown
 from serving.recommend.pool import Int64, KnownRequester

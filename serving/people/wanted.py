@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic_core import to_json
 
-from serving.api.models import Filters
+from serving.api.recommendation_models import Filters
 
 # Of a person `u`: a flag counts as 1 or 0, and whatever is no number meets nothing.
 _FITTING: Final = """

@@ -20,7 +20,7 @@ from infra.errors import DuetError
 from registry.release import Release
 from registry.scoring.newcomers import Newcomers
 from registry.scoring.recent_likes import RecentLikes
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Stage

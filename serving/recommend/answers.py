@@ -13,7 +13,8 @@ from uuid import UUID
 
 from infra.metrics import ServingMetrics
 from registry.release import Release
-from serving.api.models import MAX_LIMIT, Explanation, OrderName
+from serving.api.models import MAX_LIMIT
+from serving.api.recommendation_models import Explanation, OrderName
 from serving.experiments.assignment import Assignment, Variant
 from serving.logs.impressions import Answered, Impression
 from serving.reasons import Level, Reason, Stage

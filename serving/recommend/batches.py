@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from serving.api.models import ErrorBody, ErrorDetail, RecommendationBatch, RecommendationRequest
+from serving.api.models import ErrorBody, ErrorDetail
+from serving.api.recommendation_models import RecommendationBatch, RecommendationRequest
 from serving.errors import ApiError, UnknownUser
 from serving.people.names import Name, Names, renamed
 from serving.recommend.answers import Answer

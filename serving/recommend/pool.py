@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from feature_repo.population.people import People
 from registry.scoring.pool import Pool
-from serving.api.models import Explanation
+from serving.api.recommendation_models import Explanation
 from serving.people.people_store import PendingLikes
 
 Float32 = NDArray[np.float32]

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from registry.release import Release
 from registry.scoring.newcomers import Newcomers
 from registry.scoring.recent_likes import RecentLikes
-from serving.api.models import Filters, RecommendationRequest
+from serving.api.recommendation_models import Filters, RecommendationRequest
 from serving.cache.answer_cache import AnswerCache, CacheLook, Made, Tier, keepable
 from serving.cache.entry import Entry
 from serving.cache.reshow import reshow

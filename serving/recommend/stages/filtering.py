@@ -13,7 +13,7 @@ import numpy as np
 from feature_repo.layout import INTEREST_COLUMNS, PROFILE
 from feature_repo.population.people import People
 from feature_repo.transforms import AttributeWish, Terms, Wishes, profile_vectors
-from serving.api.models import AttributeFilter, Filters
+from serving.api.recommendation_models import AttributeFilter, Filters
 from serving.errors import InvalidRequest
 from serving.recommend.pool import Bools, Float32, KnownRequester, Pool
 

@@ -20,7 +20,7 @@ from registry.scoring.context import pair_context
 from registry.scoring.ranking import CERTAIN, scored_by
 from registry.scoring.requester import TasteOfOthers, among
 from registry.scoring.two_stages import Found
-from serving.api.models import Explanation, Influence
+from serving.api.recommendation_models import Explanation, Influence
 from serving.recommend.answer_run import breathe
 from serving.recommend.pool import Float32, Int64, KnownRequester, Ranked
 

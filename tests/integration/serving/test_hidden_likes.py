@@ -11,7 +11,7 @@ from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.people.people_store import PostgresPeople
 from serving.reasons import CandidateSource
 from serving.recommend.answers import Shown

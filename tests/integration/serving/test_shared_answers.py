@@ -12,7 +12,7 @@ from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.api.models import Filters
+from serving.api.recommendation_models import Filters
 from serving.cache.answer_cache import AnswerCache
 from serving.recommend.answers import Answer
 from serving.resilience.breaker import Breaker, BreakerState, Dependency

@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.settings import Settings
-from serving.api.models import Filters
+from serving.api.recommendation_models import Filters
 from serving.people.people_store import PostgresPeople
 from serving.people.wanted import wishes_of
 from tests.serving_fakes import closed_breaker

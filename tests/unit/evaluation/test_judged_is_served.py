@@ -40,7 +40,7 @@ from registry.release import Release
 from registry.scoring.context import pair_context
 from registry.scoring.recent_likes import RecentLikes
 from registry.scoring.two_stages import Candidates, CandidateStep, candidate_steps, find_candidates
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.people.people_store import PendingLikes
 from serving.recommend.answer_run import Run
 from serving.recommend.levels import FullLevel

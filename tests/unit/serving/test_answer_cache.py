@@ -8,7 +8,7 @@ import pytest
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.api.models import Filters
+from serving.api.recommendation_models import Filters
 from serving.cache.answer_cache import AnswerCache, CacheLook, Tier
 from serving.errors import UnknownUser
 from serving.experiments.assignment import Assignment, Variant

@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.clock import EARLIEST
-from serving.api.models import InteractionRequest, NamedInteractionRequest, RecommendedPerson
+from serving.api.models import InteractionRequest, NamedInteractionRequest
+from serving.api.recommendation_models import RecommendedPerson
 
 
 def test_the_document_says_that_ids_have_64_bits() -> None:

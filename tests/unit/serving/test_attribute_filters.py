@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.api.models import Filters, RecommendationRequest
+from serving.api.recommendation_models import Filters, RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import InvalidRequest
 from serving.recommend.answers import Answer

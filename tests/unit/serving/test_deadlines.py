@@ -14,7 +14,7 @@ from feature_repo.population.people import People
 from infra.clock import SystemClock
 from infra.settings import Settings
 from registry.release import Release
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.errors import InvalidRequest, LevelUnavailable
 from serving.reasons import Level, Reason, Stage
 from serving.recommend.answer_run import SHARES, Run, breathe

@@ -6,7 +6,7 @@ import pytest
 
 from serving.api.calls import ROUTES
 from serving.api.id_lists import without_list
-from serving.api.models import MAX_EXCLUDED, NamedRecommendationRequest, RecommendationRequest
+from serving.api.recommendation_models import MAX_EXCLUDED, NamedRecommendationRequest, RecommendationRequest
 from serving.api.request_checks import parsed
 from serving.errors import ApiError
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infra.settings import Settings
 from registry.release import Release
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people.people_store import Int64, PairStanding, RequesterRow
 from serving.reasons import Reason

@@ -10,7 +10,7 @@ import structlog
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason
 from serving.recommend.answers import Answer

@@ -19,7 +19,7 @@ from registry.models.embedding import Embedding, EmbeddingParameters, item_vecto
 from registry.models.item_index import IndexConfig, ItemIndex
 from registry.release import Release
 from registry.scoring.recent_likes import RecentLikes
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.experiments.assignment import Variant
 from serving.people import newcomers as module
 from serving.people.newcomers import look

@@ -11,7 +11,7 @@ from registry.models.ranker import ListPolicy, Order
 from registry.release import Release
 from registry.scoring.recent_likes import RecentLikes
 from registry.scoring.retrieval import Factors, Origin
-from serving.api.models import Filters, RecommendationRequest
+from serving.api.recommendation_models import Filters, RecommendationRequest
 from serving.people.people_store import PendingLikes
 from serving.reasons import CandidateSource
 from serving.recommend.answers import Answer

@@ -14,7 +14,7 @@ from registry.contracts import ReleaseVersions
 from registry.experiments.table import ExperimentState
 from registry.models.ranker_models import Boosted
 from registry.release import Release
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.cache.answer_cache import AnswerCache
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.experiments.assignment import Assignment, Experiment, Variant

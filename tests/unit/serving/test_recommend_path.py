@@ -14,7 +14,7 @@ from infra.settings import Settings
 from registry.models.ranker import ListPolicy
 from registry.release import Release
 from serving.api import responses
-from serving.api.models import Filters, RecommendationRequest, Recommendations
+from serving.api.recommendation_models import Filters, RecommendationRequest, Recommendations
 from serving.errors import LevelUnavailable, UnknownUser
 from serving.reasons import Reason
 from serving.recommend.answers import Answer

@@ -13,7 +13,7 @@ from infra.embedded.ports import free_port
 from infra.metrics import serving_metrics
 from infra.settings import BreakerSettings, Settings
 from registry.release import Release
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.errors import RankerServiceFailed
 from serving.recommend.levels import ladder
 from serving.recommend.remote_ranker import RemoteRanker, _values

@@ -13,7 +13,7 @@ from infra.clock import SystemClock
 from infra.metrics import serving_metrics
 from infra.settings import Settings
 from registry.release import Release
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.errors import EligibilityUnknown, UnknownUser
 from serving.people.people_store import RequesterRow
 from serving.people.replica import SHARE, ReplicatedPeople

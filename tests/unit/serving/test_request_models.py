@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from serving.api.models import InteractionRequest, RecommendationRequest
+from serving.api.models import InteractionRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.api.responses import invalid
 
 GOOD_REQUESTS = [

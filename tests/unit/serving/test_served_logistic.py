@@ -10,7 +10,7 @@ import pytest
 from infra.settings import Settings
 from registry.models.ranker import Ranker
 from registry.models.ranker_models import Logistic
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from tests.clocks import FixedClock
 from tests.serving_fakes import make_town
 from tests.serving_world import RANKED_BY, load_town, write_artifacts

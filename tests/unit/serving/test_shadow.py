@@ -14,7 +14,7 @@ from registry.contracts import ReleaseVersions
 from registry.experiments.table import SHADOW_VARIANT, ExperimentState
 from registry.release import Release
 from registry.scoring.retrieval import CandidateList, merge_candidates
-from serving.api.models import RecommendationRequest
+from serving.api.recommendation_models import RecommendationRequest
 from serving.experiments import shadow as shadows
 from serving.experiments.assignment import Assignment, Variant
 from serving.experiments.shadow import Shadow

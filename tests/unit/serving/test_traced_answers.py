@@ -13,7 +13,7 @@ from infra.settings import Settings
 from registry.release import Release
 from serving.api import responses
 from serving.api.middleware import ApiMiddleware
-from serving.api.models import RECOMMENDATIONS, RecommendationRequest
+from serving.api.recommendation_models import RECOMMENDATIONS, RecommendationRequest
 from tests.clocks import FixedClock
 from tests.serving_fakes import Town, make_town
 from tests.serving_world import load_town, write_artifacts
