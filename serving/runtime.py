@@ -44,8 +44,9 @@ from serving.people.stored_people import StoredPeople
 from serving.people.stores import Stores
 from serving.recommend.features import OnlineFeatures
 from serving.recommend.levels import FullLevel, ladder
-from serving.recommend.recommender import Recommender, ServingState
+from serving.recommend.recommender import Recommender
 from serving.recommend.remote_ranker import RemoteRanker
+from serving.recommend.serving_state import ServingState
 from serving.recommend.stages.ranking import Predict, predict_here
 from serving.releases.following import Following
 from serving.releases.watcher import ReleaseWatcher

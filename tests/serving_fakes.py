@@ -26,7 +26,8 @@ from serving.logs.impressions import Answered, Impression
 from serving.people.people_store import PROFILE_COLUMNS, Drawn, Int64, PairStanding, PendingLikes, RequesterRow, Rows
 from serving.reasons import Reason
 from serving.recommend.levels import Strategy, ladder
-from serving.recommend.recommender import Recommender, ServingState, champion_only
+from serving.recommend.recommender import Recommender, champion_only
+from serving.recommend.serving_state import ServingState
 from serving.resilience.breaker import Breaker, Dependency
 from serving.warm_up import warm_up
 from tests.serving_world import GHENT, START

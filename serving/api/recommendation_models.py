@@ -83,7 +83,25 @@ class Filters(RequestModel):
         return self
 
 
-class RecommendationRequest(RequestModel):
+class ListRequest(RequestModel):
+    """How many people somebody wants to see, and which."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in the answer.")] = 20
+    filters: Filters | None = None
+    explain: bool = Field(default=False, description="Whether each item says why it was recommended.")
+    exclude: ExcludedIds | None = Field(
+        None, description="People who must not be in this answer, beside those whom nobody may show."
+    )
+    cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = Field(
+        None, description="`next` of the page before, with the same request: for who comes after those shown so far."
+    )
+
+    def with_ids(self, ids: Int64) -> Self:
+        """Return the request with these people, int64, to exclude."""
+        return self.model_copy(update={"exclude": ids})
+
+
+class RecommendationRequest(ListRequest):
     """Who asks, how many people they want to see, and with which filters."""
 
     model_config = ConfigDict(
@@ -107,19 +125,6 @@ class RecommendationRequest(RequestModel):
     )
 
     user_id: UserId
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Most people in the answer.")] = 20
-    filters: Filters | None = None
-    explain: bool = Field(default=False, description="Whether each item names its strongest features.")
-    exclude: ExcludedIds | None = Field(
-        None, description="People who must not be in this answer, beside those whom nobody may show."
-    )
-    cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = Field(
-        None, description="`next` of the page before, with the same request: for who comes after those shown so far."
-    )
-
-    def with_ids(self, ids: Int64) -> Self:
-        """Return the request with these people, int64, to exclude."""
-        return self.model_copy(update={"exclude": ids})
 
 
 class NamedRecommendationRequest(RecommendationRequest):

@@ -100,7 +100,7 @@ class AnswerCache:
 
     def recall(self, run: Run, key: str) -> Entry | None:
         """Return what this process kept, for Postgres to check."""
-        entry = self._memory.get(run.request.user_id, key)
+        entry = self._memory.get(run.user_id, key)
         if entry is None:
             self.note(Tier.MEMORY, CacheLook.MISS)
         return entry
@@ -110,7 +110,7 @@ class AnswerCache:
         if self._shared is None:
             return None
         with run.stage(Stage.CACHE):
-            entry = await self._shared.get(run.request.user_id, key, run.share_s(Stage.CACHE))
+            entry = await self._shared.get(run.user_id, key, run.share_s(Stage.CACHE))
         if entry is not None and entry.keeps_at(run.at):
             return entry
         self.note(Tier.REDIS, CacheLook.MISS)

@@ -163,7 +163,7 @@ class Shadow:
         return [
             Impression(
                 run.request_id,
-                run.request.user_id,
+                run.user_id,
                 int(ids[row]),
                 place,
                 float(ranked.score[row]),
@@ -182,7 +182,7 @@ class Shadow:
         level = Level.EMPTY if failed else self._strategy.level
         return Answered(
             run.request_id,
-            run.request.user_id,
+            run.user_id,
             offer.experiment,
             SHADOW_VARIANT,
             SHADOW_VARIANT,

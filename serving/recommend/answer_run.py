@@ -20,7 +20,7 @@ from infra.errors import DuetError
 from registry.release import Release
 from registry.scoring.newcomers import Newcomers
 from registry.scoring.recent_likes import RecentLikes
-from serving.api.recommendation_models import RecommendationRequest
+from serving.api.recommendation_models import ListRequest, RecommendationRequest
 from serving.errors import Degraded, LevelUnavailable
 from serving.experiments.assignment import Variant
 from serving.reasons import Reason, Stage
@@ -29,6 +29,8 @@ from serving.resilience.deadline import Deadline
 
 SAFETY_SHARE: Final = 0.2
 """Of the whole budget, what is kept back for the last check of safety."""
+GUEST: Final = 0
+"""What stands for the id of whoever has none."""
 SHARES: Final[Mapping[Stage, float]] = {
     # Nothing can be shown without it, but a lower level must have a moment left when it comes late.
     Stage.ELIGIBILITY: 0.8,
@@ -55,7 +57,7 @@ class Run:
     `before` are the people of the pages before this one, `unwanted` all whom the request leaves out, ids int64.
     """
 
-    request: RecommendationRequest
+    request: ListRequest
     request_id: UUID
     release: Release | None
     population: Population | None
@@ -80,6 +82,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self._reserve_s = self.deadline.remaining_s() * SAFETY_SHARE
+
+    @property
+    def user_id(self) -> int:
+        """Return whose answer this is; 0 for a guest."""
+        return self.request.user_id if isinstance(self.request, RecommendationRequest) else GUEST
 
     def remaining_s(self) -> float:
         """Return the seconds left for relevance: until the deadline, less what safety needs; 0 when they are over."""

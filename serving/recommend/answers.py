@@ -133,7 +133,7 @@ def impressions_of(run: Run, showing: Showing, shown_at: datetime) -> list[Impre
     """Return what is logged of an answer."""
     release = showing.release if showing.level is Level.FULL else None
     variant, level = showing.assignment.variant.value, showing.level.value
-    user_id, request_id = run.request.user_id, run.request_id
+    user_id, request_id = run.user_id, run.request_id
     return [
         Impression(
             request_id,
@@ -157,7 +157,7 @@ def answered(run: Run, showing: Showing, assigned: Assignment, at: datetime) -> 
     why = run.first_step_down
     return Answered(
         run.request_id,
-        run.request.user_id,
+        run.user_id,
         assigned.experiment,
         assigned.variant.value,
         showing.assignment.variant.value,

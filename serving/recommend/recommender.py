@@ -5,31 +5,26 @@ Postgres to say who may be shown to whom the list is empty.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
 import numpy as np
 
-from feature_repo.population.population import Population
 from infra.clock import Clock
 from infra.metrics import ServingMetrics
 from infra.settings import Settings
-from registry.release import Release
-from registry.scoring.newcomers import Newcomers
-from registry.scoring.recent_likes import RecentLikes
 from serving.api.recommendation_models import Filters, RecommendationRequest
 from serving.cache.answer_cache import AnswerCache, CacheLook, Made, Tier, keepable
 from serving.cache.entry import Entry
 from serving.cache.reshow import reshow
-from serving.errors import ApiError, Degraded, EligibilityUnknown, LevelUnavailable
+from serving.errors import ApiError, EligibilityUnknown, LevelUnavailable
 from serving.experiments.assignment import Assignment, Variant
 from serving.logs.impressions import Answered, Impression
 from serving.people.people_store import PeopleStore
-from serving.reasons import Level, Reason, Stage
+from serving.reasons import Reason, Stage
 from serving.recommend.answer_run import Run
 from serving.recommend.answers import (
     Answer,
@@ -42,12 +37,13 @@ from serving.recommend.answers import (
     order_of,
     shown_people,
 )
+from serving.recommend.choosing import Chosen, choose, nobody, too_late
 from serving.recommend.levels import Strategy
-from serving.recommend.paging import NOBODY, shown_before
-from serving.recommend.pool import KnownRequester, Ranked
+from serving.recommend.pool import KnownRequester
+from serving.recommend.serving_state import ServingState, begin
 from serving.recommend.stages.filtering import refuse_unknown
 from serving.recommend.stages.requester import FeatureReader, read_requester
-from serving.recommend.stages.safety import Checked, asked_at_once, only_safe
+from serving.recommend.stages.safety import asked_at_once
 from serving.resilience.deadline import Deadline
 
 LEAD_SHARE: Final = 0.5
@@ -55,34 +51,6 @@ LEAD_SHARE: Final = 0.5
 
 _AGAIN: Final = 2.0
 """How many times the time spent so far must be left for choosing once more."""
-
-
-@dataclass(frozen=True)
-class ServingState:
-    """What a request captures once: releases (or why there is none), the population, and what goes with it.
-
-    `since` is a moment of the database before which no row of the population was read; None when it is not known.
-    `newcomers` are those of each release, by its id. `features_lost` says that people may lack their features.
-    """
-
-    release: Release | None
-    no_release: Degraded | None
-    population: Population | None
-    recent_likes: RecentLikes
-    slots: Mapping[str, int]
-    since: datetime | None = None
-    challenger: Release | None = None
-    no_challenger: str = "No release is in Staging."
-    newcomers: Mapping[str, Newcomers] = field(default_factory=dict)
-    features_lost: bool = False
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    level: Level
-    ranked: Ranked
-    since: datetime | None
-    checked: Checked
 
 
 def champion_only(user_id: int, override: Variant | None) -> Assignment:
@@ -149,19 +117,21 @@ class Recommender:
         absent = assignment.variant is Variant.CHALLENGER and world.challenger is None
         if absent:
             assignment = replace(assignment, variant=Variant.CHAMPION)
-        run = self._begin(request, request_id, world, assignment, deadline)
+        run = begin(
+            world, request, request_id, assignment, deadline=deadline, settings=self._settings, clock=self._clock
+        )
         try:
             async with asyncio.timeout(run.deadline.remaining_s()):
                 showing = await self._answer(run, assignment)
         except EligibilityUnknown as error:
-            showing = self._nobody(run, assignment, error)
+            showing = nobody(run, assignment, error)
         except TimeoutError:
-            showing = self._nobody(run, assignment, _too_late())
+            showing = nobody(run, assignment, too_late())
         except ApiError:
             raise
         except asyncio.CancelledError:
             # The request checks gave up: without a row, an experiment would only see the answers of an arm that came.
-            run.step_down(_too_late())
+            run.step_down(too_late())
             self._log_answers([failure(run, assigned, self._clock.now())])
             raise
         except Exception:
@@ -205,7 +175,7 @@ class Recommender:
 
     async def _made_for_all(self, run: Run, assignment: Assignment, cache: AnswerCache, key: str) -> Made:
         """Return the answer that is being made for this person, or make it; `run` tells whose it is."""
-        user_id = run.request.user_id
+        user_id = run.user_id
         while True:
             follows = (user_id, key) in cache.flights
             if not follows and run.deadline.remaining_s() < self._lead_s:
@@ -230,7 +200,7 @@ class Recommender:
                     return Made(run, again, kept)
                 made = await self._make(run, assignment)
         except TimeoutError:
-            raise _too_late() from None
+            raise too_late() from None
         if made.steady and made.showing.items and keepable(run, made.showing.level):
             cache.share(key, made.entry)
         return made
@@ -249,7 +219,7 @@ class Recommender:
 
     async def _make(self, run: Run, assignment: Assignment) -> Made:
         requester = await read_requester(run, self._people, self._features)
-        chosen = await self._choose(run, requester)
+        chosen = await choose(run, self._people, self._ladder, requester)
         if requester.replicated and not chosen.checked.steady:
             requester, chosen = await self._choose_again(run, requester, chosen)
         level, ranked, since, checked = chosen.level, chosen.ranked, chosen.since, chosen.checked
@@ -276,79 +246,12 @@ class Recommender:
         assignment = replace(assignment, variant=run.variant)
         return Made(run, Showing(level, assignment, release, order, items[:n], propensities[:n]), entry, checked.steady)
 
-    async def _choose(self, run: Run, requester: KnownRequester) -> _Chosen:
-        level, ranked = await self._climb_down(run, requester)
-        since = None if level is Level.RANDOM else run.since
-        checked = await only_safe(run, self._people, requester, ranked, since)
-        run.candidates |= {"retrieved": len(ranked.pool), "safe": len(checked.rows)}
-        return _Chosen(level, ranked, since, checked)
-
-    async def _choose_again(
-        self, run: Run, requester: KnownRequester, chosen: _Chosen
-    ) -> tuple[KnownRequester, _Chosen]:
+    async def _choose_again(self, run: Run, requester: KnownRequester, chosen: Chosen) -> tuple[KnownRequester, Chosen]:
         """Choose by what the primary knows of the requester: the replica was behind what they did."""
         if run.remaining_s() > _AGAIN * run.total_ms() / 1000:
             with suppress(EligibilityUnknown):
                 now = await read_requester(run, self._people, self._features, fresh=True)
-                return now, await self._choose(run, now)
+                return now, await choose(run, self._people, self._ladder, now)
         # Those chosen first are safe, only not by the newest taste: better than nobody.
         run.degrade(Stage.ELIGIBILITY)
         return requester, chosen
-
-    async def _climb_down(self, run: Run, requester: KnownRequester) -> tuple[Level, Ranked]:
-        for strategy in self._ladder:
-            try:
-                return strategy.level, await self._by(strategy, run, requester)
-            except LevelUnavailable as error:
-                run.step_down(error)
-        raise EligibilityUnknown(Reason.POPULATION_UNAVAILABLE, "No level could answer.")
-
-    async def _by(self, strategy: Strategy, run: Run, requester: KnownRequester) -> Ranked:
-        """Rank on a level, and once more with the champion's release when the challenger's fails on it."""
-        try:
-            return await strategy.rank(run, requester)
-        except LevelUnavailable as error:
-            run.give_up_challenger(error)
-        return await strategy.rank(run, requester)
-
-    def _begin(
-        self,
-        request: RecommendationRequest,
-        request_id: UUID,
-        world: ServingState,
-        assignment: Assignment,
-        deadline: Deadline | None,
-    ) -> Run:
-        challenged = assignment.variant is Variant.CHALLENGER
-        before = NOBODY if request.cursor is None else shown_before(request.cursor)
-        return Run(
-            request=request,
-            request_id=request_id,
-            release=world.challenger if challenged else world.release,
-            no_release=None if challenged else world.no_release,
-            variant=assignment.variant,
-            champion=world.release if challenged else None,
-            population=world.population,
-            recent_likes=world.recent_likes,
-            slots=world.slots,
-            since=world.since,
-            newcomers=world.newcomers,
-            features_lost=world.features_lost,
-            before=before,
-            unwanted=before if request.exclude is None else np.concatenate([before, request.exclude]),
-            at=self._clock.now().timestamp(),
-            started_s=self._clock.monotonic(),
-            deadline=deadline or Deadline.after(self._settings.serving.deadline_ms / 1000, self._clock),
-            clock=self._clock,
-        )
-
-    def _nobody(self, run: Run, assignment: Assignment, why: EligibilityUnknown) -> Showing:
-        run.step_down(why)
-        release = run.release.release_id if run.release else None
-        return Showing(Level.EMPTY, replace(assignment, variant=run.variant), release, None, [], [])
-
-
-def _too_late() -> EligibilityUnknown:
-    return EligibilityUnknown(
-        Reason.DEADLINE_EXCEEDED, "There was no time left to check who can be shown safely.", late=True
-    )

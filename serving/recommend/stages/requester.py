@@ -37,7 +37,7 @@ async def read_requester(
 
     `fresh` reads no replica.
     """
-    user_id = run.request.user_id
+    user_id = run.user_id
     known = _known(run, user_id)
     activity = asyncio.create_task(_activity(run, features, user_id, known))
     try:

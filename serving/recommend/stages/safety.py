@@ -76,7 +76,7 @@ async def stand(run: Run, people: PeopleStore, user_ids: Int64, since: datetime 
     """Ask Postgres how requester and candidates stand now; raises EligibilityUnknown."""
     filters = run.request.filters
     return await people.standing(
-        run.request.user_id,
+        run.user_id,
         user_ids,
         since=since,
         interests=filters.interests_any if filters else None,

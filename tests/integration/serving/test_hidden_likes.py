@@ -16,7 +16,8 @@ from serving.people.people_store import PostgresPeople
 from serving.reasons import CandidateSource
 from serving.recommend.answers import Shown
 from serving.recommend.levels import ladder
-from serving.recommend.recommender import Recommender, ServingState
+from serving.recommend.recommender import Recommender
+from serving.recommend.serving_state import ServingState
 from serving.snapshots import population_source
 from tests.clocks import FixedClock
 from tests.serving_fakes import MemoryFeatures, closed_breaker
