@@ -48,6 +48,7 @@ from serving.recommend.recommender import Recommender
 from serving.recommend.remote_ranker import RemoteRanker
 from serving.recommend.serving_state import ServingState
 from serving.recommend.stages.ranking import Predict, predict_here
+from serving.recommend.unlogged import UnloggedLists
 from serving.releases.following import Following
 from serving.releases.watcher import ReleaseWatcher
 from serving.resilience import event_loop
@@ -197,12 +198,24 @@ class Runtime:
             clock=clock,
         )
         self._closing.add("shadow", self._shadow.close)
+        levels = ladder(settings, people, self._rng, self.models, self._predict())
+        self.unlogged = UnloggedLists(
+            settings=settings,
+            people=people,
+            features=self._features,
+            world=self.world,
+            ladder=levels,
+            sees=self.stores.relations.sees,
+            rng=self._rng,
+            metrics=metrics,
+            clock=clock,
+        )
         self.recommender = Recommender(
             settings=settings,
             people=people,
             features=self._features,
             world=self.world,
-            ladder=ladder(settings, people, self._rng, self.models, self._predict()),
+            ladder=levels,
             log_impressions=logs.impressions.add,
             log_answers=logs.answers.add,
             metrics=metrics,

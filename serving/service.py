@@ -29,6 +29,7 @@ from infra.web.limits import HttpLimits, limit_http, trust_proxies
 from serving.access.policy import guard_start
 from serving.api import context, openapi, responses
 from serving.api.calls import RECOMMEND, RECOMMEND_ALL, ROUTES, STORE_INTERACTION
+from serving.api.list_calls import list_calls
 from serving.api.middleware import PAGES, ApiMiddleware, App
 from serving.api.models import INTERACTIONS, InteractionRequest, NamedInteractionRequest, StoredInteraction
 from serving.api.named_bodies import names_in, numbered
@@ -120,7 +121,7 @@ class Duet:
         silence_loggers("uvicorn.access")  # the middleware logs each request, with its id
         self.runtime = _runtime
         _calls.update({RECOMMEND: self._recommend, RECOMMEND_ALL: self._recommend_all})
-        _calls.update({STORE_INTERACTION: self._store, **store_calls(_runtime)})
+        _calls.update({STORE_INTERACTION: self._store, **store_calls(_runtime), **list_calls(_runtime, self._deadline)})
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
@@ -169,9 +170,7 @@ class Duet:
         # The header's id is the client's to use again; impressions need one that is new.
         call = context.current()
         call.answer_id = uuid4()
-        budget_ms = self._budget_ms(call)
-        # Time spent waiting for a place counts: the client's clock began when the call came in.
-        deadline = Deadline(call.started_s + budget_ms / 1000, _runtime.clock)
+        deadline = self._deadline(call)
         variant = chosen_variant(call.headers, tester=call.caller is not None and call.caller.tester)
         return await self.runtime.recommender.recommend(request, call.answer_id, deadline=deadline, variant=variant)
 
@@ -186,6 +185,10 @@ class Duet:
             lambda: Deadline.after(budget_ms / 1000, _runtime.clock),  # of each answer, from when its turn comes
         )
         return responses.ok(answered)
+
+    def _deadline(self, call: context.RequestContext) -> Deadline:
+        # Time spent waiting for a place counts: the client's clock began when the call came in.
+        return Deadline(call.started_s + self._budget_ms(call) / 1000, _runtime.clock)
 
     @staticmethod
     def _budget_ms(call: context.RequestContext) -> int:

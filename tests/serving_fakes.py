@@ -20,7 +20,7 @@ from registry.release import Release
 from registry.scoring.newcomers import Newcomers
 from registry.scoring.recent_likes import RecentLikes
 from serving.cache.answer_cache import AnswerCache
-from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable
+from serving.errors import Degraded, EligibilityUnknown, FeaturesUnavailable, StorageUnavailable
 from serving.experiments.assignment import Assignment, Variant
 from serving.logs.impressions import Answered, Impression
 from serving.people.people_store import PROFILE_COLUMNS, Drawn, Int64, PairStanding, PendingLikes, RequesterRow, Rows
@@ -28,6 +28,7 @@ from serving.reasons import Reason
 from serving.recommend.levels import Strategy, ladder
 from serving.recommend.recommender import Recommender, champion_only
 from serving.recommend.serving_state import ServingState
+from serving.recommend.unlogged import UnloggedLists
 from serving.resilience.breaker import Breaker, Dependency
 from serving.warm_up import warm_up
 from tests.serving_world import GHENT, START
@@ -155,6 +156,16 @@ class MemoryPeople:
         ]
         return Drawn(columns(visible[:n]), np.full(len(visible[:n]), self.drawn_with, dtype=np.float32))
 
+    async def sees(self, user_id: int, other_id: int) -> bool:
+        """Answer what the relations do."""
+        if self.down:
+            raise StorageUnavailable("The database is away: ask again.")
+        return (
+            other_id in self.rows
+            and other_id not in self.hidden
+            and frozenset({user_id, other_id}) not in self.separated
+        )
+
     def _meets(self, user_id: int, attributes: str | None) -> bool:
         own = self.rows[user_id].get("attributes", {})
         return all(
@@ -218,23 +229,41 @@ class Town:
         """Return the strategies, with the same chance in each."""
         return ladder(self.settings, self.people, np.random.default_rng(3))
 
+    def unlogged(self) -> UnloggedLists:
+        """Wire the lists of guests and of similar people on this town."""
+        return UnloggedLists(
+            settings=self.settings,
+            people=self.people,
+            features=self.features,
+            world=self.state,
+            ladder=self.ladder(),
+            sees=self.people.sees,
+            rng=np.random.default_rng(3),
+            metrics=serving_metrics(),
+            clock=self.clock,
+        )
+
+    def state(self) -> ServingState:
+        """Return what a request captures."""
+        return ServingState(
+            self.release,
+            self.no_release,
+            self.population,
+            self.recent_likes,
+            self.slots,
+            self.since,
+            self.challenger,
+            newcomers=self.newcomers,
+            features_lost=self.features_lost,
+        )
+
     def recommender(self) -> Recommender:
         """Wire a recommender on this town."""
         return Recommender(
             settings=self.settings,
             people=self.people,
             features=self.features,
-            world=lambda: ServingState(
-                self.release,
-                self.no_release,
-                self.population,
-                self.recent_likes,
-                self.slots,
-                self.since,
-                self.challenger,
-                newcomers=self.newcomers,
-                features_lost=self.features_lost,
-            ),
+            world=self.state,
             ladder=self.ladder(),
             log_impressions=self.impressions.extend,
             log_answers=self.answers.extend,

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from serving.api.list_calls import SIMILAR, SimilarQuery
 from serving.api.models import (
     INTERACTIONS,
     INTERACTIONS_BATCH,
@@ -21,6 +22,7 @@ from serving.api.recommendation_models import (
 from serving.api.routing import ApiRoute
 from serving.people.relations import LIKES_RECEIVED, MATCHES, PageQuery
 from serving.profiles.erasure_models import ERASURE
+from serving.profiles.guests import GUESTS, GuestRequest, NamedGuestRequest
 from serving.profiles.models import HIDE, PEOPLE_BATCH, PERSON, SHOW, PeopleBatch, Profile
 
 RECOMMEND: Final = "recommend"
@@ -38,6 +40,9 @@ ROUTES: Final = (
     ApiRoute(
         "POST", RECOMMENDATIONS_BATCH, RECOMMEND_ALL, RecommendationBatch, batch=True, named=NamedRecommendationBatch
     ),
+    ApiRoute(
+        "POST", GUESTS, "recommend_to_guest", GuestRequest, named=NamedGuestRequest, ids=("exclude", MAX_EXCLUDED)
+    ),
     ApiRoute("POST", INTERACTIONS, STORE_INTERACTION, InteractionRequest, named=NamedInteractionRequest),
     ApiRoute("POST", INTERACTIONS_BATCH, "store_interactions", InteractionBatch, batch=True),
     ApiRoute("GET", PERSON, "get_person"),
@@ -47,6 +52,7 @@ ROUTES: Final = (
     ApiRoute("GET", ERASURE, "get_erasure"),
     ApiRoute("POST", HIDE, "hide_person"),
     ApiRoute("POST", SHOW, "show_person"),
+    ApiRoute("GET", SIMILAR, "list_similar", query=SimilarQuery),
     ApiRoute("GET", MATCHES, "list_matches", query=PageQuery),
     ApiRoute("GET", LIKES_RECEIVED, "list_likes", query=PageQuery),
     ApiRoute("POST", PEOPLE_BATCH, "store_people", PeopleBatch, batch=True),

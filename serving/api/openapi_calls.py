@@ -51,6 +51,25 @@ _ALL: Final = {
     ],
     "request_id": "c9f0f895-fb98-4b91-9f5b-0242ac120003",
 }
+_GUEST: Final = {**_RECOMMENDATIONS, "next": None}
+_SIMILAR: Final = {
+    **_RECOMMENDATIONS,
+    "items": [
+        {
+            "user_id": 9,
+            "position": 1,
+            "score": 0.93,
+            "p_like": None,
+            "p_liked_back": None,
+            "sources": ["retrieval", "item_knn"],
+            "explored": False,
+            "explanation": None,
+        }
+    ],
+    "order": "similarity",
+    "next": None,
+    "timings_ms": {"eligibility": 1.6, "retrieval": 0.9, "ranking": 0.2, "safety": 0.8, "total": 3.9},
+}
 _STORED: Final = {
     "event_id": "8f14e45f-ceea-467f-a0e6-0242ac120002",
     "status": "stored",
@@ -151,6 +170,26 @@ SAID: Final = {
         (),
         (_DEADLINE,),
         description="Each answer is what a call of its own would get; the deadline is that of one answer.",
+    ),
+    "recommend_to_guest": Said(
+        "recommendations",
+        "Recommend people to somebody who has no id yet",
+        {"200": json_answer(Recommendations, "The ranked list, and how it was made.", _GUEST)},
+        (StorageUnavailable,),
+        (_DEADLINE,),
+        description="By the profile in the request and by whom they liked and passed on so far; their wishes count, "
+        "and those of others about them. Nothing is stored, kept or logged as shown.",
+    ),
+    "list_similar": Said(
+        "recommendations",
+        "List people similar to somebody",
+        {"200": json_answer(Recommendations, "The most similar first; `score` is the similarity.", _SIMILAR)},
+        (UnknownUser, StorageUnavailable),
+        (_DEADLINE,),
+        description="Similar is who is chosen by the same people: the cosine of the factors of the release that serves "
+        "(level 1), else how close the profiles are (level 2); at random nobody is similar, so there is no level 3. "
+        "Only people whom the requester may be shown are in the list; a person whom they may not see is unknown here. "
+        "Nothing is logged as shown.",
     ),
     STORE_INTERACTION: Said(
         "interactions",

@@ -120,9 +120,16 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:
     if model is None:
         return []
-    fields: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    schema = model.model_json_schema()
+    fields: dict[str, dict[str, Any]] = schema["properties"]
     return [
-        {"name": name, "in": "query", "required": False, "description": about.pop("description"), "schema": about}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "description": about.pop("description"),
+            "schema": about,
+        }
         for name, about in fields.items()
     ]
 

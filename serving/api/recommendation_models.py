@@ -17,7 +17,7 @@ RECOMMENDATIONS = "/v1/recommendations"
 
 RECOMMENDATIONS_BATCH = "/v1/recommendations:batch"
 
-OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend"]
+OrderName = Literal["ranker", "retrieval", "item_knn", "user_knn", "spectral", "ease", "popular", "blend", "similarity"]
 
 MAX_EXCLUDED = 1000
 

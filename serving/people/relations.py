@@ -95,6 +95,10 @@ SELECT other, state.liked_back_at FROM latest JOIN duet.users u ON u.user_id = o
 WHERE state.separated_at IS NULL AND (state.liked_back_at, other) < ($2, $3)
 ORDER BY state.liked_back_at DESC, other DESC LIMIT $4
 """)
+_SEES: Final = b"""
+SELECT u.visible AND state.separated_at IS NULL FROM duet.users u, duet.pair_state($1, $2, now()) AS state
+WHERE u.user_id = $2
+"""
 _KNOWN: Final = b"SELECT user_id FROM duet.users WHERE user_id = $1"
 
 
@@ -122,6 +126,14 @@ class Relations:
         rows, following = await self._page(_LIKES, name, page)
         items = [LikeReceived(user_id=other, liked_at=at) for other, at in rows]
         return LikesReceived(items=items, next=following, request_id=request_id)
+
+    async def sees(self, user_id: int, other_id: int) -> bool:
+        """Say whether somebody may see another: one who is there, not hidden, and not separated from them.
+
+        Raises StorageUnavailable.
+        """
+        rows = await self._reads.rows(_SEES, [Int8(user_id), Int8(other_id)], "ask again.")
+        return bool(rows and rows[0][0])
 
     async def _page(self, statement: bytes, name: Name, page: PageQuery) -> tuple[list[tuple[Any, ...]], str | None]:
         number = (await self._names.numbers([name])).get(name)

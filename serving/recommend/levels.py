@@ -63,7 +63,7 @@ class FullLevel:
 
     async def rank(self, run: Run, requester: KnownRequester) -> Ranked:
         """Run both stages on the release that the run captured."""
-        release, population = _release(run), _population(run)
+        release, population = needed_release(run), needed_population(run)
         serving = self.settings.serving
         with run.stage(Stage.FILTERING):
             terms = terms_of(requester, run.request.filters, run.at, run.slots)
@@ -121,7 +121,7 @@ class ContentLevel:
 
     async def rank(self, run: Run, requester: KnownRequester) -> Ranked:
         """Order the population's candidates by how close their profiles are."""
-        population = _population(run)
+        population = needed_population(run)
         serving = self.settings.serving
         if not run.safety_s():
             raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left for anything.")
@@ -187,13 +187,15 @@ def ladder(
     return FullLevel(settings, rng, models, predict), ContentLevel(settings, rng), RandomLevel(people, rng)
 
 
-def _release(run: Run) -> Release:
+def needed_release(run: Run) -> Release:
+    """Return the release of a run; raises LevelUnavailable with the reason why there is none."""
     if run.release is None:
         raise run.no_release or LevelUnavailable(Reason.NO_RELEASE, "No model is in production yet: promote a release.")
     return run.release
 
 
-def _population(run: Run) -> Population:
+def needed_population(run: Run) -> Population:
+    """Return the population of a run; raises LevelUnavailable where it is not loaded."""
     if run.population is None or not len(run.population):
         raise LevelUnavailable(Reason.POPULATION_UNAVAILABLE, "The snapshot of people is not loaded yet.")
     return run.population

@@ -23,12 +23,16 @@ KIND = st.sampled_from(
 EVENT = st.tuples(PERSON, PERSON, KIND)
 LIKES = {"like", "superlike"}
 SEEKING = st.sampled_from([[], ["man"], ["woman"], ["man", "woman"]])
+GUEST = 0
+"""Nobody's id: whoever asks with a profile alone."""
 FILTERS = st.sampled_from(
     [None, None, {"attributes": {"children": {"in": [0, 2]}}}, {"attributes": {"children": {"gte": 1}}}]
 )
 STEP = st.one_of(
     st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans(), FILTERS),
     st.tuples(st.just("recommend_all"), st.lists(PERSON, min_size=1, max_size=4), st.booleans()),
+    st.tuples(st.just("guest"), SEEKING, st.lists(PERSON, max_size=4), st.booleans(), FILTERS),
+    st.tuples(st.just("similar"), PERSON, PERSON, st.integers(1, 12)),
     st.tuples(st.just("interact"), EVENT),
     st.tuples(st.just("interact_all"), st.lists(EVENT, min_size=1, max_size=6)),
     st.tuples(st.just("hide"), PERSON),
@@ -40,7 +44,7 @@ STEP = st.one_of(
 
 
 def gender(user_id: int) -> str:
-    return "woman" if user_id % 2 else "man"
+    return "woman" if user_id % 2 or user_id == GUEST else "man"
 
 
 @dataclass
@@ -108,6 +112,43 @@ class Truth:
             assert (result["answer"] is not None) == (asker in self.seeking)
             if result["answer"] is not None:
                 self.check(asker, ids(result["answer"]), set())
+
+    def guest(
+        self,
+        seeking: list[str],
+        decided: list[int],
+        as_text: bool,  # noqa: FBT001 drawn
+        filters: dict[str, Any] | None,
+    ) -> None:
+        """Ask as a woman without an id."""
+        profile = {"gender": gender(GUEST), "seeking": seeking, "latitude": 51.05, "longitude": 3.72}
+        named_by = "text" if as_text else "number"
+        body: dict[str, Any] = {"guest": profile, "limit": 9, "filters": filters, "named_by": named_by}
+        body |= {"liked": decided[:2], "passed": decided[2:]}
+        seen = set(decided)
+        for _ in range(2):
+            answer = self.town.client.post("/v1/recommendations:guest", json=body)
+            assert answer.status_code == 200, answer.text
+            shown = ids(answer.json())
+            assert not seen & {*shown}
+            assert not self.hidden & {*shown}
+            assert all(not seeking or gender(other) in seeking for other in shown)
+            assert all(self.accepts(other, GUEST) for other in shown)
+            assert filters is None or all(self.meets(other, filters) for other in shown)
+            seen |= set(shown)
+            if answer.json()["next"] is None:
+                return
+            body["cursor"] = answer.json()["next"]
+
+    def similar(self, anchor: int, asker: int, limit: int) -> None:
+        query = {"requester_id": asker, "limit": limit}
+        answer = self.town.client.get(f"/v1/people/{anchor}/similar", params=query)
+        apart = frozenset({anchor, asker}) in self.apart
+        if not {anchor, asker} <= self.seeking.keys() or (anchor != asker and (anchor in self.hidden or apart)):
+            assert answer.status_code == 404
+            return
+        assert answer.status_code == 200, answer.text
+        self.check(asker, ids(answer.json()), {anchor})
 
     def interact(self, event: tuple[int, int, str]) -> None:
         actor, target, kind = event
