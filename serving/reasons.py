@@ -35,6 +35,19 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
 
 
+class Why(StrEnum):
+    """Why a person was recommended to another."""
+
+    SHARED_INTERESTS = "shared_interests"
+    NEAR = "near"
+    SAME_AGE = "same_age"
+    LIKE_THOSE_LIKED = "like_those_liked"
+    TASTE = "taste"
+    SIMILAR_TASTE = "similar_taste"
+    BIO = "bio"
+    EXPLORED = "explored"
+
+
 class CandidateSource(StrEnum):
     """Which candidate source found a person."""
 

@@ -10,7 +10,7 @@ from pydantic_core import core_schema
 from serving.api.models import MAX_LIMIT, AnswerModel, ErrorBody, Int64, OfThisRequest, RequestModel, UserId
 from serving.experiments.assignment import Variant
 from serving.people.names import PersonId, PersonIds
-from serving.reasons import CandidateSource, Reason
+from serving.reasons import CandidateSource, Reason, Why
 from serving.recommend.paging import MAX_CURSOR
 
 RECOMMENDATIONS = "/v1/recommendations"
@@ -147,6 +147,14 @@ class Influence(AnswerModel):
     contribution: float = Field(description="Change of the log-odds that the feature caused.")
 
 
+class RecommendationReason(AnswerModel):
+    """Why somebody was recommended, as a person reads it and as a program does."""
+
+    code: Why = Field(description="Stable code, to show words of your own.", examples=["near"])
+    text: str = Field(description="A short sentence to the requester.", examples=["They live within 10 km of you."])
+    value: int | None = Field(default=None, description="The number in the sentence; null where there is none.")
+
+
 class Explanation(AnswerModel):
     """The strongest features behind both directed probabilities, among those that the requester may know of.
 
@@ -155,6 +163,10 @@ class Explanation(AnswerModel):
 
     p_like: list[Influence] = Field(description="Behind `p_like`, strongest first.")
     p_liked_back: list[Influence] = Field(description="Behind `p_liked_back`, strongest first.")
+    reasons: list[RecommendationReason] = Field(
+        description="Up to three reasons in words, strongest first, of what the requester may know; none where "
+        "nothing that may be said speaks for this person."
+    )
 
 
 class RecommendedPerson(AnswerModel):

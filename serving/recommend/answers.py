@@ -21,6 +21,7 @@ from serving.reasons import Level, Reason, Stage
 from serving.recommend.answer_run import Run
 from serving.recommend.paging import cursor_after
 from serving.recommend.pool import Int64, Ranked
+from serving.recommend.stages.explaining import by_chance
 
 _LEVELS: Final[dict[Level, tuple[Literal[1, 2, 3, 4], Literal["full", "content", "random", "empty"]]]] = {
     Level.FULL: (1, "full"),
@@ -95,9 +96,13 @@ def shown_people(ranked: Ranked, rows: Int64, *, explain: bool) -> list[Shown]:
     columns = zip(ids, score, p_like, p_liked_back, sources, explored, explanations, strict=True)
     return [
         # Those beyond the highest place are spare, and get another place when they are shown.
-        Shown(user_id, min(place, MAX_LIMIT), points, like, back, found_by, by_chance, explanation)
-        for place, (user_id, points, like, back, found_by, by_chance, explanation) in enumerate(columns, 1)
+        Shown(user_id, min(place, MAX_LIMIT), points, like, back, found_by, chosen, _of_place(explanation, chosen))
+        for place, (user_id, points, like, back, found_by, chosen, explanation) in enumerate(columns, 1)
     ]
+
+
+def _of_place(explanation: Explanation | None, explored: bool) -> Explanation | None:  # noqa: FBT001 one column of many
+    return by_chance(explanation) if explored and explanation is not None else explanation
 
 
 def order_of(release: Release | None, level: Level) -> OrderName | None:

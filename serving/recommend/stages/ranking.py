@@ -5,28 +5,24 @@ ranker only where settings allow it. Where it is told, the answer of those who w
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from feature_repo.layout import DISCLOSED, RANKING_FEATURES, other_way_round
 from feature_repo.transforms import ranking_matrix
 from infra.metrics import serving_metrics
-from registry.models.feature_labels import readable
 from registry.models.ranker import ForwardModel, ListPolicy, Order, Ranker
 from registry.release import Release
 from registry.scoring.context import pair_context
 from registry.scoring.ranking import CERTAIN, scored_by
 from registry.scoring.requester import TasteOfOthers, among
 from registry.scoring.two_stages import Found
-from serving.api.recommendation_models import Explanation, Influence
+from serving.api.recommendation_models import Explanation
 from serving.recommend.answer_run import breathe
 from serving.recommend.pool import Float32, Int64, KnownRequester, Ranked
+from serving.recommend.stages.explaining import explanations
 
-_STRONGEST = 5
-# Both probabilities are explained from the side of the requester: what they may know of the reversed pair.
-_DISCLOSED_BACKWARD = frozenset(name for name in RANKING_FEATURES if other_way_round(name) in DISCLOSED)
 _ROWS = 1024
 
 
@@ -72,16 +68,7 @@ async def rank(
     scored = scored_by(policy, context, p_like, choice, back)
 
     def explain(rows: Int64) -> list[Explanation]:
-        like = ranker.explain(features[rows], _STRONGEST, named=DISCLOSED)
-        back = ranker.explain(features[n + rows], _STRONGEST, named=_DISCLOSED_BACKWARD)
-        owners = ranker.attributes
-        return [
-            Explanation(
-                p_like=_named(a, owners),
-                p_liked_back=_named([(other_way_round(name), value) for name, value in b], owners),
-            )
-            for a, b in zip(like, back, strict=True)
-        ]
+        return explanations(ranker, features[rows], features[n + rows], has_liked=len(requester.liked) > 0)
 
     ones = np.ones(n, dtype=np.float32)
     return Ranked(pool, scored.order(user_ids), scored.score, ones, scored.p_like, scored.p_liked_back, explain)
@@ -99,7 +86,3 @@ async def _predicted(ranker: Ranker, features: Float32) -> Float32:
             parts.append(ranker.predict(part))
         rows.observe(len(part))
     return np.concatenate(parts)
-
-
-def _named(strongest: list[tuple[str, float]], owners: Mapping[int, str]) -> list[Influence]:
-    return [Influence(feature=readable(feature, owners), contribution=round(value, 4)) for feature, value in strongest]
