@@ -1,7 +1,7 @@
 """What answers the calls for lists beside recommendations: those of guests, and similar people."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final, Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from pydantic import Field
@@ -20,7 +20,6 @@ from serving.people.stores import Stores
 from serving.profiles.guests import GuestRequest, NamedGuestRequest
 from serving.profiles.models import PERSON
 from serving.recommend.answers import Answer
-from serving.recommend.paging import MAX_CURSOR
 from serving.recommend.unlogged import UnloggedLists
 from serving.resilience.deadline import Deadline
 
@@ -29,13 +28,10 @@ _LISTS: Final = ("exclude", "liked", "passed")
 
 
 class SimilarQuery(RequestModel):
-    """Who will see the list, and which part of it."""
+    """Who will see the list, and how much of it."""
 
     requester_id: PersonId = Field(description="Who will see them: only people whom they may be shown are in the list.")
     limit: int = Field(20, ge=1, le=MAX_LIMIT, description="Most people in the answer.")
-    cursor: Annotated[str, Field(max_length=MAX_CURSOR)] | None = Field(
-        None, description="`next` of the page before; absent for the first."
-    )
 
 
 class HasLists(Protocol):
@@ -66,7 +62,7 @@ def list_calls(runtime: HasLists, deadline: Callable[[RequestContext], Deadline]
                 raise UnknownUser.named(name, [field])
         call = context.current()
         call.answer_id = uuid4()
-        asked = RecommendationRequest(user_id=numbers[requester], limit=query.limit, cursor=query.cursor)
+        asked = RecommendationRequest(user_id=numbers[requester], limit=query.limit)
         answer = await runtime.unlogged.similar(numbers[anchor], asked, call.answer_id, deadline=deadline(call))
         return await _told(answer, in_text=_is_text(anchor) or _is_text(requester))
 

@@ -6,6 +6,7 @@ and what is learned from recommendations must not hear of lists that were ordere
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -70,12 +71,13 @@ class UnloggedLists:
     async def similar(
         self, anchor: int, request: RecommendationRequest, request_id: UUID, *, deadline: Deadline | None = None
     ) -> Answer:
-        """Return people similar to `anchor` whom the one who asks may see.
+        """Return people similar to `anchor` whom the one who asks may see: one page, and no next.
 
         Raises UnknownUser where either is not there, or the one who asks may not see the other.
         """
         run = self._begin(request, request_id, deadline)
-        return await self._in_time(run, lambda: self._similar(run, anchor))
+        answer = await self._in_time(run, lambda: self._similar(run, anchor))
+        return replace(answer, next=None)
 
     async def _similar(self, run: Run, anchor: int) -> Showing:
         requester = await read_requester(run, self._people, self._features)
