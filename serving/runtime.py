@@ -16,20 +16,20 @@ from infra import redis as infra_redis
 from infra.clock import Clock
 from infra.db import postgres
 from infra.db.connection_pool import ConnectionPool
-from infra.endpoints import Endpoints, open_endpoints
+from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.own_process import OwnProcess
 from infra.safe_settings import needs_key
 from infra.settings import Settings
 from infra.tracing import start_tracing, stop_tracing
-from infra.urls import libpq_url
-from infra.web.token import mlflow_token, own_token
+from infra.web.token import own_token
 from registry.experiments.table import ExperimentState
 from registry.measurements import READ
 from registry.mlflow.rest import MlflowRest
 from registry.scoring.recent_likes import RecentLikes
 from serving.access.authentication import Authenticator
 from serving.cache.answer_cache import AnswerCache
+from serving.endpoints import servers_of
 from serving.errors import FeaturesUnavailable
 from serving.experiments.assignment import Variant
 from serving.experiments.shadow import Shadow
@@ -130,7 +130,7 @@ class Runtime:
         if start_tracing(settings, "duet-serving"):
             self._closing.add("traces", lambda: asyncio.to_thread(stop_tracing))
         self._closing.add("servers", lambda: asyncio.to_thread(self._servers.close))
-        self.endpoints = await asyncio.to_thread(self._find_servers)
+        self.endpoints = await asyncio.to_thread(servers_of, settings, self._servers)
         self.pool = postgres.open_pool(self.endpoints.database_url, settings.postgres)
         self._closing.add("pool", self.pool.close)
         self.pool.open()
@@ -351,18 +351,6 @@ class Runtime:
         if self.breakers[Dependency.POSTGRES].state is BreakerState.OPEN:
             return "Reads of Postgres failed a moment ago and are cut off, so nobody can be shown safely."
         return None
-
-    def _find_servers(self) -> Endpoints:
-        settings = self.settings
-        if settings.database_url is None or settings.redis_url is None:
-            return self._servers.enter_context(open_endpoints(settings))
-        # Given servers may be down just now, and their schema is the deployment's to migrate: only note the addresses.
-        return Endpoints(
-            libpq_url(settings.database_url.get_secret_value()),
-            settings.redis_url.get_secret_value(),
-            settings.mlflow.url,
-            mlflow_token(settings),
-        )
 
     def _registry(self) -> MlflowRest | None:
         url = self.endpoints.mlflow_url
