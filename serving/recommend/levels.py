@@ -13,7 +13,7 @@ import numpy as np
 
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
-from feature_repo.transforms import content_score, profile_vectors
+from feature_repo.transforms import Terms, content_score, profile_vectors
 from infra.settings import Settings
 from registry.release import Release
 from registry.scoring.candidates import from_population, pooled
@@ -122,24 +122,20 @@ class ContentLevel:
     async def rank(self, run: Run, requester: KnownRequester) -> Ranked:
         """Order the population's candidates by how close their profiles are."""
         population = needed_population(run)
-        serving = self.settings.serving
         if not run.safety_s():
             raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, "There was no time left for anything.")
         with run.stage(Stage.FILTERING):
             terms = terms_of(requester, run.request.filters, run.at, run.slots)
         # It computes a millisecond or two, which may come out of what is kept back for safety.
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
-            enough = asked_at_once(run.request.limit)
-            n = serving.n_candidates
-            lists = from_population(population, requester, terms, n, rng=self.rng, at=run.at, at_least=enough)
-            pool = pooled(population, merge_candidates(lists))
+            pool = people_around(run, population, requester, terms, n=self.settings.serving.n_candidates, rng=self.rng)
         await breathe()
         with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):
             score = content_score(requester.person, pool.people, run.at)
             order = np.lexsort((pool.people.user_ids, -score)).astype(np.int64)
             ranked = Ranked(pool, order, score, np.ones(len(pool), dtype=np.float32))
         with run.stage(Stage.RERANKING):
-            return explore(ranked, run.request.limit, serving.exploration_share, self.rng)
+            return explore(ranked, run.request.limit, self.settings.serving.exploration_share, self.rng)
 
 
 @dataclass(frozen=True)
@@ -185,6 +181,15 @@ def ladder(
 ) -> tuple[Strategy, ...]:
     """Return the strategies, best first."""
     return FullLevel(settings, rng, models, predict), ContentLevel(settings, rng), RandomLevel(people, rng)
+
+
+def people_around(
+    run: Run, population: Population, requester: KnownRequester, terms: Terms, *, n: int, rng: np.random.Generator
+) -> Pool:
+    """Return people who may be shown, from the sources that need no model, up to `n` of each."""
+    enough = asked_at_once(run.request.limit)
+    lists = from_population(population, requester, terms, n, rng=rng, at=run.at, at_least=enough)
+    return pooled(population, merge_candidates(lists))
 
 
 def needed_release(run: Run) -> Release:

@@ -8,12 +8,10 @@ from feature_repo.population.people import People
 from feature_repo.transforms import content_score
 from infra.settings import Settings
 from registry.models.arrays import Floats
-from registry.scoring.candidates import from_population, pooled
-from registry.scoring.retrieval import merge_candidates
 from registry.scoring.similar import similar_candidates, similarity
 from serving.reasons import Level, Reason, Stage
 from serving.recommend.answer_run import Run, breathe
-from serving.recommend.levels import Strategy, needed_population, needed_release
+from serving.recommend.levels import Strategy, needed_population, needed_release, people_around
 from serving.recommend.pool import KnownRequester, Pool, Ranked
 from serving.recommend.stages.filtering import terms_of
 from serving.recommend.stages.safety import asked_at_once
@@ -67,9 +65,7 @@ class SimilarByProfile:
         with run.stage(Stage.FILTERING):
             terms = terms_of(requester, run.request.filters, run.at, run.slots).excluding(self.anchor.user_ids)
         with run.stage(Stage.RETRIEVAL, fails_as=Reason.CONTENT_FAILED):
-            n, enough = self.settings.serving.n_candidates, asked_at_once(run.request.limit)
-            lists = from_population(population, requester, terms, n, rng=self.rng, at=run.at, at_least=enough)
-            pool = pooled(population, merge_candidates(lists))
+            pool = people_around(run, population, requester, terms, n=self.settings.serving.n_candidates, rng=self.rng)
         await breathe()
         with run.stage(Stage.RANKING, fails_as=Reason.CONTENT_FAILED):
             return _ordered(pool, content_score(self.anchor, pool.people, run.at))
