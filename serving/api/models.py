@@ -4,7 +4,7 @@ Requests are strict: no unknown field, no coercion, bounded numbers and lists, f
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 from uuid import UUID
 
 import numpy as np
@@ -17,7 +17,6 @@ from pydantic import (
     JsonValue,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError

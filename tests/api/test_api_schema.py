@@ -23,7 +23,7 @@ CONFIG = SchemathesisConfig.from_dict(
         # Free values may hold text that is no JSON for us: NUL characters and halves of characters.
         "operations": [
             {
-                "include-path-regex": "^/v1/(people|interactions:batch)",
+                "include-path-regex": "^/v1/(people|interactions:batch|recommendations)",
                 # Likes may be told to nobody: 403.
                 "checks": {"positive_data_acceptance": {"expected-statuses": [*FITTING, "400", "403"]}},
             }
