@@ -1,4 +1,4 @@
-"""Alembic's entry: runs revisions in one transaction on the connection handed over by `infra.db.migrate`."""
+"""Alembic's entry: runs revisions, a transaction each, on the connection handed over by `infra.db.migrate`."""
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -13,7 +13,13 @@ def run(connection: Connection | None) -> None:
     # A migration that waits behind a long query makes everybody else wait behind it: give up early instead.
     connection.execute(text("set lock_timeout = '5s'"))
     connection.commit()
-    context.configure(connection=connection, version_table="alembic_version", version_table_schema="duet")
+    # A transaction for each revision: a lock is held for as long as its own revision takes.
+    context.configure(
+        connection=connection,
+        version_table="alembic_version",
+        version_table_schema="duet",
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
 
