@@ -26,7 +26,7 @@ PACKAGES := infra feature_repo registry pipelines serving
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long test-busy images topology check types shape audit lock clean install format snapshot
+.PHONY: help demo up down test test-long test-busy images topology check types shape audit lock clean install format snapshot clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ lock: $(STAMP) ## Resolve pyproject.toml again, with hashes: requirements.lock, 
 	for target in $(TARGETS); do cp requirements.lock infra/docker/$$target.lock; done
 	$(COMPILE) --output-file infra/docker/serving.lock
 	$(COMPILE) --extra pipelines --extra s3 --output-file infra/docker/pipelines.lock
+
+clients: $(STAMP) ## Build what apps call the HTTP API with, into build/clients: a wheel, and an npm package where node is
+	@$(BIN)/python -m serving.clients.build build/clients
 
 snapshot: $(STAMP) ## Take what was added to the HTTP API into the snapshot of v1; refused where a client would break
 	@$(BIN)/python -m serving.clients.snapshot

@@ -4,6 +4,8 @@ BentoML's own document says 3.0.2 over JSON schemas of 2020-12, lists errors in 
 and has no examples; this one replaces it at /docs.json.
 """
 
+import inspect
+import json
 from functools import lru_cache
 from typing import Any, Final
 
@@ -20,6 +22,8 @@ from serving.people.relations import LikesReceived, Matches
 from serving.profiles.erasure_models import ErasureReport
 from serving.profiles.models import NamedProfileRow, PeopleResults, Person, StoredPerson
 
+_SCHEMAS: Final = "#/components/schemas/"
+_PREFIX: Final = "Named"
 _ANSWERS: Final[tuple[type[BaseModel], ...]] = (
     Recommendations,
     RecommendationResults,
@@ -46,11 +50,11 @@ def document() -> dict[str, Any]:
         *((model, "validation") for model in bodies if model is not None),
         *((model, "serialization") for model in _ANSWERS),
     ]
-    _, definitions = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    _, definitions = models_json_schema(models, ref_template=f"{_SCHEMAS}{{model}}")
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = call(route, SAID[route.operation])
-    return {
+    whole = {
         "openapi": "3.1.0",
         "info": {
             "title": "Duet",
@@ -60,7 +64,20 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in ("recommendations", "interactions", "people", "operation")],
         "paths": {**paths, **_pages()},
-        "components": {"schemas": definitions["$defs"], "securitySchemes": KEY},
+        "components": {"schemas": _plain(definitions["$defs"], models), "securitySchemes": KEY},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(whole).replace(f"{_SCHEMAS}{_PREFIX}", _SCHEMAS))
+    return plain
+
+
+def _plain(definitions: dict[str, Any], models: list[tuple[type[BaseModel], Any]]) -> dict[str, Any]:
+    # Outside, everybody is named by text: a body is called and described as the one that it extends.
+    described = {model.__name__: inspect.getdoc(model.__mro__[1]) for model, _ in models}
+    return {
+        name.removeprefix(_PREFIX): {**schema, "title": name.removeprefix(_PREFIX), "description": described[name]}
+        if name.startswith(_PREFIX)
+        else schema
+        for name, schema in definitions.items()
     }
 
 
