@@ -1,4 +1,4 @@
-"""Every command that the README and the operator's guide show is run by a test; a TOML file says by which one."""
+"""Every command that the README, the guide and the page of the API show is run by a test; TOML says by which one."""
 
 import re
 import tomllib
@@ -8,7 +8,11 @@ import pytest
 
 from tests.architecture.sources import ROOT
 
-DOCUMENTS = {"README.md": "readme_commands.toml", "infra/README.md": "guide_commands.toml"}
+DOCUMENTS = {
+    "README.md": "readme_commands.toml",
+    "infra/README.md": "guide_commands.toml",
+    "serving/API.md": "api_commands.toml",
+}
 
 
 def commands_of(document: str) -> dict[str, str]:

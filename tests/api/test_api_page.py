@@ -1,0 +1,69 @@
+"""The page for app developers, `serving/API.md`: its commands are run as they stand, and its tables are complete."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from infra.settings import Settings
+from serving import errors
+from serving.api.models import MAX_ASKERS, MAX_EXCLUDED, MAX_LIMIT, MAX_ROWS
+from serving.people.names import MAX_NAME
+from serving.recommend.paging import MOST
+from tests.api.conftest import ROOT, Served
+
+PAGE = (ROOT / "serving" / "API.md").read_text()
+# A command, and what its answer holds among other things.
+STEPS = re.findall(r"^```bash\n(curl .*)\n```\n\n```json\n(.*)\n```$", PAGE, re.MULTILINE)
+
+
+def codes(error: type[errors.ApiError]) -> Iterator[tuple[str, str]]:
+    yield str(error.status), error.code
+    for kind in error.__subclasses__():
+        yield from codes(kind)
+
+
+def holds(found: Any, expected: Any) -> bool:
+    if isinstance(expected, dict):
+        return all(name in found and holds(found[name], value) for name, value in expected.items())
+    if isinstance(expected, list):
+        return len(found) == len(expected) and all(map(holds, found, expected))
+    return bool(found == expected)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the commands are curl's, which is not on this machine")
+def test_every_command_answers_as_the_page_says(town: Served) -> None:
+    environment = {**os.environ, "DUET": town.url, "NO_PROXY": "*"}
+    for command, expected in STEPS:
+        done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+        answer = json.loads(done.stdout)
+        assert holds(answer, json.loads(expected)), f"{command}\n{done.stdout}"
+        environment["NEXT"] = answer.get("next") or ""
+    assert len(STEPS) == PAGE.count("curl -s")
+
+
+def test_the_page_says_what_to_do_about_every_error() -> None:
+    told = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.MULTILINE)
+    assert sorted(told) == sorted({*codes(errors.ApiError)})
+
+
+def test_the_page_states_the_limits_that_are_in_force() -> None:
+    serving = Settings().serving
+    stated = dict(re.findall(r"^\| ([^|]+) \| ([\d,]+)\b", PAGE, re.MULTILINE))
+    assert {name: int(value.replace(",", "")) for name, value in stated.items() if not name.isdigit()} == {
+        "people in an answer (`limit`)": MAX_LIMIT,
+        "people on all pages of one list": MOST,
+        "people in `exclude`": MAX_EXCLUDED,
+        "people in a batch of recommendations": MAX_ASKERS,
+        "interactions or people in a batch": MAX_ROWS,
+        "characters in an id": MAX_NAME,
+        "body of a call": serving.max_body_bytes // 1024,
+        "calls of a key in a minute": serving.auth.requests_per_minute,
+        "time for a call": serving.timeout_s,
+        "time for recommendations": serving.deadline_ms,
+    }
