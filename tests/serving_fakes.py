@@ -139,7 +139,7 @@ class MemoryPeople:
             and other not in self.decided.get(user_id, set())
             and frozenset({user_id, other}) not in self.separated
             and (interests is None or set(interests) & set(self.rows[other]["interests"]))
-            and self._meets(other, attributes)
+            and (attributes is None or self._meets(other, attributes))
         ]
         changed = [other for other in allowed if since is None or self.updated_at.get(other, START) > since]
         return PairStanding(
@@ -166,14 +166,14 @@ class MemoryPeople:
             and frozenset({user_id, other_id}) not in self.separated
         )
 
-    def _meets(self, user_id: int, attributes: str | None) -> bool:
+    def _meets(self, user_id: int, attributes: str) -> bool:
         own = self.rows[user_id].get("attributes", {})
         return all(
             wish["name"] in own
             and (wish["gte"] is None or own[wish["name"]] >= wish["gte"])
             and (wish["lte"] is None or own[wish["name"]] <= wish["lte"])
             and (wish["among"] is None or own[wish["name"]] in wish["among"])
-            for wish in json.loads(attributes or "[]")
+            for wish in json.loads(attributes)
         )
 
     def _apart(self, user_id: int) -> set[int]:
