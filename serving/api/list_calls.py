@@ -63,7 +63,9 @@ def list_calls(runtime: HasLists, deadline: Callable[[RequestContext], Deadline]
         call = context.current()
         call.answer_id = uuid4()
         asked = RecommendationRequest(user_id=numbers[requester], limit=query.limit)
-        answer = await runtime.unlogged.similar(numbers[anchor], asked, call.answer_id, deadline=deadline(call))
+        answer = await runtime.unlogged.similar(
+            numbers[anchor], asked, call.answer_id, deadline=deadline(call), named=anchor
+        )
         return await _told(answer, in_text=_is_text(anchor) or _is_text(requester))
 
     async def _told(answer: Answer, *, in_text: bool) -> Response:

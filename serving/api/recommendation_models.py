@@ -111,14 +111,13 @@ class RecommendationRequest(ListRequest):
                 {
                     "user_id": 42,
                     "limit": 10,
-                    "filters": {
-                        "age_min": 25,
-                        "age_max": 40,
-                        "max_distance_km": 50.0,
-                        "interests_any": ["hiking"],
-                        "attributes": {"height_cm": {"gte": 165}, "children": {"in": [0, 1]}},
-                    },
+                    "filters": {"age_min": 25, "age_max": 40, "max_distance_km": 50.0, "interests_any": ["hiking"]},
                     "explain": True,
+                },
+                {
+                    "user_id": 42,
+                    "filters": {"attributes": {"height_cm": {"gte": 165}, "children": {"in": [0, 1]}}},
+                    "exclude": [7, 9],
                 },
             ]
         }

@@ -18,6 +18,7 @@ from infra.settings import Settings
 from serving.api.recommendation_models import ListRequest, OrderName, RecommendationRequest
 from serving.errors import EligibilityUnknown, StorageUnavailable, UnknownUser
 from serving.experiments.assignment import Assignment, Variant
+from serving.people.names import Name
 from serving.people.people_store import PeopleStore
 from serving.profiles.guests import GuestRequest, requester_of
 from serving.reasons import Level, Reason, Stage
@@ -69,22 +70,30 @@ class UnloggedLists:
         return await self._in_time(run, lambda: self._shown(run, self._ladder, guest))
 
     async def similar(
-        self, anchor: int, request: RecommendationRequest, request_id: UUID, *, deadline: Deadline | None = None
+        self,
+        anchor: int,
+        request: RecommendationRequest,
+        request_id: UUID,
+        *,
+        deadline: Deadline | None = None,
+        named: Name | None = None,
     ) -> Answer:
         """Return people similar to `anchor` whom the one who asks may see: one page, and no next.
 
-        Raises UnknownUser where either is not there, or the one who asks may not see the other.
+        Raises UnknownUser, which calls the anchor what they are `named`, where either is not there, or the one who asks
+        may not see the other.
         """
         run = self._begin(request, request_id, deadline)
-        answer = await self._in_time(run, lambda: self._similar(run, anchor))
+        unknown = UnknownUser.named(anchor if named is None else named, ["user_id"])
+        answer = await self._in_time(run, lambda: self._similar(run, anchor, unknown))
         return replace(answer, next=None)
 
-    async def _similar(self, run: Run, anchor: int) -> Showing:
+    async def _similar(self, run: Run, anchor: int, unknown: UnknownUser) -> Showing:
         requester = await read_requester(run, self._people, self._features)
         with run.stage(Stage.ELIGIBILITY):
             row = await self._people.requester(anchor, run.share_s(Stage.ELIGIBILITY))
             if row is None or not await self._may_see(run.user_id, anchor):
-                raise UnknownUser.named(anchor, ["user_id"])
+                raise unknown
         nothing = requester.person.take([])
         person = with_profile(row, nothing, nothing, run.slots)
         showing = await self._shown(run, similar_ladder(self._settings, self._rng, person), requester)

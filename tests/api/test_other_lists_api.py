@@ -73,6 +73,14 @@ def test_similar_people_are_those_that_the_requester_may_see(town: Served, conne
     assert refused.json()["error"]["message"] == "Nobody has the id 40."
 
 
+def test_somebody_who_may_not_be_seen_is_refused_by_the_name_that_was_asked_for(town: Served) -> None:
+    name = f"carl-{uuid4()}"
+    assert town.client.put(f"/v1/people/{name}", json={"gender": "man", "visible": False}).status_code == 201
+    refused = town.client.get(f"/v1/people/{name}/similar", params={"requester_id": 1})
+    assert refused.status_code == 404
+    assert refused.json()["error"]["message"] == f"Nobody has the id {name}."
+
+
 def test_who_will_see_similar_people_must_be_said(town: Served) -> None:
     refused = town.client.get("/v1/people/40/similar")
     assert refused.status_code == 422

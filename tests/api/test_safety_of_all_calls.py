@@ -31,7 +31,7 @@ FILTERS = st.sampled_from(
 )
 STEP = st.one_of(
     st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans(), FILTERS),
-    st.tuples(st.just("recommend_all"), st.lists(PERSON, min_size=1, max_size=4), st.booleans()),
+    st.tuples(st.just("recommend_all"), st.lists(PERSON, min_size=1, max_size=4), st.booleans(), FILTERS),
     st.tuples(st.just("guest"), SEEKING, st.lists(PERSON, max_size=4), st.booleans(), FILTERS),
     st.tuples(st.just("similar"), PERSON, PERSON, st.integers(1, 12)),
     st.tuples(st.just("interact"), EVENT),
@@ -105,14 +105,20 @@ class Truth:
                 return
             body["cursor"] = answer.json()["next"]
 
-    def recommend_all(self, askers: list[int], as_text: bool) -> None:  # noqa: FBT001 drawn
-        body = {"user_ids": [named(asker, as_text) for asker in askers], "limit": 8}
-        answer = self.town.client.post("/v1/recommendations:batch", json=body)
+    def recommend_all(
+        self,
+        askers: list[int],
+        as_text: bool,  # noqa: FBT001 drawn
+        filters: dict[str, Any] | None,
+    ) -> None:
+        body = {"user_ids": [named(asker, as_text) for asker in askers], "limit": 8, "filters": filters}
+        answer = self._asked("/v1/recommendations:batch", body)
         assert answer.status_code == 200, answer.text
         for asker, result in zip(askers, answer.json()["results"], strict=True):
             assert (result["answer"] is not None) == (asker in self.seeking)
             if result["answer"] is not None:
                 self.check(asker, ids(result["answer"]), set())
+                assert filters is None or all(self.meets(other, filters) for other in ids(result["answer"]))
 
     def guest(
         self,
