@@ -2,6 +2,7 @@
 
 import getpass
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,9 @@ from infra.cli.context import current_settings
 def register_erase(app: typer.Typer) -> None:
     """Add the command of this module."""
     app.command("erase", epilog="Example: duet erase 42; later: duet erase --report 42")(erase)
+    app.command("erase-again", epilog="Example: duet erase-again erasures.jsonl --after '2026-06-01 12:00'")(
+        erase_again
+    )
 
 
 def erase(
@@ -53,6 +57,32 @@ def erase(
         typer.echo(json.dumps(report, indent=2))
         return
     _print(report)
+
+
+def erase_again(
+    ctx: typer.Context,
+    journal: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A copy of `erasures.jsonl`.")],
+    after: Annotated[str, typer.Option(help="The moment that the database was brought back to, ISO 8601, UTC.")],
+) -> None:
+    """Erase again whoever was erased after the moment that the database was brought back to.
+
+    For a recovery to a point in time; `duet restore` does this by itself. The journal knows people by salted hashes, so
+    `DUET_LOGGING__PERSON_SALT`, or the salt in the data folder, must be the one that it was written with.
+    """
+    from infra.backup import erased
+    from infra.db.postgres import connect
+    from infra.endpoints import open_endpoints
+    from infra.person_names import PersonNames
+    from pipelines.ingest.snapshots import parse_instant
+
+    settings = current_settings(ctx)
+    hashed = erased.journaled([journal], parse_instant(after, "--after"))
+    with (
+        open_endpoints(settings) as endpoints,
+        connect(endpoints.database_url, autocommit=True) as connection,
+    ):
+        people = erased.erase_again(connection, hashed, PersonNames.of(settings), getpass.getuser())
+    print_success(f"{people} people are erased again; the sensor `erase_people_soon` does the rest")
 
 
 def _print(report: dict[str, Any]) -> None:

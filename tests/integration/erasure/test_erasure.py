@@ -29,13 +29,14 @@ from infra.cli.context import Invocation
 from infra.clock import SystemClock
 from infra.db import erasures
 from infra.db.personal_data import PERSONAL
+from infra.endpoints import Endpoints
 from infra.faults import VARIABLE
 from infra.person_names import PersonNames
 from infra.settings import Settings
 from pipelines.ingest.loading.quarantine import write_report
 from pipelines.resources import Platform
 from pipelines.results.store import StepResult
-from pipelines.upkeep.erasure.commands import erase
+from pipelines.upkeep.erasure.commands import erase, erase_again
 from pipelines.upkeep.erasure.errors import NobodyToErase
 from pipelines.upkeep.erasure.found import LATE_ROWS
 from pipelines.upkeep.erasure.passes import pass_over
@@ -321,6 +322,26 @@ def test_an_erasure_cannot_be_struck_from_the_table(town: Platform, connection: 
     begin(town)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         connection.execute("delete from duet.erasures")
+
+
+def test_whoever_comes_back_with_an_older_database_is_erased_again_by_the_journal(
+    town: Platform, endpoints: Endpoints, connection: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(town)
+    pass_over(town)
+    pass_over(town)
+    journal = town.settings.data_dir / "erasures.jsonl"
+    assert len(journal.read_text().splitlines()) == 1, "each erasure is noted once"
+    assert "anna" not in journal.read_text()
+    insert_person(connection, ANNA)
+    connection.commit()
+    monkeypatch.setenv("DUET_DATABASE_URL", endpoints.database_url)
+    monkeypatch.setenv("DUET_REDIS_URL", endpoints.redis_url)
+    context = typer.Context(click.Command("erase-again"), obj=Invocation(data_dir=town.settings.data_dir))
+    erase_again(context, journal, after="2999-01-01")
+    assert naming(connection, ANNA)["duet.users"] == 1, "nobody was erased after that"
+    erase_again(context, journal, after="2020-01-01 12:00")
+    assert naming(connection, ANNA)["duet.users"] == 0
 
 
 def test_the_command_erases_and_reports_and_refuses_who_is_unknown(
