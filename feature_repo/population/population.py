@@ -186,6 +186,8 @@ class Population:
             found = pool.positions[self.showable(terms, pool.positions)]
             if len(found) >= enough or pool.exhausted:
                 return found, pool.inclusion
+        if terms.attributes:
+            return self._among_fitting(terms, rng)
         area = self._area(requester, math.inf)
         stride = _stride(area, _WIDE)
         late = self._late(rng, len(self.tail) or 1)
@@ -196,6 +198,15 @@ class Population:
             if len(found) >= at_least:
                 return found, (look + 1) / stride
         return found, 1.0
+
+    def _among_fitting(self, terms: Terms, rng: np.random.Generator) -> tuple[Int64, float]:
+        """Return what `_found` does where few have the attributes: one look at a column finds them all."""
+        fitting = terms.with_attributes(self.base)
+        late = np.arange(len(self.base), len(self.base) + len(self.tail))
+        positions = np.concatenate([fitting[self.alive[fitting]], late])
+        found = positions[self.showable(terms, positions)]
+        stride = -(-len(found) // _WIDE) or 1
+        return found[int(rng.integers(stride)) :: stride], 1.0 / stride
 
     def sources(
         self,

@@ -85,6 +85,15 @@ class Terms:
         """Return the same terms without these people either."""
         return replace(self, excluded=_ascending(np.concatenate([self.excluded, user_ids])))
 
+    def with_attributes(self, people: People) -> Int64:
+        """Return the rows of those who have the attributes that are asked for, whatever else they are."""
+        rows = np.arange(len(people))
+        for place, wish in enumerate(self.attributes):
+            # The first is asked of a whole column, which is read in order.
+            values = people.attributes[:, wish.slot] if place == 0 else people.attributes[rows, wish.slot]
+            rows = rows[wish.met(values)]
+        return rows
+
     def met(self, people: People, rows: Int64, late: People | None = None) -> Bools:
         """Return bool[m]: may the people at `rows` int64[m], beyond the last of whom come those of `late`, be shown."""
         late = people if late is None else late

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from feature_repo.population.geogrid import GeoGrid
 from feature_repo.population.people import People
 from feature_repo.population.picking import best_first
 from feature_repo.population.population import SOURCES, Population
-from feature_repo.transforms import Terms, Wishes, haversine_km, mutually_eligible, whole_years
+from feature_repo.transforms import AttributeWish, Terms, Wishes, haversine_km, mutually_eligible, whole_years
 from tests.people_worlds import NOON, crowd, person
 
 
@@ -136,6 +138,19 @@ def test_excluded_people_come_from_no_source_and_do_not_use_up_places() -> None:
     for result in found.values():
         assert set(result.user_ids.tolist()) <= set(range(26, 31))
         assert len(result.user_ids) == 5
+
+
+def test_few_people_with_a_rare_attribute_are_all_found_among_many() -> None:
+    people = People.build(np.arange(1, 12_001))
+    attributes, profile = people.attributes.copy(), people.profile.copy()
+    attributes[:, 3], attributes[::1500, 3] = 1.0, 7.0  # 1, 1501, 3001 ... 10501
+    profile[1500, PROFILE.index("seeking")] = 2.0  # 1501 seeks somebody else
+    population = Population.build(replace(people, attributes=attributes, profile=profile))
+    population = population.remove([3001]).upsert(population.rows([0]))
+    terms = Terms.of(person(20_000), NOON, Wishes(attributes=(AttributeWish(3, low=6.5, among=(7.0, 8.0)),)))
+    for result in population.sources(person(20_000), 50, rng(), NOON, terms=terms, at_least=50).values():
+        assert set(result.user_ids.tolist()) == {1, 4501, 6001, 7501, 9001, 10501}
+        assert (result.propensity == 1).all()
 
 
 def test_nobody_is_found_in_an_empty_world() -> None:
