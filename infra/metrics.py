@@ -84,6 +84,9 @@ class ServingMetrics:
     disk_size: Gauge
     measurement: Gauge
     measured_at: Gauge
+    webhooks: Counter
+    webhooks_waiting: Gauge
+    webhooks_oldest: Gauge
 
 
 @lru_cache(maxsize=1)
@@ -248,6 +251,17 @@ def serving_metrics() -> ServingMetrics:
             "duet_measurement_timestamp_seconds",
             "When the pipelines measured it.",
             ["measure"],
+            multiprocess_mode="livemostrecent",
+        ),
+        webhooks=Counter(
+            "duet_webhooks_total", "Deliveries to the webhook that arrived or failed, and events given up.", ["outcome"]
+        ),
+        webhooks_waiting=Gauge(
+            "duet_webhooks_waiting", "Events that the webhook was not told of yet.", multiprocess_mode="livemostrecent"
+        ),
+        webhooks_oldest=Gauge(
+            "duet_webhooks_oldest_seconds",
+            "Age of the oldest event that the webhook was not told of yet.",
             multiprocess_mode="livemostrecent",
         ),
     )

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from infra.observing_settings import AlertsSettings, LoggingSettings, TracingSettings, UpkeepSettings
 from infra.setting_group import Group, Seconds
 from infra.variables import PREFIX, read_settings
+from infra.webhook_settings import WebhooksSettings
 
 
 def _expanded(path: Path) -> Path:
@@ -355,6 +356,7 @@ class Settings(BaseSettings):
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
     tracing: TracingSettings = Field(default_factory=TracingSettings)
     upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
+    webhooks: WebhooksSettings = Field(default_factory=WebhooksSettings)
 
     @classmethod
     def settings_customise_sources(

@@ -29,6 +29,7 @@ envelope. `Degraded` errors never reach a client: they make the ladder step down
         ├── NoSuchKey                   no API key has this id or name
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
+        ├── DeliveryFailed              the webhook did not take an event: it is sent again
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
         ├── RankerServiceFailed         the ranker's service answered with something else than probabilities
         ├── FeaturesUnavailable         the online store did not answer: older features are used
@@ -227,6 +228,10 @@ class NotServing(ServingError):
 
 class RefusedByService(ServingError):
     """The command line was answered with an error."""
+
+
+class DeliveryFailed(ServingError):
+    """The webhook did not take an event: it is sent again, until it is too old."""
 
 
 class BreakerOpen(ServingError):

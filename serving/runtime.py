@@ -63,6 +63,7 @@ from serving.snapshots.generations import Generations, source_of
 from serving.snapshots.population_source import PopulationSnapshot
 from serving.snapshots.snapshot import SnapshotKeeper
 from serving.warm_up import warm_up
+from serving.webhooks.sender import WebhookSender, open_sender
 
 _log = structlog.get_logger(__name__)
 _STATEMENT_S = 600.0
@@ -90,6 +91,7 @@ class Runtime:
     cache: AnswerCache | None
     recommender: Recommender
     stores: Stores
+    webhooks: WebhookSender | None
 
     def __init__(self, settings: Settings, clock: Clock, seed: int | None = None) -> None:
         self.settings = settings
@@ -186,7 +188,13 @@ class Runtime:
         self._logs = logs = AnswerLogs(self.pool, metrics)
         self.cache = self._cache()
         changed = self.cache.forget if self.cache is not None else None
-        self.stores = Stores.on(self.pool, self.breakers, settings, clock=clock, metrics=metrics, changed=changed)
+        self.webhooks = open_sender(
+            settings.webhooks, self.pool, self._closing, clock=clock, metrics=metrics, random=self._rng.random
+        )
+        notify = None if self.webhooks is None else self.webhooks.nudge
+        self.stores = Stores.on(
+            self.pool, self.breakers, settings, clock=clock, metrics=metrics, changed=changed, notify=notify
+        )
         self._shadow = Shadow(
             strategy=FullLevel(settings, np.random.default_rng(self._rng.integers(2**63))),
             state=lambda: self.experiments.state,
@@ -246,6 +254,8 @@ class Runtime:
         for name, work in self._following.work(self.snapshot.tried).items():
             tasks.start(name, work)
         tasks.start("shadow", self._shadow.run)
+        if self.webhooks is not None:
+            tasks.start("webhooks", self.webhooks.run)
         tasks.start(_LOGS, logs.run)
         if self.replica is not None:
             tasks.start("replica", self.replica.lag.run)

@@ -1,4 +1,4 @@
-"""A receiver of alerts on a free port of this machine."""
+"""A receiver of alerts and of webhook deliveries on a free port of this machine."""
 
 import json
 import threading
@@ -16,6 +16,7 @@ class Webhook(ThreadingHTTPServer):
     def __init__(self, status: int | None, word: str) -> None:
         self.word = word
         self.received: list[dict[str, Any]] = []
+        self.requests: list[tuple[dict[str, str], bytes]] = []
         self.status = status
         self.ended = threading.Event()
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -29,11 +30,15 @@ class _Handler(BaseHTTPRequestHandler):
     server: Webhook
 
     def do_POST(self) -> None:
-        self.server.received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.server.received.append(json.loads(body))
         if self.server.status is None:
             self.server.ended.wait(60)
             return
         self.send_response(self.server.status)
+        if 300 <= self.server.status < 400:
+            self.send_header("location", self.server.url)
         self.end_headers()
 
     def log_message(self, *_words: Any) -> None:

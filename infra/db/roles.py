@@ -52,6 +52,7 @@ SERVING: Final = RoleRights(
         "promotions": ADD,
         "release_pins": CHANGE,
         "serving_workers": ALL,
+        "webhook_events": ALL,
         "alembic_version": READ,
     },
     # The age of features, and Feast's catalogue.

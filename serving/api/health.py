@@ -106,6 +106,15 @@ class KeysReport(_Report):
     message: str | None = Field(description="Why they could not be read the last time.")
 
 
+class WebhooksReport(_Report):
+    """The webhook that an app is told of matches and blocks by."""
+
+    status: Literal["on", "off"]
+    waiting: int | None = Field(None, description="Events that it was not told of yet; null while that is not known.")
+    oldest_s: float | None = Field(None, description="Age of the oldest of them, s.")
+    message: str | None = Field(None, description="Why the last delivery failed, until nothing waits.")
+
+
 class HealthReport(_Report):
     """Every component."""
 
@@ -126,3 +135,4 @@ class HealthReport(_Report):
         description="Background tasks; failing: it ended not long ago, and was begun again or will be."
     )
     keys: KeysReport
+    webhooks: WebhooksReport

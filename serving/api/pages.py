@@ -20,6 +20,7 @@ from serving.api.health import (
     ReadyReport,
     ReleaseReport,
     ReplicaReport,
+    WebhooksReport,
 )
 from serving.runtime import Runtime
 
@@ -135,4 +136,5 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
             known=table is not None and table.known,
             message=None if table is None else table.problem,
         ),
+        webhooks=WebhooksReport(status="off") if runtime.webhooks is None else runtime.webhooks.report(),
     )

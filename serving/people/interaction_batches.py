@@ -24,7 +24,7 @@ from serving.people.interactions import CLOCK_TOLERANCE, FUTURE, Interactions
 from serving.people.names import Names
 from serving.people.statements import Storage, store_in_parts
 
-_STORE: Final = b"SELECT place, missing, stored, same, matched FROM duet.store_interactions($1::text::jsonb, $2)"
+_STORE: Final = b"SELECT place, missing, stored, same, matched FROM duet.store_interactions($1::text::jsonb, $2, $3)"
 
 
 async def store_all(
@@ -35,7 +35,7 @@ async def store_all(
     accepted = await _identified(await asyncio.to_thread(_shaped, batch.interactions, results), names, results)
 
     async def stored(part: dict[int, InteractionRequest]) -> dict[int, InteractionResult]:
-        return _results(part, await _stored(storage, part), interactions)
+        return _results(part, await _stored(storage, part, notify=interactions.notifies), interactions)
 
     results |= await store_in_parts(
         accepted,
@@ -46,10 +46,10 @@ async def store_all(
     return InteractionResults(results=[results[place] for place in sorted(results)], request_id=request_id)
 
 
-async def _stored(storage: Storage, part: Mapping[int, InteractionRequest]) -> list[tuple[Any, ...]]:
+async def _stored(storage: Storage, part: Mapping[int, InteractionRequest], *, notify: bool) -> list[tuple[Any, ...]]:
     again = "send the interactions again with the same event ids."
     try:
-        return await storage.rows(_STORE, [to_json(list(part.values())).decode(), CLOCK_TOLERANCE], again)
+        return await storage.rows(_STORE, [to_json(list(part.values())).decode(), CLOCK_TOLERANCE, notify], again)
     except ForeignKeyViolation as error:
         raise StorageUnavailable(f"Somebody was deleted this instant: {again}", retry_after_s=1) from error
 
@@ -106,7 +106,7 @@ def _results(
             found[place] = InteractionResult(
                 index=place,
                 event_id=event.event_id,
-                status=interactions.note(event, stored=stored),
+                status=interactions.note(event, stored=stored, matched=matched),
                 matched=matched,
                 error=None,
             )

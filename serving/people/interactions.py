@@ -24,12 +24,15 @@ CLOCK_TOLERANCE = timedelta(seconds=5)
 """How far ahead of the database's clock a client's may be; within it, what it says counts as now."""
 FUTURE: Final = "must not be in the future"
 # One statement is one transaction and one round trip: it has committed when psycopg hands over its row.
-_STORE: Final = b"SELECT stored, same, matched FROM duet.store_interaction($1, $2, $3, $4, $5, $6, $7)"
+_STORE: Final = b"SELECT stored, same, matched FROM duet.store_interaction($1, $2, $3, $4, $5, $6, $7, $8)"
 _EXISTING: Final = b"SELECT user_id FROM duet.users WHERE user_id = ANY($1::bigint[])"
 
 
 class Interactions:
-    """The write path; `changed` is told whose answers count no more."""
+    """The write path; `changed` is told whose answers count no more.
+
+    With `notify`, new matches and blocks go to the outbox of the webhook, and `notify` is called after them.
+    """
 
     def __init__(
         self,
@@ -37,10 +40,17 @@ class Interactions:
         *,
         metrics: ServingMetrics,
         changed: Callable[[int], None] | None = None,
+        notify: Callable[[], None] | None = None,
     ) -> None:
         self._storage = storage
         self._changed = changed
         self._metrics = metrics
+        self._notify = notify
+
+    @property
+    def notifies(self) -> bool:
+        """Say whether new matches and blocks go to the outbox of the webhook."""
+        return self._notify is not None
 
     async def store(self, interaction: InteractionRequest, request_id: str) -> StoredInteraction:
         """Store one interaction and say whether it was new; raises an ApiError and then nothing is stored."""
@@ -53,6 +63,7 @@ class Interactions:
             interaction.occurred_at,
             interaction.request_id,
             CLOCK_TOLERANCE,
+            self.notifies,
         ]
         try:
             rows = await self._storage.rows(_STORE, event, "send the interaction again with the same `event_id`.")
@@ -70,13 +81,18 @@ class Interactions:
         if not same:
             raise EventConflict(f"The event id `{event_id}` belongs to another interaction: use a new one.")
         return StoredInteraction(
-            event_id=event_id, status=self.note(interaction, stored=stored), matched=matched, request_id=request_id
+            event_id=event_id,
+            status=self.note(interaction, stored=stored, matched=matched),
+            matched=matched,
+            request_id=request_id,
         )
 
-    def note(self, interaction: InteractionRequest, *, stored: bool) -> Literal["stored", "known"]:
+    def note(self, interaction: InteractionRequest, *, stored: bool, matched: bool) -> Literal["stored", "known"]:
         """Count an interaction that is durable, let the answers go that it changes, and return its status."""
         status: Literal["stored", "known"] = "stored" if stored else "known"
         self._metrics.interactions.labels(interaction.kind.value, status).inc()
+        if self._notify is not None and stored and (matched or interaction.kind is Kind.BLOCK):
+            self._notify()
         if self._changed is not None:
             self._changed(interaction.actor_id)
             if interaction.kind in (*SEPARATIONS, Kind.UNBLOCK):

@@ -39,15 +39,16 @@ class Stores:
         clock: Clock,
         metrics: ServingMetrics,
         changed: Callable[[int], None] | None,
+        notify: Callable[[], None] | None = None,
     ) -> Self:
-        """Return them; a statement may take half of the time of a request. `changed` as `Interactions` has it."""
+        """Return them; a statement may take half of the time of a request. The last two as `Interactions` has them."""
         within_s = settings.serving.timeout_s / 2
         writes = Storage(pool, breakers[Dependency.POSTGRES_WRITES], within_s)
         reads = Storage(pool, breakers[Dependency.POSTGRES], within_s)
         return cls(
             writes,
             Names(reads),
-            Interactions(writes, metrics=metrics, changed=changed),
+            Interactions(writes, metrics=metrics, changed=changed, notify=notify),
             Profiles(writes, reads, clock, changed),
             Erasing(writes, reads, PersonNames.of(settings), changed),
             Relations(reads, pending_likes=settings.ranking.pending_likes),

@@ -15,6 +15,46 @@ branch_labels = None
 depends_on = None
 
 _KINDS: Final = "'like', 'pass', 'superlike', 'message', 'block', 'report'"
+STORE_INTERACTION: Final = (
+    # As before; a pair is looked at whole only where the like is returned at all, which most are not.
+    """
+    create or replace function duet.store_interaction(event uuid, actor bigint, target bigint, did text,
+                                                      happened_at timestamptz, request uuid, tolerance interval)
+        returns table (stored boolean, same boolean, matched boolean)
+        language plpgsql volatile as $$
+    declare
+        seen_at timestamptz;
+    begin
+        if did <> 'message' then
+            perform pg_advisory_xact_lock(
+                hashint8extended(least(actor, target), hashint8extended(greatest(actor, target), 0)));
+        end if;
+        seen_at := clock_timestamp();
+        stored := false;
+        matched := false;
+        if coalesce(happened_at <= seen_at + tolerance, true) then
+            insert into duet.interactions (event_id, actor_id, target_id, kind, occurred_at, request_id)
+                values (event, actor, target, did, least(happened_at, seen_at), request)
+                on conflict (event_id) do nothing;
+            stored := found;
+        end if;
+        if stored then
+            same := true;
+        else
+            select i.actor_id = actor and i.target_id = target and i.kind = did into same
+              from duet.interactions i where i.event_id = event;
+        end if;
+        if same and did in ('like', 'superlike') and exists (
+            select from duet.interactions i
+             where i.actor_id = target and i.target_id = actor and i.kind in ('like', 'superlike')
+        ) then
+            select state.matched_at is not null into matched from duet.pair_state(actor, target, seen_at) as state;
+        end if;
+        return next;
+    end
+    $$
+    """,
+)
 STATEMENTS: Final = (
     "alter table duet.interactions drop constraint interactions_kind_check",
     # The old constraint held of every row, and the new one allows more: there is nothing to look through.
@@ -97,44 +137,7 @@ STATEMENTS: Final = (
         ' ended a block since), the earliest block or report between them that stands, since when they are a match, and'
         ' when one passed on the other where their latest decision is a pass.'
     """,
-    # As before; a pair is looked at whole only where the like is returned at all, which most are not.
-    """
-    create or replace function duet.store_interaction(event uuid, actor bigint, target bigint, did text,
-                                                      happened_at timestamptz, request uuid, tolerance interval)
-        returns table (stored boolean, same boolean, matched boolean)
-        language plpgsql volatile as $$
-    declare
-        seen_at timestamptz;
-    begin
-        if did <> 'message' then
-            perform pg_advisory_xact_lock(
-                hashint8extended(least(actor, target), hashint8extended(greatest(actor, target), 0)));
-        end if;
-        seen_at := clock_timestamp();
-        stored := false;
-        matched := false;
-        if coalesce(happened_at <= seen_at + tolerance, true) then
-            insert into duet.interactions (event_id, actor_id, target_id, kind, occurred_at, request_id)
-                values (event, actor, target, did, least(happened_at, seen_at), request)
-                on conflict (event_id) do nothing;
-            stored := found;
-        end if;
-        if stored then
-            same := true;
-        else
-            select i.actor_id = actor and i.target_id = target and i.kind = did into same
-              from duet.interactions i where i.event_id = event;
-        end if;
-        if same and did in ('like', 'superlike') and exists (
-            select from duet.interactions i
-             where i.actor_id = target and i.target_id = actor and i.kind in ('like', 'superlike')
-        ) then
-            select state.matched_at is not null into matched from duet.pair_state(actor, target, seen_at) as state;
-        end if;
-        return next;
-    end
-    $$
-    """,
+    *STORE_INTERACTION,
     # Not in SQL, so that it is no part of the plan of whoever asks: most have nothing undone, and then it is two looks
     # into nearly empty indexes.
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import psycopg
@@ -27,8 +27,11 @@ from tests.conftest import empty_tables
 from tests.serving_process import ROOT, ServingProcess, serving_process
 from tests.serving_world import insert_people
 from tests.waiting import until
+from tests.webhook import Webhook, listening
 
 ORIGIN = "https://app.example.com"
+WEBHOOK_WORD = "hook-of-the-test-7431"
+WEBHOOK_SECRET = "whsec_c2lnbmVkIHdpdGggdGhpcyBrZXkgb2YgYSB0ZXN0"
 ASK = {"user_id": 987654, "limit": 3}
 
 
@@ -40,6 +43,7 @@ class Closed:
     client: httpx.Client
     key: str
     small_key: str
+    webhook: Webhook
 
     def ask(self, key: str | None = None, **headers: str) -> httpx.Response:
         if key is not None:
@@ -62,6 +66,7 @@ def closed(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
         small_key = create_key(connection, "small", requests_per_minute=2)
         connection.commit()
     with (
+        listening(204, WEBHOOK_WORD) as webhook,
         serving_process(
             endpoints,
             tmp_path_factory.mktemp("production"),
@@ -71,11 +76,14 @@ def closed(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
             SERVING__AUTH__REFRESH_S="0.2",
             SERVING__HEADER_TIMEOUT_S="3",
             LOGGING__REQUEST_SHARE="1",
+            WEBHOOKS__URL=webhook.url,
+            WEBHOOKS__SECRET=WEBHOOK_SECRET,
+            WEBHOOKS__ALLOW_PRIVATE="true",
         ) as service,
         # A connection for each request, so that both workers answer.
         httpx.Client(base_url=service.url, timeout=20, trust_env=False, headers={"connection": "close"}) as client,
     ):
-        yield Closed(service, client, key, small_key)
+        yield Closed(service, client, key, small_key, webhook)
 
 
 def test_a_call_needs_a_key_and_a_refusal_says_so_in_the_envelope(closed: Closed) -> None:
@@ -168,6 +176,30 @@ def test_health_names_every_part_and_no_secret(closed: Closed, endpoints: Endpoi
     assert not secrets_in(json.dumps(report), closed, endpoints)
 
 
+def test_a_match_and_a_block_reach_the_webhook_of_the_app(closed: Closed) -> None:
+    def did(actor: int, kind: str, target: int) -> str:
+        event = {"event_id": str(uuid4()), "actor_id": actor, "target_id": target, "kind": kind}
+
+        def stored() -> bool:
+            answer = closed.client.post("/v1/interactions", json=event, headers={"x-api-key": closed.key})
+            return answer.status_code in {200, 201}  # a busy machine refuses some, and they are sent again
+
+        wait_until(stored)
+        return str(event["event_id"])
+
+    did(31, "like", 32)
+    made = [did(32, "like", 31), did(31, "block", 34)]
+    wait_until(lambda: {told["id"] for told in closed.webhook.received} == set(made))
+    assert {told["type"] for told in closed.webhook.received} == {"match", "block"}
+
+    def delivered() -> bool:
+        report = closed.client.get("/health", headers={"x-api-key": closed.key}).json()["webhooks"]
+        return (report["status"], report["waiting"]) == ("on", 0)
+
+    wait_until(delivered)
+    assert closed.series("duet_webhooks_total")['outcome="delivered"'] >= len(made)  # at least once
+
+
 def test_metrics_of_all_workers_are_summed_in_every_scrape(closed: Closed) -> None:
     live = 'route="/health/live",status="200"'
     before = closed.series("duet_http_requests_total").get(live, 0)
@@ -244,6 +276,7 @@ def secrets_in(text: str, closed: Closed, endpoints: Endpoints) -> list[str]:
     """Return which secrets of this service are in a text."""
     passwords = [urlsplit(url).password for url in (endpoints.database_url, endpoints.redis_url)]
     keys = [key.rpartition("_")[2] for key in (closed.key, closed.small_key)]
+    keys += [WEBHOOK_WORD, WEBHOOK_SECRET.removeprefix("whsec_")]
     return [secret for secret in [*keys, *(word for word in passwords if word)] if secret in text]
 
 

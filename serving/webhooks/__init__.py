@@ -1,0 +1,1 @@
+"""Tells an app of matches and blocks, by signed deliveries to a URL of its own."""
