@@ -152,7 +152,9 @@ class MemoryPeople:
     async def some_visible(self, share: float, n: int, timeout_s: float, attributes: str | None = None) -> Drawn:
         await self._read("some_visible", timeout_s, down=self.down or self.down_for_safety)
         visible = [
-            row for user_id, row in self.rows.items() if user_id not in self.hidden and self._meets(user_id, attributes)
+            row
+            for user_id, row in self.rows.items()
+            if user_id not in self.hidden and (attributes is None or self._meets(user_id, attributes))
         ]
         return Drawn(columns(visible[:n]), np.full(len(visible[:n]), self.drawn_with, dtype=np.float32))
 
