@@ -12,7 +12,8 @@ import pytest
 
 from infra.settings import Settings
 from serving import errors
-from serving.api.models import MAX_ASKERS, MAX_EXCLUDED, MAX_LIMIT, MAX_ROWS
+from serving.api.models import MAX_LIMIT, MAX_ROWS
+from serving.api.recommendation_models import MAX_ASKERS, MAX_EXCLUDED
 from serving.people.names import MAX_NAME
 from serving.recommend.paging import MOST
 from tests.api.conftest import ROOT, Served
