@@ -87,6 +87,11 @@ class MlflowSettings(Group):
     )
     host: Host = Field("127.0.0.1", description="Address the started server listens on.")
     port: Port = Field(5000, description="Port of the started server; 0 picks a free one once and remembers it.")
+    promoted_by: Literal["stages", "aliases"] = Field(
+        "stages",
+        description="What says which versions serve: the stages Production and Staging, or, for an MLflow that has no "
+        "stages any more, the aliases champion and challenger alone. The same for every process.",
+    )
     experiment: str = Field("duet", min_length=1, max_length=200, description="Experiment that runs are logged to.")
     start_timeout_s: Seconds = Field(120.0, le=3600, description="Longest start without progress, s.")
     request_timeout_s: Seconds = Field(10.0, le=600, description="Longest wait for one answer of the server, s.")

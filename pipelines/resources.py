@@ -75,9 +75,10 @@ class Platform:
     @cached_property
     def registry(self) -> "MlflowRest":
         """Return the model registry for reading: stages, versions, downloads."""
-        from registry.mlflow.rest import MlflowRest
+        from registry.mlflow.aliases import registry_at
 
-        return self._leases.enter_context(closing(MlflowRest(self._mlflow_url, token=self.endpoints.mlflow_token)))
+        rest = registry_at(self._mlflow_url, self.settings.mlflow, token=self.endpoints.mlflow_token)
+        return self._leases.enter_context(closing(rest))
 
     @property
     def _mlflow_url(self) -> str:

@@ -25,6 +25,7 @@ from infra.tracing import start_tracing, stop_tracing
 from infra.web.token import own_token
 from registry.experiments.table import ExperimentState
 from registry.measurements import READ
+from registry.mlflow.aliases import registry_at
 from registry.mlflow.rest import MlflowRest
 from registry.scoring.recent_likes import RecentLikes
 from serving.access.authentication import Authenticator
@@ -366,7 +367,7 @@ class Runtime:
         url = self.endpoints.mlflow_url
         if url is None:
             return None
-        return MlflowRest(url, token=self.endpoints.mlflow_token, timeout_s=self.settings.mlflow.request_timeout_s)
+        return registry_at(url, self.settings.mlflow, token=self.endpoints.mlflow_token)
 
     def _refresh_people(self, snapshot: PopulationSnapshot, *, thorough: bool) -> PopulationSnapshot:
         with self._offline_connection() as connection:

@@ -23,7 +23,7 @@ from pipelines.bench.releases import directory_of, write_release
 from pipelines.bench.steps import Steps
 from pipelines.bench.world import BenchWorld
 from registry.contracts import ArtifactKind, ReleaseVersions
-from registry.mlflow.rest import MlflowRest
+from registry.mlflow.aliases import registry_at
 from registry.models.embedding import Embedding
 from registry.models.ranker import Ranker
 from registry.promotion.audit import PostgresPromotionLog
@@ -59,7 +59,7 @@ def prepare_releases(world: BenchWorld, endpoints: Endpoints, steps: Steps) -> l
 def put_into_production(world: BenchWorld, endpoints: Endpoints, versions: ReleaseVersions) -> None:
     """Promote a release, as `duet promote --force` does: it is made up, so its gates have nothing to judge."""
     with (
-        MlflowRest(_mlflow(endpoints), token=endpoints.mlflow_token) as registry,
+        registry_at(_mlflow(endpoints), world.settings.mlflow, token=endpoints.mlflow_token) as registry,
         connect(endpoints.database_url) as connection,
     ):
         promote(

@@ -157,6 +157,11 @@ class MlflowRest(ModelRegistry):
         rows = _rows(model, "aliases") if isinstance(model, dict) else []
         return {str(row["alias"]): int(str(row["version"])) for row in rows}
 
+    def _found(self, path: str, params: Mapping[str, str | int], kind: ArtifactKind) -> ModelVersion | None:
+        """Return the version that an address answers with, None where there is none."""
+        answer = self._call("GET", path, params=params, absent_is_empty=True)
+        return _version(kind, _row(answer, "model_version")) if answer else None
+
     def set_tag(self, kind: ArtifactKind, version: int, key: str, value: str) -> None:
         """Set a tag of a version."""
         self._call("POST", "model-versions/set-tag", json={**_key(kind, version), "key": key, "value": value})

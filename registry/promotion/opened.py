@@ -43,15 +43,13 @@ def opened(settings: Settings) -> Iterator[Opened]:
     """Have MLflow too, started if need be."""
     from infra.endpoints import open_endpoints
     from registry.errors import RegistryUnavailable
-    from registry.mlflow.rest import MlflowRest
+    from registry.mlflow.aliases import registry_at
 
     with open_endpoints(settings, mlflow=True) as endpoints:
         if endpoints.mlflow_url is None:
             raise RegistryUnavailable("There is no MLflow server: set `DUET_MLFLOW__URL` or run `duet up`.")
         with (
-            MlflowRest(
-                endpoints.mlflow_url, token=endpoints.mlflow_token, timeout_s=settings.mlflow.request_timeout_s
-            ) as rest,
+            registry_at(endpoints.mlflow_url, settings.mlflow, token=endpoints.mlflow_token) as rest,
             _reached(settings, endpoints.database_url, rest) as found,
         ):
             yield Opened(rest, found.log, found.cache, found.connection)
@@ -63,7 +61,7 @@ def reached(settings: Settings) -> Iterator[Reached]:
     from infra.endpoints import open_endpoints, running_mlflow
     from infra.web.token import mlflow_token
     from registry.errors import RegistryUnavailable
-    from registry.mlflow.rest import MlflowRest
+    from registry.mlflow.aliases import registry_at
 
     with contextlib.ExitStack() as stack:
         endpoints = stack.enter_context(open_endpoints(settings))
@@ -71,7 +69,9 @@ def reached(settings: Settings) -> Iterator[Reached]:
         rest = None
         if url is not None:
             hurried_s = min(HURRIED_S, settings.mlflow.request_timeout_s)
-            rest = stack.enter_context(MlflowRest(url, token=mlflow_token(settings), timeout_s=hurried_s))
+            rest = stack.enter_context(
+                registry_at(url, settings.mlflow, token=mlflow_token(settings), timeout_s=hurried_s)
+            )
             try:
                 rest.check()
             except RegistryUnavailable:

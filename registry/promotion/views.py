@@ -47,13 +47,13 @@ def crowding(settings: Settings) -> list[str]:
     from infra.endpoints import running_mlflow
     from infra.web.token import mlflow_token
     from registry.errors import RegistryUnavailable
-    from registry.mlflow.rest import MlflowRest
+    from registry.mlflow.aliases import registry_at
 
     url = running_mlflow(settings)
     if url is None:
         return []
     hurried_s = min(HURRIED_S, settings.mlflow.request_timeout_s)
-    with MlflowRest(url, token=mlflow_token(settings), timeout_s=hurried_s) as rest:
+    with registry_at(url, settings.mlflow, token=mlflow_token(settings), timeout_s=hurried_s) as rest:
         try:
             return rest.crowding()
         except RegistryUnavailable:

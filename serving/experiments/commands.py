@@ -120,13 +120,13 @@ def _nothing_to_compare(settings: Settings, endpoints: "Endpoints") -> str | Non
     from infra.web.token import mlflow_token
     from registry.contracts import STAGING
     from registry.errors import RegistryError
-    from registry.mlflow.rest import MlflowRest
+    from registry.mlflow.aliases import registry_at
 
     url = endpoints.mlflow_url or settings.mlflow.url
     if url is None:
         return "No MLflow server is known here, so nobody checked that a release is in Staging."
     try:
-        with MlflowRest(url, token=mlflow_token(settings), timeout_s=settings.mlflow.request_timeout_s) as rest:
+        with registry_at(url, settings.mlflow, token=mlflow_token(settings)) as rest:
             if not rest.in_stage(STAGING):
                 return (
                     "No release is in Staging, so everybody gets the champion: run `duet promote --staging` to have a "

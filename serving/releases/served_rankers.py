@@ -17,6 +17,7 @@ from infra.settings import Settings
 from infra.web.token import mlflow_token
 from registry.contracts import ArtifactKind, ReleaseVersions
 from registry.errors import CorruptArtifact, InvalidFeatures, UnknownVersion
+from registry.mlflow.aliases import registry_at
 from registry.mlflow.rest import MlflowRest
 from registry.models.artifacts import verify_artifact
 from registry.models.ranker import Ranker
@@ -120,8 +121,7 @@ class ServedRankers:
                 f"Version {version} of the ranker has no copy below `{self._cache.root}`, and there is no MLflow "
                 "server to fetch it from: set `DUET_MLFLOW__URL`."
             )
-        timeout_s = self._settings.mlflow.request_timeout_s
-        return MlflowRest(url, token=mlflow_token(self._settings), timeout_s=timeout_s)
+        return registry_at(url, self._settings.mlflow, token=mlflow_token(self._settings))
 
 
 def _predicted(ranker: Ranker, matrices: Sequence[FeatureMatrix]) -> list[Probabilities]:

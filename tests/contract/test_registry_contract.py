@@ -1,10 +1,14 @@
-"""Every model registry obeys the same suite: the in-memory one of the tests, and MLflow over REST on a real server."""
+"""Every model registry obeys the same suite: the in-memory one of the tests, and MLflow over REST on a real server.
+
+MLflow's is held to it twice: with stages, and by aliases alone on a server that has no stages.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
 from infra.endpoints import Endpoints
@@ -26,6 +30,7 @@ class Subject:
 
     registry: ModelRegistry
     register: Callable[[ArtifactKind, Path, str | None], int]
+    has_stages: bool = True
 
     def register_release(self, paths: dict[ArtifactKind, Path], candidate: str | None = None) -> ReleaseVersions:
         return ReleaseVersions.of({kind: self.register(kind, path, candidate) for kind, path in paths.items()})
@@ -37,12 +42,24 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> list[dict[ArtifactKind
     return [write_release(root, seed) for seed in range(3)]
 
 
+class WithoutStages(httpx.HTTPTransport):
+    """The way to an MLflow server whose stages are gone."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        gone = request.url.path.endswith(("transition-stage", "get-latest-versions")) or b"stages=" in request.url.query
+        return httpx.Response(404) if gone else super().handle_request(request)
+
+
+ABOUT_STAGES = pytest.mark.parametrize("subject", ["memory", "mlflow", "mlflow by aliases"], indirect=True)
+
+
 @pytest.fixture(params=["memory", "mlflow"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if request.param == "memory":
         memory = MemoryRegistry()
         yield Subject(memory, lambda kind, path, candidate: memory.register(kind, path, release_candidate=candidate))
         return
+    from registry.mlflow.aliases import MlflowAliases
     from registry.mlflow.logged import MlflowStore
     from registry.mlflow.rest import MlflowRest
 
@@ -50,10 +67,20 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     assert mlflow_endpoints.mlflow_url
     request.getfixturevalue("empty_mlflow")
     store = MlflowStore(mlflow_endpoints.mlflow_url, "contract")
-    with MlflowRest(mlflow_endpoints.mlflow_url) as rest:
-        yield Subject(rest, lambda kind, path, candidate: store.log_version(kind, path, release_candidate=candidate))
+    has_stages = request.param == "mlflow"
+    with (
+        MlflowRest(mlflow_endpoints.mlflow_url)
+        if has_stages
+        else MlflowAliases(mlflow_endpoints.mlflow_url, transport=WithoutStages())
+    ) as rest:
+        yield Subject(
+            rest,
+            lambda kind, path, candidate: store.log_version(kind, path, release_candidate=candidate),
+            has_stages=has_stages,
+        )
 
 
+@ABOUT_STAGES
 def test_a_registry_without_models_is_empty_not_broken(subject: Subject) -> None:
     assert subject.registry.versions(RANKER) == []
     assert subject.registry.in_stage(PRODUCTION) == {}
@@ -132,22 +159,31 @@ def test_a_download_is_repeatable_and_a_damaged_copy_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]
 
 
-def test_moving_a_version_archives_what_stood_there(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
+@ABOUT_STAGES
+def test_moving_a_version_displaces_what_stood_there(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
     registry = subject.registry
     for paths in releases[:2]:
         subject.register_release(paths)
     assert registry.transition_stage(RANKER, 1, PRODUCTION).stage == PRODUCTION
     registry.transition_stage(RANKER, 2, PRODUCTION)
-    assert [version.stage for version in registry.versions(RANKER)] == [PRODUCTION, ARCHIVED]
-    registry.transition_stage(RANKER, 1, PRODUCTION, archive_existing=False)
-    assert [version.version for version in registry.versions_in_stage(RANKER, PRODUCTION)] == [2, 1]
-    assert registry.in_stage(PRODUCTION)[RANKER].version == 2, "the newest counts"
+    assert [version.stage for version in registry.versions(RANKER)] == [
+        PRODUCTION,
+        ARCHIVED if subject.has_stages else NO_STAGE,
+    ]
+    assert registry.in_stage(PRODUCTION)[RANKER].version == 2
+    if subject.has_stages:
+        registry.transition_stage(RANKER, 1, PRODUCTION, archive_existing=False)
+        assert [version.version for version in registry.versions_in_stage(RANKER, PRODUCTION)] == [2, 1]
+        assert registry.in_stage(PRODUCTION)[RANKER].version == 2, "the newest counts"
     with pytest.raises(UnknownVersion):
         registry.transition_stage(RANKER, 99, PRODUCTION)
     with pytest.raises(RegistryUnavailable):
         registry.transition_stage(RANKER, 1, "Nowhere")
 
 
+@ABOUT_STAGES
 def test_production_resolves_to_a_coherent_release_or_a_reason(
     subject: Subject, releases: list[dict[ArtifactKind, Path]]
 ) -> None:
@@ -169,6 +205,7 @@ def test_production_resolves_to_a_coherent_release_or_a_reason(
         registry.resolve_stage(PRODUCTION, "f" * 64)
 
 
+@ABOUT_STAGES
 def test_a_challenger_shares_what_stands_in_production(
     subject: Subject, releases: list[dict[ArtifactKind, Path]]
 ) -> None:
@@ -179,6 +216,24 @@ def test_a_challenger_shares_what_stands_in_production(
         registry.transition_stage(kind, 1, PRODUCTION)
     registry.transition_stage(RANKER, 2, STAGING)
     assert registry.resolve_stage(STAGING) == ReleaseVersions(1, 1, 2)
+
+
+@ABOUT_STAGES
+def test_a_version_stands_in_one_stage_and_leaves_it_for_another_or_for_none(
+    subject: Subject, releases: list[dict[ArtifactKind, Path]]
+) -> None:
+    registry = subject.registry
+    for paths in releases[:2]:
+        subject.register_release(paths)
+    registry.transition_stage(RANKER, 1, PRODUCTION)
+    registry.transition_stage(RANKER, 2, STAGING)
+    assert (registry.version(RANKER, 1).stage, registry.version(RANKER, 2).stage) == (PRODUCTION, STAGING)
+    registry.transition_stage(RANKER, 2, PRODUCTION)
+    assert registry.in_stage(STAGING) == {}
+    registry.transition_stage(RANKER, 2, STAGING)
+    assert registry.in_stage(PRODUCTION) == {}
+    registry.transition_stage(RANKER, 2, ARCHIVED, archive_existing=False)
+    assert registry.in_stage(STAGING) == {}
 
 
 def test_the_newest_complete_coherent_candidate_is_the_latest(
@@ -193,6 +248,7 @@ def test_the_newest_complete_coherent_candidate_is_the_latest(
             subject.registry.release_candidate(name)
 
 
+@ABOUT_STAGES
 def test_aliases_follow_the_stages(subject: Subject, releases: list[dict[ArtifactKind, Path]]) -> None:
     registry = subject.registry
     subject.register_release(releases[0])

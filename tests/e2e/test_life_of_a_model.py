@@ -1,5 +1,5 @@
 """The life of models through the interfaces that people and programs use, on one platform: each test goes on where the
-last one ended.
+last one ended. It is lived twice: by MLflow's stages, and, in `make test-long`, by aliases alone.
 
 Dagster is asked by GraphQL, MLflow by REST, the serving app by HTTP, everything else by the `duet` command.
 """
@@ -66,8 +66,8 @@ def webhook() -> Iterator[Webhook]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def duet(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Duet]:
+@pytest.fixture(scope="module", params=["stages", pytest.param("aliases", marks=pytest.mark.long)])
+def duet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Duet]:
     """A platform on which answers are not kept, and gates and guard judge already by a few dozen people."""
     folder = tmp_path_factory.mktemp("life")
     rails = yaml.safe_load(GUARDRAILS.read_text()) | {
@@ -86,13 +86,14 @@ def duet(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator
         "DUET_EXPERIMENTS__GUARDRAILS": str(folder / "guardrails.yaml"),
         "DUET_SERVING__CACHE__ENABLED": "false",
         "DUET_ALERTS__WEBHOOK_URL": webhook.url,
+        "DUET_MLFLOW__PROMOTED_BY": request.param,
     }
     with running(Duet(folder / "duet", variables)) as platform:
         yield platform
 
 
 @pytest.fixture(scope="module")
-def moments() -> dict[str, datetime]:
+def moments(duet: Duet) -> dict[str, datetime]:
     """Instants at which a release is known to have served, by release."""
     return {}
 
@@ -130,18 +131,25 @@ def test_a_challenger_is_staged_and_both_arms_answer(duet: Duet) -> None:
     duet("experiment", "stop", "taste")
 
 
-def test_a_stage_moved_in_mlflow_puts_the_challenger_into_production(duet: Duet, moments: dict[str, datetime]) -> None:
-    moved = httpx.post(
-        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
-        json={"name": "duet-ranker", "version": "2", "stage": "Production", "archive_existing_versions": False},
-        headers=duet.bearer,
-        timeout=30,
-    )
+def test_a_stage_or_an_alias_moved_in_mlflow_puts_the_challenger_into_production(
+    duet: Duet, moments: dict[str, datetime]
+) -> None:
+    body = {"name": "duet-ranker", "version": "2"}
+    if by_aliases(duet):
+        way, body = "registered-models/alias", {**body, "alias": "champion"}
+    else:
+        way, body = (
+            "model-versions/transition-stage",
+            {**body, "stage": "Production", "archive_existing_versions": False},
+        )
+    url = f"{duet.urls['mlflow']}/api/2.0/mlflow/{way}"
+    moved = httpx.post(url, json=body, headers=duet.bearer, timeout=30)
     assert moved.status_code == 200, moved.text
     until(lambda: served_release(duet) == SECOND, LOOKED_S)
     assert recommended(duet, 42)["release"] == SECOND
     # MLflow's dialog, too, leaves what stood there where it is unless a box is ticked.
-    assert "duet-ranker has versions 2 and 1 in Production, and the newest, 2, counts" in unwrapped(duet("status"))
+    crowded = "duet-ranker has versions 2 and 1 in Production, and the newest, 2, counts" in unwrapped(duet("status"))
+    assert crowded is not by_aliases(duet)
     until(lambda: (SECOND, "Production", "ui") in audit(duet))
     moments[SECOND] = datetime.now(UTC)
 
@@ -195,6 +203,8 @@ def test_the_audit_tells_who_moved_what_and_what_was_active_when(duet: Duet, mom
     ]
     for release, at in moments.items():
         assert release in duet("releases", "--at", at.strftime("%Y-%m-%d %H:%M:%S"))
+    if by_aliases(duet):
+        assert {row["current_stage"] for row in versions_of_ranker(duet)} == {"None"}, "nothing ever asked for a stage"
 
 
 def parameters(job: str, config: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -243,12 +253,24 @@ def releases_shown(duet: Duet) -> set[Any]:
     return {recommended(duet, person, limit=1)["release"] for person in ONLOOKERS}
 
 
+def by_aliases(duet: Duet) -> bool:
+    return duet.variables["DUET_MLFLOW__PROMOTED_BY"] == "aliases"
+
+
 def in_production(duet: Duet) -> set[str]:
-    """Versions of the ranker that MLflow has in Production."""
+    """Versions of the ranker that MLflow has in Production, or that `champion` points at where that says it alone."""
+    if by_aliases(duet):
+        url = f"{duet.urls['mlflow']}/api/2.0/mlflow/registered-models/get"
+        model = httpx.get(url, params={"name": "duet-ranker"}, headers=duet.bearer, timeout=30).json()
+        aliases = model["registered_model"]["aliases"]
+        return {row["version"] for row in aliases if row["alias"] == "champion"}
+    return {row["version"] for row in versions_of_ranker(duet) if row["current_stage"] == "Production"}
+
+
+def versions_of_ranker(duet: Duet) -> Iterator[dict[str, Any]]:
     params = {"filter": "name='duet-ranker'", "max_results": 100}
     url = f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/search"
-    found = httpx.get(url, params=params, headers=duet.bearer, timeout=30).json()
-    return {row["version"] for row in found["model_versions"] if row["current_stage"] == "Production"}
+    yield from httpx.get(url, params=params, headers=duet.bearer, timeout=30).json()["model_versions"]
 
 
 def unwrapped(printed: str) -> str:
