@@ -1,15 +1,24 @@
-"""What a user of each framework does on the first day, with that framework's own commands and calls."""
+"""What a user of each framework does on the first day, with that framework's own commands and calls.
+
+`first_day.toml` has every row of it: what another file proves already, with servers that it has anyway, is not done
+again here.
+"""
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
+import httpx
 import pandas as pd
 import psycopg
 import pytest
@@ -20,13 +29,17 @@ from feast.types import Float32
 from feature_repo.errors import MalformedFeatures
 from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE
 from infra.clock import SystemClock
+from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from pipelines.definitions import defs
 from pipelines.ingest.world.world_import import import_synthetic
 from tests.architecture.sources import ROOT
 from tests.feature_rows import put_features
+from tests.waiting import until
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+FIRST_DAY = Path(__file__).with_name("first_day.toml")
+LOADED = "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } } }"
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
 
@@ -47,6 +60,15 @@ def run(endpoints: Endpoints, program: str, *arguments: str, **environment: str)
 
 def feast(endpoints: Endpoints, *arguments: str) -> str:
     return run(endpoints, "feast", "-c", "feature_repo", *arguments)
+
+
+def test_every_row_of_the_first_day_is_proven_by_a_test_that_is_there() -> None:
+    rows = tomllib.loads(FIRST_DAY.read_text())
+    assert set(rows) == {"feast", "mlflow", "bentoml", "dagster"}
+    for framework, proofs in rows.items():
+        for done, proof in proofs.items():
+            file, _, name = proof.partition("::")
+            assert f"def {name}(" in (ROOT / file).read_text(), f"{framework}: {done}"
 
 
 def test_feast_applies_lists_and_materialises_the_catalogue(
@@ -120,3 +142,61 @@ def test_dagster_checks_the_definitions_runs_a_job_in_several_processes_and_hand
         features = defs.load_asset_value("features", instance=instance)
     assert len(pd.read_parquet(interactions.path / "interactions.parquet")) == interactions.facts["rows"]
     assert features.inputs == {"people": interactions.inputs["people"], "interactions": interactions.digest}
+
+
+@contextmanager
+def started(log: Path, program: str, *arguments: str, environment: dict[str, str]) -> Iterator[Callable[[], str]]:
+    """Run a framework's own server until the block ends, then stop it as Ctrl-C does; yield what it said so far."""
+    with log.open("wb") as said:
+        server = subprocess.Popen(
+            [str(Path(sys.executable).with_name(program)), *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    try:
+        yield log.read_text
+        assert server.poll() is None, log.read_text()
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(120)
+
+
+def answered(url: str, **asked: Any) -> Any:
+    """Return what a page answers as JSON, None while it does not."""
+    try:
+        return httpx.request("POST" if asked else "GET", url, timeout=30, **asked).json()
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+@pytest.mark.long
+def test_dagster_dev_comes_up_with_the_code_location_loaded(mlflow_endpoints: Endpoints, tmp_path: Path) -> None:
+    port = free_port()
+    place = {"DUET_DATA_DIR": str(tmp_path / "duet"), "DAGSTER_HOME": str(ROOT)}
+    environment = {**os.environ, **mlflow_endpoints.environment(), **place}
+    arguments = ("dev", "--host", "127.0.0.1", "--port", str(port))
+    with started(tmp_path / "log", "dagster", *arguments, environment=environment) as said:
+        url = f"http://127.0.0.1:{port}/graphql"
+
+        def entries() -> list[Any]:
+            told = answered(url, json={"query": LOADED})
+            return [] if told is None else list(told["data"]["workspaceOrError"]["locationEntries"])
+
+        until(lambda: any(entry["locationOrLoadError"] for entry in entries()), 300, said)
+        assert entries() == [{"name": "duet", "locationOrLoadError": {"__typename": "RepositoryLocation"}}]
+    assert "Traceback" not in said()
+
+
+@pytest.mark.long
+def test_feast_ui_shows_the_catalogue(endpoints: Endpoints, tmp_path: Path) -> None:
+    feast(endpoints, "apply")
+    port = free_port()
+    arguments = ("-c", "feature_repo", "ui", "--host", "127.0.0.1", "--port", str(port))
+    environment = {**os.environ, **endpoints.environment()}
+    with started(tmp_path / "log", "feast", *arguments, environment=environment) as said:
+        url = f"http://127.0.0.1:{port}/api/v1/feature_views?project=duet"
+        until(lambda: answered(url) is not None, 300, said)
+        assert "user_activity" in str(answered(url))
