@@ -24,6 +24,7 @@ from registry.models.artifacts import read_manifest
 from registry.models.embedding import Embedding, query_vectors
 from registry.models.item_index import MAX_N, ItemIndex
 from registry.models.ranker import MODEL_FILE, Ranker
+from registry.models.ranker_models import LightGbm
 
 Answer = Callable[[pd.DataFrame, Mapping[str, Any]], Any]
 
@@ -40,6 +41,7 @@ set_model(FlavouredModel(Path(__file__).parent))
 '''
 _REQUIREMENTS: Final = ("faiss-cpu", "mlflow", "numba", "numpy", "pandas", "pydantic", "pydantic-settings")
 """What Duet's readers import; Duet itself is on no package index and must be installed beside them."""
+_LIGHTGBM_FILE: Final = f"model{LightGbm.suffix}"
 _EXAMPLE_ROWS: Final = 3
 _FACTORS: Final = Array(DataType.double)
 _INDEX_PARAMETERS: Final = ParamSchema([ParamSpec("n", DataType.long, 10), ParamSpec("weight", DataType.double, 0.5)])
@@ -74,6 +76,7 @@ def write_flavours(kind: ArtifactKind, directory: Path, manifest: Manifest, fold
         pip_requirements=[
             *(f"{name}=={version(name)}" for name in _REQUIREMENTS),
             f"xgboost=={_xgboost_version()}",
+            *([f"lightgbm=={version('lightgbm')}"] if _LIGHTGBM_FILE in manifest.files else []),
         ],
         metadata={"digest": manifest.digest, "kind": kind.value},
     )
@@ -88,6 +91,10 @@ def write_flavours(kind: ArtifactKind, directory: Path, manifest: Manifest, fold
             data=MODEL_FILE,
             model_class="xgboost.core.Booster",
             model_format="ubj",
+        )
+    if kind is ArtifactKind.RANKER and _LIGHTGBM_FILE in manifest.files:
+        model.add_flavor(
+            "lightgbm", lgb_version=version("lightgbm"), data=_LIGHTGBM_FILE, model_class="lightgbm.basic.Booster"
         )
     model.save(str(target / "MLmodel"))
 

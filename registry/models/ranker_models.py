@@ -1,4 +1,4 @@
-"""The models a ranker can hold, each in its library's own file: XGBoost's trees, or a logistic regression as JSON.
+"""The models a ranker can hold, each in its library's own file: trees of XGBoost or LightGBM, a regression as JSON.
 
 A ranker gathers columns, refuses what must not be scored and keeps the canary; a model only turns rows into
 probabilities, says what moved each of them, and writes itself. Another kind is one more class here and in `KINDS`.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from registry.errors import CorruptArtifact, FeatureSchemaMismatch
+from registry.errors import CorruptArtifact, FeatureSchemaMismatch, UnsupportedArtifact
 from registry.models.arrays import Floats
 
 MAX_MODEL_BYTES: Final = 2**30
@@ -83,6 +83,54 @@ class Boosted:
             raise CorruptArtifact(f"`{path}` is not an XGBoost model: train it again.") from error
         booster.set_param({"nthread": threads})
         return cls(booster)
+
+
+@dataclass(frozen=True)
+class LightGbm:
+    """A `lightgbm.Booster` with the objective `binary`, in LightGBM's own text; needs `duet[lightgbm]`."""
+
+    booster: Any
+    threads: int = 1
+    suffix: ClassVar[str] = ".txt"
+
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Raise FeatureSchemaMismatch if these are not the names of the booster's columns."""
+        _check_width(self.booster.num_feature(), names)
+        if tuple(self.booster.feature_name()) != names:
+            raise FeatureSchemaMismatch(
+                "The names inside the model are not those beside it: train it on a frame that names its columns."
+            )
+
+    def predict(self, rows: Floats) -> Floats:
+        """Return P(like), float32[n]."""
+        return np.asarray(self.booster.predict(rows, num_threads=self.threads), dtype=np.float32)
+
+    def contributions(self, rows: Floats) -> Floats:
+        """Return LightGBM's own contributions (SHAP values), float32[n, k]."""
+        told = self.booster.predict(rows, pred_contrib=True, num_threads=self.threads)
+        return np.asarray(told, dtype=np.float32)[:, :-1]
+
+    def to_bytes(self) -> bytes:
+        """Return LightGBM's text."""
+        return str(self.booster.model_to_string()).encode()
+
+    @classmethod
+    def read(cls, path: Path, threads: int) -> Self:
+        """Read a file with LightGBM's own reader; raises CorruptArtifact, and UnsupportedArtifact without LightGBM."""
+        try:
+            import lightgbm
+        except (ImportError, OSError) as error:  # its library needs libgomp of the system
+            raise UnsupportedArtifact(
+                f"`{path}` needs LightGBM, which cannot be loaded: install `duet[lightgbm]` and the library libgomp."
+            ) from error
+        text = path.read_text()
+        # LightGBM ends the whole process over a file that was cut off, so its last line is looked for first.
+        if not text.startswith("tree\n") or "\nend of trees\n" not in text or "\nobjective=binary" not in text:
+            raise CorruptArtifact(f"`{path}` is not a LightGBM model with the objective `binary`: train it again.")
+        try:
+            return cls(lightgbm.Booster(model_str=text), threads)
+        except lightgbm.basic.LightGBMError as error:
+            raise CorruptArtifact(f"`{path}` is not a LightGBM model: train it again.") from error
 
 
 class _LogisticFile(BaseModel):
@@ -164,10 +212,11 @@ class Logistic:
         return np.nan_to_num((rows - self.means) / self.scales, nan=0.0)
 
 
-KINDS: Final[dict[str, type[Boosted] | type[Logistic]]] = {kind.suffix: kind for kind in (Boosted, Logistic)}
+Kind = type[Boosted] | type[LightGbm] | type[Logistic]
+KINDS: Final[dict[str, Kind]] = {kind.suffix: kind for kind in (Boosted, LightGbm, Logistic)}
 
 
-def read_model(path: Path, threads: int) -> Boosted | Logistic:
+def read_model(path: Path, threads: int) -> RankerModel:
     """Read a verified file as its ending says; raises CorruptArtifact."""
     if path.stat().st_size > MAX_MODEL_BYTES:
         raise CorruptArtifact(f"`{path}` is larger than {MAX_MODEL_BYTES} bytes: train a smaller ranker.")

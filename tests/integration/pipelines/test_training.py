@@ -1,5 +1,6 @@
 """The whole training on a tiny world, with real Postgres, Redis, Feast, MLflow and Dagster."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,7 +10,6 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
-import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +17,7 @@ from feature_repo.transforms import profile_fingerprints
 from infra.cli.app import build_app
 from infra.endpoints import Endpoints
 from pipelines.errors import InvalidSetting, RunFailed
+from pipelines.ranking.own import Fit
 from pipelines.release.errors import NothingToCompare
 from pipelines.resources import Platform
 from pipelines.runs.running import Listener, RunStory, open_instance, run_job
@@ -26,6 +27,7 @@ from registry.mlflow.rest import MlflowRest
 from registry.models.artifacts import read_manifest, verify_artifact
 from registry.promotion.gates import read_report
 from serving.snapshots.population_source import load
+from tests.architecture.sources import ROOT
 from tests.object_store import bucket
 from tests.trainings import NOW, PEOPLE, digests, small_world, train, versions
 
@@ -315,11 +317,10 @@ def test_drift_is_measured_against_the_rows_of_the_ranker_in_production(platform
 
 
 @pytest.mark.usefixtures("_environment")
-def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serving_does(
-    platform: Platform, trained: RunStory
+@pytest.mark.parametrize("library", ["sklearn", "lightgbm"])
+def test_a_ranker_that_the_readme_trains_is_judged_promoted_and_loaded_as_serving_does(
+    platform: Platform, trained: RunStory, library: str
 ) -> None:
-    from sklearn.linear_model import LogisticRegression
-
     from feature_repo.layout import RANKING_FEATURES
     from feature_repo.schema import offered_schema
     from pipelines.ranking.config import RankerConfig
@@ -327,21 +328,11 @@ def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serv
     from pipelines.ranking.own import register_ranker
     from pipelines.release.judging import loaded
     from registry.contracts import PRODUCTION
-    from registry.models.ranker import Ranker
-    from registry.models.ranker_models import Logistic
     from registry.promotion.audit import PostgresPromotionLog
     from registry.promotion.promotion import promote
 
-    names = list(RANKING_FEATURES)
-
-    def fit(rows: pd.DataFrame) -> Ranker:
-        rows = rows[rows["kind"] == "like"]
-        x = rows[names].loc[:, lambda frame: frame.std() > 0]
-        means, scales = x.mean(), x.std()
-        fitted = LogisticRegression(max_iter=1000).fit(((x - means) / scales).fillna(0), rows["label"], rows["weight"])
-        model = Logistic.of(intercept=fitted.intercept_[0], coefficients=fitted.coef_[0], means=means, scales=scales)
-        return Ranker.of(model, x.columns, canary_features=x.to_numpy("float32"))
-
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    names, fit = list(RANKING_FEATURES), fit_of_the_readme(library)
     frame = ranking_frame(platform.settings.data_dir)
     assert set(frame["window"]) == {"early", "late"}
     assert len(frame) == platform.results.require("ranking_dataset").facts["rows"]
@@ -358,6 +349,17 @@ def test_a_logistic_regression_of_ones_own_is_judged_promoted_and_loaded_as_serv
     finally:
         for kind in ArtifactKind:
             platform.registry.transition_stage(kind, release[kind], "None", archive_existing=False)
+
+
+def fit_of_the_readme(library: str) -> Fit:
+    """Return `fit` of the README's section about rankers of one's own that is written with a library."""
+    section = (ROOT / "README.md").read_text().partition("### A ranker of your own")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    (block,) = [block for block in blocks if library in block]
+    named: dict[str, Any] = {}
+    exec(block.partition("\nwith opened_platform")[0], named)  # noqa: S102 our own README
+    fit: Fit = named["fit"]
+    return fit
 
 
 def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform, trained: RunStory) -> None:

@@ -1,6 +1,7 @@
 """Versions as MLflow's own users load them: pyfunc and xgboost, by version and by stage, without pickle."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import mlflow
+import mlflow.lightgbm
 import mlflow.pyfunc
 import mlflow.xgboost
 import numpy as np
@@ -18,10 +20,12 @@ import xgboost
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from registry.contracts import MODEL_NAMES, PRODUCTION, ArtifactKind
+from registry.mlflow.flavours import write_flavours
 from registry.mlflow.logged import MlflowStore
 from registry.mlflow.rest import MlflowRest
 from registry.models.embedding import Embedding
 from registry.models.ranker import Ranker
+from registry.models.ranker_models import LightGbm
 from tests.releases import FEATURES, write_release
 
 CODE = "duet_model.py"
@@ -69,6 +73,22 @@ def test_the_ranker_answers_in_pyfunc_and_in_xgboost_as_in_duet(
     assert booster.predict(xgboost.DMatrix(features)) == pytest.approx(expected)
     with pytest.raises(mlflow.MlflowException, match="age_gap"):
         model.predict(features.drop(columns="age_gap"))
+
+
+def test_a_ranker_of_lightgbm_answers_in_pyfunc_and_in_lightgbm_as_in_duet(tmp_path: Path) -> None:
+    lightgbm = pytest.importorskip("lightgbm", reason="the extra `lightgbm` is not installed")
+    features = frame(200)
+    parameters = {"objective": "binary", "verbose": -1, "num_threads": 1}
+    learned = lightgbm.Dataset(features, features[FEATURES[0]] > 0)
+    ranker = Ranker.of(LightGbm(lightgbm.train(parameters, learned, 5)), FEATURES)
+    manifest = ranker.save(tmp_path / "native", {"feature_schema": "f"})
+    (tmp_path / "logged").mkdir()
+    write_flavours(ArtifactKind.RANKER, tmp_path / "native", manifest, tmp_path / "logged")
+    logged = shutil.copytree(tmp_path / "native", tmp_path / "logged" / "model", dirs_exist_ok=True)
+    expected = ranker.predict(features.to_numpy(np.float32))
+    assert mlflow.lightgbm.load_model(str(logged)).predict(features, num_threads=1) == pytest.approx(expected)
+    assert mlflow.pyfunc.load_model(str(logged)).predict(features) == pytest.approx(expected)
+    assert "lightgbm==" in (logged / "requirements.txt").read_text()
 
 
 def test_the_embedding_turns_ids_into_factors_and_the_index_ids_or_factors_into_neighbours(
