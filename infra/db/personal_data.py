@@ -32,7 +32,7 @@ class PersonalTable:
 PERSONAL: Final = (
     PersonalTable("users", ("user_id",), "created_at", "with the person"),
     PersonalTable("interactions", ("actor_id", "target_id"), "recorded_at", "with the person"),
-    PersonalTable("webhook_events", ("actor_id", "target_id"), "occurred_at", "with the person"),
+    PersonalTable("webhook_events", ("actor_id", "target_id"), "occurred_at"),  # went with the row already
     PersonalTable("impressions", ("user_id", "target_id"), "shown_at"),
     PersonalTable("answers", ("user_id",), "answered_at"),
     PersonalTable("user_profile", ("user_id",), "event_timestamp", schema="features"),

@@ -76,6 +76,7 @@ PIPELINES: Final = RoleRights(
         "promotions": ADD,
         "release_pins": CHANGE,
         "serving_workers": ALL,
+        "webhook_events": ("select", "delete"),  # an erasure looks for them
         "impressions_daily": ALL,
         "answers_daily": ALL,
         "activity_daily": ALL,

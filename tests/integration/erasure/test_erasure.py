@@ -73,6 +73,11 @@ def town(connection: Db, platform: Platform) -> Platform:
     connection.execute("update duet.users set external_id = 'anna@example' where user_id = %s", (ANNA,))
     for actor, target in ((ANNA, BEN), (4, ANNA), (BEN, 3)):
         interact(connection, actor, target, "like")
+    connection.execute(
+        "insert into duet.webhook_events (event_id, kind, actor_id, target_id, occurred_at)"
+        " values (%s, 'match', %s, %s, now())",
+        (uuid4(), ANNA, BEN),
+    )
     remember(connection, ANNA, platform)
     remember(connection, BEN, platform)
     connection.execute(
@@ -155,8 +160,9 @@ def test_every_table_forgets_the_person_and_nobody_else(town: Platform, clock: F
     begin(town)
     finish(town, clock)
     assert set(naming(connection, ANNA).values()) == {0}
-    # One like of Ben's was about her.
-    assert naming(connection, BEN) == before | {"duet.interactions": before["duet.interactions"] - 1}
+    # One like of Ben's was about her, and so was the match that he is not told of any more.
+    less = {name: before[name] - 1 for name in ("duet.interactions", "duet.webhook_events")}
+    assert naming(connection, BEN) == before | less
     left = connection.execute("select row from duet.quarantine").fetchall()
     assert left == [({"actor": "ben", "age": 17},)]
     report = told(town)
@@ -168,6 +174,7 @@ def test_every_table_forgets_the_person_and_nobody_else(town: Platform, clock: F
         "duet.answers": 1,
         "duet.deletions": 1,
         "duet.quarantine": 2,
+        "duet.webhook_events": 0,  # they went with the person's own row
     }
     assert {one["after"] for one in report["places"]} == {0}
 

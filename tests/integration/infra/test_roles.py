@@ -128,7 +128,7 @@ def test_a_role_may_do_what_it_is_there_for(as_role: psycopg.Connection[Any], wh
 def test_every_table_is_decided_on_for_the_pipelines(owner: Endpoints) -> None:
     tables = {place.removeprefix("duet.") for place in (*TEXTS, *IMPERSONAL, *(t.place for t in PERSONAL))}
     ours = {name for name in tables if "." not in name}
-    assert ours - set(PIPELINES.tables) == {"api_keys", "webhook_events"}, "give a new table to the roles that use it"
+    assert ours - set(PIPELINES.tables) == {"api_keys"}, "give a new table to the roles that use it"
     assert set(SERVING.tables) - {"alembic_version"} <= ours
 
 
