@@ -39,6 +39,8 @@ class Evening:
         settings = self.settings.model_copy(
             update={
                 "serving": self.settings.serving.model_copy(update={"deadline_ms": 5000}),
+                # On a busy machine the first connection of a new pool takes longer than a request would wait.
+                "postgres": self.settings.postgres.model_copy(update={"checkout_timeout_s": 5.0}),
                 "ranking": self.settings.ranking.model_copy(update={"pending_likes": pending_likes}),
             }
         )
