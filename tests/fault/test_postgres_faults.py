@@ -14,18 +14,25 @@ from infra.web.client import tls
 from tests.fault.crowd import Answer, Crowd, ask_each
 from tests.fault.proxy import Mode
 from tests.fault.stage import ASKERS, Stage, staged
+from tests.fault.writer import Writer
 from tests.serving_world import insert_person
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
+WEBHOOK = {
+    "WEBHOOKS__URL": "http://127.0.0.1:9/nobody",
+    "WEBHOOKS__SECRET": "whsec_c2lnbmVkIHdpdGggdGhpcyBrZXkgb2YgYSB0ZXN0",
+    "WEBHOOKS__ALLOW_PRIVATE": "true",
+}
+"""Nobody listens there: what the app is to be told of stays where it can be counted."""
 LATE_REASONS = {"eligibility_unavailable", "deadline_exceeded"}
 
 
 @pytest.fixture(scope="module")
 def stage(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     small = {"POSTGRES__POOL_SIZE": "4", "POSTGRES__MAX_OVERFLOW": "2"}
-    with staged(endpoints, tmp_path_factory.mktemp("primary"), **small) as stage:
+    with staged(endpoints, tmp_path_factory.mktemp("primary"), **small, **WEBHOOK) as stage:
         yield stage
 
 
@@ -88,6 +95,42 @@ def test_killed_sessions_are_replaced_and_nothing_acknowledged_is_lost_or_writte
     assert {now for _, now in again} <= {200, 201}
     assert stored(stage) == before + len(crowd.written), "an interaction was lost, or written twice"
     settle_within_its_pool(stage)
+
+
+def test_people_and_batches_are_stored_whole_or_not_at_all_while_the_database_breaks(stage: Stage) -> None:
+    with Writer(stage.service.url) as writer:
+        for _ in range(3):
+            begun = len(writer.rounds)
+            with connect(stage.endpoints.database_url, autocommit=True) as connection:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where application_name = 'duet-serving' and datname = current_database()"
+                )
+            stage.postgres.set(Mode.REFUSE)
+            until(lambda begun=begun: writer.since(begun, 503), instead=lambda: writer.rounds[-3:])
+            stage.postgres.heal()
+            begun = len(writer.rounds)
+            until(lambda begun=begun: {200} in writer.rounds[begun:], instead=lambda: writer.rounds[-3:])
+    assert set().union(*writer.rounds) <= {200, 201, 503}
+    with connect(stage.endpoints.database_url) as connection:
+        for user_id, turns in writer.people.items():
+            bio, interests, told = connection.execute(
+                "select bio, interests, (attributes->>'turn')::int from duet.users where user_id = %s", (user_id,)
+            ).fetchone() or ("", [], -1)
+            assert (bio, interests) == (f"turn {told}", [f"turn-{told}"]), "a person is half of one write"
+            last = max(place for place, turn in enumerate(turns) if turn.acknowledged)
+            assert told in {turn.number for turn in turns[last:]}, "an acknowledged write is lost"
+        stored = connection.execute(
+            "select event_id::text from duet.interactions where actor_id between %s and %s", (5001, 5040)
+        ).fetchall()
+        assert writer.acknowledged <= {event_id for (event_id,) in stored}, "an acknowledged interaction is lost"
+    assert writer.send_again() <= {"known", "stored"}
+    with connect(stage.endpoints.database_url) as connection:
+        counts = connection.execute(
+            "select (select count(*) from duet.interactions where actor_id between 5001 and 5040),"
+            " (select count(*) from duet.webhook_events)"
+        ).fetchone()
+    assert counts == (len(writer.events),) * 2, "an interaction, or what the webhook is to be told of it, is lost"
 
 
 @pytest.mark.timeout(900)
