@@ -112,7 +112,8 @@ def secrets(folder: Path, files: Iterable[str], exceptions: Exceptions) -> Itera
     for name, secret in sorted(collection, key=lambda found: (found[0], found[1].line_number, found[1].type)):
         used.add(secret.secret_value)
         if secret.secret_value not in excepted:
-            yield f"{name}:{secret.line_number} may hold a secret ({secret.type}): take it out, or say why it is none."
+            where = f"{name}:{secret.line_number}"
+            yield f"{where} may hold a secret ({secret.type}): take it out, or say in {EXCEPTIONS.name} why it is none."
     for value in sorted(excepted - used):
         yield f"`{value}` is found nowhere any more and needs no exception."
 
@@ -134,15 +135,19 @@ def audit(lock: Path, exceptions: Exceptions, service: Iterable[str]) -> int:
     return subprocess.run([BIN / "pip-audit", *command, *ignored, *service], check=False).returncode
 
 
+def tracked_files() -> list[str]:
+    """Return the files under version control that a secret could stand in: not the locks, nor the exceptions."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = [name for name in listed.split("\0") if (ROOT / name).is_file() and not name.endswith(".lock")]
+    return [name for name in names if ROOT / name != EXCEPTIONS]
+
+
 def check() -> list[str]:
     """Look at everything that needs no network, and return what is wrong in sentences."""
     exceptions = Exceptions.read(EXCEPTIONS, datetime.now(UTC).date())
     asked = started("pip-licenses", "--format", "json")
     bills = [bill_of_materials(image, ROOT / "build" / "sbom") for image in IMAGES]
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    own = str(EXCEPTIONS.relative_to(ROOT))
-    files = [name for name in tracked.split("\0") if (ROOT / name).is_file() and not name.endswith(".lock")]
-    wrong = [*secrets(ROOT, (name for name in files if name != own), exceptions)]
+    wrong = [*secrets(ROOT, tracked_files(), exceptions)]
     wrong += licences(json.loads(output(asked)), exceptions)
     for bill in bills:
         output(bill)

@@ -92,8 +92,13 @@ def test_an_exception_without_a_reason_or_past_its_day_is_an_error(
         excepting(script, tmp_path, entry)
 
 
-def test_the_exceptions_of_the_project_can_be_read(script: ModuleType) -> None:
-    assert script.Exceptions.read(script.EXCEPTIONS, datetime.now(UTC).date()).licences
+def test_no_file_of_the_project_holds_a_secret(script: ModuleType) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("what is under version control is known in a clone only")
+    exceptions = script.Exceptions.read(script.EXCEPTIONS, datetime.now(UTC).date())
+    names = script.tracked_files()
+    assert len(names) > 500
+    assert list(script.secrets(ROOT, names, exceptions)) == []
 
 
 class _Advisories(BaseHTTPRequestHandler):
