@@ -172,7 +172,10 @@ def test_the_proxy_speaks_tls_sends_everybody_there_and_writes_no_token_into_its
     config = (COMPOSE / "haproxy" / "haproxy.cfg").read_text()
     plain, tls = re.findall(r"(?ms)^frontend (?:plain|tls) .*?(?=^\w)", config)
     assert re.search(r"bind \*:8080$", plain, re.MULTILINE)
-    assert "http-request redirect scheme https code 308" in plain
+    sent_to = r'http-request redirect location "https://%\[req.hdr\(host\),field\(1,:\)\]:\$\{HTTPS_PORT-8443\}'
+    assert re.search(sent_to, plain), "to the port where TLS is published, not to the one that was asked"
+    proxy = services()["proxy"]
+    assert f"127.0.0.1:{proxy['environment']['HTTPS_PORT']}:8443" in proxy["ports"]
     assert "backend" not in plain
     assert re.findall(r"(?m)^    bind (.*)$", tls) == ["*:8443 ssl crt /run/secrets/proxy_certificate alpn h2,http/1.1"]
     assert "ssl-min-ver TLSv1.2" in config
