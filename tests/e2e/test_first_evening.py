@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from infra.web.client import tls
-from tests.e2e.browser import in_the_browser, move_to_production, opened_page, shots
+from tests.e2e.browser import CHROMIUM, in_the_browser, move_to_production, opened_page, shots
 from tests.e2e.conftest import Duet
 from tests.killing import kill as kill_process
 from tests.waiting import until
@@ -63,6 +63,11 @@ def test_doctor_finds_the_platform_well(duet: Duet) -> None:
 
 def test_a_synthetic_world_is_imported(duet: Duet) -> None:
     assert str(PEOPLE) in duet("import", "synthetic", "--people", str(PEOPLE), "--seed", "7")
+
+
+def test_a_ranker_cannot_be_trained_before_there_are_embeddings(duet: Duet) -> None:
+    shown = duet("train", "--job", "train_ranker", "--set", "ranker.learning_rate=0.15", expect=1)
+    assert "train_all" in shown
 
 
 def test_training_ends_in_a_release_candidate(duet: Duet) -> None:
@@ -126,41 +131,6 @@ def test_tables_of_ones_own_are_imported_and_a_newcomer_is_served_at_once(duet: 
     assert people_in(answer)
 
 
-def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
-    before = served_release(duet)
-    duet("train", "--job", "train_ranker", "--set", "ranker.learning_rate=0.11")
-    promoted = RELEASE.search(duet("promote"))
-    assert promoted is not None
-    assert promoted.group() != before
-    until(lambda: served_release(duet) == promoted.group())
-    assert before is not None
-    assert before in duet("rollback")
-    until(lambda: served_release(duet) == before)
-    shown = duet("releases")
-    assert before in shown
-    assert promoted.group() in shown
-
-
-def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> None:
-    before = served_release(duet)
-    version = int(rankers(duet)[0]["version"])
-    moved = httpx.post(
-        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
-        json={
-            "name": "duet-ranker",
-            "version": str(version),
-            "stage": "Production",
-            "archive_existing_versions": True,
-        },
-        headers=duet.bearer,
-        timeout=10,
-    )
-    assert moved.status_code == 200, moved.text
-    until(lambda: served_release(duet) != before)
-    assert str(served_release(duet)).endswith(f"-r{version}")
-    until(lambda: " ui " in duet("releases"))
-
-
 @in_the_browser
 def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
     duet: Duet, request: pytest.FixtureRequest
@@ -190,6 +160,43 @@ def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
     assert f'"max_depth": {DEPTH}' in tags["manifest"]
 
 
+def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
+    before = served_release(duet)
+    if CHROMIUM is None:
+        duet("train", "--job", "train_ranker", "--set", f"ranker.max_depth={DEPTH}")
+    promoted = RELEASE.search(duet("promote"))
+    assert promoted is not None
+    assert promoted.group() != before
+    until(lambda: served_release(duet) == promoted.group())
+    assert before is not None
+    assert before in duet("rollback")
+    until(lambda: served_release(duet) == before)
+    shown = duet("releases")
+    assert before in shown
+    assert promoted.group() in shown
+
+
+@pytest.mark.skipif(CHROMIUM is not None, reason="it is moved in MLflow's pages below")
+def test_a_stage_moved_by_hand_in_mlflow_is_honoured_and_audited(duet: Duet) -> None:
+    before = served_release(duet)
+    version = int(rankers(duet)[0]["version"])
+    moved = httpx.post(
+        f"{duet.urls['mlflow']}/api/2.0/mlflow/model-versions/transition-stage",
+        json={
+            "name": "duet-ranker",
+            "version": str(version),
+            "stage": "Production",
+            "archive_existing_versions": True,
+        },
+        headers=duet.bearer,
+        timeout=10,
+    )
+    assert moved.status_code == 200, moved.text
+    until(lambda: served_release(duet) != before)
+    assert str(served_release(duet)).endswith(f"-r{version}")
+    until(lambda: " ui " in duet("releases"))
+
+
 @in_the_browser
 def test_a_stage_moved_in_mlflows_pages_is_served_and_audited(duet: Duet, request: pytest.FixtureRequest) -> None:
     version = int(rankers(duet)[0]["version"])
@@ -199,7 +206,7 @@ def test_a_stage_moved_in_mlflows_pages_is_served_and_audited(duet: Duet, reques
         move_to_production(page, duet.urls["mlflow"], "duet-ranker", version, shots(request.config))
     assert rankers(duet)[0]["current_stage"] == "Production"
     until(lambda: str(served_release(duet)).endswith(f"-r{version}"))
-    until(lambda: duet("releases").count(" ui ") == 2)
+    until(lambda: " ui " in duet("releases"))
 
 
 def test_killed_stores_lose_no_acknowledged_interaction_and_serving_recovers(duet: Duet) -> None:

@@ -29,14 +29,20 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Duet]:
     assert processes_of(duet.data_dir) == []
 
 
-def test_every_meeting_is_accounted_for(alone: Duet) -> None:
-    # Ten rows name a partner who has no row of their own in the published file.
-    shown = alone("import", "speed-dating", str(SPEED_DATING.resolve()), expect=3)
-    assert re.search(r"people +│ +551 │ +551 ", shown)
-    assert re.search(r"interactions +│ +8,378 │ +8,368 .* 10 │", shown)
+@pytest.fixture(scope="module")
+def told(alone: Duet) -> str:
+    """What the import of the experiment says; ten rows name a partner who has no row in the published file."""
+    return alone("import", "speed-dating", str(SPEED_DATING.resolve()), expect=3)
+
+
+def test_every_meeting_is_accounted_for(alone: Duet, told: str) -> None:
+    assert re.search(r"people +│ +551 │ +551 ", told)
+    assert re.search(r"interactions +│ +8,378 │ +8,368 .* 10 │", told)
     assert processes_of(alone.data_dir) == []
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("told")
 def test_the_comparison_ranks_only_the_partners_somebody_met(alone: Duet) -> None:
     shown = alone("train")
     assert "protocol met" in shown
@@ -44,6 +50,7 @@ def test_the_comparison_ranks_only_the_partners_somebody_met(alone: Duet) -> Non
     assert re.search(r"joint +│ +0\.\d+ \[0\.\d+, 0\.\d+\] │ +[+-]\d", shown), "matches of people who met"
 
 
+@pytest.mark.long
 def test_the_release_is_promoted_and_answers_a_participant(alone: Duet) -> None:
     alone("promote")
     alone("up", "--detach")
