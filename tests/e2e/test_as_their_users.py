@@ -114,7 +114,13 @@ def test_feast_applies_lists_and_materialises_the_catalogue(
         assert trained[f"ranking_features__{name}"][0] == pytest.approx(expected, abs=0.01)
 
 
-def test_dagster_checks_the_definitions_runs_a_job_in_several_processes_and_hands_out_its_results(
+def test_dagster_checks_the_definitions(endpoints: Endpoints, tmp_path: Path) -> None:
+    place = {"DUET_DATA_DIR": str(tmp_path / "duet"), "DAGSTER_HOME": str(ROOT)}
+    assert "Validation successful" in run(endpoints, "dagster", "definitions", "validate", **place)
+
+
+@pytest.mark.long
+def test_dagster_runs_a_job_in_several_processes_and_hands_out_its_results(
     endpoints: Endpoints, connection: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_synthetic(connection, people=40, seed=3, data_dir=tmp_path, clock=SystemClock())
@@ -124,7 +130,6 @@ def test_dagster_checks_the_definitions_runs_a_job_in_several_processes_and_hand
         "DUET_FEATURES__PROJECT": f"users_{uuid4().hex}",
         "DAGSTER_HOME": str(ROOT),
     }
-    assert "Validation successful" in run(endpoints, "dagster", "definitions", "validate", **place)
     asked = tmp_path / "run.yaml"
     asked.write_text(
         "execution: {config: {multiprocess: {max_concurrent: 2}}}\n"

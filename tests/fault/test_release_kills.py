@@ -196,7 +196,7 @@ def test_of_two_processes_that_promote_at_once_one_wins_and_the_other_gets_a_cle
         )
 
     with proxied(world.mlflow_url) as proxy, connect(world.endpoints.database_url, autocommit=True) as connection:
-        proxy.set(Mode.DELAY, 0.7)  # so that the first still holds the lock when it is seen to
+        proxy.set(Mode.DELAY, 0.25)  # so that the first still holds the lock when it is seen to
         slow = command(2, via(world.mlflow_url, proxy))
 
         def is_held() -> bool:
