@@ -42,6 +42,7 @@ def bench(root: Path, *words: str, of: str = "serving") -> subprocess.CompletedP
     )
 
 
+@pytest.mark.long
 def test_a_tiny_world_is_built_served_measured_and_compared(root: Path) -> None:
     document = root / "bench.json"
     done = bench(
