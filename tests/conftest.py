@@ -227,7 +227,7 @@ def empty_tables(connection: psycopg.Connection[Any]) -> None:
 
 
 def allow_tests_more(settings: Settings) -> None:
-    """Let the role of the services make databases, roles, standbys and empty append-only tables, as only tests do."""
+    """Let the role of the services do what only tests do: make databases, roles and standbys, end sessions."""
     from infra.embedded.postgres import ROLE, EmbeddedPostgres
 
     server = EmbeddedPostgres(settings)
@@ -239,6 +239,7 @@ def allow_tests_more(settings: Settings) -> None:
         connection.execute("select pg_advisory_lock(1)")
         connection.execute(sql.SQL("alter role {} createdb createrole replication").format(role))
         connection.execute(sql.SQL("grant set on parameter session_replication_role to {}").format(role))
+        connection.execute(sql.SQL("grant pg_signal_backend to {}").format(role))
         for function in ("pg_wal_replay_pause", "pg_wal_replay_resume"):
             connection.execute(sql.SQL("grant execute on function {}() to {}").format(sql.Identifier(function), role))
 
