@@ -47,6 +47,11 @@ def open_sender(
     random: Callable[[], float],
 ) -> "WebhookSender | None":
     """Return what delivers to the webhook of the settings, None where there is none; `closing` will close it."""
+    # The series are there before anything is counted, and where nothing ever is: a panel shows nought, and no gap.
+    for outcome in ("delivered", "failed", "given_up"):
+        metrics.webhooks.labels(outcome)
+    metrics.webhooks_waiting.set(0)
+    metrics.webhooks_oldest.set(0)
     if settings.url is None:
         return None
     receiver = Receiver(settings)
@@ -74,8 +79,6 @@ class WebhookSender:
         self._nudged = asyncio.Event()
         self._backlog: Backlog | None = None
         self._problem: str | None = None
-        for outcome in ("delivered", "failed", "given_up"):
-            metrics.webhooks.labels(outcome)  # the series is there before anything is counted
 
     def nudge(self) -> None:
         """Look at once: an event may have been stored."""
