@@ -1,3 +1,4 @@
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from infra.variables import variables
 from serving.snapshots.build_process import _told
 
 SECRET = "https://planted-secret.example.com"
+SIGNING = "whsec_" + b64encode(b"planted in the settings of a test").decode()
 SERVERS = Endpoints("postgresql://duet:word@db:5432/duet", "redis://:word@redis:6379/0")
 
 
@@ -18,7 +20,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
     secrets = [variable.name for variable in variables(Settings) if variable.is_secret]
     assert "DUET_WEB__TOKEN" in secrets
     for name in secrets:
-        monkeypatch.setenv(name, SECRET)
+        monkeypatch.setenv(name, SIGNING if name == "DUET_WEBHOOKS__SECRET" else SECRET)
     return _told(load_settings(), SERVERS)
 
 
@@ -31,4 +33,5 @@ def test_the_process_that_writes_the_snapshot_understands_its_settings_whatever_
 
 def test_it_is_told_no_secret_but_the_two_urls_it_needs(told: bytes) -> None:
     assert b"planted-secret" not in told
+    assert SIGNING.encode() not in told
     assert b"***" not in told
