@@ -50,7 +50,9 @@ class WithoutStages(httpx.HTTPTransport):
         return httpx.Response(404) if gone else super().handle_request(request)
 
 
-ABOUT_STAGES = pytest.mark.parametrize("subject", ["memory", "mlflow", "mlflow by aliases"], indirect=True)
+ABOUT_STAGES = pytest.mark.parametrize(
+    "subject", ["memory", "mlflow", pytest.param("mlflow by aliases", marks=pytest.mark.long)], indirect=True
+)
 
 
 @pytest.fixture(params=["memory", "mlflow"])

@@ -17,7 +17,7 @@ import yaml
 
 from infra.web.client import tls
 from tests.e2e.browser import CHROMIUM, in_the_browser, move_to_production, opened_page, shots
-from tests.e2e.conftest import Duet
+from tests.e2e.conftest import LOCATION, Duet
 from tests.killing import kill as kill_process
 from tests.waiting import until
 
@@ -160,10 +160,37 @@ def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
     assert f'"max_depth": {DEPTH}' in tags["manifest"]
 
 
-def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
-    before = served_release(duet)
+def test_a_value_out_of_bounds_is_refused_at_launch(duet: Duet) -> None:
+    launch = """
+    mutation($params: ExecutionParams!) {
+      launchRun(executionParams: $params) { __typename ... on PythonError { message } }
+    }
+    """
+    selector = {"jobName": "train_ranker", **LOCATION}
+    config = {"ops": {"ranker": {"config": {"max_depth": 99}}}}
+    answer = duet.ask_dagster(launch, params={"selector": selector, "runConfigData": config})["launchRun"]
+    assert answer["__typename"] == "PythonError"
+    assert "`max_depth` = 99: Input should be less than or equal to 16" in answer["message"]
+
+
+def test_a_challenger_is_staged_and_both_arms_answer(duet: Duet) -> None:
     if CHROMIUM is None:
         duet("train", "--job", "train_ranker", "--set", f"ranker.max_depth={DEPTH}")
+    staged = RELEASE.search(duet("promote", "--staging", "--reason", "slower trees"))
+    assert staged is not None
+    champion, challenger = served_release(duet), staged.group()
+
+    def shown() -> set[object]:
+        return {recommended(duet, asker, limit=1)["release"] for asker in range(201, 221)}
+
+    duet("experiment", "start", "taste", "--share", "0.5")
+    until(lambda: shown() == {champion, challenger})
+    duet("experiment", "stop", "taste")
+    until(lambda: shown() == {champion})
+
+
+def test_a_second_training_can_be_promoted_and_rolled_back(duet: Duet) -> None:
+    before = served_release(duet)
     promoted = RELEASE.search(duet("promote"))
     assert promoted is not None
     assert promoted.group() != before

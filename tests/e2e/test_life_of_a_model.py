@@ -21,7 +21,7 @@ from tests.e2e.test_first_evening import recommended, served_release
 from tests.waiting import until
 from tests.webhook import Webhook, listening
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 PEOPLE = 300
 ASKED = 200  # of them, in an experiment: so many that the guard can be sure
@@ -66,12 +66,7 @@ def webhook() -> Iterator[Webhook]:
         yield server
 
 
-BY_ALIASES = pytest.param("aliases", marks=pytest.mark.long)
-guarded = pytest.mark.parametrize("duet", [BY_ALIASES], indirect=True)
-"""What takes the guard minutes is asked for in the long run alone."""
-
-
-@pytest.fixture(scope="module", params=["stages", BY_ALIASES])
+@pytest.fixture(scope="module", params=["stages", "aliases"])
 def duet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Duet]:
     """A platform on which answers are not kept, and gates and guard judge already by a few dozen people."""
     folder = tmp_path_factory.mktemp("life")
@@ -168,7 +163,6 @@ def test_a_stage_or_an_alias_moved_in_mlflow_puts_the_challenger_into_production
     moves.append((SECOND, "Production", "ui"))
 
 
-@guarded
 def test_a_challenger_that_people_do_not_like_is_ended_by_the_guard(
     duet: Duet, moves: list[tuple[str, str, str]]
 ) -> None:
@@ -188,7 +182,6 @@ def test_a_challenger_that_people_do_not_like_is_ended_by_the_guard(
     assert "like_rate" in duet("experiment", "show")
 
 
-@guarded
 def test_a_fresh_champion_that_people_do_not_like_is_taken_back_by_the_guard(
     duet: Duet, webhook: Webhook, moves: list[tuple[str, str, str]]
 ) -> None:

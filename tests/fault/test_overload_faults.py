@@ -60,7 +60,7 @@ def flooded(stage: Stage, rate: float, seconds: float) -> tuple[float, list[Answ
     return len(good(stage, seen)) / (ended - began), answers
 
 
-@pytest.mark.parametrize("times", [3, 10])
+@pytest.mark.parametrize("times", [pytest.param(3, marks=pytest.mark.long), 10])
 def test_an_overload_leaves_the_goodput_refuses_the_rest_fast_and_ends_within_seconds(stage: Stage, times: int) -> None:
     usual, calm = sustained(stage)
     left, answers = flooded(stage, times * usual, 3.0)

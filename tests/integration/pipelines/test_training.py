@@ -362,6 +362,7 @@ def fit_of_the_readme(library: str) -> Fit:
     return fit
 
 
+@pytest.mark.long
 def test_only_decisions_of_the_chosen_window_are_learned_from(platform: Platform, trained: RunStory) -> None:
     from pipelines.results.inputs import before_window
     from registry.models.artifacts import read_manifest

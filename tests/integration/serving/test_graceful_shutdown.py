@@ -20,7 +20,7 @@ def stop(served: ServingProcess) -> None:
     served.process.wait(30)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.long), "2"])
 def test_every_accepted_request_is_answered_when_the_service_is_stopped(
     endpoints: Endpoints, connection: psycopg.Connection[Any], tmp_path: Path, workers: str
 ) -> None:
