@@ -25,6 +25,9 @@ PATIENT = {
 }
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for worlds, gone afterwards with what Postgres keeps aside."""
@@ -42,7 +45,6 @@ def bench(root: Path, *words: str, of: str = "serving") -> subprocess.CompletedP
     )
 
 
-@pytest.mark.long
 def test_a_tiny_world_is_built_served_measured_and_compared(root: Path) -> None:
     document = root / "bench.json"
     done = bench(
