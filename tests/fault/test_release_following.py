@@ -29,7 +29,7 @@ from tests.waiting import slowness, until
 pytestmark = pytest.mark.timeout(600)
 
 SECOND, THIRD, CRAFTED = "e2-i2-r2", "e3-i3-r3", "e4-i4-r4"
-ROUNDS = [15, pytest.param(50, marks=pytest.mark.long)]
+ROUNDS = [15, 50]
 # The poll of MLflow is slow here, so that whatever is felt at once was felt through Postgres.
 TOLD = {
     "MLFLOW__REQUEST_TIMEOUT_S": "10",
@@ -230,6 +230,7 @@ def test_a_promotion_without_postgres_is_refused_and_nothing_is_half_done(stage:
     assert stage.health()["release"]["release"] == THIRD
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_many_promotions_and_rollbacks_under_load_cost_no_answer_no_memory_and_no_file(
     stage: Stage, duet: Duet, rounds: int
