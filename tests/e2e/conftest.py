@@ -37,6 +37,15 @@ HANGS_S = 850.0
 """After which a command hangs, and no machine is only busy; less than the limit of a test, to say which command."""
 
 LOCATION = {"repositoryLocationName": "duet", "repositoryName": "__repository__"}
+LAUNCH = """
+mutation($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}
+"""
 SCHEDULES = """
 query($repository: RepositorySelector!) {
   schedulesOrError(repositorySelector: $repository) {
@@ -114,6 +123,14 @@ class Duet:
         assert "errors" not in answer, answer
         found: dict[str, Any] = answer["data"]
         return found
+
+
+def parameters(job: str, config: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what Dagster is asked to launch: a job, and settings by step."""
+    return {
+        "selector": {"jobName": job, **LOCATION},
+        "runConfigData": {"ops": {step: {"config": values} for step, values in config.items()}},
+    }
 
 
 def stop_schedules(platform: Duet, found: frozenset[str] = frozenset({"RUNNING"})) -> None:

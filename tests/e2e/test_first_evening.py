@@ -17,7 +17,7 @@ import yaml
 
 from infra.web.client import tls
 from tests.e2e.browser import CHROMIUM, in_the_browser, move_to_production, opened_page, shots
-from tests.e2e.conftest import LOCATION, Duet
+from tests.e2e.conftest import LAUNCH, Duet, parameters
 from tests.killing import kill as kill_process
 from tests.waiting import until
 
@@ -161,14 +161,7 @@ def test_a_run_with_a_changed_hyperparameter_is_launched_from_the_launchpad(
 
 
 def test_a_value_out_of_bounds_is_refused_at_launch(duet: Duet) -> None:
-    launch = """
-    mutation($params: ExecutionParams!) {
-      launchRun(executionParams: $params) { __typename ... on PythonError { message } }
-    }
-    """
-    selector = {"jobName": "train_ranker", **LOCATION}
-    config = {"ops": {"ranker": {"config": {"max_depth": 99}}}}
-    answer = duet.ask_dagster(launch, params={"selector": selector, "runConfigData": config})["launchRun"]
+    answer = duet.ask_dagster(LAUNCH, params=parameters("train_ranker", {"ranker": {"max_depth": 99}}))["launchRun"]
     assert answer["__typename"] == "PythonError"
     assert "`max_depth` = 99: Input should be less than or equal to 16" in answer["message"]
 
