@@ -12,6 +12,7 @@ import numpy as np
 
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
+from feature_repo.population.traits import GivenTraits
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
@@ -172,6 +173,10 @@ class MemoryPeople:
         own = self.rows[user_id].get("attributes", {})
         return all(
             wish["name"] in own
+            and (
+                not wish["traits"]
+                or any(own[wish["name"]] is one or own[wish["name"]] == one for one in wish["traits"])
+            )
             and (wish["gte"] is None or own[wish["name"]] >= wish["gte"])
             and (wish["lte"] is None or own[wish["name"]] <= wish["lte"])
             and (wish["among"] is None or own[wish["name"]] in wish["among"])
@@ -285,10 +290,11 @@ def make_town(
 ) -> Town:
     """Build a town of n people whose population is loaded; no exploration, so that orders are known.
 
-    Every name among their `attributes` by id has a slot.
+    Every name of a number among their `attributes` by id has a slot.
     """
     rows = {user_id: person(user_id, attributes=attributes(user_id)) for user_id in range(1, n + 1)}
-    names = sorted({name for row in rows.values() for name in row["attributes"]})
+    given = [row["attributes"] for row in rows.values()]
+    names = sorted({name for own in given for name, value in own.items() if type(value) in {int, float}})
     slots = {name: slot for slot, name in enumerate(names)}
     serving = settings.serving.model_copy(update={"exploration_share": 0.0, "deadline_ms": 5000})
     return Town(
@@ -296,6 +302,6 @@ def make_town(
         clock,
         MemoryPeople(rows),
         release=release,
-        population=Population.build(people_of(list(rows.values()), slots)),
+        population=Population.build(people_of(list(rows.values()), slots), GivenTraits.of(list(rows), given)),
         slots=slots,
     )

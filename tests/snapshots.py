@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_repo.population.population import Population
+from feature_repo.population.traits import GivenTraits
 from registry.scoring.recent_likes import RecentLikes
 from serving.snapshots.generations import Generations
 from serving.snapshots.population_source import PopulationSnapshot
@@ -15,8 +16,9 @@ AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 def snapshot_of(*user_ids: int, filled_at: datetime | None = None) -> PopulationSnapshot:
-    """People with these ids, each of whom liked the first of them."""
-    population = Population.build(people_of([person(user_id) for user_id in user_ids]))
+    """People of one city with these ids, each of whom liked the first of them."""
+    traits = GivenTraits.of(user_ids, [{"city": "Ghent", "smoker": user_id == 2} for user_id in user_ids])
+    population = Population.build(people_of([person(user_id) for user_id in user_ids]), traits)
     likes = RecentLikes.build([(user_id, [user_ids[0]]) for user_id in user_ids])
     return PopulationSnapshot(population, likes.aligned(np.array(user_ids)), {"height": 3}, AT, filled_at)
 

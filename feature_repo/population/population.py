@@ -19,6 +19,7 @@ from feature_repo.layout import ACTIVITY, N_GENDERS, PROFILE
 from feature_repo.population import picking
 from feature_repo.population.geogrid import Area, GeoGrid
 from feature_repo.population.people import People
+from feature_repo.population.traits import NO_TRAITS, NOBODY_HAS_ANY, GivenTraits, TraitIndex
 from feature_repo.transforms.content import content_score, content_score_at
 from feature_repo.transforms.eligibility import Terms
 from infra.compiled import fixed
@@ -57,18 +58,24 @@ class DrawnPool:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Visible people: a sorted base with a geo grid, and a short tail of people who came or changed since."""
+    """Visible people: a sorted base with a geo grid, and a short tail of people who came or changed since.
+
+    `traits` are those of the base, by its rows, and `late_traits` those of the tail.
+    """
 
     base: People
     tail: People
     alive: NDArray[np.bool_]
     grid: GeoGrid
+    traits: TraitIndex = NOBODY_HAS_ANY
+    late_traits: TraitIndex = NOBODY_HAS_ANY
 
     @classmethod
-    def build(cls, people: People) -> "Population":
+    def build(cls, people: People, traits: GivenTraits = NO_TRAITS) -> "Population":
         """Index visible people; about a second per million."""
         grid = GeoGrid.build(*(_column(people, name) for name in ("gender", "latitude", "longitude")))
-        return cls(people, People.empty(), np.ones(len(people), dtype=np.bool_), grid)
+        alive = np.ones(len(people), dtype=np.bool_)
+        return cls(people, People.empty(), alive, grid, TraitIndex.build(people.user_ids, traits))
 
     def save(self, directory: Path) -> None:
         """Write the columns and the grid into `directory`, which must exist; only a compacted population can be."""
@@ -76,13 +83,15 @@ class Population:
             raise MalformedFeatures("A population with a tail cannot be written: write `compacted()`.")
         self.base.save(directory)
         self.grid.save(directory)
+        self.traits.save(directory)
 
     @classmethod
     def load(cls, directory: Path, *, mapped: bool = True) -> "Population":
         """Read what `save` wrote, without sorting anything; `mapped` shares the pages between processes."""
         people = People.load(directory, mapped=mapped)
         alive = np.ones(len(people), dtype=np.bool_)
-        return cls(people, People.empty(), alive, GeoGrid.load(directory, mapped=mapped))
+        traits = TraitIndex.load(directory, len(people), mapped=mapped)
+        return cls(people, People.empty(), alive, GeoGrid.load(directory, mapped=mapped), traits)
 
     def __len__(self) -> int:
         return self._n
@@ -93,17 +102,33 @@ class Population:
 
     @property
     def nbytes(self) -> int:
-        """Return the bytes of all columns and of the grid."""
-        return self.base.nbytes + self.tail.nbytes + self.alive.nbytes + self.grid.order.nbytes + self.grid.keys.nbytes
+        """Return the bytes of all columns, of the grid and of the traits."""
+        parts = (self.alive, self.grid.order, self.grid.keys, *self.traits.arrays, *self.late_traits.arrays)
+        return self.base.nbytes + self.tail.nbytes + sum(part.nbytes for part in parts)
 
-    def upsert(self, people: People) -> "Population":
-        """Return the population with `people` added or replaced, in time that does not grow with the base's columns."""
+    @cached_property
+    def texts(self) -> frozenset[str]:
+        """Return the names of the attributes that hold text."""
+        return self.traits.texts | self.late_traits.texts
+
+    @cached_property
+    def flags(self) -> frozenset[str]:
+        """Return the names of the attributes that hold true or false."""
+        return self.traits.flags | self.late_traits.flags
+
+    def upsert(self, people: People, traits: GivenTraits = NO_TRAITS) -> "Population":
+        """Return the population with `people` added or replaced, in time that does not grow with the base's columns.
+
+        Their `traits` replace those they had.
+        """
         if not len(people):
             return self
         tail = self.tail.upsert(people)
         alive = np.concatenate([self.alive[: len(self.base)], np.ones(len(tail), dtype=np.bool_)])
         _switch_off(alive, self.base.positions(people.user_ids))
-        return replace(self, tail=tail, alive=alive)
+        before = self.late_traits.given(self.tail.user_ids).without(people.user_ids)
+        late_traits = TraitIndex.build(tail.user_ids, GivenTraits.together([before, traits]))
+        return replace(self, tail=tail, alive=alive, late_traits=late_traits)
 
     def remove(self, user_ids: ArrayLike) -> "Population":
         """Return the population without `user_ids`; ids that are not in it are ignored."""
@@ -111,7 +136,8 @@ class Population:
         tail = self.tail.without(gone)
         alive = np.concatenate([self.alive[: len(self.base)], np.ones(len(tail), dtype=np.bool_)])
         _switch_off(alive, self.base.positions(gone))
-        return replace(self, tail=tail, alive=alive)
+        late_traits = TraitIndex.build(tail.user_ids, self.late_traits.given(self.tail.user_ids))
+        return replace(self, tail=tail, alive=alive, late_traits=late_traits)
 
     def compacted(self) -> "Population":
         """Return the same people with the tail sorted into the base: for a background thread, now and then."""
@@ -123,7 +149,10 @@ class Population:
             np.concatenate([base[kept], tail])[order]
             for base, tail in zip(self.base.views, self.tail.views, strict=True)
         ]
-        return Population.build(People(ids[order], *views))
+        traits = self.traits.given(self.base.user_ids, self.alive[: len(self.base)])
+        return Population.build(
+            People(ids[order], *views), GivenTraits.together([traits, self.late_traits.given(self.tail.user_ids)])
+        )
 
     def positions(self, user_ids: ArrayLike) -> Int64:
         """Return int64[m] positions for `rows`, -1 for people who are not (or no longer) here."""
@@ -146,7 +175,21 @@ class Population:
 
     def showable(self, terms: Terms, positions: Int64) -> NDArray[np.bool_]:
         """Return bool[m]: who of those at `positions` may be shown; a position of -1 is nobody."""
-        return terms.met(self.base, positions, self.tail)
+        showable = terms.met(self.base, positions, self.tail)
+        for codes in terms.traits:
+            left = np.flatnonzero(showable)
+            showable[left] = self._having(positions[left], codes)
+        return showable
+
+    def _having(self, positions: Int64, codes: Int64) -> NDArray[np.bool_]:
+        n = len(self.base)
+        late = positions >= n
+        if not late.any():
+            return self.traits.having(positions, codes)
+        having = np.empty(len(positions), dtype=np.bool_)
+        having[~late] = self.traits.having(positions[~late], codes)
+        having[late] = self.late_traits.having(positions[late] - n, codes)
+        return having
 
     def nearby(
         self, requester: People, rng: np.random.Generator, max_pool: int = MAX_POOL, *, at_least: int = 0
@@ -186,7 +229,7 @@ class Population:
             found = pool.positions[self.showable(terms, pool.positions)]
             if len(found) >= enough or pool.exhausted:
                 return found, pool.inclusion
-        if terms.attributes:
+        if terms.attributes or terms.traits:
             return self._among_fitting(terms, rng)
         area = self._area(requester, math.inf)
         stride = _stride(area, _WIDE)
@@ -200,8 +243,9 @@ class Population:
         return found, 1.0
 
     def _among_fitting(self, terms: Terms, rng: np.random.Generator) -> tuple[Int64, float]:
-        """Return what `_found` does where few have the attributes: one look at a column finds them all."""
-        fitting = terms.with_attributes(self.base)
+        """Return what `_found` does where few have the attributes: one look at an index or a column finds them all."""
+        fewest = min(terms.traits, key=self.traits.count, default=None)
+        fitting = terms.with_attributes(self.base, None if fewest is None else self.traits.with_any(fewest))
         late = np.arange(len(self.base), len(self.base) + len(self.tail))
         positions = np.concatenate([fitting[self.alive[fitting]], late])
         found = positions[self.showable(terms, positions)]

@@ -53,6 +53,7 @@ class Wishes:
     """What somebody asks for this once, on top of their preferences: it can only narrow, and it needs to be known.
 
     `interests` float32[INTEREST_WORDS] as in a profile, one of which must be shared; empty where none is asked for.
+    Of each of `traits`, int64 codes, one must be had.
     """
 
     age_min: float = math.nan
@@ -60,17 +61,22 @@ class Wishes:
     max_distance_km: float = math.inf
     interests: Float32 = field(default_factory=lambda: _NO_INTERESTS)
     attributes: tuple[AttributeWish, ...] = ()
+    traits: tuple[Int64, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """On which terms people may be shown to one person at one instant: `facts` as `loops.accepted` takes them."""
+    """On which terms people may be shown to one person at one instant: `facts` as `loops.accepted` takes them.
+
+    Whether somebody has the `traits` is known to a population alone.
+    """
 
     own_id: int
     facts: NDArray[Any]
     interests: Float32
     excluded: Int64
     attributes: tuple[AttributeWish, ...] = ()
+    traits: tuple[Int64, ...] = ()
 
     @classmethod
     def of(cls, requester: People, at: float, wishes: Wishes = Wishes(), exclude: Int64 | None = None) -> Self:
@@ -79,23 +85,27 @@ class Terms:
             raise MalformedFeatures(f"Terms are those of one person, not of {len(requester)}.")
         facts = _facts(requester.profile[0].tobytes(), at, wishes.age_min, wishes.age_max, wishes.max_distance_km)
         interests = fixed(wishes.interests)
-        return cls(int(requester.user_ids[0]), facts, interests, _ascending(exclude), wishes.attributes)
+        user_id, excluded = int(requester.user_ids[0]), _ascending(exclude)
+        return cls(user_id, facts, interests, excluded, wishes.attributes, wishes.traits)
 
     def excluding(self, user_ids: Int64) -> Self:
         """Return the same terms without these people either."""
         return replace(self, excluded=_ascending(np.concatenate([self.excluded, user_ids])))
 
-    def with_attributes(self, people: People) -> Int64:
-        """Return the rows of those who have the attributes that are asked for, whatever else they are."""
-        rows = np.arange(len(people))
-        for place, wish in enumerate(self.attributes):
+    def with_attributes(self, people: People, among: Int64 | None = None) -> Int64:
+        """Return the rows, of `among` int64 ascending where given, of all who have the numbers that are asked for."""
+        rows = np.arange(len(people)) if among is None else among
+        for wish in self.attributes:
             # The first is asked of a whole column, which is read in order.
-            values = people.attributes[:, wish.slot] if place == 0 else people.attributes[rows, wish.slot]
-            rows = rows[wish.met(values)]
+            everybody = len(rows) == len(people)
+            rows = rows[wish.met(people.attributes[:, wish.slot] if everybody else people.attributes[rows, wish.slot])]
         return rows
 
     def met(self, people: People, rows: Int64, late: People | None = None) -> Bools:
-        """Return bool[m]: may the people at `rows` int64[m], beyond the last of whom come those of `late`, be shown."""
+        """Return bool[m]: may the people at `rows` int64[m], beyond the last of whom come those of `late`, be shown.
+
+        Whatever their traits are.
+        """
         late = people if late is None else late
         accepted = loops.accepted(
             fixed(people.user_ids), fixed(people.profile), fixed(late.user_ids), fixed(late.profile), rows,

@@ -4,8 +4,17 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import numpy as np
-from pydantic import ConfigDict, FailFast, Field, GetPydanticSchema, StringConstraints, model_validator
-from pydantic_core import core_schema
+from pydantic import (
+    ConfigDict,
+    FailFast,
+    Field,
+    GetPydanticSchema,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, core_schema
 
 from serving.api.models import MAX_LIMIT, AnswerModel, ErrorBody, Int64, OfThisRequest, RequestModel, UserId
 from serving.experiments.assignment import Variant
@@ -38,25 +47,80 @@ Interest = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False)]
+MAX_VALUES = 100
+
+_MOST = 1e30
+
+_LONGEST = 1000
+
+Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+
+
+def _checked_value(value: object) -> float | str:
+    if type(value) in {int, float} and -_MOST <= value <= _MOST:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, str) and len(value) <= _LONGEST and "\x00" not in value:
+        return value
+    raise PydanticCustomError(
+        "attribute_value",
+        f"must be a number from -1e30 to 1e30, or text of at most {_LONGEST} characters without NUL; ask for true or "
+        "false with `is`",
+    )
+
+
+Value = Annotated[
+    float | str,
+    PlainValidator(_checked_value),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": -_MOST, "maximum": _MOST},
+                {"type": "string", "maxLength": _LONGEST},
+            ]
+        }
+    ),
+]
 
 
 class AttributeFilter(RequestModel):
-    """What an attribute must be: a number within bounds, or one of a few."""
+    """What an attribute must be: a number within bounds, one of a few numbers or texts, or true or false."""
 
-    gte: Number | None = Field(None, description="At least this.")
-    lte: Number | None = Field(None, description="At most this.")
-    among: Annotated[list[Number], Field(min_length=1, max_length=100)] | None = Field(
-        None, alias="in", description="One of these."
+    gte: Number | None = Field(None, description="A number, at least this.")
+    lte: Number | None = Field(None, description="A number, at most this.")
+    among: Annotated[list[Value], Field(min_length=1, max_length=MAX_VALUES)] | None = Field(
+        None, alias="in", description="One of these: numbers, or texts as they were stored."
     )
+    flag: bool | None = Field(None, alias="is", description="True or false, as it was stored.")
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
-        if self.gte is None and self.lte is None and self.among is None:
-            raise ValueError("name at least one of `gte`, `lte` and `in`")
+        bounded = self.gte is not None or self.lte is not None
+        if not bounded and self.among is None and self.flag is None:
+            raise ValueError("name at least one of `gte`, `lte`, `in` and `is`")
+        if self.flag is not None and (bounded or self.among is not None):
+            raise ValueError("`is` must stand alone: it asks for true or false")
+        if self.among is not None and len({type(value) for value in self.among}) > 1:
+            raise ValueError("`in` must hold numbers or texts, not both")
+        if bounded and self.texts:
+            raise ValueError("bounds must not stand beside texts: they ask for a number")
         if self.gte is not None and self.lte is not None and self.gte > self.lte:
             raise ValueError("gte must not be above lte")
         return self
+
+    @property
+    def numbers(self) -> tuple[float, ...] | None:
+        """Return the numbers one of which it must be; None where that is not asked."""
+        return None if self.among is None else tuple(v for v in self.among if isinstance(v, float)) or None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the texts one of which it must be; none where that is not asked."""
+        return tuple(value for value in self.among or () if isinstance(value, str))
+
+    @property
+    def traits(self) -> tuple[str | bool, ...]:
+        """Return the texts or flags one of which it must be; none where a number is asked for."""
+        return self.texts if self.flag is None else (self.flag,)
 
 
 class Filters(RequestModel):
@@ -72,8 +136,8 @@ class Filters(RequestModel):
     )
     attributes: Annotated[dict[str, AttributeFilter], Field(min_length=1, max_length=10)] | None = Field(
         None,
-        description="By name, what attributes with numbers must be (true counts as 1, false as 0); who lacks one is "
-        "left out.",
+        description="By name, what attributes must be, as they were stored; who lacks one is left out. Where an "
+        "attribute has numbers, true counts as 1 among them and false as 0.",
     )
 
     @model_validator(mode="after")
@@ -116,7 +180,14 @@ class RecommendationRequest(ListRequest):
                 },
                 {
                     "user_id": 42,
-                    "filters": {"attributes": {"height_cm": {"gte": 165}, "children": {"in": [0, 1]}}},
+                    "filters": {
+                        "attributes": {
+                            "height_cm": {"gte": 165},
+                            "children": {"in": [0, 1]},
+                            "smoker": {"is": False},
+                            "city": {"in": ["Ghent", "Bruges"]},
+                        }
+                    },
                     "exclude": [7, 9],
                 },
             ]

@@ -9,15 +9,19 @@ from pydantic_core import to_json
 
 from serving.api.recommendation_models import Filters
 
-# Of a person `u`: a flag counts as 1 or 0, and whatever is no number meets nothing.
+# Of a person `u`: where a number is asked for, a flag counts as 1 or 0, and whatever else is no number meets nothing.
+# Where text or a flag is asked for, only the same meets it: a list is no text, though JSON says that it is contained.
 _FITTING: Final = """
   AND NOT EXISTS (
-    SELECT FROM jsonb_to_recordset({wishes}) AS wish (name text, gte numeric, lte numeric, among jsonb),
+    SELECT FROM jsonb_to_recordset({wishes}) AS wish (name text, gte numeric, lte numeric, among jsonb, traits jsonb),
         LATERAL (SELECT CASE jsonb_typeof(u.attributes -> wish.name)
             WHEN 'number' THEN (u.attributes ->> wish.name)::numeric
             WHEN 'boolean' THEN (u.attributes ->> wish.name)::boolean::int::numeric END AS value) AS own
-    WHERE (own.value >= coalesce(wish.gte, own.value) AND own.value <= coalesce(wish.lte, own.value)
-        AND (wish.among IS NULL OR wish.among @> to_jsonb(own.value))) IS NOT TRUE)"""
+    WHERE (CASE WHEN wish.traits IS NOT NULL
+        THEN wish.traits @> (u.attributes -> wish.name)
+            AND jsonb_typeof(u.attributes -> wish.name) IN ('string', 'boolean')
+        ELSE own.value >= coalesce(wish.gte, own.value) AND own.value <= coalesce(wish.lte, own.value)
+            AND (wish.among IS NULL OR wish.among @> to_jsonb(own.value)) END) IS NOT TRUE)"""
 WANTED: Final = " AND ($6::text[] IS NULL OR u.interests && $6::text[])" + _FITTING.replace(
     "{wishes}", "coalesce($7::text::jsonb, '[]')"
 )
@@ -53,7 +57,7 @@ def wishes_of(filters: Filters | None) -> str | None:
         return None
     return to_json(
         [
-            {"name": name, "gte": wish.gte, "lte": wish.lte, "among": wish.among}
+            {"name": name, "gte": wish.gte, "lte": wish.lte, "among": wish.numbers, "traits": wish.traits or None}
             for name, wish in sorted(filters.attributes.items())
         ]
     ).decode()

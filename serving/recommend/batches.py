@@ -47,9 +47,9 @@ async def recommend_all(
 ) -> AllAnswered:
     """Return an answer for each person; `deadline` gives the one of an answer that begins now.
 
-    Raises InvalidRequest for filters by an attribute that nobody has.
+    Raises InvalidRequest for filters that ask attributes for what nobody has.
     """
-    recommender.refuse_unknown(batch.filters)
+    recommender.refuse_unfit(batch.filters)
     places = asyncio.Semaphore(AT_ONCE)
     asked: list[Name] = list(batch.user_ids)
     numbers = await names.numbers(asked)

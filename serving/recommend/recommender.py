@@ -41,7 +41,7 @@ from serving.recommend.choosing import Chosen, choose, nobody, too_late
 from serving.recommend.levels import Strategy
 from serving.recommend.pool import KnownRequester
 from serving.recommend.serving_state import ServingState, begin
-from serving.recommend.stages.filtering import refuse_unknown
+from serving.recommend.stages.filtering import refuse_unfit
 from serving.recommend.stages.requester import FeatureReader, read_requester
 from serving.recommend.stages.safety import asked_at_once
 from serving.resilience.deadline import Deadline
@@ -110,7 +110,7 @@ class Recommender:
         `variant` overrides the arm of the experiment.
         """
         world = self._world()
-        self.refuse_unknown(request.filters)
+        self.refuse_unfit(request.filters)
         assigned = assignment = self._assign(request.user_id, variant)
         if variant is not None:
             assigned = replace(assigned, experiment=None)  # a tester's choice is nobody's assignment
@@ -148,11 +148,11 @@ class Recommender:
         self._metrics.observe(run, showing)
         return envelope(run, showing)
 
-    def refuse_unknown(self, filters: Filters | None) -> None:
-        """Raise InvalidRequest where a filter names an attribute that nobody has; nothing before people are loaded."""
-        world = self._world()
-        if world.population is not None:
-            refuse_unknown(filters, world.slots)
+    def refuse_unfit(self, filters: Filters | None) -> None:
+        """Raise InvalidRequest where a filter asks attributes for what nobody has; nothing before people are loaded."""
+        if filters is not None:
+            world = self._world()
+            refuse_unfit(filters, world.slots, world.population)
 
     async def _answer(self, run: Run, assignment: Assignment) -> Showing:
         cache = self._cache

@@ -29,7 +29,7 @@ from serving.recommend.levels import Strategy
 from serving.recommend.pool import KnownRequester
 from serving.recommend.serving_state import ServingState, begin
 from serving.recommend.similar import similar_ladder
-from serving.recommend.stages.filtering import refuse_unknown
+from serving.recommend.stages.filtering import refuse_unfit
 from serving.recommend.stages.requester import FeatureReader, read_requester, with_profile
 from serving.resilience.deadline import Deadline
 
@@ -118,8 +118,7 @@ class UnloggedLists:
 
     def _begin(self, request: ListRequest, request_id: UUID, deadline: Deadline | None) -> Run:
         state = self._world()
-        if state.population is not None:
-            refuse_unknown(request.filters, state.slots)
+        refuse_unfit(request.filters, state.slots, state.population)
         return begin(
             state, request, request_id, _CHAMPION, deadline=deadline, settings=self._settings, clock=self._clock
         )

@@ -29,7 +29,7 @@ from registry.scoring.recent_likes import RecentLikes
 from serving.errors import UnusableGeneration
 from serving.snapshots.population_source import PopulationSnapshot
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 SPARE: Final = 2
 """Generations that stay: the newest, and one that a worker may be opening this instant."""
 _HEADER: Final = "header.json"
@@ -119,9 +119,8 @@ class Generations:
         if len(likes.liked) != len(population.base):
             raise UnusableGeneration(f"`{folder}` has likes of other people: the snapshot is written anew.")
         population.positions([0])  # makes its tables of look-ups
-        _touch(
-            population.base.user_ids, *population.base.views, population.grid.order, population.grid.keys, likes.liked
-        )
+        _touch(population.base.user_ids, *population.base.views, population.grid.order, population.grid.keys)
+        _touch(*population.traits.arrays, likes.liked)
         snapshot = PopulationSnapshot(population, likes, header.slots, header.read_at, header.filled_at, header.horizon)
         return Generation(number, snapshot, header.written_at, header.problem)
 

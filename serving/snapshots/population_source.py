@@ -19,12 +19,13 @@ from pydantic_core import from_json
 
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
+from feature_repo.population.traits import GivenTraits, TraitIndex
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.db.array_columns import take_arrays
 from infra.db.horizon import HORIZON, LATEST, NEXT, unseen
 from registry.scoring.recent_likes import RecentLikes
 from serving.people.people_store import PROFILE_COLUMNS
-from serving.snapshots import stored_likes
+from serving.snapshots import stored_likes, stored_traits
 
 Int64 = NDArray[np.int64]
 
@@ -136,6 +137,9 @@ def load(connection: psycopg.Connection[Any], stored: StoredFeatures | None) -> 
     elif len(known):
         late = ids
     population = with_people(connection, Population.build(known), late, now.slots).compacted()
+    if len(known):  # the online store knows no traits
+        traits = TraitIndex.build(population.base.user_ids, stored_traits.everybody(connection))
+        population = replace(population, traits=traits)
     del known  # a quarter of a gigabyte per million people, and the likes are about to need as much
     likes = stored_likes.everybody(connection).aligned(population.base.user_ids)
     return PopulationSnapshot(population, likes, now.slots, now.at, filled_at, now.horizon)
@@ -174,12 +178,16 @@ def with_people(
     chunk: int = _CHUNK,
 ) -> Population:
     """Return the population with these people as their rows are now; those hidden or deleted are not in it."""
-    shown = [_people(columns, slots, population) for columns in _columns(connection, user_ids, chunk)]
+    shown: list[People] = []
+    traits: list[GivenTraits] = []
+    for columns in _columns(connection, user_ids, chunk):
+        shown.append(_people(columns, slots, population))
+        traits.append(GivenTraits.of(columns["user_id"], columns["attributes"]))
     people = People.concat(shown)
     gone = np.setdiff1d(user_ids, people.user_ids)
     if len(gone):
         population = population.remove(gone)
-    return population.upsert(people)
+    return population.upsert(people, GivenTraits.together(traits))
 
 
 def _columns(connection: psycopg.Connection[Any], user_ids: Int64, chunk: int) -> Iterator[dict[str, Any]]:

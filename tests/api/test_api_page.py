@@ -8,19 +8,22 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from infra.settings import Settings
 from serving import errors
 from serving.api.models import MAX_LIMIT, MAX_ROWS
-from serving.api.recommendation_models import MAX_ASKERS, MAX_EXCLUDED
+from serving.api.recommendation_models import MAX_ASKERS, MAX_EXCLUDED, MAX_VALUES
 from serving.people.names import MAX_NAME
 from serving.recommend.paging import MOST
 from tests.api.conftest import ROOT, Served
+from tests.waiting import until
 
 PAGE = (ROOT / "serving" / "API.md").read_text()
 # A command, and what its answer holds among other things.
 STEPS = re.findall(r"^```bash\n(curl .*)\n```\n\n```json\n(.*)\n```$", PAGE, re.MULTILINE)
+BY_CITY = {"user_id": 1, "filters": {"attributes": {"city": {"in": ["Ghent"]}}}}
 
 
 def codes(error: type[errors.ApiError]) -> Iterator[tuple[str, str]]:
@@ -38,7 +41,14 @@ def holds(found: Any, expected: Any) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the commands are curl's, which is not on this machine")
-def test_every_command_answers_as_the_page_says(town: Served) -> None:
+def test_every_command_answers_as_the_page_says(town: Served, connection: psycopg.Connection[Any]) -> None:
+    connection.execute("insert into duet.attribute_slots (name, slot) values ('height_cm', 0)")
+    connection.execute("""
+        update duet.users set attributes = jsonb_build_object(
+            'city', 'Ghent', 'smoker', user_id > 5, 'height_cm', 162 + 2 * user_id) where user_id in (2, 4, 6)
+    """)
+    connection.commit()
+    until(lambda: len(town.client.post("/v1/recommendations", json=BY_CITY).json().get("items", [])) == 3)
     environment = {**os.environ, "DUET": town.url, "NO_PROXY": "*"}
     for command, expected in STEPS:
         done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
@@ -60,6 +70,7 @@ def test_the_page_states_the_limits_that_are_in_force() -> None:
         "people in an answer (`limit`)": MAX_LIMIT,
         "people on all pages of one list": MOST,
         "people in `exclude`": MAX_EXCLUDED,
+        "numbers or texts in a filter (`in`)": MAX_VALUES,
         "people in a batch of recommendations": MAX_ASKERS,
         "interactions or people in a batch": MAX_ROWS,
         "characters in an id": MAX_NAME,

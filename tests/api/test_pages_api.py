@@ -54,15 +54,23 @@ def test_a_filter_by_an_attribute_that_nobody_has_names_the_field_and_those_ther
     town: Served, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute("insert into duet.attribute_slots (name, slot) values ('height_cm', 3)")
-    connection.execute("""update duet.users set attributes = '{"height_cm": 181}' where user_id in (2, 4)""")
+    connection.execute("""
+        update duet.users set attributes = '{"height_cm": 181, "city": "Ghent", "smoker": true}' where user_id in (2, 4)
+    """)
     connection.commit()
-    filters = {"attributes": {"height_cm": {"gte": 180}}}
+    filters = {"attributes": {"height_cm": {"gte": 180}, "city": {"in": ["Ghent"]}, "smoker": {"is": True}}}
 
     def shown() -> list[int]:
         answer = town.client.post("/v1/recommendations", json={"user_id": 5, "filters": filters}).json()
         return sorted(item["user_id"] for item in answer.get("items", []))
 
     until(lambda: shown() == [2, 4])
+    filters = {"attributes": {"city": {"is": True}}}
+    refused = town.client.post("/v1/recommendations:guest", json={"guest": {}, "filters": filters})
+    assert refused.status_code == 422
+    assert refused.json()["error"]["details"][0] == {
+        "field": "filters.attributes.city", "message": "it holds text: ask with `in` and the texts."
+    }  # fmt: skip
     filters = {"attributes": {"height": {"gte": 180}}}
     for call, who in (("recommendations", {"user_id": 5}), ("recommendations:batch", {"user_ids": [5, 7]})):
         refused = town.client.post(f"/v1/{call}", json={**who, "filters": filters})

@@ -27,8 +27,24 @@ SEEKING = st.sampled_from([[], ["man"], ["woman"], ["man", "woman"]])
 GUEST = 0
 """Nobody's id: whoever asks with a profile alone."""
 FILTERS = st.sampled_from(
-    [None, None, {"attributes": {"children": {"in": [0, 2]}}}, {"attributes": {"children": {"gte": 1}}}]
+    [
+        None,
+        None,
+        {"attributes": {"children": {"in": [0, 2]}}},
+        {"attributes": {"children": {"gte": 1}, "smoker": {"is": False}}},
+        {"attributes": {"city": {"in": ["Ghent", "Rome"]}}},
+        {"attributes": {"city": {"in": ["Ghent"]}, "smoker": {"is": True}}},
+    ]
 )
+OWN = st.fixed_dictionaries(
+    {},
+    optional={
+        "children": st.integers(0, 2),
+        "city": st.sampled_from(["Ghent", "ghent", "Bruges"]),
+        "smoker": st.sampled_from([True, False, "true", 1]),
+    },
+)
+"""Attributes that somebody has; a smoker may be told in other ways than by a flag."""
 STEP = st.one_of(
     st.tuples(st.just("recommend"), PERSON, st.integers(1, 12), st.lists(PERSON, max_size=6), st.booleans(), FILTERS),
     st.tuples(st.just("recommend_all"), st.lists(PERSON, min_size=1, max_size=4), st.booleans(), FILTERS),
@@ -39,7 +55,8 @@ STEP = st.one_of(
     st.tuples(st.just("hide"), PERSON),
     st.tuples(st.just("show"), PERSON),
     st.tuples(st.just("seek"), PERSON, SEEKING),
-    st.tuples(st.just("put"), PERSON, SEEKING, st.integers(0, 2)),
+    st.tuples(st.just("put"), PERSON, SEEKING, OWN),
+    st.tuples(st.just("tell"), PERSON, OWN),
     st.tuples(st.just("matches"), PERSON, st.booleans()),
 )
 
@@ -56,7 +73,7 @@ class Truth:
     seeking: dict[int, list[str]] = field(
         default_factory=lambda: {n: ["man" if n % 2 else "woman"] for n in range(1, PEOPLE + 1)}
     )
-    children: dict[int, int] = field(default_factory=dict)
+    own: dict[int, dict[str, Any]] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
     decided: dict[int, dict[int, str]] = field(default_factory=dict)
     blocked: set[tuple[int, int]] = field(default_factory=set)
@@ -77,8 +94,13 @@ class Truth:
             assert self.accepts(other, asker)
 
     def meets(self, other: int, filters: dict[str, Any]) -> bool:
-        wish, own = filters["attributes"]["children"], self.children.get(other)
-        return own is not None and own >= wish.get("gte", 0) and own in wish.get("in", [own])
+        own = self.own.get(other, {})
+        return all(
+            name in own
+            and (own[name] is wish["is"] if "is" in wish else own[name] in wish.get("in", [own[name]]))
+            and own[name] >= wish.get("gte", own[name])
+            for name, wish in filters["attributes"].items()
+        )
 
     def recommend(
         self,
@@ -93,6 +115,8 @@ class Truth:
         unwanted = set(exclude)
         for _ in range(3):
             answer = self._asked("/v1/recommendations", body)
+            if answer is None:
+                return
             if asker not in self.seeking:
                 assert answer.status_code == 404
                 return
@@ -113,6 +137,8 @@ class Truth:
     ) -> None:
         body = {"user_ids": [named(asker, as_text) for asker in askers], "limit": 8, "filters": filters}
         answer = self._asked("/v1/recommendations:batch", body)
+        if answer is None:
+            return
         assert answer.status_code == 200, answer.text
         for asker, result in zip(askers, answer.json()["results"], strict=True):
             assert (result["answer"] is not None) == (asker in self.seeking)
@@ -135,6 +161,8 @@ class Truth:
         seen = set(decided)
         for _ in range(2):
             answer = self._asked("/v1/recommendations:guest", body)
+            if answer is None:
+                return
             assert answer.status_code == 200, answer.text
             shown = ids(answer.json())
             assert not seen & {*shown}
@@ -189,13 +217,17 @@ class Truth:
         if self._told(self.town.client.patch(f"/v1/people/{user_id}", json={"seeking": seeking}), user_id):
             self.seeking[user_id] = seeking
 
-    def put(self, user_id: int, seeking: list[str], children: int) -> None:
+    def put(self, user_id: int, seeking: list[str], own: dict[str, Any]) -> None:
         profile = {"gender": gender(user_id), "seeking": seeking, "latitude": 51.05, "longitude": 3.72}
-        profile["attributes"] = {"children": children}
+        profile["attributes"] = own
         answer = self.town.client.put(f"/v1/people/{user_id}", json=profile)
         assert answer.status_code == (200 if user_id in self.seeking else 201), answer.text
         self.seeking[user_id] = seeking
-        self.children[user_id] = children
+        self.own[user_id] = own
+
+    def tell(self, user_id: int, own: dict[str, Any]) -> None:
+        if self._told(self.town.client.patch(f"/v1/people/{user_id}", json={"attributes": own}), user_id):
+            self.own[user_id] = {**self.own.get(user_id, {}), **own}
 
     def matches(self, user_id: int, as_text: bool) -> None:  # noqa: FBT001 drawn
         del as_text
@@ -205,16 +237,27 @@ class Truth:
         others = self.seeking.keys() - self.hidden
         assert set(ids(answer.json())) == {other for other in others if self._matched(user_id, other)}
 
-    def _asked(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        """Ask, and again until the app has heard that somebody may have children: it refuses the filter till then."""
+    def _asked(self, path: str, body: dict[str, Any]) -> httpx.Response | None:
+        """Ask, and again until the app has heard of all attributes: it refuses a filter till then.
+
+        None where it is refused because nobody has one of them any more, in the way that is asked for.
+        """
         answers: list[httpx.Response] = []
 
         def known() -> bool:
             answers.append(self.town.client.post(path, json=body))
-            return body["filters"] is None or answers[-1].status_code != 422
+            return answers[-1].status_code != 422 or not self._held(body["filters"])
 
         until(known, instead=lambda: answers[-1].text)
-        return answers[-1]
+        return None if answers[-1].status_code == 422 else answers[-1]
+
+    def _held(self, filters: dict[str, Any] | None) -> bool:
+        """Say whether somebody who is shown has each attribute as a number, as text, or as a flag, as is asked for."""
+        kinds = {"children": int, "city": str, "smoker": bool}
+        shown = [own for user_id, own in self.own.items() if user_id not in self.hidden]
+        return filters is None or all(
+            any(type(own.get(name)) is kinds[name] for own in shown) for name in filters["attributes"]
+        )
 
     def _told(self, answer: Any, user_id: int) -> bool:
         assert answer.status_code == (200 if user_id in self.seeking else 404), answer.text
@@ -270,7 +313,8 @@ def test_nobody_is_ever_shown_who_may_not_be(
     empty_tables(connection)
     insert_people(connection, PEOPLE)
     connection.execute("insert into duet.attribute_slots (name, slot) values ('children', 0)")
+    connection.execute("""update duet.users set attributes = '{"city": "Ghent", "smoker": true}' where user_id = 1""")
     connection.commit()
-    truth = Truth(town)
+    truth = Truth(town, own={1: {"city": "Ghent", "smoker": True}})
     for name, *arguments in steps:
         getattr(truth, name)(*arguments)

@@ -9,9 +9,12 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_repo.layout import INTEREST_COLUMNS, PROFILE
 from feature_repo.population.people import People
+from feature_repo.population.population import Population
+from feature_repo.population.traits import trait_code
 from feature_repo.transforms import AttributeWish, Terms, Wishes, profile_vectors
 from serving.api.recommendation_models import AttributeFilter, Filters
 from serving.errors import InvalidRequest
@@ -20,6 +23,10 @@ from serving.recommend.pool import Bools, Float32, KnownRequester, Pool
 _INTERESTS = slice(PROFILE.index(INTEREST_COLUMNS[0]), PROFILE.index(INTEREST_COLUMNS[-1]) + 1)
 _NO_WISHES = Wishes()
 _NO_SLOTS: Mapping[str, int] = {}
+_NAMED = 100
+"""Attributes that a refusal names at most."""
+_COMPARED = 64
+"""Characters of a name that are compared with those of attributes."""
 
 
 def terms_of(
@@ -43,24 +50,46 @@ def filter_pool(requester: KnownRequester, pool: Pool, filters: Filters | None, 
     return pool.keep(allowed(requester, pool.people, filters, at))
 
 
-def refuse_unknown(filters: Filters | None, slots: Mapping[str, int]) -> None:
-    """Raise InvalidRequest where a filter names an attribute that is none of `slots`."""
-    if filters is None or filters.attributes is None:
+def refuse_unfit(filters: Filters | None, slots: Mapping[str, int], population: Population | None) -> None:
+    """Raise InvalidRequest where a filter names no attribute of anybody, or asks it for what it does not hold.
+
+    Nothing is refused before people are loaded.
+    """
+    if filters is None or filters.attributes is None or population is None:
         return
-    for name in filters.attributes:
-        if name not in slots:
-            near = get_close_matches(name, slots, n=1)
-            if near:
-                what = f"did you mean `{near[0]}`?"
-            else:
-                what = f"there are `{'`, `'.join(sorted(slots))}`." if slots else "nobody has any."
+    for name, wish in filters.attributes.items():
+        if wish.flag is not None:
+            fits = name in population.flags
+        elif wish.texts:
+            fits = name in population.texts
+        else:
+            fits = name in slots
+        if not fits:
+            what = _advice(name, slots, population)
             raise InvalidRequest(
-                f"No attribute with numbers is called `{name}`: {what}",
-                [{"field": f"filters.attributes.{name}", "message": f"is no attribute with numbers: {what}"}],
+                f"The filter by the attribute `{name}` cannot be met: {what}",
+                [{"field": f"filters.attributes.{name}", "message": what}],
             )
 
 
+def _advice(name: str, slots: Mapping[str, int], population: Population) -> str:
+    known = {
+        "numbers: ask with `gte`, `lte` or `in`": slots,
+        "text: ask with `in` and the texts": population.texts,
+        "true or false: ask with `is`": population.flags,
+    }
+    held = [what for what, names in known.items() if name in names]
+    if held:
+        return f"it holds {', or '.join(held)}."
+    every = sorted({*slots, *population.texts, *population.flags})
+    near = get_close_matches(name[:_COMPARED], every[:_NAMED], n=1)
+    if near:
+        return f"nobody has it; did you mean `{near[0]}`?"
+    return f"nobody has it; there are `{'`, `'.join(every[:_NAMED])}`." if every else "nobody has any."
+
+
 def _wishes(filters: Filters, slots: Mapping[str, int]) -> Wishes:
+    wanted = filters.attributes or {}
     return Wishes(
         age_min=math.nan if filters.age_min is None else filters.age_min,
         age_max=math.nan if filters.age_max is None else filters.age_max,
@@ -68,8 +97,9 @@ def _wishes(filters: Filters, slots: Mapping[str, int]) -> Wishes:
         # 240 buckets let a few others through; the safety check compares the words themselves.
         interests=_interests(tuple(filters.interests_any or ())),
         attributes=tuple(
-            _attribute(slots[name], wish) for name, wish in (filters.attributes or {}).items() if name in slots
+            _attribute(slots[name], wish) for name, wish in wanted.items() if name in slots and not wish.traits
         ),
+        traits=tuple(_codes(name, wish.traits) for name, wish in wanted.items() if wish.traits),
     )
 
 
@@ -78,8 +108,12 @@ def _attribute(slot: int, wish: AttributeFilter) -> AttributeWish:
         slot,
         low=-math.inf if wish.gte is None else wish.gte,
         high=math.inf if wish.lte is None else wish.lte,
-        among=None if wish.among is None else tuple(wish.among),
+        among=wish.numbers,
     )
+
+
+def _codes(name: str, values: tuple[str | bool, ...]) -> NDArray[np.int64]:
+    return np.unique(np.array([trait_code(name, value) for value in values], dtype=np.int64))
 
 
 @lru_cache(maxsize=512)

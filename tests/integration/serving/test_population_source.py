@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from feature_repo.layout import ACTIVITY, PROFILE
 from feature_repo.population.people import People
+from feature_repo.population.traits import GivenTraits
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.db.horizon import HORIZON
 from infra.db.postgres import connect
@@ -91,7 +92,8 @@ def test_whatever_stands_in_a_row_is_read_as_its_column_would_be_by_itself(
         update duet.users set birth_date = '1899-12-31', gender = 'a "quoted" \\ name', seeking = '{woman,"a, b"}',
             age_max = 77, latitude = 0.1::real, longitude = -179.99, max_distance_km = 'NaN', bio = 'née',
             interests = '{chess,"Chess ","a {brace}",é}', created_at = '2026-01-02 03:04:05.678901+02',
-            attributes = '{"fun": 0.1, "far": 1e400, "smokes": true, "job": "baker", "none": null}' where user_id = 2
+            attributes = '{"fun": 0.1, "far": 1e400, "smokes": true, "job": "baker", "none": null,
+                "motto": "a \\"quoted\\" \\n né\\u001f \\\\", "list": ["x", true]}' where user_id = 2
         """
     )
     slots = {"fun": 0, "far": 1, "smokes": 2, "job": 3, "none": 4}
@@ -102,7 +104,15 @@ def test_whatever_stands_in_a_row_is_read_as_its_column_would_be_by_itself(
     with background.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute("select *, coalesce(length(bio), 0) as bio_length from duet.users order by 1").fetchall()
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    people = load(background, None).population.base
+    population = load(background, None).population
+    people = population.base
+    told = GivenTraits.of(columns["user_id"], columns["attributes"])
+    order = np.lexsort((told.codes, told.user_ids))
+    for traits in (population.traits, load(background, OnlyThree()).population.traits):  # as read here and by Postgres
+        given = traits.given(people.user_ids)
+        assert sorted(given.user_ids.tolist()) == told.user_ids[order].tolist()
+        assert given.codes[np.lexsort((given.codes, given.user_ids))].tolist() == told.codes[order].tolist()
+        assert (given.texts, given.flags) == ({"job", "motto"}, {"smokes"})
     assert people.user_ids.tolist() == columns["user_id"]
     np.testing.assert_array_equal(people.profile, profile_vectors(columns))
     np.testing.assert_array_equal(people.attributes, attribute_vectors(columns, slots))
@@ -135,13 +145,14 @@ def test_an_update_brings_new_changed_and_hidden_people_and_keeps_activity(
 ) -> None:
     snapshot = load(background, OnlyThree())
     insert_person(connection, 77)
-    connection.execute("update duet.users set age_min = 44 where user_id = 3")
+    connection.execute("""update duet.users set age_min = 44, attributes = '{"smoker": true}' where user_id = 3""")
     connection.execute("update duet.users set visible = false where user_id = 5")
     connection.commit()
     updated = update(background, snapshot)
     assert len(of(updated, 77)) == 1
     assert of(updated, 3).profile[0, AGE_MIN] == 44
     assert of(updated, 3).activity[0, LIKES_SENT] == 7
+    assert updated.population.flags == {"smoker"}
     assert not len(of(updated, 5))
     assert len(of(snapshot, 5)) == 1  # requests that hold the old one see one state
     connection.execute("update duet.users set visible = true where user_id = 5")

@@ -1,4 +1,4 @@
-"""What filters ask of attributes, as Postgres judges it: by the numbers that are stored, whatever else stands there."""
+"""What filters ask of attributes, as Postgres judges it: by what is stored, whatever else stands there."""
 
 import asyncio
 from typing import Any
@@ -22,9 +22,9 @@ ATTRIBUTES: dict[int, dict[str, Any]] = {
     4: {"height_cm": 180.5, "smoker": True},
     6: {"height_cm": "181", "smoker": False},
     8: {"height_cm": [181], "smoker": 0},
-    10: {"height_cm": None, "smoker": "yes"},
-    12: {},
-    14: {"height_cm": 0.1, "smoker": 1},
+    10: {"height_cm": None, "smoker": "yes", "city": ["é"]},
+    12: {"city": 'Gh"ent\\'},
+    14: {"height_cm": 0.1, "smoker": 1, "city": "é"},
 }
 
 
@@ -38,6 +38,12 @@ ATTRIBUTES: dict[int, dict[str, Any]] = {
         ({"smoker": {"in": [1]}}, [4, 14]),
         ({"smoker": {"in": [0]}}, [6, 8]),
         ({"smoker": {"gte": 0}, "height_cm": {"gte": 100}}, [4]),
+        ({"smoker": {"is": True}}, [4]),
+        ({"smoker": {"is": False}}, [6]),
+        ({"smoker": {"in": ["yes", "no"]}}, [10]),
+        ({"height_cm": {"in": ["181"]}}, [6]),
+        ({"height_cm": {"in": ["180"]}, "smoker": {"is": False}}, []),
+        ({"city": {"in": ['Gh"ent\\', "é"]}}, [12, 14]),
         ({"o'clock\"; --": {"gte": 0}}, []),
     ],
 )

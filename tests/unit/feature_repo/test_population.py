@@ -9,6 +9,7 @@ from feature_repo.population.geogrid import GeoGrid
 from feature_repo.population.people import People
 from feature_repo.population.picking import best_first
 from feature_repo.population.population import SOURCES, Population
+from feature_repo.population.traits import NOBODY_HAS_ANY, GivenTraits, trait_code
 from feature_repo.transforms import AttributeWish, Terms, Wishes, haversine_km, mutually_eligible, whole_years
 from tests.people_worlds import NOON, crowd, person
 
@@ -131,6 +132,36 @@ def test_changes_are_seen_by_the_new_population_only() -> None:
     assert changed.upsert(People.empty()) is changed
 
 
+def test_traits_follow_people_who_come_change_and_go() -> None:
+    many = list(range(1, 12_001))
+    cities = [{"city": "Ghent" if user_id % 2 else "Bruges", "smoker": user_id % 1000 == 7} for user_id in many]
+    population = Population.build(People.build(many), GivenTraits.of(many, cities))
+    ghent, both = of_traits(city=["Ghent"], smoker=[True]), of_traits(city=["Bruges", "Ghent"], smoker=[True])
+    assert showable(population, ghent) == list(range(7, 12_000, 1000))
+    came = GivenTraits.of([7, 40_000, 50_000], [{"city": "Bruges", "smoker": True, "job": "baker"}, cities[6], {}])
+    changed = population.upsert(People.build([7, 40_000, 50_000]), came).remove([1007])
+    gone = changed.remove([40_000])
+    for moved in (changed, changed.compacted(), changed.upsert(People.build([3, 5]))):
+        assert moved.texts == {"city", "job"}
+        assert moved.flags == {"smoker"}
+        assert showable(moved, ghent) == [*range(2007, 12_000, 1000), 40_000]
+        assert showable(moved, both) == [7, *range(2007, 12_000, 1000), 40_000]
+    for moved in (gone, gone.compacted()):
+        assert showable(moved, ghent) == list(range(2007, 12_000, 1000))
+    found = changed.sources(person(20_000), 50, rng(), NOON, terms=ghent, at_least=50)["random"]
+    assert sorted(found.user_ids.tolist()) == showable(changed, ghent)
+
+
+def of_traits(**wanted: list[str] | list[bool]) -> Terms:
+    codes = (np.array([trait_code(name, value) for value in values]) for name, values in wanted.items())
+    return Terms.of(person(20_000), NOON, Wishes(traits=tuple(codes)))
+
+
+def showable(population: Population, terms: Terms) -> list[int]:
+    everywhere = np.flatnonzero(population.alive)
+    return sorted(population.user_ids(everywhere[population.showable(terms, everywhere)]).tolist())
+
+
 def test_excluded_people_come_from_no_source_and_do_not_use_up_places() -> None:
     population = Population.build(People.build(np.arange(1, 31))).upsert(person(40))
     terms = Terms.of(person(1), NOON, exclude=np.array([1000, 40, *range(2, 26)]))
@@ -170,7 +201,8 @@ def test_the_grid_costs_twelve_bytes_a_person() -> None:
     people = crowd(1000)
     grid = GeoGrid.build(column(people, "gender"), column(people, "latitude"), column(people, "longitude"))
     assert grid.keys.nbytes + grid.order.nbytes == 12 * 1000
-    assert Population.build(people).nbytes == people.nbytes + 13 * 1000
+    of_traits = 2 * NOBODY_HAS_ANY.starts.nbytes
+    assert Population.build(people).nbytes == people.nbytes + 13 * 1000 + of_traits
 
 
 @pytest.mark.parametrize("n", [0, 1, 64, 65, 2500])

@@ -11,7 +11,7 @@ from feature_repo.population.people import People
 from infra.endpoints import Endpoints
 from infra.settings import Settings
 from serving.errors import UnusableGeneration
-from serving.snapshots.generations import Generations, source_of
+from serving.snapshots.generations import FORMAT, Generations, source_of
 from tests.serving_fakes import people_of, person
 from tests.snapshots import AT, generations_in, snapshot_of
 
@@ -39,6 +39,10 @@ def test_what_was_written_is_mapped_as_it_was(generations: Generations) -> None:
         assert np.array_equal(mapped, before, equal_nan=True)
         assert not mapped.flags.owndata
         assert not mapped.flags.writeable
+    for mapped, before in zip(found.snapshot.population.traits.arrays, written.population.traits.arrays, strict=True):
+        assert np.array_equal(mapped, before)
+        assert not mapped.flags.owndata
+    assert (found.snapshot.population.texts, found.snapshot.population.flags) == ({"city"}, {"smoker"})
     assert found.snapshot.recent_likes.latest(np.array([5, 9]), 2).tolist() == [[1, -1], [-1, -1]]
     assert (found.snapshot.slots, found.snapshot.read_at, found.snapshot.filled_at) == ({"height": 3}, AT, AT)
 
@@ -93,7 +97,8 @@ def test_a_generation_without_a_readable_header_is_refused(generations: Generati
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "what"), [("format", 2, "format"), ("schema_digest", "0", "schema"), ("source", "x", "source")]
+    ("field", "value", "what"),
+    [("format", FORMAT + 1, "format"), ("schema_digest", "0", "schema"), ("source", "x", "source")],
 )
 def test_a_generation_of_another_version_or_database_is_refused(
     generations: Generations, field: str, value: object, what: str
