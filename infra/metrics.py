@@ -87,6 +87,9 @@ class ServingMetrics:
     webhooks: Counter
     webhooks_waiting: Gauge
     webhooks_oldest: Gauge
+    stream_waiting: Gauge
+    stream_oldest: Gauge
+    stream_settled: Gauge
 
 
 @lru_cache(maxsize=1)
@@ -262,6 +265,24 @@ def serving_metrics() -> ServingMetrics:
         webhooks_oldest=Gauge(
             "duet_webhooks_oldest_seconds",
             "Age of the oldest event that the webhook was not told of yet.",
+            multiprocess_mode="livemostrecent",
+        ),
+        stream_waiting=Gauge(
+            "duet_stream_waiting_entries",
+            "Entries of a stream that are not stored yet.",
+            ["stream"],
+            multiprocess_mode="livemostrecent",
+        ),
+        stream_oldest=Gauge(
+            "duet_stream_oldest_seconds",
+            "Age of the oldest entry of a stream that is not stored yet.",
+            ["stream"],
+            multiprocess_mode="livemostrecent",
+        ),
+        stream_settled=Gauge(
+            "duet_stream_settled_entries",
+            "Entries of a stream that were stored or became dead letters, since it is read.",
+            ["stream", "outcome"],
             multiprocess_mode="livemostrecent",
         ),
     )

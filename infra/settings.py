@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from infra.observing_settings import AlertsSettings, LoggingSettings, TracingSettings, UpkeepSettings
 from infra.setting_group import Group, Seconds
+from infra.stream_settings import StreamSettings
 from infra.variables import PREFIX, read_settings
 from infra.webhook_settings import WebhooksSettings
 
@@ -362,6 +363,7 @@ class Settings(BaseSettings):
     tracing: TracingSettings = Field(default_factory=TracingSettings)
     upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
     webhooks: WebhooksSettings = Field(default_factory=WebhooksSettings)
+    stream: StreamSettings = Field(default_factory=StreamSettings)
 
     @classmethod
     def settings_customise_sources(

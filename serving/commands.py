@@ -19,8 +19,10 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     from serving.access.commands import keys
     from serving.experiments.commands import register_experiment
+    from serving.streams.commands import stream
 
     app.command("recommend", epilog="Example: duet recommend 42 --limit 5 --explain")(recommend)
+    app.command("stream", epilog="Example: DUET_STREAM__BATCH=100 duet stream")(stream)
     app.add_typer(keys, name="keys")
     register_experiment(app)
 

@@ -30,6 +30,8 @@ envelope. `Degraded` errors never reach a client: they make the ladder step down
         ├── NotServing                  `duet recommend` found no serving app
         ├── RefusedByService            `duet recommend` was answered with an error
         ├── DeliveryFailed              the webhook did not take an event: it is sent again
+        ├── NotConsuming                `duet stream --alive` found no consumer at work
+        ├── StreamMoved                 another process stored of this stream since it was read: it is read again
         ├── BreakerOpen                 a dependency failed a moment ago and is not asked again yet
         ├── RankerServiceFailed         the ranker's service answered with something else than probabilities
         ├── FeaturesUnavailable         the online store did not answer: older features are used
@@ -232,6 +234,14 @@ class RefusedByService(ServingError):
 
 class DeliveryFailed(ServingError):
     """The webhook did not take an event: it is sent again, until it is too old."""
+
+
+class NotConsuming(ServingError):
+    """No consumer of streams works on this data folder."""
+
+
+class StreamMoved(ServingError):
+    """Another process stored of this stream since it was read: it is read again."""
 
 
 class BreakerOpen(ServingError):

@@ -63,6 +63,7 @@ from serving.snapshots.fresh_changes import FreshChanges
 from serving.snapshots.generations import Generations, source_of
 from serving.snapshots.population_source import PopulationSnapshot
 from serving.snapshots.snapshot import SnapshotKeeper
+from serving.streams.watcher import StreamWatcher, open_watcher
 from serving.warm_up import warm_up
 from serving.webhooks.sender import WebhookSender, open_sender
 
@@ -93,6 +94,7 @@ class Runtime:
     recommender: Recommender
     stores: Stores
     webhooks: WebhookSender | None
+    streams: StreamWatcher | None
 
     def __init__(self, settings: Settings, clock: Clock, seed: int | None = None) -> None:
         self.settings = settings
@@ -192,6 +194,7 @@ class Runtime:
         self.webhooks = open_sender(
             settings.webhooks, self.pool, self._closing, clock=clock, metrics=metrics, random=self._rng.random
         )
+        self.streams = open_watcher(settings, self.endpoints, self._closing, clock=clock, metrics=metrics)
         notify = None if self.webhooks is None else self.webhooks.nudge
         self.stores = Stores.on(
             self.pool, self.breakers, settings, clock=clock, metrics=metrics, changed=changed, notify=notify
@@ -255,11 +258,11 @@ class Runtime:
         for name, work in self._following.work(self.snapshot.tried).items():
             tasks.start(name, work)
         tasks.start("shadow", self._shadow.run)
-        if self.webhooks is not None:
-            tasks.start("webhooks", self.webhooks.run)
+        lag = None if self.replica is None else self.replica.lag
+        for name, wanted in {"webhooks": self.webhooks, "streams": self.streams, "replica": lag}.items():
+            if wanted is not None:
+                tasks.start(name, wanted.run)
         tasks.start(_LOGS, logs.run)
-        if self.replica is not None:
-            tasks.start("replica", self.replica.lag.run)
         if self.authenticator.closed:
             tasks.start("keys", self.authenticator.attach(self.pool, self.redis).run)
 
@@ -352,8 +355,7 @@ class Runtime:
 
     def outage(self) -> str | None:
         """Return why a request could not be answered now, as a sentence; None when it could."""
-        if self.health_checker.silent_s > SILENT_S:
-            silent_s = self.health_checker.silent_s
+        if (silent_s := self.health_checker.silent_s) > SILENT_S:
             return f"No dependency was checked for {silent_s:.0f} s: the health checker of this worker hangs."
         postgres_report = self.health_checker.report("postgres")
         if postgres_report.status == "down":
@@ -365,9 +367,7 @@ class Runtime:
 
     def _registry(self) -> MlflowRest | None:
         url = self.endpoints.mlflow_url
-        if url is None:
-            return None
-        return registry_at(url, self.settings.mlflow, token=self.endpoints.mlflow_token)
+        return None if url is None else registry_at(url, self.settings.mlflow, token=self.endpoints.mlflow_token)
 
     def _refresh_people(self, snapshot: PopulationSnapshot, *, thorough: bool) -> PopulationSnapshot:
         with self._offline_connection() as connection:

@@ -60,6 +60,7 @@ IMPERSONAL: Final = {
     "duet.release_pins": "as `promotions`",
     "duet.serving_workers": "processes",
     "duet.measurements": "figures",
+    "duet.stream_positions": "ids of entries of streams",
     "duet.impressions_daily": "totals of a day",
     "duet.answers_daily": "totals of a day",
     "duet.activity_daily": "totals of a day",

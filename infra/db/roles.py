@@ -53,6 +53,7 @@ SERVING: Final = RoleRights(
         "release_pins": CHANGE,
         "serving_workers": ALL,
         "webhook_events": ALL,
+        "stream_positions": CHANGE,
         "alembic_version": READ,
     },
     # The age of features, and Feast's catalogue.

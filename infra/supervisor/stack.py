@@ -118,7 +118,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
     code = CodeServerProbe(addresses.code_server)
     dagster = _local(addresses.dagster_host, addresses.dagster_port)
     serving = _local(addresses.serving_host, addresses.serving_port)
-    return [
+    specs: list[Spec] = [
         StartStep("dagster-storage", (*_python("dagster"), "instance", "migrate"), shared),
         Service(
             "dagster-code",
@@ -170,6 +170,9 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             stop_grace_s=15.0 + settings.serving.drain_s,
         ),
     ]  # fmt: skip
+    if settings.stream.enabled:
+        specs.append(Service("stream", (*_python("infra.cli"), "stream"), shared, stop_grace_s=20.0))
+    return specs
 
 
 def list_externals(settings: Settings, endpoints: Endpoints) -> list[External]:

@@ -115,6 +115,22 @@ class WebhooksReport(_Report):
     message: str | None = Field(None, description="Why the last delivery failed, until nothing waits.")
 
 
+class StreamLag(_Report):
+    """How far the consumer of one stream is behind."""
+
+    waiting: int = Field(description="Entries that are not stored yet.")
+    oldest_s: float = Field(description="Age of the oldest of them, s; 0 where none waits.")
+    dead_letters: int = Field(description="Entries that could not be stored, since the stream is read.")
+
+
+class StreamsReport(_Report):
+    """The streams that interactions and people come by."""
+
+    status: Literal["on", "off"]
+    lags: dict[str, StreamLag] = Field(default_factory=dict, description="By stream; empty while that is not known.")
+    message: str | None = Field(None, description="Why they could not be looked at the last time.")
+
+
 class HealthReport(_Report):
     """Every component."""
 
@@ -136,3 +152,4 @@ class HealthReport(_Report):
     )
     keys: KeysReport
     webhooks: WebhooksReport
+    streams: StreamsReport

@@ -20,6 +20,7 @@ from serving.api.health import (
     ReadyReport,
     ReleaseReport,
     ReplicaReport,
+    StreamsReport,
     WebhooksReport,
 )
 from serving.runtime import Runtime
@@ -137,4 +138,5 @@ def _health(runtime: Runtime, draining: bool) -> HealthReport:  # noqa: FBT001 s
             message=None if table is None else table.problem,
         ),
         webhooks=WebhooksReport(status="off") if runtime.webhooks is None else runtime.webhooks.report(),
+        streams=StreamsReport(status="off") if runtime.streams is None else runtime.streams.report(),
     )

@@ -14,7 +14,7 @@ from feature_repo.contract.people import explained
 from infra.clock import Clock
 from serving.api.models import RowFault
 from serving.api.responses import findings
-from serving.errors import InvalidRequest, UnknownUser
+from serving.errors import InvalidRequest, StreamMoved, UnknownUser
 from serving.people.names import Name, Names, checked_name, number_in
 from serving.people.statements import Storage, store_in_parts
 from serving.profiles.models import (
@@ -27,8 +27,13 @@ from serving.profiles.models import (
     StoredPerson,
 )
 from serving.profiles.rows import checked, repeated
+from serving.profiles.stream_positions import StreamRead
 
 _STORE: Final = b"SELECT place, id, status, reason FROM duet.store_people($1::text::jsonb, $2, $3)"
+_STORE_STREAMED: Final = b"""
+SELECT place, id, status, reason
+FROM duet.store_streamed_people($1::text::jsonb, $2, $3, $4::text, $5::bigint, $6::text[], $7::text[])
+"""
 # A real as text is the number that was sent.
 _READ: Final = b"""
 SELECT birth_date, gender, seeking, age_min, age_max, latitude::text::float8, longitude::text::float8,
@@ -70,10 +75,11 @@ class Profiles:
         """Let a person be shown to others, or to nobody; raises UnknownUser and StorageUnavailable."""
         return await self.patch(name, Profile(visible=visible), request_id)
 
-    async def batch(self, batch: PeopleBatch, request_id: str) -> PeopleResults:
+    async def batch(self, batch: PeopleBatch, request_id: str, read: StreamRead | None = None) -> PeopleResults:
         """Create or change each person of a batch that the contract allows, a part of them in each statement.
 
-        Raises StorageUnavailable when nobody could be stored; whoever could not be later on has `failed`.
+        Raises StorageUnavailable when nobody could be stored; whoever could not be later on has `failed`. People that
+        were `read` from a stream are one part, stored together with how far it is; raises StreamMoved.
         """
         results: dict[int, PersonResult] = {}
         judged = await asyncio.to_thread(self._judged, batch.people, results)
@@ -84,7 +90,7 @@ class Profiles:
             results[place] = _result(place, told[place], "refused", _fault(reason))
         results |= await store_in_parts(
             rows,
-            lambda part: self._stored_part(part, told),
+            lambda part: self._stored_part(part, told, read),
             lambda place, _row, away: _result(
                 place, told[place], "failed", RowFault(code=away.code, field="", message=away.message)
             ),
@@ -92,11 +98,13 @@ class Profiles:
         return PeopleResults(results=[results[place] for place in sorted(results)], request_id=request_id)
 
     async def _stored_part(
-        self, part: Mapping[int, dict[str, Any]], told: Mapping[int, Name]
+        self, part: Mapping[int, dict[str, Any]], told: Mapping[int, Name], read: StreamRead | None
     ) -> dict[int, PersonResult]:
         places, rows = list(part), list(part.values())
         found = {}
-        for row, status, reason in await self._stored(rows, whole=False, may_create=True):
+        for row, status, reason in await self._stored(
+            rows, whole=False, may_create=True, position=[] if read is None else read.position(places)
+        ):
             fault = None if reason is None else _fault(reason)
             found[places[row]] = _result(places[row], told[places[row]], status, fault)
         return found
@@ -150,10 +158,13 @@ class Profiles:
         return StoredPerson(user_id=name, status=status, request_id=request_id)
 
     async def _stored(
-        self, rows: Sequence[dict[str, Any]], *, whole: bool, may_create: bool
+        self, rows: Sequence[dict[str, Any]], *, whole: bool, may_create: bool, position: Sequence[Any] = ()
     ) -> list[tuple[int, Any, str | None]]:
         given = to_json(rows).decode()
-        stored = await self._writes.rows(_STORE, [given, whole, may_create], "send it again.")
+        statement = _STORE_STREAMED if position else _STORE
+        stored = await self._writes.rows(statement, [given, whole, may_create, *position], "send it again.")
+        if not stored:
+            raise StreamMoved("Another process stored of this stream meanwhile: read it again.")
         if self._changed is not None:
             for _, number, _, _ in stored:
                 self._changed(number)

@@ -26,7 +26,7 @@ PANELS = [panel for dashboard in described().values() for row in dashboard.rows 
 SHOWN = [expression for panel in PANELS for expression in panel.queries.values()]
 EXPRESSIONS = [rule["expr"] for rule in RULES] + SHOWN
 LABELS = {"route", "status", "stage", "level", "reason", "step", "direction", "kind", "fate", "model", "pool", "state"}
-LABELS |= {"tier", "result", "dependency", "outcome", "variant", "task", "part", "measure"}
+LABELS |= {"tier", "result", "dependency", "outcome", "variant", "task", "part", "measure", "stream"}
 ADDED = {"pid", "instance", "job", "le"}
 """Labels that Prometheus and its library add."""
 RUNBOOK = (ROOT / "infra" / "RUNBOOK.md").read_text(encoding="utf-8")

@@ -74,6 +74,13 @@ def test_orphans_are_closed_between_the_code_server_and_the_daemon(tmp_path: Pat
     assert isinstance(stack["dagster-orphans"], StartStep)
 
 
+def test_the_consumer_of_streams_is_there_where_it_is_wanted(tmp_path: Path) -> None:
+    for wanted in (False, True):
+        settings = make(tmp_path, stream={"enabled": wanted})
+        names = [spec.name for spec in build_stack(settings, ENDPOINTS, choose_addresses(settings), tmp_path)]
+        assert ("stream" in names) is wanted
+
+
 def test_children_use_the_running_servers_and_report_nothing_home(tmp_path: Path) -> None:
     settings = make(tmp_path)
     addresses = choose_addresses(settings)

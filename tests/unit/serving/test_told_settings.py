@@ -19,8 +19,9 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
     monkeypatch.setenv("DUET_DATA_DIR", str(tmp_path))
     secrets = [variable.name for variable in variables(Settings) if variable.is_secret]
     assert "DUET_WEB__TOKEN" in secrets
+    shapes = {"DUET_WEBHOOKS__SECRET": SIGNING, "DUET_STREAM__URL": "redis://planted-secret"}
     for name in secrets:
-        monkeypatch.setenv(name, SIGNING if name == "DUET_WEBHOOKS__SECRET" else SECRET)
+        monkeypatch.setenv(name, shapes.get(name, SECRET))
     return _told(load_settings(), SERVERS)
 
 
