@@ -119,7 +119,7 @@ def choose_protocol(scene: Scene) -> str:
     held_out = scene.held_out
     if not len(held_out):
         return "catalogue"
-    decided = np.unique(scene.events.take(scene.events.is_decision).pair)
+    decided = np.unique(scene.events.take(scene.events.is_lasting_decision).pair)
     answered = np.isin(held_out.reversed_pair, decided).mean()
     return "met" if answered >= _MET_SHARE else "catalogue"
 

@@ -1,12 +1,12 @@
 """Everybody's factors by position, and who liked whom before any instant."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.features.events import Events
+from pipelines.features.events import UNBLOCK, Events
 from pipelines.retrieval.content import ContentInputs
 from registry.models.embedding import Embedding
 
@@ -34,7 +34,11 @@ class EverybodysFactors:
 
 
 class LikeHistory:
-    """Who liked whom and when, arranged so that 'the last likes before t' and 'liked before t' are look-ups."""
+    """Who liked whom and when, arranged so that 'the last likes before t' are look-ups.
+
+    A like that was taken back by then, or that ended with a block which was, is none: of pairs of which something was
+    taken back, only likes that stand count.
+    """
 
     def __init__(self, events: Events) -> None:
         likes = events.take(events.is_like)
@@ -44,6 +48,10 @@ class LikeHistory:
         key = likes.actor.astype(np.int64) * (self._times.size + 1) + rank
         order = np.argsort(key, kind="stable")
         self._key, self._liked = key[order], likes.target[order]
+        self._undone, self._undone_us = _undone(events)
+        pair = _pair(likes.actor, likes.target, events.n_people)[order]
+        doubtful = np.isin(pair, self._undone)
+        self._doubtful_before = np.concatenate([[0], np.cumsum(doubtful)])  # so many among the rows before
 
     def last_before(self, actors: Positions, at_us: Positions, k: int) -> npt.NDArray[np.int64]:
         """Return the positions of each actor's last k likes strictly before an instant, int64[n, k], -1 for none."""
@@ -51,8 +59,48 @@ class LikeHistory:
         rank = np.searchsorted(self._times, at_us, side="left")
         end = np.searchsorted(self._key, actors * width + rank, side="left")
         start = np.searchsorted(self._key, actors * width, side="left")
+        liked = self._last(start, end, k)
+        doubtful = np.flatnonzero(self._doubtful_before[end] > self._doubtful_before[start])
+        more = k
+        while doubtful.size:
+            more *= 2  # some of the last ones count no more, so look further back
+            wide = self._last(start[doubtful], end[doubtful], more)
+            counts = self._still_liked(actors[doubtful], wide, at_us[doubtful])
+            first = np.argsort(~counts, axis=1, kind="stable")[:, :k]
+            found = np.where(np.take_along_axis(counts, first, 1), np.take_along_axis(wide, first, 1), -1)
+            liked[doubtful] = found
+            doubtful = doubtful[(found[:, -1] < 0) & (end[doubtful] - start[doubtful] > more)]
+        return liked
+
+    def _last(self, start: Positions, end: Positions, k: int) -> Positions:
         rows = end[:, None] - 1 - np.arange(k)
         there = rows >= start[:, None]
         liked = np.full(rows.shape, -1, dtype=np.int64)
         liked[there] = self._liked[rows[there]]
         return liked
+
+    def _still_liked(self, actors: Positions, liked: Positions, at_us: Positions) -> npt.NDArray[np.bool_]:
+        """Say of each actor's likes int64[n, m] which of them count just before an instant."""
+        counts = liked >= 0
+        actor, until = (np.broadcast_to(each[:, None], liked.shape) for each in (actors, at_us - 1))
+        pair = _pair(actor, liked, self._events.n_people)
+        at = np.minimum(np.searchsorted(self._undone, pair), self._undone.size - 1)
+        undone = np.nonzero(counts & (self._undone[at] == pair) & (self._undone_us[at] <= until))
+        counts[undone] = self._events.standing_likes.hold(actor[undone], liked[undone], until[undone])
+        return counts
+
+
+def _undone(events: Events) -> tuple[Positions, Positions]:
+    """Return the directed pairs whose like something that was taken back may have ended, and since when."""
+    undone = events.take(events.is_undo)
+    unblocked = undone.take(undone.kind == UNBLOCK)
+    actor = np.concatenate([undone.actor, unblocked.target])
+    target = np.concatenate([undone.target, unblocked.actor])
+    at_us = np.concatenate([undone.at_us, unblocked.at_us])
+    order = np.argsort(at_us, kind="stable")
+    pairs, first = np.unique(_pair(actor, target, events.n_people)[order], return_index=True)
+    return pairs, at_us[order][first]
+
+
+def _pair(actor: npt.NDArray[Any], target: npt.NDArray[Any], n_people: int) -> Positions:
+    return np.asarray(actor, dtype=np.int64) * n_people + np.asarray(target, dtype=np.int64)

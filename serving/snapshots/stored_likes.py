@@ -1,4 +1,4 @@
-"""Reads each person's latest likes from Postgres: of everybody in one stream, or of those who liked somebody since.
+"""Reads each person's latest likes from Postgres: of everybody in one stream, or of those whose likes changed since.
 
 The table is read in ranges of its pages, and what was read is sorted and cut in blocks: memory is bounded by the people
 and not by the likes.
@@ -13,7 +13,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from feature_repo.kinds import LIKES, listed
+from feature_repo.kinds import LIKES, UNDOS, Kind, listed
 from infra.db.array_columns import take_arrays
 from infra.db.horizon import LATEST, unseen
 from registry.scoring.recent_likes import KEPT, RecentLikes
@@ -33,17 +33,37 @@ _ALL = sql.SQL("""
           AND kind IN ({likes})
     ) AS block WHERE actors IS NOT NULL
 """).format(likes=listed(LIKES))
+# What was taken back has an index of its own, and the one on times finds the newest of it where there is much.
 ACTORS: Final = sql.SQL("""
-    SELECT actor_id, max(recorded_at) FROM duet.interactions, {latest}
-    WHERE recorded_at > %(since)s AND {new} AND kind IN ({likes}) GROUP BY actor_id LIMIT %(limit)s
-""").format(latest=LATEST, new=unseen("interactions"), likes=listed(LIKES))
-"""Who liked somebody after `since` and unseen by a look with `horizon`, and when last; at most `limit` people."""
+    SELECT person, max(recorded_at) FROM (
+        SELECT actor_id AS person, recorded_at FROM duet.interactions, {latest}
+        WHERE recorded_at > %(since)s AND {new} AND kind IN ({likes})
+        UNION ALL
+        SELECT unnest(CASE kind WHEN {unblock} THEN ARRAY[actor_id, target_id] ELSE ARRAY[actor_id] END), recorded_at
+        FROM duet.interactions, {latest} WHERE recorded_at > %(since)s AND {new} AND kind IN ({undos})
+    ) AS acted GROUP BY person LIMIT %(limit)s
+""").format(
+    latest=LATEST,
+    new=unseen("interactions"),
+    likes=listed(LIKES),
+    undos=listed(UNDOS),
+    unblock=listed([Kind.UNBLOCK]),
+)
+"""Whose likes changed after `since`, unseen by a look with `horizon`, and when last; at most `limit` people."""
 _LATEST = sql.SQL("""
     SELECT actor_id, ARRAY(
         SELECT target_id FROM duet.interactions i WHERE i.actor_id = asked.actor_id AND kind IN ({likes})
+          AND target_id NOT IN (SELECT other FROM duet.undone(asked.actor_id) WHERE NOT likes)
         ORDER BY occurred_at DESC, target_id LIMIT %s
     ) FROM unnest(%s::bigint[]) AS asked (actor_id) ORDER BY actor_id
 """).format(likes=listed(LIKES))
+# Whose likes of whom ended with what somebody took back.
+_UNDONE = sql.SQL("""
+    SELECT array_agg(pair.person), array_agg(pair.other) FROM (
+        SELECT actor_id AS person, target_id AS other FROM duet.interactions WHERE kind IN ({undos})
+        UNION SELECT target_id, actor_id FROM duet.interactions WHERE kind IN ({unblock})
+    ) AS pair, duet.pair_state(pair.person, pair.other, 'infinity') AS state WHERE state.liked_at IS NULL
+""").format(undos=listed(UNDOS), unblock=listed([Kind.UNBLOCK]))
 
 
 def everybody(
@@ -52,7 +72,9 @@ def everybody(
     """Read the latest likes of everybody who ever liked somebody, in one pass over the table, `pages` at a time."""
     kept = (np.empty(0, np.int64),) * 3
     with take_arrays(connection.cursor(binary=True)) as cursor:
-        for block in _blocks(cursor, block_likes, pages):
+        undone = _undone(cursor)
+        for found in _blocks(cursor, block_likes, pages):
+            block = _without(undone, found)
             kept = _latest(*(np.concatenate(pair) for pair in zip(kept, block, strict=True)))
     actors, targets, _ = kept
     user_ids, first = np.unique(actors, return_index=True)
@@ -64,7 +86,7 @@ def everybody(
 
 
 def actors_since(connection: psycopg.Connection[Any], since: datetime, horizon: int, limit: int) -> Int64:
-    """Return up to `limit` people who liked somebody, as recorded after `since`, unseen by a look with `horizon`."""
+    """Return up to `limit` people whose likes changed, as recorded after `since`, unseen by a look with `horizon`."""
     with connection.cursor(binary=True) as cursor:
         rows = cursor.execute(ACTORS, {"since": since, "horizon": horizon, "limit": limit}).fetchall()
     return np.array([actor for actor, _ in rows], dtype=np.int64)
@@ -90,6 +112,23 @@ def _blocks(cursor: psycopg.Cursor[Any], block_likes: int, pages: int) -> Iterat
             parts, n = [], 0
     if parts:
         yield tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
+
+
+def _undone(cursor: psycopg.Cursor[Any]) -> Int64:
+    """Return int64[m, 2]: who liked whom and does no more, because of what was taken back."""
+    row = cursor.execute(_UNDONE).fetchone()
+    return np.empty((0, 2), np.int64) if row is None or row[0] is None else np.stack(row, axis=1)
+
+
+def _without(undone: Int64, block: tuple[Int64, Int64, Int64]) -> tuple[Int64, Int64, Int64]:
+    """Return the likes of a block but for those that are `undone`."""
+    actors, targets, _ = block
+    doubtful = np.flatnonzero(np.isin(actors, undone[:, 0]))  # few people take anything back
+    pairs = set(map(tuple, undone.tolist()))
+    gone = [pair in pairs for pair in zip(actors[doubtful].tolist(), targets[doubtful].tolist(), strict=True)]
+    kept = np.ones(len(actors), dtype=np.bool_)
+    kept[doubtful] = ~np.array(gone, dtype=np.bool_)
+    return tuple(column[kept] for column in block)  # type: ignore[return-value]
 
 
 def _latest(actors: Int64, targets: Int64, at: Int64) -> tuple[Int64, Int64, Int64]:

@@ -273,6 +273,21 @@ def test_likes_recorded_since_are_brought_by_an_update(
     assert likes.latest(ASKED, 4).tolist() == [[10, 4, 2, -1], [8, -1, -1, -1], [-1] * 4, [-1] * 4]
 
 
+@pytest.mark.parametrize("update", [refresh, advanced], ids=["in place", "written anew"])
+def test_likes_taken_back_since_are_forgotten_by_an_update(
+    connection: psycopg.Connection[Any], background: psycopg.Connection[Any], update: Any
+) -> None:
+    interact(connection, 1, [2, 4], "like")
+    interact(connection, 3, [2, 4], "like")
+    interact(connection, 4, 3, "block")
+    snapshot = load(background, None)
+    interact(connection, 1, [6, 8, 4], "unlike")
+    interact(connection, 4, [7, 9, 3], "unblock")
+    connection.commit()
+    assert snapshot.recent_likes.latest(ASKED, 2).tolist() == [[4, 2], [4, 2], [-1] * 2, [-1] * 2]
+    assert update(background, snapshot).recent_likes.latest(ASKED, 2).tolist() == [[2, -1], [2, -1], [-1] * 2, [-1] * 2]
+
+
 def test_likes_read_in_blocks_are_those_read_at_once(
     connection: psycopg.Connection[Any], background: psycopg.Connection[Any]
 ) -> None:

@@ -12,7 +12,9 @@ from infra.endpoints import Endpoints
 from infra.settings import Settings
 from pipelines.features.events import Events
 from pipelines.ranking.requests import PastRequests
+from registry.scoring.recent_likes import KEPT
 from serving.people.people_store import PostgresPeople
+from serving.snapshots import stored_likes
 from tests.on_pool import on_pool
 from tests.serving_fakes import closed_breaker, people_of, person
 from tests.serving_world import START, insert_people
@@ -59,4 +61,8 @@ def test_serving_and_training_read_the_same_of_people_who_take_things_back(
         assert row.liked.tolist() == then.liked.tolist()
         assert row.passed.tolist() == then.passed.tolist()
         assert row.pending.waiting.tolist() == then.waiting.tolist()
+    expected = past.history.last_before(np.arange(n), np.full(n, int(at_us[-1]) + 1), KEPT)
+    expected = np.where(expected >= 0, expected + 1, -1)
+    for likes in (stored_likes.everybody(connection), stored_likes.of(connection, user_ids.tolist())):
+        assert likes.latest(user_ids, KEPT).tolist() == expected.tolist()
     assert again >= 5  # people whom somebody had decided on or blocked may be shown to them again

@@ -18,7 +18,7 @@ from pipelines.evaluation.protocols import catalogue, met
 from pipelines.evaluation.scene import Scene
 from pipelines.evaluation.tables import comparison_table
 from pipelines.evaluation.windows import Windows
-from pipelines.features.events import BLOCK, LIKE, PASS, REPORT, Events
+from pipelines.features.events import BLOCK, LIKE, PASS, REPORT, UNLIKE, Events
 from pipelines.ranking.context import EverybodysFactors
 from registry.models.neighbours import NEIGHBOUR_SOURCES
 
@@ -170,6 +170,8 @@ def test_auto_takes_met_where_people_decide_on_each_other() -> None:
     one_way = scene((0, 2, LIKE, 1), (0, 3, LIKE, 2), (0, 4, PASS, 3))
     assert choose_protocol(both_ways) == "met"
     assert choose_protocol(one_way) == "catalogue"
+    slips = scene((0, 2, LIKE, 1), (0, 3, LIKE, 2), (2, 0, LIKE, 3), (3, 0, LIKE, 3), (2, 0, UNLIKE, 4))
+    assert choose_protocol(slips) == "catalogue", "who took a like back has not decided"
     assert choose_protocol(scene((0, 2, LIKE, 1), protocol="met")) == "met"
 
 

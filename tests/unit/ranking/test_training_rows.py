@@ -7,7 +7,7 @@ import pytest
 
 from feature_repo.population.people import People
 from pipelines.evaluation.spread import HeldBackPairs
-from pipelines.features.events import BLOCK, LIKE, PASS, Events
+from pipelines.features.events import BLOCK, LIKE, PASS, UNBLOCK, UNLIKE, Events
 from pipelines.ranking.errors import NoLabels
 from pipelines.ranking.lists import JudgedLists, choose, is_simple, policies
 from pipelines.ranking.requests import PastRequests
@@ -33,6 +33,21 @@ def test_a_past_requester_knows_what_was_decided_before_and_nothing_later() -> N
     assert (early.liked.tolist(), early.passed.tolist()) == ([20], [30])
     assert (late.liked.tolist(), late.passed.tolist()) == ([], [20, 30])  # the latest decision counts, newest first
     assert early.excluded.tolist() == [20, 30, 40]
+
+
+def test_likes_that_were_taken_back_by_an_instant_are_no_taste_of_then() -> None:
+    history = PastRequests(
+        People.build(IDS),
+        events(
+            *((0, 1, LIKE, 1), (0, 2, LIKE, 2), (0, 3, LIKE, 3), (0, 3, PASS, 4), (0, 2, UNLIKE, 5), (0, 2, LIKE, 7)),
+            *((4, 0, LIKE, 1), (4, 5, LIKE, 2), (0, 4, BLOCK, 3), (0, 4, UNBLOCK, 6), (0, 2, UNLIKE, 8)),
+        ),
+    ).history
+    zero, four = np.zeros(4, dtype=np.int64), np.full(2, 4)
+    at_us = np.array([5, 6, 8, 9])
+    assert history.last_before(zero, at_us, 3).tolist() == [[3, 2, 1], [3, 1, -1], [2, 3, 2], [3, 1, -1]]
+    assert history.last_before(zero, at_us, 1).tolist() == [[3], [3], [2], [3]]
+    assert history.last_before(four, np.array([6, 7]), 2).tolist() == [[5, 0], [5, -1]]
 
 
 def test_who_waits_is_told_only_where_pending_likes_may_be_known() -> None:
