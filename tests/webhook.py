@@ -12,6 +12,7 @@ class Webhook(ThreadingHTTPServer):
     """A receiver of alerts: keeps what it is sent, and answers with a status or not at all."""
 
     daemon_threads = True
+    request_queue_size = 128  # of the default, 5, twenty deliveries at once lose one to a dropped SYN now and then
 
     def __init__(self, status: int | None, word: str) -> None:
         self.word = word

@@ -5,7 +5,6 @@ import json
 
 import dagster as dg
 import pytest
-import structlog
 from pydantic import SecretStr
 
 from infra.endpoints import Endpoints
@@ -48,7 +47,6 @@ def test_a_failed_run_is_logged_and_posted_with_its_step_and_reason(
             resources={"platform": Platform(settings, endpoints)},
         ).for_run_failure()
         alert_on_failure(context)
-    structlog.reset_defaults()
     (received,) = webhook.received
     reason = "there are no interactions to learn from; run `duet import` first."
     assert received["kind"] == "run_failed"

@@ -1,11 +1,9 @@
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from pydantic import SecretStr
 
 from infra.alerts import send_alert
@@ -19,13 +17,12 @@ PLANTED = "hunter2-of-the-test"
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What is logged, as JSON lines; a proxy of the machine is not asked for a local address."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     stream = io.StringIO()
     configure_logging(make_settings(tmp_path, logging={"format": "json"}), stream)
-    yield stream
-    structlog.reset_defaults()
+    return stream
 
 
 def told(tmp_path: Path, url: str | None, timeout_s: float = 5.0) -> Settings:
