@@ -8,6 +8,7 @@ changes one.
 - `ConfigurableClassData`, `LocalArtifactStorage`, `LocalComputeLogManager`: what `dagster.yaml` names, with our data
   folder as the default (`test_as_their_users`).
 - `PostProcessingError`, `replace_config_schema`: refuse a value while a launch is planned (`test_launchpad`).
+- `DagsterPostgresStorage`'s engines: one that keeps its connection (`test_storage`).
 - `JobOfAssets`: the type of what `define_asset_job` returns, which has no public name (mypy).
 """
 
@@ -21,6 +22,8 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy import create_engine
 
 __all__ = [
     "NO_COMPUTE_LOGS",
@@ -32,6 +35,7 @@ __all__ = [
     "LocalComputeLogManager",
     "PostProcessingError",
     "execute_run_iterator",
+    "keep_connection",
     "replace_config_schema",
 ]
 
@@ -41,3 +45,15 @@ NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "
 def replace_config_schema(op: OpDefinition, schema: Field) -> None:
     """Give an op another config schema: its decorators take none beside a typed `config`."""
     op._config_schema = convert_user_facing_definition_config_schema(schema)  # noqa: SLF001 - see above
+
+
+def keep_connection(storage: DagsterPostgresStorage) -> None:
+    """Let a process use one connection again for all that Dagster notes; threads at the same time get more.
+
+    Dagster opens one for each statement otherwise, some hundred times in a run. A webserver sets pools of its own.
+    """
+    engine = create_engine(
+        storage.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True
+    )
+    for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+        part._engine = engine  # noqa: SLF001 - see above

@@ -16,6 +16,7 @@ import dagster as dg
 import yaml
 from dagster import DagsterEvent, DagsterInstance, DagsterInvalidConfigError
 
+from infra.urls import sqlalchemy_url
 from pipelines.dagster_private import NO_COMPUTE_LOGS, InMemoryJob, InstanceRef, execute_run_iterator
 from pipelines.definitions import build_definitions
 from pipelines.errors import InvalidSetting, RunFailed, RunTerminated
@@ -135,7 +136,7 @@ def open_instance(platform: "Platform") -> Iterator[DagsterInstance]:
     """Open the Dagster instance of this platform: the project's `dagster.yaml` on this platform's servers."""
     home = Path(platform.settings.data_dir).absolute() / "dagster"
     home.mkdir(parents=True, exist_ok=True)
-    storage = {"url": platform.endpoints.sqlalchemy_url("dagster")}
+    storage = {"url": sqlalchemy_url(platform.database_url, "dagster")}
     overrides = {
         "storage": {"custom": {"module": "pipelines.runs.storage", "class": "DuetStorage", "config": storage}},
         "local_artifact_storage": {

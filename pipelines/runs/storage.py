@@ -16,7 +16,12 @@ from dagster_postgres import DagsterPostgresStorage
 
 from infra.endpoints import open_endpoints
 from infra.settings import Settings, load_settings
-from pipelines.dagster_private import ConfigurableClassData, LocalArtifactStorage, LocalComputeLogManager
+from pipelines.dagster_private import (
+    ConfigurableClassData,
+    LocalArtifactStorage,
+    LocalComputeLogManager,
+    keep_connection,
+)
 
 CONFIG = {"data_dir": dg.Field(dg.Noneable(str), default_value=None, is_required=False)}
 
@@ -35,7 +40,9 @@ class DuetStorage(DagsterPostgresStorage):  # type: ignore[misc]  # the library 
     ) -> "DuetStorage":
         """Build the storage of this process, starting the embedded Postgres when no URL is set."""
         url = config_value.get("url") or _dagster_url(config_value.get("data_dir"))
-        return cls(postgres_url=url, inst_data=inst_data)
+        storage = cls(postgres_url=url, inst_data=inst_data)
+        keep_connection(storage)
+        return storage
 
 
 class DuetArtifacts(LocalArtifactStorage):

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
+@pytest.mark.long
 def test_the_demo_prints_answers_ends_well_and_leaves_no_process(tmp_path: Path) -> None:
     done = subprocess.run(
         ["make", "demo", "EXIT=1", "PEOPLE=300", f"DATA_DIR={tmp_path}"],

@@ -1,10 +1,14 @@
-"""The README's commands in its order, and what is done by hand in the pages of Dagster and MLflow, on one platform.
+"""`make demo`, the README's commands on what it leaves running, and what people do in Dagster's and MLflow's pages.
 
 Each test begins where the last one ended.
 """
 
 import csv
+import os
 import re
+import signal
+import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +21,24 @@ import yaml
 
 from infra.web.client import tls
 from tests.e2e.browser import CHROMIUM, in_the_browser, move_to_production, opened_page, shots
-from tests.e2e.conftest import LAUNCH, Duet, parameters
+from tests.e2e.conftest import (
+    ANY_FREE_PORT,
+    HANGS_S,
+    LAUNCH,
+    Duet,
+    clean_environment,
+    parameters,
+    processes_of,
+    stop_schedules,
+)
 from tests.killing import kill as kill_process
 from tests.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+ROOT = Path(__file__).parents[2]
 PEOPLE = 400
+STAYS = "everything stays up"
 DEPTH = 5
 RUN_MS = 400_000
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
@@ -49,7 +64,52 @@ def people_in(answer: dict[str, object]) -> list[int]:
     return [item["user_id"] for item in items]
 
 
-def test_everything_is_up_before_any_model_exists(duet: Duet) -> None:
+@pytest.fixture(scope="module")
+def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Duet, str]]:
+    """A platform that `make demo` brought up, and what the demo said; Ctrl-C ends it."""
+    duet = Duet(tmp_path_factory.mktemp("e2e") / "duet")
+    said = duet.data_dir.with_name("demo.txt")
+    with said.open("w") as file:
+        demo = subprocess.Popen(
+            ["make", "demo", f"PEOPLE={PEOPLE}", f"DATA_DIR={duet.data_dir}"],
+            cwd=ROOT,
+            env=clean_environment(COLUMNS="160", **ANY_FREE_PORT),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: demo.poll() is not None or STAYS in said.read_text(), HANGS_S)
+        assert demo.poll() is None, said.read_text()
+        stop_schedules(duet)
+        yield duet, said.read_text()
+    finally:
+        if demo.poll() is None:
+            os.killpg(demo.pid, signal.SIGINT)
+        demo.wait(HANGS_S)
+    assert "everything is stopped" in said.read_text()
+    assert processes_of(duet.data_dir) == []
+
+
+@pytest.fixture(scope="module")
+def duet(evening: tuple[Duet, str]) -> Duet:
+    return evening[0]
+
+
+def test_the_demo_brings_people_in_trains_promotes_and_prints_answers(evening: tuple[Duet, str]) -> None:
+    duet, said = evening
+    assert "two_stage" in said
+    assert "level 1 (full)" in said
+    promoted = set(RELEASE.findall(said))
+    assert promoted == {served_release(duet)}
+    answer = recommended(duet, 42)
+    assert answer["release"] in promoted
+    assert (answer["level"], answer["reason"]) == (1, None)
+    assert people_in(answer)
+
+
+def test_everything_is_up(duet: Duet) -> None:
     urls = duet.urls
     assert httpx.get(f"{urls['mlflow']}/health", timeout=10).status_code == 200
     assert httpx.get(f"{urls['dagster']}/server_info", timeout=10).status_code == 200
@@ -61,34 +121,8 @@ def test_doctor_finds_the_platform_well(duet: Duet) -> None:
     assert "checks are well" in duet("doctor")
 
 
-def test_a_synthetic_world_is_imported(duet: Duet) -> None:
-    assert str(PEOPLE) in duet("import", "synthetic", "--people", str(PEOPLE), "--seed", "7")
-
-
-def test_a_ranker_cannot_be_trained_before_there_are_embeddings(duet: Duet) -> None:
-    shown = duet("train", "--job", "train_ranker", "--set", "ranker.learning_rate=0.15", expect=1)
-    assert "train_all" in shown
-
-
-def test_training_ends_in_a_release_candidate(duet: Duet) -> None:
-    assert RELEASE.search(duet("train"))
-
-
-def test_a_candidate_can_be_judged_again(duet: Duet) -> None:
-    shown = duet("judge")
-    assert "ranker_separates" in shown
-    assert "puts it into Production" in shown
-
-
-def test_a_promoted_release_serves_both_stages(duet: Duet) -> None:
-    promoted = RELEASE.search(duet("promote"))
-    assert promoted is not None
-    until(lambda: served_release(duet) == promoted.group())
-    until(lambda: recommended(duet, 42)["level"] == 1)
-    answer = recommended(duet, 42)
-    assert answer["release"] == promoted.group()
-    assert answer["reason"] is None
-    assert people_in(answer)
+def test_a_release_can_be_judged_again(duet: Duet) -> None:
+    assert "ranker_separates" in duet("judge")
 
 
 def test_recommend_prints_both_probabilities(duet: Duet) -> None:
@@ -164,6 +198,8 @@ def test_a_value_out_of_bounds_is_refused_at_launch(duet: Duet) -> None:
     answer = duet.ask_dagster(LAUNCH, params=parameters("train_ranker", {"ranker": {"max_depth": 99}}))["launchRun"]
     assert answer["__typename"] == "PythonError"
     assert "`max_depth` = 99: Input should be less than or equal to 16" in answer["message"]
+    shown = duet("train", "--job", "train_ranker", "--set", "ranker.learning_rate=15", expect=1)
+    assert "`learning_rate` = 15" in shown
 
 
 def test_a_challenger_is_staged_and_both_arms_answer(duet: Duet) -> None:
