@@ -188,7 +188,7 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
     groups: dict[str, Any] = {
         "environment": "test",
         "data_dir": data_dir,
-        "postgres": {"shared_buffers_mb": 64, "start_timeout_s": PATIENT_START_S},
+        "postgres": {"shared_buffers_mb": 64, "start_timeout_s": PATIENT_START_S, "checkout_timeout_s": 10.0},
         "redis": {"start_timeout_s": PATIENT_START_S},
         "mlflow": {"port": 0, "start_timeout_s": PATIENT_START_S},
         "dagster": {"port": 0, "start_timeout_s": PATIENT_START_S},

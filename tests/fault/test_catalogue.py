@@ -136,7 +136,7 @@ PROVED_BY = {
     "37 stopped under load": [
         (
             "integration/serving/test_graceful_shutdown.py::"
-            "test_every_accepted_request_is_answered_when_the_service_is_stopped"
+            "test_every_accepted_request_is_answered_while_the_service_is_stopped_and_its_probe_says_so"
         ),
     ],
     "40 python -O": [

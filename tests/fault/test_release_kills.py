@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -34,16 +36,21 @@ pytestmark = pytest.mark.timeout(400)
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND = ReleaseVersions(1, 1, 1), ReleaseVersions(2, 2, 2)
-PROMOTION = ("verify", "record", "embedding", "ranker", "index", "aliases")
-ROLLBACK = (
+
+
+def steps(ordinary: Sequence[str], *others: str) -> list[Any]:
+    """Return the steps at which to kill: every run takes those at which the outcome turns, and a long run them all."""
+    return [*ordinary, *(pytest.param(step, marks=pytest.mark.long) for step in others)]
+
+
+PROMOTION = steps(("record", "embedding", "index"), "verify", "ranker", "aliases")
+ROLLBACK = steps(
+    ("rollback.before_commit", "rollback.after_pin", "pin.after_ranker"),
     "rollback.after_verify",
-    "rollback.before_commit",
-    "rollback.after_pin",
     "pin.after_embedding",
-    "pin.after_ranker",
     "pin.after_index",
 )
-SWAP = ("fetch", "prove", "load", "trial", "good", "remember", "fill")
+SWAP = steps(("load", "good", "remember"), "fetch", "prove", "trial", "fill")
 
 
 @dataclass
@@ -177,6 +184,7 @@ def test_a_worker_killed_at_any_step_of_a_swap_starts_with_one_complete_release(
     assert world.served(mlflow=False) == SECOND.release_id
 
 
+@pytest.mark.long
 def test_of_two_processes_that_promote_at_once_one_wins_and_the_other_gets_a_clear_conflict(world: World) -> None:
     def command(version: int, mlflow_url: str) -> "subprocess.Popen[str]":
         number = str(version)

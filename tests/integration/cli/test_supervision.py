@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from infra.supervisor.platform import serving_url, stop_platform
 from infra.supervisor.processes import marked
 from infra.supervisor.requests import restart
 from infra.supervisor.state import Phase, mark_of, platform_lock, read_state, running_state
+from tests.waiting import until
 
 DUMMY = Path(__file__).with_name("dummy_platform.py")
 # Ignores SIGTERM and has a child in a session of its own: only a sweep finds that one.
@@ -67,13 +67,6 @@ def read_until(process: subprocess.Popen[str], wanted: str) -> list[str]:
         if wanted in line:
             return lines
     raise AssertionError(f"{wanted!r} never came, but {lines}")
-
-
-def wait_for(claim: Callable[[], object], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.05)
 
 
 def web(name: str, **more: Any) -> dict[str, Any]:
@@ -127,7 +120,7 @@ def test_a_process_that_dies_is_reported_with_its_last_words_and_started_again(s
     assert obituary.endswith(f"and ends: serving on {port}; it is started again in 1 s")
     assert "started again, because it ended with signal SIGKILL" in read_until(platform, "fragile starting")[-1]
     read_until(platform, "fragile healthy")
-    wait_for(lambda: (now := running_state(data_dir)) is not None and now.phase is Phase.RUNNING)
+    until(lambda: (now := running_state(data_dir)) is not None and now.phase is Phase.RUNNING)
     assert httpx.get(state.urls()["fragile"], trust_env=False).text == "well"
     after = running_state(data_dir)
     assert after is not None
@@ -156,7 +149,7 @@ def test_a_process_that_cannot_be_started_anew_is_told_with_its_last_words(
     code = f"import os, time; os.mkdir({str(tmp_path / 'once')!r}); time.sleep(300)"
     platform = start({"name": "once", "code": code})
     read_until(platform, "ready running")
-    wait_for((tmp_path / "once").exists)
+    until((tmp_path / "once").exists)
     with pytest.raises(
         RestartFailed, match=r"^once ended with exit code 1; .*FileExistsError.*; it is started again in"
     ):
@@ -212,7 +205,7 @@ def test_a_stop_during_the_start_ends_everything_quietly(start: Start, data_dir:
 def test_a_process_that_ignores_sigterm_is_killed_with_its_descendants(start: Start, data_dir: Path) -> None:
     platform = start({"name": "stubborn", "code": STUBBORN})
     read_until(platform, "ready running")
-    wait_for(lambda: len(marked(mark_of(data_dir))) == 2)
+    until(lambda: len(marked(mark_of(data_dir))) == 2)
     platform.send_signal(signal.SIGTERM)
     platform.communicate(timeout=30)
     assert marked(mark_of(data_dir)) == []
@@ -249,7 +242,7 @@ def test_down_stops_a_running_platform(start: Start, data_dir: Path) -> None:
 def test_down_clears_up_after_a_supervisor_that_was_killed(start: Start, data_dir: Path, endpoints: Endpoints) -> None:
     platform = start(web("one"), {"name": "stubborn", "code": STUBBORN})
     read_until(platform, "ready running")
-    wait_for(lambda: len(marked(mark_of(data_dir))) == 3)
+    until(lambda: len(marked(mark_of(data_dir))) == 3)
     platform.kill()
     platform.wait()
     assert running_state(data_dir) is None

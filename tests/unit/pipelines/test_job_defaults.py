@@ -51,10 +51,10 @@ def test_the_launchpad_of_a_job_opens_with_every_hyperparameter(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_launchpad_opens_with_is_what_a_launch_without_settings_does(name: str) -> None:
     job = defs.resolve_job_def(name)
-    expected = {step: model().model_dump(mode="json") for step, model in STEPS.items() if step in planned(job, {})}
+    given = planned(job, {})
+    expected = {step: model().model_dump(mode="json") for step, model in STEPS.items() if step in given}
     if name == "materialize_features":
         expected["features"]["history"] = False
-    given = planned(job, {})
     assert {step: given[step] for step in expected} == expected
 
 
