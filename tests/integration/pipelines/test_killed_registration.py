@@ -32,7 +32,7 @@ from tests.training_process import Training
 pytestmark = pytest.mark.timeout(600)
 
 SMALL: dict[str, dict[str, Any]] = {
-    "embeddings": {"dimensions": 8, "iterations": 3},
+    "embeddings": {"dimensions": 8, "iterations": 3, "tuning_trials": 1},
     "ranker": {"rounds": 10},
     "features": {"max_snapshots": 3},
     "evaluation": {"bootstrap_rounds": 50},

@@ -27,7 +27,13 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-SMALL = ["embeddings.dimensions=8", "embeddings.iterations=5", "ranker.rounds=10", "features.max_snapshots=3"]
+SMALL = [
+    "embeddings.dimensions=8",
+    "embeddings.iterations=5",
+    "embeddings.tuning_trials=1",
+    "ranker.rounds=10",
+    "features.max_snapshots=3",
+]
 
 
 def test_a_killed_run_registers_nothing_by_half_and_can_be_repeated(empty_mlflow: Endpoints, tmp_path: Path) -> None:
@@ -71,7 +77,7 @@ def test_a_killed_run_registers_nothing_by_half_and_can_be_repeated(empty_mlflow
             assert len(left) == 1
             assert close_orphans(instance, worker_is_alive) == left
             assert close_orphans(instance, worker_is_alive) == []
-        chosen = {"embeddings": {"dimensions": 8, "iterations": 5}, "ranker": {"rounds": 10}}
+        chosen = {"embeddings": {"dimensions": 8, "iterations": 5, "tuning_trials": 1}, "ranker": {"rounds": 10}}
         run_job(platform, "train_all", chosen | {"features": {"max_snapshots": 3}}, os.getpid(), Listener())
     finally:
         platform.close()

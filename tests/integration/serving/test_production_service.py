@@ -295,10 +295,15 @@ def wait_until(true: Any, timeout_s: float = 40.0) -> None:
     ("variables", "sentence"),
     [
         ({}, "No API key is active, so nobody could call: make one with `duet keys create`."),
-        ({"DUET_SERVING__AUTH__MODE": "off"}, "which is refused in production: set it to `required`."),
-        (
+        pytest.param(
+            {"DUET_SERVING__AUTH__MODE": "off"},
+            "which is refused in production: set it to `required`.",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             {"DUET_SERVING__CORS_ORIGINS": "*", "DUET_SERVING__CORS_CREDENTIALS": "true"},
             "which is refused in production: name the origins.",
+            marks=pytest.mark.long,
         ),
     ],
 )
