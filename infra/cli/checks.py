@@ -8,13 +8,14 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import psutil
 import psycopg
 from packaging.requirements import Requirement
@@ -24,6 +25,7 @@ from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ServerUnavailable
 from infra.settings import PostgresSettings, Settings
 from infra.time_zones import REMEDY, has_time_zones
+from infra.web.client import tls
 
 GIB = 1024**3
 LEAST_RAM_GIB = 3.0
@@ -141,6 +143,33 @@ def check_secrets(settings: Settings) -> Iterator[CheckResult]:
     open_to_all = [str(p) for p in suspects if p.is_file() and p.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)]
     seen = f"readable by others: {', '.join(open_to_all)}" if open_to_all else "readable by you only"
     yield CheckResult("secrets", not open_to_all, seen, f"chmod 600 {' '.join(open_to_all)}")
+
+
+def check_doors(settings: Settings) -> Iterator[CheckResult]:
+    """Look whether Dagster and MLflow, if they run, let people in without the token that is needed by now."""
+    from infra.supervisor.state import running_state
+    from infra.web.token import needs_token
+
+    state = running_state(settings.data_dir)
+    if state is None or not needs_token(settings):
+        return
+    guarded = ("dagster",) if settings.mlflow.url is not None else ("dagster", "mlflow")
+    yield doors({name: url for name, url in state.urls().items() if name in guarded})
+
+
+def doors(urls: Mapping[str, str]) -> CheckResult:
+    """Ask each address for a page without a token."""
+    open_to_all = [name for name, url in urls.items() if _lets_in(url)]
+    seen = f"no token is asked for by {' and '.join(open_to_all)}" if open_to_all else "shut without the token"
+    remedy = "run `duet down` and `duet up`: other people got accounts on this machine after the platform was started"
+    return CheckResult("doors", not open_to_all, seen, remedy)
+
+
+def _lets_in(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10, trust_env=False, verify=tls()).status_code != httpx.codes.UNAUTHORIZED
+    except httpx.HTTPError:
+        return False
 
 
 def check_servers(settings: Settings) -> Iterator[CheckResult]:
@@ -314,4 +343,11 @@ def _existing(folder: Path) -> Path:
 
 
 Check = Callable[[Settings], Iterator[CheckResult]]
-CHECKS: tuple[Check, ...] = (check_machine, lambda _: check_packages(), check_ports, check_secrets, check_servers)
+CHECKS: tuple[Check, ...] = (
+    check_machine,
+    lambda _: check_packages(),
+    check_ports,
+    check_secrets,
+    check_doors,
+    check_servers,
+)

@@ -118,7 +118,9 @@ def test_everything_is_up(duet: Duet) -> None:
 
 
 def test_doctor_finds_the_platform_well(duet: Duet) -> None:
-    assert "checks are well" in duet("doctor")
+    said = duet("doctor")
+    assert "checks are well" in said
+    assert "doors: shut without the token" in said
 
 
 def test_a_release_can_be_judged_again(duet: Duet) -> None:

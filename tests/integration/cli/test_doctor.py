@@ -7,6 +7,7 @@ import pytest
 
 from infra.cli import checks, run
 from infra.endpoints import Endpoints
+from tests.integration.cli.test_stack import answering
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +116,12 @@ def test_going_back_asks_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         monkeypatch.setattr("sys.stdin", nothing)
         assert run(["migrate", "--down-to", "base"], entries=[]) == 130
     assert "can delete rows for good" in capsys.readouterr().out
+
+
+def test_doors_that_no_token_shuts_are_told_with_what_shuts_them() -> None:
+    with answering({}) as dagster, answering({}, status=401) as mlflow:
+        found = checks.doors({"dagster": dagster, "mlflow": mlflow})
+        assert (found.ok, found.seen) == (False, "no token is asked for by dagster")
+        assert "`duet down` and `duet up`" in found.remedy
+        assert checks.doors({"mlflow": mlflow}).ok
+    assert checks.doors({"dagster": dagster}).ok, "who does not answer lets nobody in"
