@@ -3,7 +3,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -287,21 +287,22 @@ def make_town(
     n: int = 40,
     release: Release | None = None,
     attributes: Callable[[int], dict[str, Any]] = lambda _user_id: {},
+    without_slot: Collection[str] = (),
 ) -> Town:
     """Build a town of n people whose population is loaded; no exploration, so that orders are known.
 
-    Every name of a number among their `attributes` by id has a slot.
+    Every name of a number among their `attributes` by id has a slot, except those `without_slot`.
     """
     rows = {user_id: person(user_id, attributes=attributes(user_id)) for user_id in range(1, n + 1)}
     given = [row["attributes"] for row in rows.values()]
     names = sorted({name for own in given for name, value in own.items() if type(value) in {int, float}})
-    slots = {name: slot for slot, name in enumerate(names)}
+    slots = {name: slot for slot, name in enumerate(names) if name not in without_slot}
     serving = settings.serving.model_copy(update={"exploration_share": 0.0, "deadline_ms": 5000})
     return Town(
         settings.model_copy(update={"serving": serving}),
         clock,
         MemoryPeople(rows),
         release=release,
-        population=Population.build(people_of(list(rows.values()), slots), GivenTraits.of(list(rows), given)),
+        population=Population.build(people_of(list(rows.values()), slots), GivenTraits.of(list(rows), given, slots)),
         slots=slots,
     )

@@ -17,7 +17,9 @@ AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 def snapshot_of(*user_ids: int, filled_at: datetime | None = None) -> PopulationSnapshot:
     """People of one city with these ids, each of whom liked the first of them."""
-    traits = GivenTraits.of(user_ids, [{"city": "Ghent", "smoker": user_id == 2} for user_id in user_ids])
+    traits = GivenTraits.of(
+        user_ids, [{"city": "Ghent", "smoker": user_id == 2, "pets": user_id} for user_id in user_ids]
+    )
     population = Population.build(people_of([person(user_id) for user_id in user_ids]), traits)
     likes = RecentLikes.build([(user_id, [user_ids[0]]) for user_id in user_ids])
     return PopulationSnapshot(population, likes.aligned(np.array(user_ids)), {"height": 3}, AT, filled_at)

@@ -116,6 +116,11 @@ class Population:
         """Return the names of the attributes that hold true or false."""
         return self.traits.flags | self.late_traits.flags
 
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Return the names of the attributes that hold numbers and have no slot."""
+        return frozenset({*self.traits.numbers, *self.late_traits.numbers})
+
     def upsert(self, people: People, traits: GivenTraits = NO_TRAITS) -> "Population":
         """Return the population with `people` added or replaced, in time that does not grow with the base's columns.
 
@@ -176,20 +181,17 @@ class Population:
     def showable(self, terms: Terms, positions: Int64) -> NDArray[np.bool_]:
         """Return bool[m]: who of those at `positions` may be shown; a position of -1 is nobody."""
         showable = terms.met(self.base, positions, self.tail)
-        for codes in terms.traits:
-            left = np.flatnonzero(showable)
-            showable[left] = self._having(positions[left], codes)
+        if not (terms.traits or terms.numbers):
+            return showable
+        left = np.flatnonzero(showable)
+        late = positions[left] >= len(self.base)
+        for index, part, first in ((self.traits, left[~late], 0), (self.late_traits, left[late], len(self.base))):
+            rows = positions[part] - first
+            for codes in terms.traits:
+                showable[part] &= index.having(rows, codes)
+            for name, wish in terms.numbers:
+                showable[part] &= wish.met(index.values(name, rows))
         return showable
-
-    def _having(self, positions: Int64, codes: Int64) -> NDArray[np.bool_]:
-        n = len(self.base)
-        late = positions >= n
-        if not late.any():
-            return self.traits.having(positions, codes)
-        having = np.empty(len(positions), dtype=np.bool_)
-        having[~late] = self.traits.having(positions[~late], codes)
-        having[late] = self.late_traits.having(positions[late] - n, codes)
-        return having
 
     def nearby(
         self, requester: People, rng: np.random.Generator, max_pool: int = MAX_POOL, *, at_least: int = 0
@@ -229,7 +231,7 @@ class Population:
             found = pool.positions[self.showable(terms, pool.positions)]
             if len(found) >= enough or pool.exhausted:
                 return found, pool.inclusion
-        if terms.attributes or terms.traits:
+        if terms.asks_more:
             return self._among_fitting(terms, rng)
         area = self._area(requester, math.inf)
         stride = _stride(area, _WIDE)
@@ -246,6 +248,8 @@ class Population:
         """Return what `_found` does where few have the attributes: one look at an index or a column finds them all."""
         fewest = min(terms.traits, key=self.traits.count, default=None)
         fitting = terms.with_attributes(self.base, None if fewest is None else self.traits.with_any(fewest))
+        for name, wish in terms.numbers:
+            fitting = fitting[wish.met(self.traits.values(name, fitting))]
         late = np.arange(len(self.base), len(self.base) + len(self.tail))
         positions = np.concatenate([fitting[self.alive[fitting]], late])
         found = positions[self.showable(terms, positions)]

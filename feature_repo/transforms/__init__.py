@@ -2,7 +2,7 @@
 
 from feature_repo.transforms.attributes import attribute_vectors
 from feature_repo.transforms.content import CONTENT_WIDTH, content_inputs, content_score, content_score_at
-from feature_repo.transforms.eligibility import AttributeWish, Terms, Wishes, mutually_eligible
+from feature_repo.transforms.eligibility import NumberWish, Terms, Wishes, mutually_eligible
 from feature_repo.transforms.fingerprints import profile_fingerprints
 from feature_repo.transforms.measures import haversine_km, whole_years
 from feature_repo.transforms.pair import PairContext, ranking_features, ranking_features_both, ranking_matrix
@@ -11,7 +11,7 @@ from feature_repo.transforms.rates import smoothed_rate
 
 __all__ = [
     "CONTENT_WIDTH",
-    "AttributeWish",
+    "NumberWish",
     "PairContext",
     "Terms",
     "Wishes",

@@ -31,16 +31,15 @@ _NOBODY: Final = fixed(np.empty(0, dtype=np.int64))
 
 
 @dataclass(frozen=True)
-class AttributeWish:
-    """What the attribute of a slot must be: within bounds that count as met, and one of `among` where it is given."""
+class NumberWish:
+    """What a number must be: within bounds that count as met, and one of `among` where it is given."""
 
-    slot: int
     low: float = -math.inf
     high: float = math.inf
     among: tuple[float, ...] | None = None
 
     def met(self, values: Float32) -> Bools:
-        """Return bool[m] for float32[m]; nobody of whom the attribute is unknown meets it.
+        """Return bool[m] for float32[m]; whoever has none, NaN, does not meet it.
 
         Bounds are rounded like the values, so that whoever meets them before rounding does so after it.
         """
@@ -53,30 +52,33 @@ class Wishes:
     """What somebody asks for this once, on top of their preferences: it can only narrow, and it needs to be known.
 
     `interests` float32[INTEREST_WORDS] as in a profile, one of which must be shared; empty where none is asked for.
-    Of each of `traits`, int64 codes, one must be had.
+    `attributes` are by slot, and `numbers` by the name of an attribute without one. Of each of `traits`, int64 codes,
+    one must be had.
     """
 
     age_min: float = math.nan
     age_max: float = math.nan
     max_distance_km: float = math.inf
     interests: Float32 = field(default_factory=lambda: _NO_INTERESTS)
-    attributes: tuple[AttributeWish, ...] = ()
+    attributes: tuple[tuple[int, NumberWish], ...] = ()
     traits: tuple[Int64, ...] = ()
+    numbers: tuple[tuple[str, NumberWish], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
     """On which terms people may be shown to one person at one instant: `facts` as `loops.accepted` takes them.
 
-    Whether somebody has the `traits` is known to a population alone.
+    Whether somebody has the `traits`, and the `numbers` without a slot by name, is known to a population alone.
     """
 
     own_id: int
     facts: NDArray[Any]
     interests: Float32
     excluded: Int64
-    attributes: tuple[AttributeWish, ...] = ()
+    attributes: tuple[tuple[int, NumberWish], ...] = ()
     traits: tuple[Int64, ...] = ()
+    numbers: tuple[tuple[str, NumberWish], ...] = ()
 
     @classmethod
     def of(cls, requester: People, at: float, wishes: Wishes = Wishes(), exclude: Int64 | None = None) -> Self:
@@ -86,7 +88,12 @@ class Terms:
         facts = _facts(requester.profile[0].tobytes(), at, wishes.age_min, wishes.age_max, wishes.max_distance_km)
         interests = fixed(wishes.interests)
         user_id, excluded = int(requester.user_ids[0]), _ascending(exclude)
-        return cls(user_id, facts, interests, excluded, wishes.attributes, wishes.traits)
+        return cls(user_id, facts, interests, excluded, wishes.attributes, wishes.traits, wishes.numbers)
+
+    @property
+    def asks_more(self) -> bool:
+        """Return whether any attribute is asked for."""
+        return bool(self.attributes or self.traits or self.numbers)
 
     def excluding(self, user_ids: Int64) -> Self:
         """Return the same terms without these people either."""
@@ -95,10 +102,10 @@ class Terms:
     def with_attributes(self, people: People, among: Int64 | None = None) -> Int64:
         """Return the rows, of `among` int64 ascending where given, of all who have the numbers that are asked for."""
         rows = np.arange(len(people)) if among is None else among
-        for wish in self.attributes:
+        for slot, wish in self.attributes:
             # The first is asked of a whole column, which is read in order.
             everybody = len(rows) == len(people)
-            rows = rows[wish.met(people.attributes[:, wish.slot] if everybody else people.attributes[rows, wish.slot])]
+            rows = rows[wish.met(people.attributes[:, slot] if everybody else people.attributes[rows, slot])]
         return rows
 
     def met(self, people: People, rows: Int64, late: People | None = None) -> Bools:
@@ -111,9 +118,9 @@ class Terms:
             fixed(people.user_ids), fixed(people.profile), fixed(late.user_ids), fixed(late.profile), rows,
             PROFILE_PLACES, self.own_id, self.facts, self.interests, self.excluded,
         )  # fmt: skip
-        for wish in self.attributes:
+        for slot, wish in self.attributes:
             left = np.flatnonzero(accepted)
-            accepted[left] = wish.met(_values(wish.slot, people, rows[left], late))
+            accepted[left] = wish.met(_values(slot, people, rows[left], late))
         return accepted
 
 

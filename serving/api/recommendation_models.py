@@ -136,8 +136,8 @@ class Filters(RequestModel):
     )
     attributes: Annotated[dict[str, AttributeFilter], Field(min_length=1, max_length=10)] | None = Field(
         None,
-        description="By name, what attributes must be, as they were stored; who lacks one is left out. Where an "
-        "attribute has numbers, true counts as 1 among them and false as 0.",
+        description="By name, what attributes must be, as they were stored; who lacks one is left out. Among the "
+        "numbers of an attribute that is a feature, true counts as 1 and false as 0.",
     )
 
     @model_validator(mode="after")

@@ -182,7 +182,7 @@ def with_people(
     traits: list[GivenTraits] = []
     for columns in _columns(connection, user_ids, chunk):
         shown.append(_people(columns, slots, population))
-        traits.append(GivenTraits.of(columns["user_id"], columns["attributes"]))
+        traits.append(GivenTraits.of(columns["user_id"], columns["attributes"], slots))
     people = People.concat(shown)
     gone = np.setdiff1d(user_ids, people.user_ids)
     if len(gone):

@@ -15,7 +15,7 @@ from feature_repo.layout import INTEREST_COLUMNS, PROFILE
 from feature_repo.population.people import People
 from feature_repo.population.population import Population
 from feature_repo.population.traits import trait_code
-from feature_repo.transforms import AttributeWish, Terms, Wishes, profile_vectors
+from feature_repo.transforms import NumberWish, Terms, Wishes, profile_vectors
 from serving.api.recommendation_models import AttributeFilter, Filters
 from serving.errors import InvalidRequest
 from serving.recommend.pool import Bools, Float32, KnownRequester, Pool
@@ -34,7 +34,7 @@ def terms_of(
 ) -> Terms:
     """Return on which terms people may be shown to `requester` at unix seconds `at`; `slots` are those of attributes.
 
-    An attribute without a slot is left to the last check.
+    Without a slot, an attribute is known to a population alone.
     """
     wishes = _NO_WISHES if filters is None else _wishes(filters, slots)
     return Terms.of(requester.person, at, wishes, requester.excluded)
@@ -63,7 +63,7 @@ def refuse_unfit(filters: Filters | None, slots: Mapping[str, int], population: 
         elif wish.texts:
             fits = name in population.texts
         else:
-            fits = name in slots
+            fits = name in slots or name in population.numbers
         if not fits:
             what = _advice(name, slots, population)
             raise InvalidRequest(
@@ -74,14 +74,14 @@ def refuse_unfit(filters: Filters | None, slots: Mapping[str, int], population: 
 
 def _advice(name: str, slots: Mapping[str, int], population: Population) -> str:
     known = {
-        "numbers: ask with `gte`, `lte` or `in`": slots,
+        "numbers: ask with `gte`, `lte` or `in`": {*slots, *population.numbers},
         "text: ask with `in` and the texts": population.texts,
         "true or false: ask with `is`": population.flags,
     }
     held = [what for what, names in known.items() if name in names]
     if held:
         return f"it holds {', or '.join(held)}."
-    every = sorted({*slots, *population.texts, *population.flags})
+    every = sorted({*slots, *population.numbers, *population.texts, *population.flags})
     near = get_close_matches(name[:_COMPARED], every[:_NAMED], n=1)
     if near:
         return f"nobody has it; did you mean `{near[0]}`?"
@@ -90,22 +90,21 @@ def _advice(name: str, slots: Mapping[str, int], population: Population) -> str:
 
 def _wishes(filters: Filters, slots: Mapping[str, int]) -> Wishes:
     wanted = filters.attributes or {}
+    numbers = {name: _number(wish) for name, wish in wanted.items() if not wish.traits}
     return Wishes(
         age_min=math.nan if filters.age_min is None else filters.age_min,
         age_max=math.nan if filters.age_max is None else filters.age_max,
         max_distance_km=math.inf if filters.max_distance_km is None else filters.max_distance_km,
         # 240 buckets let a few others through; the safety check compares the words themselves.
         interests=_interests(tuple(filters.interests_any or ())),
-        attributes=tuple(
-            _attribute(slots[name], wish) for name, wish in wanted.items() if name in slots and not wish.traits
-        ),
+        attributes=tuple((slots[name], wish) for name, wish in numbers.items() if name in slots),
+        numbers=tuple((name, wish) for name, wish in numbers.items() if name not in slots),
         traits=tuple(_codes(name, wish.traits) for name, wish in wanted.items() if wish.traits),
     )
 
 
-def _attribute(slot: int, wish: AttributeFilter) -> AttributeWish:
-    return AttributeWish(
-        slot,
+def _number(wish: AttributeFilter) -> NumberWish:
+    return NumberWish(
         low=-math.inf if wish.gte is None else wish.gte,
         high=math.inf if wish.lte is None else wish.lte,
         among=wish.numbers,

@@ -93,7 +93,8 @@ def test_whatever_stands_in_a_row_is_read_as_its_column_would_be_by_itself(
             age_max = 77, latitude = 0.1::real, longitude = -179.99, max_distance_km = 'NaN', bio = 'née',
             interests = '{chess,"Chess ","a {brace}",é}', created_at = '2026-01-02 03:04:05.678901+02',
             attributes = '{"fun": 0.1, "far": 1e400, "smokes": true, "job": "baker", "none": null,
-                "motto": "a \\"quoted\\" \\n né\\u001f \\\\", "list": ["x", true]}' where user_id = 2
+                "motto": "a \\"quoted\\" \\n né\\u001f \\\\", "list": ["x", true], "more": 2.5,
+                "beyond": -1e300}' where user_id = 2
         """
     )
     slots = {"fun": 0, "far": 1, "smokes": 2, "job": 3, "none": 4}
@@ -106,12 +107,15 @@ def test_whatever_stands_in_a_row_is_read_as_its_column_would_be_by_itself(
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     population = load(background, None).population
     people = population.base
-    told = GivenTraits.of(columns["user_id"], columns["attributes"])
+    told = GivenTraits.of(columns["user_id"], columns["attributes"], slots)
     order = np.lexsort((told.codes, told.user_ids))
     for traits in (population.traits, load(background, OnlyThree()).population.traits):  # as read here and by Postgres
         given = traits.given(people.user_ids)
         assert sorted(given.user_ids.tolist()) == told.user_ids[order].tolist()
         assert given.codes[np.lexsort((given.codes, given.user_ids))].tolist() == told.codes[order].tolist()
+        assert {name: [one.tolist() for one in own] for name, own in given.numbers.items() if len(own[0])} == {
+            "more": [[2], [2.5]]
+        }
         assert (given.texts, given.flags) == ({"job", "motto"}, {"smokes"})
     assert people.user_ids.tolist() == columns["user_id"]
     np.testing.assert_array_equal(people.profile, profile_vectors(columns))

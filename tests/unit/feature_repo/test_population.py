@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from feature_repo.population.people import People
 from feature_repo.population.picking import best_first
 from feature_repo.population.population import SOURCES, Population
 from feature_repo.population.traits import NOBODY_HAS_ANY, GivenTraits, trait_code
-from feature_repo.transforms import AttributeWish, Terms, Wishes, haversine_km, mutually_eligible, whole_years
+from feature_repo.transforms import NumberWish, Terms, Wishes, haversine_km, mutually_eligible, whole_years
 from tests.people_worlds import NOON, crowd, person
 
 
@@ -134,11 +135,17 @@ def test_changes_are_seen_by_the_new_population_only() -> None:
 
 def test_traits_follow_people_who_come_change_and_go() -> None:
     many = list(range(1, 12_001))
-    cities = [{"city": "Ghent" if user_id % 2 else "Bruges", "smoker": user_id % 1000 == 7} for user_id in many]
+    cities: list[dict[str, Any]] = [
+        {"city": "Ghent" if user_id % 2 else "Bruges", "smoker": user_id % 1000 == 7, "height": user_id % 10}
+        for user_id in many
+    ]
     population = Population.build(People.build(many), GivenTraits.of(many, cities))
+    rare = Terms.of(person(20_000), NOON, replace(of_smokers(), numbers=(("height", NumberWish(low=8.0)),)))
     ghent, both = of_traits(city=["Ghent"], smoker=[True]), of_traits(city=["Bruges", "Ghent"], smoker=[True])
     assert showable(population, ghent) == list(range(7, 12_000, 1000))
-    came = GivenTraits.of([7, 40_000, 50_000], [{"city": "Bruges", "smoker": True, "job": "baker"}, cities[6], {}])
+    came = GivenTraits.of(
+        [7, 40_000, 50_000], [{"city": "Bruges", "smoker": True, "height": 8.5}, cities[6], {"job": "baker"}]
+    )
     changed = population.upsert(People.build([7, 40_000, 50_000]), came).remove([1007])
     gone = changed.remove([40_000])
     for moved in (changed, changed.compacted(), changed.upsert(People.build([3, 5]))):
@@ -146,6 +153,8 @@ def test_traits_follow_people_who_come_change_and_go() -> None:
         assert moved.flags == {"smoker"}
         assert showable(moved, ghent) == [*range(2007, 12_000, 1000), 40_000]
         assert showable(moved, both) == [7, *range(2007, 12_000, 1000), 40_000]
+        assert showable(moved, rare) == [7]
+        assert moved.sources(person(20_000), 50, rng(), NOON, terms=rare, at_least=50)["random"].user_ids == [7]
     for moved in (gone, gone.compacted()):
         assert showable(moved, ghent) == list(range(2007, 12_000, 1000))
     found = changed.sources(person(20_000), 50, rng(), NOON, terms=ghent, at_least=50)["random"]
@@ -155,6 +164,10 @@ def test_traits_follow_people_who_come_change_and_go() -> None:
 def of_traits(**wanted: list[str] | list[bool]) -> Terms:
     codes = (np.array([trait_code(name, value) for value in values]) for name, values in wanted.items())
     return Terms.of(person(20_000), NOON, Wishes(traits=tuple(codes)))
+
+
+def of_smokers() -> Wishes:
+    return Wishes(traits=(np.array([trait_code("smoker", True)]),))
 
 
 def showable(population: Population, terms: Terms) -> list[int]:
@@ -178,7 +191,7 @@ def test_few_people_with_a_rare_attribute_are_all_found_among_many() -> None:
     profile[1500, PROFILE.index("seeking")] = 2.0  # 1501 seeks somebody else
     population = Population.build(replace(people, attributes=attributes, profile=profile))
     population = population.remove([3001]).upsert(population.rows([0]))
-    terms = Terms.of(person(20_000), NOON, Wishes(attributes=(AttributeWish(3, low=6.5, among=(7.0, 8.0)),)))
+    terms = Terms.of(person(20_000), NOON, Wishes(attributes=((3, NumberWish(low=6.5, among=(7.0, 8.0))),)))
     for result in population.sources(person(20_000), 50, rng(), NOON, terms=terms, at_least=50).values():
         assert set(result.user_ids.tolist()) == {1, 4501, 6001, 7501, 9001, 10501}
         assert (result.propensity == 1).all()

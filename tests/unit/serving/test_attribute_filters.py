@@ -24,7 +24,7 @@ def attributes(user_id: int) -> dict[str, Any]:
     if not user_id % 4:
         return {"children": 0}
     height_cm, city = 190 if user_id % 10 == 0 else 170, ("Ghent", "Bruges", "true")[user_id % 3]
-    return {"height_cm": height_cm, "children": user_id % 3, "city": city, "smoker": user_id % 10 == 0}
+    return {"height_cm": height_cm, "children": user_id % 3, "city": city, "smoker": user_id % 10 == 0, "pets": user_id}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
 
 @pytest.fixture
 def town(settings: Settings, clock: FixedClock, release: Release) -> Town:
-    return make_town(settings, clock, n=100, release=release, attributes=attributes)
+    return make_town(settings, clock, n=100, release=release, attributes=attributes, without_slot=["pets"])
 
 
 def ask(town: Town, wanted: dict[str, Any] | None, **request: Any) -> Answer:
@@ -70,6 +70,8 @@ def at_level(town: Town, level: int) -> Town:
         ({"smoker": {"is": False}, "city": {"in": ["true"]}}, [2, 14, 26, 38, 62, 74, 86, 98]),
         ({"city": {"in": ["Ghent"]}, "height_cm": {"gte": 180}, "children": {"in": [0]}}, [30, 90]),
         ({"city": {"in": ["ghent", "Gh", "Rome"]}}, []),
+        ({"pets": {"gte": 85.5, "lte": 94}}, [86, 90, 94]),
+        ({"pets": {"in": [8, 10, 30.0]}, "city": {"in": ["Ghent"]}, "height_cm": {"gte": 180}}, [30]),
     ],
 )
 def test_only_people_whose_attributes_are_as_asked_are_shown_at_every_level(
@@ -110,7 +112,7 @@ def test_an_attribute_of_nobody_is_refused_with_the_nearest_name(town: Town) -> 
     with pytest.raises(InvalidRequest, match="did you mean `height_cm`") as refused:
         ask(town, {"hight_cm": {"gte": 180}})
     assert refused.value.details[0]["field"] == "filters.attributes.hight_cm"
-    with pytest.raises(InvalidRequest, match="there are `children`, `city`, `height_cm`, `smoker`"):
+    with pytest.raises(InvalidRequest, match="there are `children`, `city`, `height_cm`, `pets`, `smoker`"):
         ask(town, {"zodiac": {"in": [1]}})
 
 
@@ -119,6 +121,7 @@ def test_an_attribute_of_nobody_is_refused_with_the_nearest_name(town: Town) -> 
     [
         ({"height_cm": {"in": ["tall"]}}, "holds numbers: ask with `gte`, `lte` or `in`"),
         ({"height_cm": {"is": True}}, "holds numbers"),
+        ({"pets": {"is": True}}, "holds numbers"),
         ({"city": {"gte": 1}}, "holds text: ask with `in` and the texts"),
         ({"city": {"is": True}}, "holds text"),
         ({"smoker": {"in": ["yes"]}}, "holds true or false: ask with `is`"),

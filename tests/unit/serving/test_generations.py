@@ -43,6 +43,7 @@ def test_what_was_written_is_mapped_as_it_was(generations: Generations) -> None:
         assert np.array_equal(mapped, before)
         assert not mapped.flags.owndata
     assert (found.snapshot.population.texts, found.snapshot.population.flags) == ({"city"}, {"smoker"})
+    assert found.snapshot.population.traits.values("pets", np.array([2, 0])).tolist() == [5, 1]
     assert found.snapshot.recent_likes.latest(np.array([5, 9]), 2).tolist() == [[1, -1], [-1, -1]]
     assert (found.snapshot.slots, found.snapshot.read_at, found.snapshot.filled_at) == ({"height": 3}, AT, AT)
 
