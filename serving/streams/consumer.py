@@ -143,13 +143,22 @@ class StreamLoop:
                 pause_s = FIRST_PAUSE_S
             except StreamMoved:
                 continue
-            except (redis.RedisError, StorageUnavailable, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 the entries are still there, and so is the other stream
                 known = False  # a Redis that lost its data has no group any more
-                why = error.message if isinstance(error, StorageUnavailable) else f"Redis: {type(error).__name__}"
-                _log.warning("stream_waits", stream=self._group.stream, why=why, again_in_s=pause_s)
+                self._note(error, pause_s)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _note(self, error: Exception, pause_s: float) -> None:
+        stream = self._group.stream
+        if isinstance(error, StorageUnavailable):
+            _log.warning("stream_waits", stream=stream, why=error.message, again_in_s=pause_s)
+        elif isinstance(error, redis.RedisError | OSError | TimeoutError):
+            why = f"Redis: {type(error).__name__}: {error}"
+            _log.warning("stream_waits", stream=stream, why=why, again_in_s=pause_s)
+        else:
+            _log.error("stream_fails", stream=stream, again_in_s=pause_s, exc_info=error)
 
     async def _trim(self) -> None:
         if self._clock.monotonic() - self._trimmed_s >= TRIM_S:

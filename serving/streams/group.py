@@ -117,8 +117,9 @@ class StreamGroup:
         group = await self._described()
         first = await self._client.xrange(self.stream, min=f"({_after(group)}", count=1)
         found = [entry_id.decode() for entry_id, _ in first]
-        if group is not None and group["pending"]:
-            found.append((await self._client.xpending(self.stream, self._group))["min"].decode())
+        if group is not None:
+            pending = await self._client.xpending(self.stream, self._group)
+            found += [] if pending["min"] is None else [pending["min"].decode()]
         return min(found, key=_order, default=None)
 
     async def lag(self) -> Lag:

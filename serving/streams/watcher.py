@@ -24,13 +24,13 @@ def open_watcher(
 ) -> "StreamWatcher | None":
     """Return what measures the streams of the settings, None where there are none; `closing` will close it."""
     wanted = settings.stream
-    # The series are there before anything is measured, and where nothing ever is.
-    for stream in (wanted.interactions, wanted.people):
-        metrics.stream_waiting.labels(stream).set(0)
-        metrics.stream_oldest.labels(stream).set(0)
-        for outcome in OUTCOMES:
-            metrics.stream_settled.labels(stream, outcome).set(0)
     if not wanted.enabled:
+        # A panel shows nought, and no gap. Otherwise none is shown before it is measured: it would look like a change.
+        for stream in (wanted.interactions, wanted.people):
+            metrics.stream_waiting.labels(stream).set(0)
+            metrics.stream_oldest.labels(stream).set(0)
+            for outcome in OUTCOMES:
+                metrics.stream_settled.labels(stream, outcome).set(0)
         return None
     client = infra_redis.connect_async(redis_of(settings, endpoints), settings.redis, socket_timeout_s=REDIS_S)
     closing.add("streams", client.aclose)

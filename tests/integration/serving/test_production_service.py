@@ -79,6 +79,7 @@ def closed(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
             WEBHOOKS__URL=webhook.url,
             WEBHOOKS__SECRET=WEBHOOK_SECRET,
             WEBHOOKS__ALLOW_PRIVATE="true",
+            STREAM__ENABLED="true",
         ) as service,
         # A connection for each request, so that both workers answer.
         httpx.Client(base_url=service.url, timeout=20, trust_env=False, headers={"connection": "close"}) as client,
@@ -199,6 +200,15 @@ def test_a_match_and_a_block_reach_the_webhook_of_the_app(closed: Closed) -> Non
     wait_until(delivered)
     # Either worker may have answered, and it counts after the receiver has: at least once each.
     wait_until(lambda: closed.series("duet_webhooks_total").get('outcome="delivered"', 0.0) >= len(made))
+
+
+def test_how_far_the_consumer_of_streams_is_behind_is_in_health_and_metrics(closed: Closed) -> None:
+    def report() -> dict[str, Any]:
+        return dict(closed.client.get("/health", headers={"x-api-key": closed.key}).json()["streams"])
+
+    wait_until(lambda: set(report()["lags"]) == {"duet:interactions", "duet:people"})
+    assert (report()["status"], report()["message"]) == ("on", None)
+    assert closed.series("duet_stream_waiting_entries").keys() == {'stream="duet:interactions"', 'stream="duet:people"'}
 
 
 def test_metrics_of_all_workers_are_summed_in_every_scrape(closed: Closed) -> None:
