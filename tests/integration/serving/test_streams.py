@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -147,6 +148,44 @@ def test_what_cannot_be_stored_is_put_aside_with_the_reason_and_blocks_nobody(
     assert desk.pending(stream) == 0
     assert len(desk.rows("select from duet.interactions")) == (2 if stream == EVENTS else 0)
     assert len(desk.rows("select from duet.users")) == (6 if stream == EVENTS else 7)
+
+
+@pytest.fixture
+def pickier(desk: Desk) -> Iterator[Desk]:
+    """A database that cannot take the values of one row, whatever our own checks say."""
+    desk.run(
+        "create function pg_temp.too_much() returns trigger language plpgsql as"
+        " $$ begin raise exception using errcode = '22003', message = 'too much'; end $$"
+    )
+    desk.run(
+        "create trigger too_much before insert on duet.interactions for each row when (new.target_id = 6)"
+        " execute function pg_temp.too_much()"
+    )
+    desk.run(
+        "create trigger too_much before insert on duet.users for each row when (new.user_id = 8)"
+        " execute function pg_temp.too_much()"
+    )
+    yield desk
+    for table in ("interactions", "users"):
+        desk.run(f"drop trigger too_much on duet.{table}")
+
+
+@pytest.mark.parametrize("stream", [EVENTS, PEOPLE])
+def test_a_value_that_only_the_database_refuses_costs_its_own_entry_alone(pickier: Desk, stream: str) -> None:
+    bodies = {
+        EVENTS: [LIKE, {**LIKE, "target_id": 6}, {**LIKE, "target_id": 4}],
+        PEOPLE: [{"user_id": 7}, {"user_id": 8}, {"user_id": 9}],
+    }[stream]
+    _, refused, _ = pickier.add(stream, *bodies)
+    pickier.store(rounds=6)
+    (told,) = pickier.dead(stream)
+    assert (told["id"], told["message"]) == (refused, "cannot be stored: NumericValueOutOfRange")
+    assert pickier.pending(stream) == 0
+    stored = {
+        EVENTS: "select target_id from duet.interactions order by 1",
+        PEOPLE: "select user_id from duet.users where user_id > 6 order by 1",
+    }[stream]
+    assert pickier.rows(stored) == {EVENTS: [(2,), (4,)], PEOPLE: [(7,), (9,)]}[stream]
 
 
 def test_an_entry_without_an_event_id_or_a_time_gets_both_from_its_place_on_the_stream(desk: Desk) -> None:
