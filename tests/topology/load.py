@@ -10,8 +10,12 @@ from typing import Any
 
 import httpx
 
+from tests.waiting import until
+
 ASKERS = 3
 PAUSE_S = 0.3
+ENOUGH = 20
+"""Answers from which what one death does to them can be told."""
 
 
 @dataclass
@@ -33,8 +37,9 @@ class Load:
         body = answer.json() if "json" in answer.headers.get("content-type", "") else {"level": answer.text[:200]}
         return {**body, "status": answer.status_code}
 
-    def taken(self) -> dict[str, int]:
-        """Return how often each `status level` came since the last time, and begin anew."""
+    def taken(self, least: int = 0) -> dict[str, int]:
+        """Return how often each `status level` came since the last time, once `least` have come, and begin anew."""
+        until(lambda: sum(self.outcomes.values()) >= least)
         with self.lock:
             found, self.outcomes = dict(self.outcomes), Counter()
         return found

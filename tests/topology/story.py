@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from tests.architecture.compose import COMPOSE
-from tests.topology.load import Load, steady, until_level
+from tests.topology.load import ENOUGH, Load, steady, until_level
 from tests.topology.machines import Machine, Network, run
 
 DOMAIN = "duet.test"
@@ -223,10 +223,10 @@ class Story:
         for name, is_up in ways.items():
             self.machines[name].kill()
             time.sleep(DEAD_S)
-            without = load.taken()
+            without = load.taken(ENOUGH)
             self.begin(name, is_up)
             back_s = until_level(load, 1)
-            self.seen["deaths"][name] = {"without": without, "returning": load.taken(), "level_1_after_s": back_s}
+            self.seen["deaths"][name] = {"without": without, "returning": load.taken(ENOUGH), "level_1_after_s": back_s}
 
 
 def main() -> None:

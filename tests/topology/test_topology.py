@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.architecture.sources import ROOT
+from tests.topology.load import ENOUGH
 
 PROGRAMS = {
     "/usr/lib/postgresql/15/bin/postgres": "postgresql",
@@ -99,7 +100,7 @@ def test_nobody_gets_an_error_when_one_of_them_is_killed(seen: dict[str, Any], n
     death = seen["deaths"][name]
     for outcomes in (death["without"], death["returning"]):
         assert {outcome.partition(" ")[0] for outcome in outcomes} == {"200"}, outcomes
-        assert sum(outcomes.values()) > 5
+        assert sum(outcomes.values()) >= ENOUGH
 
 
 @pytest.mark.parametrize(("name", "level"), [("serving-1", 1), ("postgres-standby", 1), ("pgbouncer", 4), ("redis", 1)])
