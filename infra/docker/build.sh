@@ -8,13 +8,13 @@ build=${BUILD_DIR:-build/images}
 revision=${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}
 base=${BASE_IMAGE:-docker.io/library/python:3.11-slim-bookworm}
 epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+buildah=(buildah ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"})
 mkdir -p "$build"
 
 if docker info >/dev/null 2>&1; then
 	make_image=(env DOCKER_BUILDKIT=1 docker build)
 elif command -v buildah >/dev/null; then
-	make_image=(buildah ${STORAGE_DRIVER:+--storage-driver "$STORAGE_DRIVER"} bud --format docker --isolation chroot --layers
-		--timestamp "$epoch")
+	make_image=("${buildah[@]}" bud --format docker --isolation chroot --layers --timestamp "$epoch")
 else
 	echo "error: neither a Docker daemon nor buildah is here: start the one or install the other" >&2
 	exit 1
@@ -23,20 +23,20 @@ fi
 # A Debian base for where no registry of images is reached: Python 3.11 and tini, as the default has or installs them.
 debian_base() {
 	local root="$build/base" name=localhost/duet-base:bookworm
-	if ! buildah images --quiet "$name" >/dev/null 2>&1; then
+	if ! "${buildah[@]}" images --quiet "$name" >/dev/null 2>&1; then
 		echo "no registry of images is reached: making a Debian base with debootstrap" >&2
 		rm -rf "$root"
 		debootstrap --variant=minbase --include=ca-certificates,python3-venv,tini bookworm "$root" >"$build/debootstrap.log"
 		rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}/*
 		tar -C "$root" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' -cf "$build/base.tar" .
 		rm -rf "$root"
-		printf 'FROM scratch\nADD base.tar /\n' | buildah bud --quiet --tag "$name" --file - "$build" >/dev/null
+		printf 'FROM scratch\nADD base.tar /\n' | "${buildah[@]}" bud --quiet --tag "$name" --file - "$build" >/dev/null
 		rm "$build/base.tar"
 	fi
 	echo "$name"
 }
 
-if [[ -z "${BASE_IMAGE:-}" && "${make_image[0]}" == buildah ]] && ! timeout 60 buildah pull --quiet "$base" >/dev/null 2>&1; then
+if [[ -z "${BASE_IMAGE:-}" && "${make_image[0]}" == buildah ]] && ! timeout 60 "${buildah[@]}" pull --quiet "$base" >/dev/null 2>&1; then
 	base=$(debian_base)
 fi
 
