@@ -7,6 +7,7 @@ import pytest
 from infra.clock import SystemClock
 from serving.resilience import health_checker
 from serving.resilience.health_checker import HealthChecker, OneConnection, OneThread
+from tests.clocks import FixedClock
 from tests.waiting import PATIENCE_S
 
 
@@ -48,9 +49,17 @@ def test_each_component_is_reported_and_none_waits_for_another(monkeypatch: pyte
     assert sorted(told) == [*["asked"] * 2, *["given up"] * 2, *["round"] * 2]
     said = {name: watched.report(name) for name in ("fine", "broken", "hole", "none")}
     assert [report.status for report in said.values()] == ["up", "down", "down", "not_configured"]
-    assert said["fine"].latency_ms is not None
     assert said["broken"].message == "ConnectionError"
     assert "No answer" in str(said["hole"].message)
+
+
+def test_the_latency_of_an_answer_is_told_in_milliseconds(clock: FixedClock) -> None:
+    async def slow() -> None:
+        clock.advance(0.25)
+
+    watched = HealthChecker({"slow": slow}, clock, after=lambda: None)
+    asyncio.run(watched.beat())
+    assert watched.report("slow").latency_ms == 250.0
 
 
 def test_a_blocking_check_holds_one_thread_however_long_it_takes() -> None:
