@@ -110,7 +110,7 @@ class UnknownUser(ApiError):
     code = "unknown_user"
 
     @classmethod
-    def named(cls, name: int | str, fields: Sequence[str] = ()) -> Self:
+    def named(cls, name: int | str, fields: Sequence[str] = ("user_id",)) -> Self:
         """Return the refusal of an id; `fields` of the request name it."""
         return cls(
             f"Nobody has the id {name}.", [{"field": field, "message": "nobody has this id"} for field in fields]

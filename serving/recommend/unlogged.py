@@ -84,8 +84,13 @@ class UnloggedLists:
         may not see the other.
         """
         run = self._begin(request, request_id, deadline)
-        unknown = UnknownUser.named(anchor if named is None else named, ["user_id"])
-        answer = await self._in_time(run, lambda: self._similar(run, anchor, unknown))
+        unknown = UnknownUser.named(anchor if named is None else named)
+        try:
+            answer = await self._in_time(run, lambda: self._similar(run, anchor, unknown))
+        except UnknownUser as error:
+            if error is unknown:
+                raise
+            raise UnknownUser.named(run.user_id, ["requester_id"]) from None
         return replace(answer, next=None)
 
     async def _similar(self, run: Run, anchor: int, unknown: UnknownUser) -> Showing:

@@ -85,8 +85,9 @@ def test_who_will_see_similar_people_must_be_said(town: Served) -> None:
     refused = town.client.get("/v1/people/40/similar")
     assert refused.status_code == 422
     assert refused.json()["error"]["details"][0]["field"] == "requester_id"
-    unknown = town.client.get("/v1/people/40/similar", params={"requester_id": "nobody-at-all"})
-    assert unknown.json()["error"]["details"] == [{"field": "requester_id", "message": "nobody has this id"}]
+    for name in ("nobody-at-all", 999):
+        unknown = town.client.get("/v1/people/40/similar", params={"requester_id": name})
+        assert unknown.json()["error"]["details"] == [{"field": "requester_id", "message": "nobody has this id"}]
 
 
 def count(connection: psycopg.Connection[Any], statement: LiteralString, *parameters: str) -> int:

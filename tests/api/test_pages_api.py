@@ -102,6 +102,7 @@ def test_a_batch_answers_each_person_as_a_call_of_their_own_would(town: Served) 
     assert [result["user_id"] for result in results] == [1, 999, 2]
     assert results[1]["answer"] is None
     assert results[1]["error"]["code"] == "unknown_user"
+    assert results[1]["error"]["details"][0]["field"] == "user_id"
     for result in (results[0], results[2]):
         alone = town.recommend(result["user_id"], limit=4)
         assert ids(result["answer"]) == ids(alone)

@@ -164,8 +164,14 @@ def test_nobody_is_changed_hidden_or_read_who_is_not_there(town: Served) -> None
         town.client.get("/v1/people/599"),
         town.client.patch("/v1/people/599", json={"gender": "man"}),
         town.client.post("/v1/people/599/hide"),
+        town.client.delete("/v1/people/599"),
+        town.client.get("/v1/people/599/matches"),
+        town.client.get("/v1/people/599/similar?requester_id=1"),
+        town.client.get("/v1/people/nobody-at-all"),
     ]
-    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(404, "unknown_user")] * 3
+    told = [(answer.status_code, answer.json()["error"]) for answer in answers]
+    assert {(status, error["code"]) for status, error in told} == {(404, "unknown_user")}
+    assert [[detail["field"] for detail in error["details"]] for _, error in told] == [["user_id"]] * len(told)
 
 
 def test_a_batch_stores_each_person_that_fits_and_names_the_fault_of_each_other(town: Served) -> None:

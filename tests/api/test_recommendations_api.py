@@ -104,6 +104,7 @@ def test_a_newcomer_is_an_answer_of_the_index_within_seconds_and_without_a_rebui
 def test_somebody_unknown_is_a_404_with_a_code(town: Served) -> None:
     response = town.client.post("/v1/recommendations", json={"user_id": 999})
     assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_user")
+    assert response.json()["error"]["details"] == [{"field": "user_id", "message": "nobody has this id"}]
 
 
 def test_filters_narrow_the_answer(town: Served) -> None:
