@@ -11,7 +11,9 @@ from pydantic import (
     GetPydanticSchema,
     PlainValidator,
     StringConstraints,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError, core_schema
@@ -53,12 +55,18 @@ _MOST = 1e30
 
 _LONGEST = 1000
 
-Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False)]
+
+def _exact(value: object, check: ValidatorFunctionWrapHandler) -> float:
+    checked: float = check(value)
+    return value if isinstance(value, int) else checked  # a float has no room for a whole number beyond 2^53
+
+
+Number = Annotated[float, Field(ge=-_MOST, le=_MOST, allow_inf_nan=False), WrapValidator(_exact)]
 
 
 def _checked_value(value: object) -> float | str:
     if type(value) in {int, float} and -_MOST <= value <= _MOST:  # type: ignore[operator]
-        return float(value)  # type: ignore[arg-type]
+        return value  # type: ignore[return-value]
     if isinstance(value, str) and len(value) <= _LONGEST and "\x00" not in value:
         return value
     raise PydanticCustomError(
@@ -99,7 +107,7 @@ class AttributeFilter(RequestModel):
             raise ValueError("name at least one of `gte`, `lte`, `in` and `is`")
         if self.flag is not None and (bounded or self.among is not None):
             raise ValueError("`is` must stand alone: it asks for true or false")
-        if self.among is not None and len({type(value) for value in self.among}) > 1:
+        if self.among is not None and 0 < len(self.texts) < len(self.among):
             raise ValueError("`in` must hold numbers or texts, not both")
         if bounded and self.texts:
             raise ValueError("bounds must not stand beside texts: they ask for a number")
@@ -110,7 +118,7 @@ class AttributeFilter(RequestModel):
     @property
     def numbers(self) -> tuple[float, ...] | None:
         """Return the numbers one of which it must be; None where that is not asked."""
-        return None if self.among is None else tuple(v for v in self.among if isinstance(v, float)) or None
+        return None if self.among is None else tuple(v for v in self.among if not isinstance(v, str)) or None
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -105,9 +105,9 @@ def _wishes(filters: Filters, slots: Mapping[str, int]) -> Wishes:
 
 def _number(wish: AttributeFilter) -> NumberWish:
     return NumberWish(
-        low=-math.inf if wish.gte is None else wish.gte,
-        high=math.inf if wish.lte is None else wish.lte,
-        among=wish.numbers,
+        low=-math.inf if wish.gte is None else float(wish.gte),
+        high=math.inf if wish.lte is None else float(wish.lte),
+        among=None if wish.numbers is None else tuple(map(float, wish.numbers)),
     )
 
 

@@ -1,6 +1,7 @@
 """What filters ask of attributes, as Postgres judges it: by what is stored, whatever else stands there."""
 
 import asyncio
+import json
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ ATTRIBUTES: dict[int, dict[str, Any]] = {
     10: {"height_cm": None, "smoker": "yes", "city": ["é"]},
     12: {"city": 'Gh"ent\\'},
     14: {"height_cm": 0.1, "smoker": 1, "city": "é"},
+    16: {"school_id": 2**53},
+    18: {"school_id": 2**53 + 1},
 }
 
 
@@ -35,6 +38,9 @@ ATTRIBUTES: dict[int, dict[str, Any]] = {
         ({"height_cm": {"lte": 180.0}}, [2, 14]),
         ({"height_cm": {"gte": 0.1, "lte": 0.1}}, [14]),
         ({"height_cm": {"in": [180, 0.1]}}, [2, 14]),
+        ({"school_id": {"in": [2**53 + 1, 0.5]}}, [18]),
+        ({"school_id": {"gte": 2**53 + 1}}, [18]),
+        ({"school_id": {"lte": 2**53}}, [16]),
         ({"smoker": {"in": [1]}}, [4, 14]),
         ({"smoker": {"in": [0]}}, [6, 8]),
         ({"smoker": {"gte": 0}, "height_cm": {"gte": 100}}, [4]),
@@ -60,7 +66,7 @@ def test_who_is_drawn_and_who_may_be_shown_has_what_is_asked_for(
     for user_id, attributes in ATTRIBUTES.items():
         insert_person(connection, user_id, attributes=Jsonb(attributes))
     connection.commit()
-    wishes = wishes_of(Filters.model_validate({"attributes": wanted}))
+    wishes = wishes_of(Filters.model_validate_json(json.dumps({"attributes": wanted})))
     asked = np.array(list(ATTRIBUTES), dtype=np.int64)
 
     async def both() -> tuple[list[int], list[int]]:
