@@ -5,11 +5,13 @@ request of ours can have, as MalformedBody. Shapes are pydantic's business, not 
 """
 
 import json
+from collections import Counter
 from typing import Any
 
 from serving.errors import MalformedBody
 
 MAX_DEPTH = 16
+_SHOWN = 64
 
 
 def check(body: bytes) -> None:
@@ -38,7 +40,8 @@ def check(body: bytes) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise MalformedBody("The body names the same key twice in one object.")
+        twice = json.dumps(Counter(key for key, _ in pairs).most_common(1)[0][0])
+        raise MalformedBody(f"The body names {twice[:_SHOWN]} twice in one object: send it once.")
     return members
 
 

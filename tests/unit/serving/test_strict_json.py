@@ -32,6 +32,11 @@ def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
         check(body)
 
 
+def test_a_key_that_comes_twice_is_named() -> None:
+    with pytest.raises(MalformedBody, match='names "limit" twice'):
+        check(b'{"user_id": 1, "limit": 5, "filters": {"age_min": 20}, "limit": 6}')
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"a": [1, 2.5, true, null, "\xc3\xa9"]}', rb'{"a": "\ud83d\ude00"}'])
 def test_strict_json_passes(body: bytes) -> None:
     check(body)
