@@ -8,12 +8,21 @@ import asyncio
 import json
 import os
 from collections.abc import Collection, Iterable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
+from uuid import uuid4
 
 import uvicorn.config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 MAX_URL_BYTES = 8192
+REFUSALS: Final = {
+    "malformed_request": 400,
+    "headers_timeout": 408,
+    "url_too_long": 414,
+    "headers_too_large": 431,
+    "too_many_connections": 503,
+}
+"""The status of each refusal, by its code."""
 _SLICE = 8192
 """Bytes that the parser gets at a time while a head is read: so much may come in beyond a bound."""
 _LINGER_S = 2.0
@@ -31,7 +40,7 @@ class HttpLimits(NamedTuple):
 
 
 class LimitedHttp(HttpToolsProtocol):
-    """One HTTP connection within bounds; beyond them it is answered with one sentence and closed."""
+    """One HTTP connection within bounds; beyond them it is answered in the envelope of every refusal, and closed."""
 
     limits: ClassVar[HttpLimits] = HttpLimits()
 
@@ -47,7 +56,7 @@ class LimitedHttp(HttpToolsProtocol):
         if len(self.connections) > self.limits.max_connections:
             waiting = [one for one in _ours(self.connections) if one.in_head and one is not self]
             if not waiting:
-                self._refuse(503, "too_many_connections", "Too many connections are open: try again in a moment.")
+                self._refuse("too_many_connections", "Too many connections are open: try again in a moment.")
                 return
             # Whoever sends nothing makes room, the oldest first: else such connections would shut out all others.
             min(waiting, key=lambda one: one.since_s).transport.close()
@@ -75,7 +84,7 @@ class LimitedHttp(HttpToolsProtocol):
             super().data_received(bytes(part))
             if self._head_bytes > self.limits.max_head_bytes:  # 0 again after a whole head
                 most = self.limits.max_head_bytes
-                self._refuse(431, "headers_too_large", f"The headers are larger than {most} bytes.")
+                self._refuse("headers_too_large", f"The headers are larger than {most} bytes.")
         if start < len(view) and not self._is_over():
             super().data_received(bytes(view[start:]))
 
@@ -88,7 +97,7 @@ class LimitedHttp(HttpToolsProtocol):
         """Take a part of the address."""
         super().on_url(url)
         if len(self.url) > MAX_URL_BYTES:
-            self._refuse(414, "url_too_long", f"The address is longer than {MAX_URL_BYTES} bytes.")
+            self._refuse("url_too_long", f"The address is longer than {MAX_URL_BYTES} bytes.")
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
@@ -116,6 +125,17 @@ class LimitedHttp(HttpToolsProtocol):
         if not self.in_head and not self.transport.is_closing():
             self.loop.call_later(_LINGER_S, self.transport.close)
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and let nothing else be said on the connection."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's hint hides that there may be none
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._refuse("malformed_request", f"{msg} Send a method, a path and headers as RFC 9112 has them.")
+
     def _is_over(self) -> bool:
         return self._refused or self.transport.is_closing()
 
@@ -131,16 +151,18 @@ class LimitedHttp(HttpToolsProtocol):
         self._timer = None
         if not self.transport.is_closing():
             seconds = self.limits.head_timeout_s
-            self._refuse(408, "headers_timeout", f"The headers did not arrive within {seconds:g} s.")
+            self._refuse("headers_timeout", f"The headers did not arrive within {seconds:g} s.")
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
+    def _refuse(self, code: str, message: str) -> None:
         if self._is_over():
             return
         self._refused = True
         self._stop_timer()
-        body = json.dumps({"error": {"code": code, "message": message}}).encode()
-        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + head + body)
+        request_id = str(uuid4())
+        error = {"code": code, "message": message, "details": []}
+        body = json.dumps({"error": error, "request_id": request_id}).encode()
+        head = b"content-type: application/json\r\nconnection: close\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[REFUSALS[code]] + head % (request_id.encode(), len(body)) + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_S, self.transport.close)

@@ -58,7 +58,10 @@ async def answer(port: int, sent: bytes) -> tuple[int, str]:
     async with connected(port) as (reader, writer):
         writer.write(sent)
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        return int(head.split()[1]), json.loads(body)["error"]["code"]
+        envelope = json.loads(body)
+        assert envelope["error"].keys() == {"code", "message", "details"}
+        assert f"x-request-id: {envelope['request_id']}".encode() in head.lower()
+        return int(head.split()[1]), envelope["error"]["code"]
 
 
 def test_a_head_beyond_its_bound_is_refused_in_whatever_pieces_it_comes(served: Any) -> None:
@@ -68,6 +71,9 @@ def test_a_head_beyond_its_bound_is_refused_in_whatever_pieces_it_comes(served: 
         assert await answer(port, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000) == (431, "headers_too_large")
         assert await answer(port, b"\r\n" * 100_000) == (431, "headers_too_large")
         assert await answer(port, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n") == (414, "url_too_long")
+        assert await answer(port, b"MAKE / HTTP/1.1\r\n\r\n") == (400, "malformed_request")
+        chunked = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+        assert await answer(port, chunked) == (400, "malformed_request")
         async with connected(port) as (reader, writer):  # what is within the bounds is answered, again and again
             for _ in range(3):
                 writer.write(b"GET / HTTP/1.1\r\nX: " + b"a" * 25_000 + b"\r\n\r\n")
