@@ -78,25 +78,28 @@ class RequestChecks:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reply = _Reply(send)
+        reply, time_s = _Reply(send), self._timeout_s
         try:
             found = self._routes.find(scope)
             if found is None:
                 self._look_at_page(scope)
                 self._routes.refuse(scope)
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(time_s):
                     await self._app(scope, receive, reply.send)
             else:
                 context.current().route = found.route.path
                 self._limiter.refuse_in_vain()
-                async with asyncio.timeout(self._timeout_s * (BATCH_TIMES if found.route.batch else 1)):
+                time_s *= BATCH_TIMES if found.route.batch else 1
+                async with asyncio.timeout(time_s):
                     response = await self._call(found, scope, receive)
                 await response(scope, receive, reply.send)
         except (ApiError, TimeoutError) as error:
+            if reply.ended:
+                return
             if reply.begun:
                 raise  # an answer is under way: a second one would break the connection for what comes after it
             reply.closed = True
-            late = f"Not answered within {self._timeout_s} s: try again."
+            late = f"Not answered within {time_s:g} s: try again."
             refusal = error if isinstance(error, ApiError) else RequestTimeout(late)
             await responses.refusal(refusal, context.current().request_id)(scope, receive, send)
 
@@ -165,11 +168,12 @@ class RequestChecks:
 
 
 class _Reply:
-    """Passes an answer on; `begun` once there is something of it, and nothing more when it is `closed`."""
+    """Passes an answer on; `begun` from its first part, `ended` after its last, and nothing when it is `closed`."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.begun = False
+        self.ended = False
         self.closed = False
 
     async def send(self, message: Message) -> None:
@@ -177,6 +181,7 @@ class _Reply:
             return  # the time is over and the refusal is sent: what the app still says comes too late
         self.begun = True
         await self._send(message)
+        self.ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 def _too_large(most: int) -> BodyTooLarge:

@@ -86,7 +86,13 @@ async def refuse(body: Body) -> Response:
     raise Overloaded("More calls arrive than can be answered in time: try again.")
 
 
-CALLS = {"/echo": echo, "/conflict": conflict, "/broken": broken, "/refuse": refuse}
+async def late(body: Body) -> Response:
+    del body
+    await asyncio.sleep(5)
+    raise StorageUnavailable("never reached")
+
+
+CALLS = {"/echo": echo, "/conflict": conflict, "/broken": broken, "/refuse": refuse, "/batch": late}
 
 
 async def slow(_: Request) -> Response:
@@ -107,7 +113,7 @@ def app(timeout_s: float = 1.0, *, cors: tuple[str, ...] = (), clock: Clock | No
     limiter = Limiter(max_concurrency=4, max_queued=4, queue_timeout_s=0.05, clock=clock, metrics=metrics)
     gate: App = RequestChecks(
         inner,
-        routes=Routes((ApiRoute("POST", path, path, Body) for path in CALLS), {"/pages"}),
+        routes=Routes((ApiRoute("POST", path, path, Body, batch=path == "/batch") for path in CALLS), {"/pages"}),
         calls=CALLS,
         authenticator=Authenticator(Settings(), clock, metrics),
         limiter=limiter,
@@ -313,6 +319,11 @@ def test_what_went_wrong_inside_is_not_told() -> None:
 def test_a_request_that_takes_too_long_is_answered_anyway() -> None:
     response = send("GET", "/slow", app(timeout_s=0.05))
     assert (response.status_code, code_of(response)) == (504, RequestTimeout.code)
+
+
+def test_a_batch_that_takes_too_long_is_told_of_its_own_time() -> None:
+    response = send("POST", "/batch", app(timeout_s=0.005), json={"number": 1})
+    assert response.json()["error"]["message"] == "Not answered within 0.05 s: try again."
 
 
 def test_each_request_has_its_own_context(monkeypatch: pytest.MonkeyPatch) -> None:

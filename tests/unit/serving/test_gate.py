@@ -288,6 +288,19 @@ def test_an_answer_that_breaks_off_in_the_middle_is_followed_by_no_second_one() 
     assert asyncio.run(go()) == [200]
 
 
+def test_an_answer_that_was_sent_whole_stands_when_its_time_is_over() -> None:
+    async def lingering(scope: Any, receive: Any, send: Any) -> None:
+        await responses.ok(Answer())(scope, receive, send)
+        await asyncio.sleep(60)
+
+    async def go() -> list[int]:
+        client = Recorder()
+        await page_gate(lingering)(dict(PAGE), client.receive, client.send)  # raises nothing: the connection stays
+        return client.starts()
+
+    assert asyncio.run(go()) == [200]
+
+
 def test_what_an_app_still_says_after_its_time_is_over_reaches_nobody() -> None:
     late: list[asyncio.Task[None]] = []
 
