@@ -190,12 +190,16 @@ def _too_large(most: int) -> BodyTooLarge:
 
 def _queried(model: type[BaseModel], query: bytes) -> object:
     try:
-        fields = dict(parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query)))
+        fields = dict(
+            parse_qsl(query.decode("ascii"), keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+        )
         return model.model_validate_strings(fields)
     except ValidationError as error:
         raise responses.invalid(error) from None
     except ValueError:
-        raise InvalidRequest("The query is not of the form `name=value&name=value`.") from None
+        raise InvalidRequest(
+            "The query is not of the form `name=value&name=value`, percent-encoded in UTF-8."
+        ) from None
 
 
 def parsed(route: ApiRoute, body: bytes) -> object:

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from serving.errors import UnknownPath, WrongMethod
+from serving.errors import InvalidRequest, UnknownPath, WrongMethod
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Routes:
         for route, pattern in self._patterns:
             if route.method == method and _fits(pattern, parts):
                 return MatchedCall(
-                    route, tuple(unquote(part) for part, of in zip(parts, pattern, strict=True) if "{" in of)
+                    route, tuple(_decoded(part, of) for part, of in zip(parts, pattern, strict=True) if "{" in of)
                 )
         return None
 
@@ -96,6 +96,17 @@ def _parts(scope: Mapping[str, Any]) -> list[str]:
     raw = scope.get("raw_path")
     text: str = scope["path"] if raw is None else raw.decode("latin-1")
     return text.split("/")
+
+
+def _decoded(part: str, of: str) -> str:
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        # Put in the place of such bytes, one character would make one person of two.
+        field, why = of.strip("{}"), "must be percent-encoded in UTF-8"
+        raise InvalidRequest(
+            f"The request is not valid: `{field}` {why}.", [{"field": field, "message": why}]
+        ) from None
 
 
 def _fits(pattern: list[str], parts: list[str]) -> bool:

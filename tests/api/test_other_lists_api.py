@@ -85,6 +85,7 @@ def test_who_will_see_similar_people_must_be_said(town: Served) -> None:
     refused = town.client.get("/v1/people/40/similar")
     assert refused.status_code == 422
     assert refused.json()["error"]["details"][0]["field"] == "requester_id"
+    assert town.client.get("/v1/people/40/similar?requester_id=Jos%E9").status_code == 422
     for name in ("nobody-at-all", 999):
         unknown = town.client.get("/v1/people/40/similar", params={"requester_id": name})
         assert unknown.json()["error"]["details"] == [{"field": "requester_id", "message": "nobody has this id"}]

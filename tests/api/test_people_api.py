@@ -152,7 +152,14 @@ def test_a_change_that_does_not_fit_what_is_stored_is_refused(town: Served) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/people/0", "/v1/people/a%01b", "/v1/people/9223372036854775808", "/v1/people/007"]
+    "path",
+    [
+        "/v1/people/0",
+        "/v1/people/a%01b",
+        "/v1/people/9223372036854775808",
+        "/v1/people/007",
+        "/v1/people/Jos%E9/matches",
+    ],
 )
 def test_an_id_that_is_none_is_refused_with_what_it_must_be(town: Served, path: str) -> None:
     refused = town.client.get(path)

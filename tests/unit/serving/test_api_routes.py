@@ -11,7 +11,7 @@ from serving.api.list_calls import list_calls
 from serving.api.openapi_calls import SAID
 from serving.api.routing import ApiRoute, Routes
 from serving.api.store_calls import store_calls
-from serving.errors import UnknownPath, WrongMethod
+from serving.errors import InvalidRequest, UnknownPath, WrongMethod
 from serving.resilience.deadline import Deadline
 
 FOUND = Routes(
@@ -42,6 +42,13 @@ def test_a_path_is_cut_into_parameters_before_they_are_decoded(
     found = FOUND.find(asked)
     assert found is not None
     assert (found.route.operation, found.parameters) == (operation, parameters)
+
+
+@pytest.mark.parametrize("name", ["Jos%E9", "%FF", "%ED%A0%80"])
+def test_a_parameter_that_is_not_utf_8_is_refused_lest_two_names_become_one(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="`thing` must be percent-encoded in UTF-8") as refused:
+        FOUND.find(scope("GET", "/v1/things/?", f"/v1/things/{name}"))
+    assert refused.value.details[0]["field"] == "thing"
 
 
 @pytest.mark.parametrize("path", ["/v1/things//", "/v1/things//hide", "/v1/other", "/v1/things/7/8", "/things/7"])
