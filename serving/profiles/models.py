@@ -65,7 +65,9 @@ class Profile(RequestModel):
         None, json_schema_extra=_bounds("longitude"), description="Degrees; only together with `latitude`."
     )
     max_distance_km: float | None = Field(
-        None, json_schema_extra=_bounds("max_distance_km"), description="Farthest candidate, km."
+        None,
+        json_schema_extra=_bounds("max_distance_km"),
+        description="Farthest candidate, km; somebody without a known place is not too far.",
     )
     interests: list[_Label] | None = Field(None, description=LABELS)
     bio: Annotated[str, Field(json_schema_extra={"maxLength": MAX_TEXT})] | None = Field(
