@@ -257,6 +257,10 @@ def allow_tests_more(settings: Settings) -> None:
         connection.execute(sql.SQL("grant pg_signal_backend to {}").format(role))
         for function in ("pg_wal_replay_pause", "pg_wal_replay_resume"):
             connection.execute(sql.SQL("grant execute on function {}() to {}").format(sql.Identifier(function), role))
+        # No test cuts the power of the machine, and thousands of tables are emptied.
+        for setting in ("fsync", "full_page_writes"):
+            connection.execute(sql.SQL("alter system set {} = off").format(sql.Identifier(setting)))
+        connection.execute("select pg_reload_conf()")
 
 
 def remove_kept_aside(settings: Settings) -> None:
