@@ -33,6 +33,7 @@ SEED = 7
 RELEASE = re.compile(r"\be\d+-i\d+-r\d+\b")
 SERVES_WITHIN_S = 120.0
 TICK_S = 0.2
+LOOK_S = 2.0
 # Nobody wants to wait a minute until the serving app looks for new people; what a person set wins.
 FRESHER = {"DUET_SERVING__SNAPSHOT_REFRESH_S": "5", "DUET_SERVING__RELEASE_POLL_S": "1"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -69,7 +70,7 @@ def demo(
         out().print(f"[green]✓[/] the demo took {time.monotonic() - began:.0f} s, {steps.longest()}")
         if not leave:
             out().print(f"everything stays up; try `duet --data-dir {settings.data_dir} status`; Ctrl-C ends it")
-            _stay()
+            _stay(settings)
     out().print("[green]✓[/] everything is stopped")
 
 
@@ -195,10 +196,13 @@ def _hear_nothing(_number: int, _frame: FrameType | None) -> None:
     """Take a signal and do nothing; unlike an ignored one it is not inherited by new processes."""
 
 
-def _stay() -> None:
+def _stay(settings: Settings) -> None:
+    """Return on Ctrl-C, and when `duet down` has stopped the platform from another shell."""
+    from infra.supervisor.state import running_state
+
     try:
-        while True:
-            time.sleep(3600)
+        while running_state(settings.data_dir) is not None:
+            time.sleep(LOOK_S)
     except KeyboardInterrupt:
         return
 

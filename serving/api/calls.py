@@ -41,7 +41,13 @@ ROUTES: Final = (
         "POST", RECOMMENDATIONS_BATCH, RECOMMEND_ALL, RecommendationBatch, batch=True, named=NamedRecommendationBatch
     ),
     ApiRoute(
-        "POST", GUESTS, "recommend_to_guest", GuestRequest, named=NamedGuestRequest, ids=("exclude", MAX_EXCLUDED)
+        "POST",
+        GUESTS,
+        "recommend_to_guest",
+        GuestRequest,
+        large=True,  # three lists of a thousand ids
+        named=NamedGuestRequest,
+        ids=("exclude", MAX_EXCLUDED),
     ),
     ApiRoute("POST", INTERACTIONS, STORE_INTERACTION, InteractionRequest, named=NamedInteractionRequest),
     ApiRoute("POST", INTERACTIONS_BATCH, "store_interactions", InteractionBatch, batch=True),

@@ -40,7 +40,7 @@ OPEN = frozenset({"/health/live", "/health/ready", "/livez", "/readyz", "/health
 Call = Callable[..., Awaitable[Response]]
 """Answers a call: takes its body, if it has one, then the parameters of its path as text."""
 BATCH_BODIES = 16
-"""How many times as many bytes as other bodies a batch may have."""
+"""How many times as many bytes as other bodies a large one may have."""
 BATCH_TIMES = 10
 """How many times as long as another call a batch may take."""
 
@@ -140,7 +140,7 @@ class RequestChecks:
     async def _asked(self, route: ApiRoute, receive: Receive) -> object:
         headers = context.current().headers
         _check_media_type(headers)
-        if route.batch:
+        if route.batch or route.large:
             body = await self._read(headers, receive, self._max_body_bytes * BATCH_BODIES)
             return await asyncio.to_thread(parsed, route, body)  # others must not wait for so much of it
         return parsed(route, await self._read(headers, receive, self._max_body_bytes))

@@ -14,8 +14,9 @@ from serving.errors import InvalidRequest, UnknownPath, WrongMethod
 class ApiRoute:
     """One call: `operation` is its name in the OpenAPI document, `body` or `query` what it takes.
 
-    `named` is the body of those who name people by text. A part of `path` in braces is a parameter. A `batch` may be
-    larger than other bodies, and is parsed on a thread. `ids` is a field that may hold so many ids.
+    `named` is the body of those who name people by text. A part of `path` in braces is a parameter. A `large`
+    body may have more bytes than others, and is parsed on a thread; a `batch` is large, and may take longer. `ids` is a
+    field that may hold so many ids.
     """
 
     method: str
@@ -23,6 +24,7 @@ class ApiRoute:
     operation: str
     body: type[BaseModel] | None = None
     batch: bool = False
+    large: bool = False
     query: type[BaseModel] | None = None
     named: type[BaseModel] | None = None
     ids: tuple[str, int] | None = None

@@ -22,8 +22,10 @@ _SURE: Final = 18
 """Digits that never say more than `MAX_NUMBER`."""
 _WRONG: Final = (
     f"must be a whole number from 1 to {MAX_NUMBER}, or text of 1 to {MAX_NAME} characters that are no control "
-    "characters; text of nothing but digits is a number"
+    "characters; text of nothing but digits is a number, and `.` and `..` are no ids"
 )
+_OF_FOLDERS: Final = frozenset({".", ".."})
+"""A path with one of them means another path: clients resolve it, and nobody could read or erase that person."""
 _AGAIN: Final = "ask again."
 _BY_NAME: Final = b"SELECT external_id, user_id FROM duet.users WHERE external_id = ANY($1::text[])"
 _BY_HASH: Final = b"""
@@ -47,7 +49,12 @@ def checked_name(name: object) -> Name:
     """Return a name as an app may send it; raises pydantic's error otherwise."""
     if type(name) is int and 1 <= name <= MAX_NUMBER:
         return name
-    if isinstance(name, str) and 1 <= len(name) <= MAX_NAME and not any(ord(c) < 32 or ord(c) == 127 for c in name):
+    if (
+        isinstance(name, str)
+        and 1 <= len(name) <= MAX_NAME
+        and name not in _OF_FOLDERS
+        and not any(ord(c) < 32 or ord(c) == 127 for c in name)
+    ):
         if not (name.isascii() and name.isdigit()):
             return name
         if str(int(name)) == name and 1 <= int(name) <= MAX_NUMBER:

@@ -126,7 +126,9 @@ def test_batches_take_names_and_answer_with_them(town: Served) -> None:
     assert (unknown["user_id"], unknown["error"]["code"]) == ("nobody", "unknown_user")
 
 
-@pytest.mark.parametrize("name", ["", "007", "0", "9223372036854775808", "tab\there", "x" * 129, True, 1.5, None, []])
+@pytest.mark.parametrize(
+    "name", ["", "007", "0", "9223372036854775808", "tab\there", "x" * 129, ".", "..", True, 1.5, None, []]
+)
 def test_what_can_be_nobodys_name_is_refused_with_its_field(town: Served, name: Any) -> None:
     refused = town.client.post("/v1/recommendations", json={"user_id": name})
     assert (refused.status_code, refused.json()["error"]["details"][0]["field"]) == (422, "user_id")

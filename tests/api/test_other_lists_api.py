@@ -94,3 +94,9 @@ def test_who_will_see_similar_people_must_be_said(town: Served) -> None:
 def count(connection: psycopg.Connection[Any], statement: LiteralString, *parameters: str) -> int:
     connection.rollback()
     return int((connection.execute(statement, parameters).fetchone() or (-1,))[0])
+
+
+def test_a_guest_may_name_a_thousand_people_in_each_list(town: Served) -> None:
+    lists = {name: [f"{name}-{number}" for number in range(1000)] for name in ("exclude", "liked", "passed")}
+    answer = town.client.post("/v1/recommendations:guest", json={"guest": GUEST, **lists})
+    assert (answer.status_code, answer.json().get("level")) == (200, 1), answer.text[:500]

@@ -4,9 +4,7 @@ Each test begins where the last one ended.
 """
 
 import csv
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -66,7 +64,7 @@ def people_in(answer: dict[str, object]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Duet, str]]:
-    """A platform that `make demo` brought up, and what the demo said; Ctrl-C ends it."""
+    """A platform that `make demo` brought up, and what the demo said; `duet down` ends both."""
     duet = Duet(tmp_path_factory.mktemp("e2e") / "duet")
     said = duet.data_dir.with_name("demo.txt")
     with said.open("w") as file:
@@ -85,8 +83,7 @@ def evening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Duet, st
         stop_schedules(duet)
         yield duet, said.read_text()
     finally:
-        if demo.poll() is None:
-            os.killpg(demo.pid, signal.SIGINT)
+        duet("down")
         demo.wait(HANGS_S)
     assert "everything is stopped" in said.read_text()
     assert processes_of(duet.data_dir) == []
