@@ -148,13 +148,12 @@ def check_secrets(settings: Settings) -> Iterator[CheckResult]:
 def check_doors(settings: Settings) -> Iterator[CheckResult]:
     """Look whether Dagster and MLflow, if they run, let people in without the token that is needed by now."""
     from infra.supervisor.state import running_state
-    from infra.web.token import needs_token
+    from infra.web.token import guarded, needs_token
 
     state = running_state(settings.data_dir)
     if state is None or not needs_token(settings):
         return
-    guarded = ("dagster",) if settings.mlflow.url is not None else ("dagster", "mlflow")
-    yield doors({name: url for name, url in state.urls().items() if name in guarded})
+    yield doors(guarded(settings, state.urls()))
 
 
 def doors(urls: Mapping[str, str]) -> CheckResult:

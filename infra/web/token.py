@@ -82,11 +82,16 @@ def with_token(url: str, token: str | None) -> str:
     return url if token is None else f"{url.rstrip('/')}/?{urlencode({PARAMETER: token})}"
 
 
+def guarded(settings: Settings, urls: Mapping[str, str]) -> dict[str, str]:
+    """Return, of the named addresses, those of servers that ask for the token where one is needed."""
+    names = ("dagster",) if settings.mlflow.url is not None else ("dagster", "mlflow")
+    return {name: urls[name] for name in names if name in urls}
+
+
 def links(settings: Settings, urls: Mapping[str, str]) -> dict[str, str]:
     """Return, of the named addresses, those that ask for the token as links that let a browser in."""
     token = web_token(settings)
-    guarded = ("dagster",) if settings.mlflow.url is not None else ("dagster", "mlflow")
-    return {} if token is None else {name: with_token(urls[name], token) for name in guarded if name in urls}
+    return {} if token is None else {name: with_token(url, token) for name, url in guarded(settings, urls).items()}
 
 
 def give_to_mlflow(token: str | None) -> None:
