@@ -116,7 +116,9 @@ class StreamGroup:
 
     async def oldest(self) -> str | None:
         """Return the id of the oldest entry that is not stored, None where all are."""
-        group = await self._described()
+        return await self._oldest(await self._described())
+
+    async def _oldest(self, group: dict[str, Any] | None) -> str | None:
         first = await self._client.xrange(self.stream, min=f"({_after(group)}", count=1)
         found = [entry_id.decode() for entry_id, _ in first]
         if group is not None:
@@ -126,9 +128,9 @@ class StreamGroup:
 
     async def lag(self) -> Lag:
         """Return how far the group is behind; before Redis 7, at most 10,000 entries that were never read count."""
-        oldest = await self.oldest()
-        counts = await self._client.hgetall(self._counts)  # type: ignore[misc]  # of the synchronous client
         group = await self._described()
+        oldest = await self._oldest(group)
+        counts = await self._client.hgetall(self._counts)  # type: ignore[misc]  # of the synchronous client
         unread = None if group is None else group.get("lag")
         if unread is None:
             unread = await self._count(keys=[self.stream], args=[f"({_after(group)}", _MOST_COUNTED])

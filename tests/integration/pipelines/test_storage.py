@@ -1,9 +1,7 @@
 """Dagster's notes in Postgres: one connection for all of a process, and another when that one is gone."""
 
-from collections import Counter
 from pathlib import Path
 
-import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -14,17 +12,11 @@ from pipelines.runs.running import open_instance
 from tests.conftest import make_settings
 
 
-@pytest.fixture
-def opened() -> Counter[str]:
-    """Counts the connections that SQLAlchemy opens."""
-    return Counter()
+def test_one_connection_serves_every_statement_until_the_server_ends_it(endpoints: Endpoints, tmp_path: Path) -> None:
+    opened: list[object] = []
 
-
-def test_one_connection_serves_every_statement_until_the_server_ends_it(
-    endpoints: Endpoints, tmp_path: Path, opened: Counter[str]
-) -> None:
-    def count(*_: object) -> None:
-        opened["connections"] += 1
+    def count(connection: object, *_: object) -> None:
+        opened.append(connection)
 
     with open_instance(Platform(make_settings(tmp_path), endpoints)) as instance:
         event.listen(Engine, "connect", count)
@@ -33,13 +25,13 @@ def test_one_connection_serves_every_statement_until_the_server_ends_it(
                 instance.get_runs(limit=1)
                 instance.all_asset_keys()
                 instance.get_daemon_statuses()
-            assert opened["connections"] == 1
+            assert len(opened) == 1
             with connect(endpoints.database_url, autocommit=True) as other:
                 other.execute(
                     "select pg_terminate_backend(pid, 60000) from pg_stat_activity"
                     " where datname = current_database() and pid <> pg_backend_pid()"
                 )
             instance.get_runs(limit=1)
-            assert opened["connections"] == 2
+            assert len(opened) == 2
         finally:
             event.remove(Engine, "connect", count)
