@@ -1,7 +1,7 @@
 """Everybody's factors by position, and who liked whom before any instant."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +49,7 @@ class LikeHistory:
         order = np.argsort(key, kind="stable")
         self._key, self._liked = key[order], likes.target[order]
         self._undone, self._undone_us = _undone(events)
-        pair = _pair(likes.actor, likes.target, events.n_people)[order]
-        doubtful = np.isin(pair, self._undone)
+        doubtful = np.isin(likes.pair[order], self._undone)
         self._doubtful_before = np.concatenate([[0], np.cumsum(doubtful)])  # so many among the rows before
 
     def last_before(self, actors: Positions, at_us: Positions, k: int) -> npt.NDArray[np.int64]:
@@ -83,7 +82,7 @@ class LikeHistory:
         """Say of each actor's likes int64[n, m] which of them count just before an instant."""
         counts = liked >= 0
         actor, until = (np.broadcast_to(each[:, None], liked.shape) for each in (actors, at_us - 1))
-        pair = _pair(actor, liked, self._events.n_people)
+        pair = actor * self._events.n_people + liked
         at = np.minimum(np.searchsorted(self._undone, pair), self._undone.size - 1)
         undone = np.nonzero(counts & (self._undone[at] == pair) & (self._undone_us[at] <= until))
         counts[undone] = self._events.standing_likes.hold(actor[undone], liked[undone], until[undone])
@@ -94,13 +93,8 @@ def _undone(events: Events) -> tuple[Positions, Positions]:
     """Return the directed pairs whose like something that was taken back may have ended, and since when."""
     undone = events.take(events.is_undo)
     unblocked = undone.take(undone.kind == UNBLOCK)
-    actor = np.concatenate([undone.actor, unblocked.target])
-    target = np.concatenate([undone.target, unblocked.actor])
+    pair = np.concatenate([undone.pair, unblocked.reversed_pair])
     at_us = np.concatenate([undone.at_us, unblocked.at_us])
     order = np.argsort(at_us, kind="stable")
-    pairs, first = np.unique(_pair(actor, target, events.n_people)[order], return_index=True)
+    pairs, first = np.unique(pair[order], return_index=True)
     return pairs, at_us[order][first]
-
-
-def _pair(actor: npt.NDArray[Any], target: npt.NDArray[Any], n_people: int) -> Positions:
-    return np.asarray(actor, dtype=np.int64) * n_people + np.asarray(target, dtype=np.int64)

@@ -73,8 +73,9 @@ def everybody(
     kept = (np.empty(0, np.int64),) * 3
     with take_arrays(connection.cursor(binary=True)) as cursor:
         undone = _undone(cursor)
+        undoers = np.array([person for person, _ in undone], dtype=np.int64)
         for found in _blocks(cursor, block_likes, pages):
-            block = _without(undone, found)
+            block = _without(undone, undoers, found)
             kept = _latest(*(np.concatenate(pair) for pair in zip(kept, block, strict=True)))
     actors, targets, _ = kept
     user_ids, first = np.unique(actors, return_index=True)
@@ -114,18 +115,19 @@ def _blocks(cursor: psycopg.Cursor[Any], block_likes: int, pages: int) -> Iterat
         yield tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[misc]
 
 
-def _undone(cursor: psycopg.Cursor[Any]) -> Int64:
-    """Return int64[m, 2]: who liked whom and does no more, because of what was taken back."""
+def _undone(cursor: psycopg.Cursor[Any]) -> set[tuple[int, int]]:
+    """Return who liked whom and does no more, because of what was taken back."""
     row = cursor.execute(_UNDONE).fetchone()
-    return np.empty((0, 2), np.int64) if row is None or row[0] is None else np.stack(row, axis=1)
+    return set() if row is None or row[0] is None else set(zip(*(column.tolist() for column in row), strict=True))
 
 
-def _without(undone: Int64, block: tuple[Int64, Int64, Int64]) -> tuple[Int64, Int64, Int64]:
-    """Return the likes of a block but for those that are `undone`."""
+def _without(
+    undone: set[tuple[int, int]], undoers: Int64, block: tuple[Int64, Int64, Int64]
+) -> tuple[Int64, Int64, Int64]:
+    """Return the likes of a block but for those that are `undone`, all of them by `undoers`."""
     actors, targets, _ = block
-    doubtful = np.flatnonzero(np.isin(actors, undone[:, 0]))  # few people take anything back
-    pairs = set(map(tuple, undone.tolist()))
-    gone = [pair in pairs for pair in zip(actors[doubtful].tolist(), targets[doubtful].tolist(), strict=True)]
+    doubtful = np.flatnonzero(np.isin(actors, undoers))  # few people take anything back
+    gone = [pair in undone for pair in zip(actors[doubtful].tolist(), targets[doubtful].tolist(), strict=True)]
     kept = np.ones(len(actors), dtype=np.bool_)
     kept[doubtful] = ~np.array(gone, dtype=np.bool_)
     return tuple(column[kept] for column in block)  # type: ignore[return-value]
