@@ -11,7 +11,7 @@ from infra.web.token import mlflow_token
 def servers_of(settings: Settings, opened: ExitStack) -> Endpoints:
     """Return their addresses; embedded servers are begun, and end with `opened`."""
     if settings.database_url is None or settings.redis_url is None:
-        return opened.enter_context(open_endpoints(settings))
+        return opened.enter_context(open_endpoints(settings, roles=True)).of_serving()
     # Given servers may be down just now, and their schema is the deployment's to migrate: only note the addresses.
     return Endpoints(
         libpq_url(settings.database_url.get_secret_value()),

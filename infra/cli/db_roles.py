@@ -1,4 +1,4 @@
-"""`duet db-roles`: give the database roles of serving and of the pipelines what they need, and no more."""
+"""`duet db-roles`: give the database roles of serving, the pipelines and MLflow what they need, and no more."""
 
 from typing import Annotated
 
@@ -17,12 +17,13 @@ def db_roles(
     ctx: typer.Context,
     serving: Annotated[str, typer.Option(help="Role of the serving app.")] = "duet_serving",
     pipelines: Annotated[str, typer.Option(help="Role of Dagster and of training.")] = "duet_pipelines",
+    mlflow: Annotated[str | None, typer.Option(help="Role of MLflow's server, if it has one of its own.")] = None,
 ) -> None:
-    """Give two database roles exactly what they need; run it as the owner, after each migration.
+    """Give database roles exactly what they need; run it as the owner, after each migration.
 
     Serving can neither change the schema nor read imports, experiments' history or Dagster's and MLflow's tables; the
-    pipelines can read no API key. Both roles must exist, with passwords of their own. Members of the owner's role stop
-    being so.
+    pipelines can read no API key; a role of MLflow's server owns MLflow's tables and sees nothing else. The roles must
+    exist, with passwords of their own. Members of the owner's role stop being so.
     """
     from infra.db.postgres import connect
     from infra.db.roles import grant_roles
@@ -32,5 +33,5 @@ def db_roles(
         open_endpoints(current_settings(ctx)) as endpoints,
         connect(endpoints.database_url, autocommit=True) as connection,
     ):
-        grant_roles(connection, serving=serving, pipelines=pipelines)
+        grant_roles(connection, serving=serving, pipelines=pipelines, mlflow=mlflow)
     print_success(f"`{serving}` may serve, `{pipelines}` may train, and neither may do more")

@@ -31,7 +31,7 @@ HOST = "127.0.0.1"
 USER = "duet"
 DATABASE = "duet"
 ROLE = "duet_services"
-"""What every client is: the owner of the database and of everything in it, no superuser like `USER`."""
+"""The owner of the database, no superuser like `USER`: who migrates, and a person's commands."""
 OWNED = """
 with mine as (select oid as role from pg_roles where rolname = %s),
 schemas as (select n.* from pg_namespace n where n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
@@ -66,7 +66,6 @@ class EmbeddedPostgres:
         self.wanted = root / "postgres"
         self.log = root / "logs" / "postgres.log"
         self._secret = root / "secrets" / "postgres_password"
-        self._role_secret = root / "secrets" / "postgres_services_password"
         self._note = root / "postgres.folder"
         self._settings = settings.postgres
 
@@ -75,10 +74,9 @@ class EmbeddedPostgres:
         """The superuser's password; call it only after a start."""
         return secret(self._secret)
 
-    @property
-    def role_password(self) -> str:
-        """The password of the role that clients use; call it only after a start."""
-        return secret(self._role_secret)
+    def password_of(self, role: str) -> str:
+        """Return the password of a role that clients use; call it only after a start."""
+        return secret(self._secret.with_name(f"postgres_{role.removeprefix('duet_')}_password"))
 
     @property
     def data(self) -> Path:
@@ -93,9 +91,9 @@ class EmbeddedPostgres:
         except OSError:
             return None
 
-    def url(self, running: Running) -> str:
-        """Return the URL of the database, password included."""
-        return f"postgresql://{ROLE}:{self.role_password}@{running.host}:{running.port}/{DATABASE}"
+    def url(self, running: Running, role: str = ROLE) -> str:
+        """Return the URL of the database for a role, its owner's if none is named; password included."""
+        return f"postgresql://{role}:{self.password_of(role)}@{running.host}:{running.port}/{DATABASE}"
 
     def superuser_url(self, running: Running) -> str:
         """Return the URL of the database for its superuser, password included; no service gets it."""
@@ -143,7 +141,7 @@ class EmbeddedPostgres:
             raise ServerUnavailable(
                 f"The embedded PostgreSQL started on port {port} and stopped again: its log `{self.log}` says why."
             )
-        self._give_to_services(port)
+        self._give_to_owner(port)
         return running
 
     def stop(self) -> None:
@@ -162,10 +160,10 @@ class EmbeddedPostgres:
             # PostgreSQL would take a zombie (a container's init may never reap it) or a reused pid for a server.
             (data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _give_to_services(self, port: int) -> None:
-        """Make the role and the database of the services, and give the role what a former version made."""
+    def _give_to_owner(self, port: int) -> None:
+        """Make the owner and its database, and give the owner what a former version made as the superuser."""
         with contextlib.closing(self._connect(port, "postgres")) as connection:
-            role = {"role": sql.Identifier(ROLE), "password": sql.Literal(self.role_password)}
+            role = {"role": sql.Identifier(ROLE), "password": sql.Literal(self.password_of(ROLE))}
             if connection.execute("select from pg_roles where rolname = %s", (ROLE,)).fetchone() is None:
                 connection.execute(sql.SQL("create role {role} login").format(**role))
             connection.execute(sql.SQL("alter role {role} nosuperuser password {password}").format(**role))

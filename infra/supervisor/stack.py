@@ -50,7 +50,7 @@ def duet_stack(settings: Settings) -> Iterator[tuple[list[Spec], list[External]]
     """
     addresses = choose_addresses(settings)
     home = prepare_dagster_home(settings.data_dir, addresses)
-    with open_endpoints(settings, mlflow=True) as endpoints:
+    with open_endpoints(settings, mlflow=True, roles=True) as endpoints:
         yield build_stack(settings, endpoints, addresses, home), list_externals(settings, endpoints)
 
 
@@ -99,7 +99,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
 
     Args:
         settings: of this platform.
-        endpoints: the running databases.
+        endpoints: the running databases; a process is told of Postgres as the role that it needs, and no other.
         addresses: from `choose_addresses`.
         home: Dagster's folder, from `prepare_dagster_home`.
     """
@@ -107,25 +107,28 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
     shared = {
         **TELEMETRY_OFF,
         **guard_environment(settings),
-        **endpoints.environment(),
         "DUET_DAGSTER__HOST": addresses.dagster_host,
         "DUET_DAGSTER__PORT": str(addresses.dagster_port),
         "DUET_SERVING__PORT": str(addresses.serving_port),
         "DAGSTER_HOME": str(home),
         "PYTHONUNBUFFERED": "1",
     }
+    # Dagster's own tables are brought forward by their owner, as Duet's are.
+    migrating = {**shared, **endpoints.environment()}
+    pipelines = {**shared, **endpoints.of_pipelines().environment()}
+    serves = {**shared, **endpoints.of_serving().environment()}
     workspace = str(home / "workspace.yaml")
     code = CodeServerProbe(addresses.code_server)
     dagster = _local(addresses.dagster_host, addresses.dagster_port)
     serving = _local(addresses.serving_host, addresses.serving_port)
     specs: list[Spec] = [
-        StartStep("dagster-storage", (*_python("dagster"), "instance", "migrate"), shared),
+        StartStep("dagster-storage", (*_python("dagster"), "instance", "migrate"), migrating),
         Service(
             "dagster-code",
             (*_python("dagster"), "code-server", "start", "--socket", str(addresses.code_server),
              "--module-name", CODE_MODULE, "--location-name", LOCATION, "--use-python-environment-entry-point",
              "--heartbeat-ttl", str(CODE_UNHEARD_S), *PLAIN_LOG),
-            shared,
+            pipelines,
             probe=code,
             alive=code,
             after=("dagster-storage",),
@@ -139,7 +142,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             "dagster",
             (*_python("pipelines.webserver"), "--host", addresses.dagster_host, "--port", str(addresses.dagster_port),
              "--workspace", workspace, *PLAIN_LOG),
-            shared,
+            pipelines,
             probe=GraphqlProbe(dagster, token),
             alive=HttpProbe(f"{dagster}/server_info", timeout_s=10.0),
             url=addresses.dagster_url,
@@ -147,11 +150,11 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,
         ),
-        StartStep("dagster-orphans", (sys.executable, "-m", "pipelines.runs.orphans"), shared, after=("dagster-code",)),
+        StartStep("dagster-orphans", _python("pipelines.runs.orphans"), pipelines, after=("dagster-code",)),
         Service(
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace, *PLAIN_LOG),
-            shared,
+            pipelines,
             probe=GraphqlProbe(dagster, token, daemons=True),
             after=("dagster-orphans", "dagster"),
             start_timeout_s=settings.dagster.start_timeout_s,
@@ -161,7 +164,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             "serving",
             (*_python("bentoml"), "serve", SERVING_TARGET, "--host", addresses.serving_host, "--port",
              str(addresses.serving_port)),
-            {**shared, "BENTOML_HOME": str(settings.data_dir.resolve() / "bentoml")},
+            {**serves, "BENTOML_HOME": str(settings.data_dir.resolve() / "bentoml")},
             probe=HttpProbe(f"{serving}/health/ready"),
             alive=HttpProbe(f"{serving}/health/live", timeout_s=10.0),
             url=addresses.serving_url,
@@ -171,7 +174,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
         ),
     ]  # fmt: skip
     if settings.stream.enabled:
-        specs.append(Service("stream", (*_python("infra.cli"), "stream"), shared, stop_grace_s=20.0))
+        specs.append(Service("stream", (*_python("infra.cli"), "stream"), serves, stop_grace_s=20.0))
     return specs
 
 
@@ -189,7 +192,7 @@ def list_externals(settings: Settings, endpoints: Endpoints) -> list[External]:
         log = logs_dir(settings.data_dir) / f"{name}.log"
         return External(name, probe, without_password(url), log, revive, lambda: stop(server))
 
-    database, cache, mlflow = endpoints.database_url, endpoints.redis_url, endpoints.mlflow_url
+    database, cache, mlflow = endpoints.of_serving().database_url, endpoints.redis_url, endpoints.mlflow_url
     found = [
         watch("postgres", PostgresProbe(database), database, settings.database_url, EmbeddedPostgres(settings)),
         watch("redis", RedisProbe(cache), cache, settings.redis_url, EmbeddedRedis(settings)),

@@ -17,6 +17,9 @@ import psutil
 import pytest
 import yaml
 
+from infra.db.postgres import connect
+from infra.embedded.postgres import EmbeddedPostgres
+from infra.settings import Settings
 from infra.web.client import tls
 from tests.e2e.browser import CHROMIUM, in_the_browser, move_to_production, opened_page, shots
 from tests.e2e.conftest import (
@@ -112,6 +115,22 @@ def test_everything_is_up(duet: Duet) -> None:
     assert httpx.get(f"{urls['dagster']}/server_info", timeout=10).status_code == 200
     assert httpx.get(f"{urls['serving']}/health/live", timeout=10).status_code == 200
     assert "healthy" in duet("status")
+
+
+def test_each_process_is_in_the_database_as_the_role_that_it_needs(duet: Duet) -> None:
+    expected = {
+        "serving": {"duet_serving"},
+        "dagster": {"duet_pipelines"},
+        "mlflow": {"duet_mlflow"},
+    }
+    seen: dict[str, set[str]] = {}
+
+    def are_seen() -> bool:
+        for what, role in roles_in_use(duet):
+            seen.setdefault(what, set()).add(role)
+        return seen == expected
+
+    until(are_seen, instead=lambda: seen)
 
 
 def test_doctor_finds_the_platform_well(duet: Duet) -> None:
@@ -287,6 +306,29 @@ def test_killed_stores_lose_no_acknowledged_interaction_and_serving_recovers(due
         again = duet.post("/v1/interactions", pass_on)
         assert again.status_code == 200, "an acknowledged interaction was lost"
         assert pass_on["target_id"] not in people_in(recommended(duet, int(pass_on["actor_id"])))
+
+
+def roles_in_use(duet: Duet) -> list[tuple[str, str]]:
+    """Return which process is in the platform's database as which role, the supervisor and this very look left out."""
+    server = EmbeddedPostgres(Settings(data_dir=duet.data_dir))
+    running = server.running()
+    assert running is not None
+    sessions = (
+        "select client_port, usename::text from pg_stat_activity where client_port > 0 and pid <> pg_backend_pid()"
+    )
+    with connect(server.superuser_url(running)) as connection:
+        roles = dict(connection.execute(sessions).fetchall())
+    found = []
+    for socket in psutil.net_connections("tcp"):
+        if socket.laddr and socket.laddr.port in roles and socket.raddr and socket.raddr.port == running.port:
+            try:
+                command = " ".join(psutil.Process(socket.pid or 0).cmdline())
+            except psutil.Error:
+                continue  # ended since
+            what = next((word for word in ("mlflow", "serving", "dagster", "pipelines") if word in command), command)
+            if "infra.cli" not in command:
+                found.append((what.replace("pipelines", "dagster"), roles[socket.laddr.port]))
+    return found
 
 
 def rankers(duet: Duet) -> list[dict[str, Any]]:

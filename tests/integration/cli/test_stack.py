@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ def test_children_use_the_running_servers_and_report_nothing_home(tmp_path: Path
         assert spec.environment["BENTOML_DO_NOT_TRACK"] == "true"
         assert Path(spec.environment["DUET_DATA_DIR"]).is_absolute()
         assert "planted" not in " ".join(spec.command)
+
+
+def test_each_process_is_told_of_postgres_as_the_role_that_it_needs(tmp_path: Path) -> None:
+    of_serving, of_pipelines = (f"postgresql://{who}:planted@127.0.0.1:5/duet" for who in ("serving", "pipelines"))
+    endpoints = replace(ENDPOINTS, serving_database_url=of_serving, pipelines_database_url=of_pipelines)
+    settings = make(tmp_path, stream={"enabled": True})
+    specs = build_stack(settings, endpoints, choose_addresses(settings), tmp_path)
+    assert {spec.name: spec.environment["DUET_DATABASE_URL"] for spec in specs} == {
+        "dagster-storage": ENDPOINTS.database_url,
+        "dagster-code": of_pipelines,
+        "dagster": of_pipelines,
+        "dagster-orphans": of_pipelines,
+        "dagster-daemon": of_pipelines,
+        "serving": of_serving,
+        "stream": of_serving,
+    }
 
 
 def test_passwords_do_not_show_in_addresses(tmp_path: Path) -> None:

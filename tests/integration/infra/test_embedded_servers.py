@@ -27,6 +27,7 @@ from infra.embedded.lease import leased
 from infra.embedded.postgres import EmbeddedPostgres, installed_programs
 from infra.embedded.processes import identity
 from infra.embedded.redis import EmbeddedRedis
+from infra.embedded.roles import MLFLOW
 from infra.embedded.servers import ServerStatus, inspect, stop_all
 from infra.endpoints import Endpoints, open_endpoints, running_endpoints
 from infra.errors import PortTaken, ServerUnavailable
@@ -231,26 +232,61 @@ def test_servers_listen_on_loopback_only_and_ask_for_a_password(endpoints: Endpo
 
 
 def test_passwords_are_in_private_files_and_in_no_command_line(alone: Settings) -> None:
-    with open_endpoints(alone) as endpoints:
+    with open_endpoints(alone, roles=True) as endpoints:
         secrets = list((alone.data_dir / "secrets").iterdir())
-        assert len(secrets) == 3
+        assert len(secrets) == 6
         assert {stat.S_IMODE(path.stat().st_mode) for path in secrets} == {0o600}
         passwords = [path.read_text().strip() for path in secrets]
         commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
         assert not [command for command in commands for password in passwords if password in command]
-        given = "".join(endpoints.environment().values())
-        superusers = (alone.data_dir / "secrets" / "postgres_password").read_text().strip()
-        assert [password for password in passwords if password not in given] == [superusers]
+        children = (endpoints, endpoints.of_serving(), endpoints.of_pipelines())
+        given = "".join(value for child in children for value in child.environment().values())
+        # A child of the supervisor is told neither the superuser's nor that of MLflow's server.
+        kept = {(alone.data_dir / "secrets" / f"postgres_{who}password").read_text().strip() for who in ("", "mlflow_")}
+        assert {password for password in passwords if password not in given} == kept
+        assert endpoints.database_url not in "".join(endpoints.of_serving().environment().values())
+        assert "duet_serving" not in repr(endpoints)
 
 
-def test_what_services_are_in_the_database_is_its_owner_and_no_superuser(alone: Settings) -> None:
-    with open_endpoints(alone) as endpoints, connect(endpoints.database_url) as connection:
-        [rights] = connection.execute(
-            "select rolsuper, rolcreaterole, rolcreatedb, rolbypassrls from pg_roles where rolname = current_user"
-        )
-        assert rights == (False, False, False, False)
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("copy (select 1) to program 'true'")
+def test_nobody_who_is_given_a_url_is_a_superuser_and_only_the_owner_may_change_the_schema(alone: Settings) -> None:
+    with open_endpoints(alone) as before, connect(before.database_url, autocommit=True) as connection:
+        # As in a data folder of before there were the roles.
+        connection.execute("create table mlflow.made_by_the_owner (id int)")
+    with open_endpoints(alone, roles=True) as endpoints:
+        server, running = EmbeddedPostgres(alone), EmbeddedPostgres(alone).running()
+        assert running is not None
+        urls = {
+            "duet_services": endpoints.database_url,
+            "duet_serving": endpoints.of_serving().database_url,
+            "duet_pipelines": endpoints.of_pipelines().database_url,
+            "duet_mlflow": server.url(running, MLFLOW),
+        }
+        refused = {
+            "duet_serving": [
+                "alter table duet.users add more int",
+                "drop table duet.users",
+                "select from duet.imports",
+            ],
+            "duet_pipelines": ["select from duet.api_keys", "select from mlflow.made_by_the_owner"],
+            "duet_mlflow": ["select from duet.users", "select from features.user_profile", "select from dagster.any"],
+        }
+        for role, url in urls.items():
+            with connect(url, autocommit=True) as connection:
+                [rights] = connection.execute(
+                    "select current_user::text, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls"
+                    " from pg_roles where rolname = current_user"
+                )
+                assert rights == (role, False, False, False, False)
+                denied = ["copy (select 1) to program 'true'", *refused.get(role, [])]
+                denied += ["create schema mine", "create table duet.mine (id int)"] if role in refused else []
+                for statement in denied:
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute(statement.encode())
+        with connect(urls["duet_mlflow"], autocommit=True) as connection:
+            connection.execute("alter table mlflow.made_by_the_owner add more int")
+            connection.execute("create table mlflow.made_by_itself (id int)")
+        with connect(urls["duet_services"]) as connection:
+            connection.execute("select from mlflow.made_by_itself")
 
 
 def test_what_a_superuser_owned_before_is_the_services_after_the_next_start(alone: Settings) -> None:

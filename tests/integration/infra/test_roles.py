@@ -16,7 +16,7 @@ from infra.cli.db_roles import db_roles
 from infra.db.migrate import upgrade
 from infra.db.personal_data import IMPERSONAL, PERSONAL, TEXTS
 from infra.db.postgres import connect
-from infra.db.roles import PIPELINES, SERVING, grant_roles
+from infra.db.roles import PIPELINES, SERVING, grant_roles, owns_its_tables
 from infra.endpoints import Endpoints
 from infra.errors import RoleMissing
 from infra.settings import Settings
@@ -24,6 +24,7 @@ from tests.conftest import role_url, with_own_database
 from tests.serving_world import insert_people
 
 NAMES = {"serving": "duet_serving_of_tests", "pipelines": "duet_pipelines_of_tests"}
+MLFLOW = "duet_mlflow_of_tests"
 DENIED = {
     "serving": [
         "alter table duet.users add column more int",
@@ -80,6 +81,7 @@ ALLOWED = {
         "create table dagster.mine (id int)",
         "select * from dagster.secrets_of_tests",
         "insert into features.user_profile (user_id, event_timestamp) values (1, now())",
+        "alter table features.user_profile add column more real not null default 0",
         "select duet.erase_rows((select 1::bigint))",
     ],
 }
@@ -145,6 +147,33 @@ def test_rights_of_a_former_version_go_and_those_of_new_tables_come(owner: Endpo
             (NAMES["serving"], NAMES["pipelines"]),
         ).fetchall()
     assert may == [(False, True)]
+
+
+def test_mlflow_may_have_a_role_that_owns_its_tables_and_sees_nothing_else(owner: Endpoints) -> None:
+    with connect(owner.database_url, autocommit=True) as connection:
+        url = role_url(connection, owner, MLFLOW)
+        grant_roles(connection, **NAMES, mlflow=MLFLOW)
+        assert owns_its_tables(connection, MLFLOW)
+        pipelines = role_url(connection, owner, NAMES["pipelines"])
+        with connect(url, autocommit=True) as its, connect(pipelines, autocommit=True) as theirs:
+            its.execute("alter table mlflow.secrets_of_tests add column more int")
+            its.execute("create table mlflow.made (id int)")
+            for who, statement in [
+                (its, "select from duet.users"),
+                (its, "select from dagster.secrets_of_tests"),
+                (its, "create table duet.mine (id int)"),
+                (its, "select duet.erasure_report('h')"),
+                (theirs, "select from mlflow.secrets_of_tests"),
+                (theirs, "select from mlflow.made"),
+            ]:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    who.execute(statement.encode())
+        connection.execute("select from mlflow.made")
+        connection.execute("create table mlflow.made_by_the_owner (id int)")
+        assert not owns_its_tables(connection, MLFLOW)
+        grant_roles(connection, **NAMES)
+        with connect(pipelines) as theirs:
+            theirs.execute("select from mlflow.made")
 
 
 def test_the_command_names_a_role_that_is_missing(owner: Endpoints, tmp_path: Any, monkeypatch: Any) -> None:
