@@ -38,6 +38,10 @@ CHUNK_PAIRS = 400_000  # joined at once: 200 MB of vectors
 SLICE_PAIRS = 50_000  # turned into features at once: Feast copies every column several times
 CHUNK_PEOPLE = 2_000
 DAY_S = 86_400.0
+INSUFFICIENT_PRIVILEGE = "42501"
+NOT_APPLIED = (
+    "The feature catalogue is not in the registry: run `duet train --job materialize_features`, which puts it there."
+)
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,17 @@ def user_views(store: "FeatureStore") -> "list[FeatureView]":
     A view may have more features than this version knows, and in another order.
     """
     from feast.errors import FeatureViewNotFoundException
+    from sqlalchemy.exc import ProgrammingError
 
     try:
         views = [store.get_feature_view(layout.name) for layout in VIEWS]
     except FeatureViewNotFoundException as error:
-        raise CatalogueNotApplied(
-            "The feature catalogue is not in the registry: run `duet train --job materialize_features`, which puts"
-            " it there."
-        ) from error
+        raise CatalogueNotApplied(NOT_APPLIED) from error
+    except ProgrammingError as error:
+        # Feast makes its tables when it first looks, and a role that only reads may not: nobody was there before.
+        if getattr(error.orig, "pgcode", None) != INSUFFICIENT_PRIVILEGE:
+            raise
+        raise CatalogueNotApplied(NOT_APPLIED) from error
     for layout, view in zip(VIEWS, views, strict=True):
         if lacking := set(layout.columns) - {field.name for field in view.features}:
             raise CatalogueNotApplied(

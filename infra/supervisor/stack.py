@@ -192,9 +192,15 @@ def list_externals(settings: Settings, endpoints: Endpoints) -> list[External]:
         log = logs_dir(settings.data_dir) / f"{name}.log"
         return External(name, probe, without_password(url), log, revive, lambda: stop(server))
 
-    database, cache, mlflow = endpoints.of_serving().database_url, endpoints.redis_url, endpoints.mlflow_url
+    database, cache, mlflow = endpoints.database_url, endpoints.redis_url, endpoints.mlflow_url
     found = [
-        watch("postgres", PostgresProbe(database), database, settings.database_url, EmbeddedPostgres(settings)),
+        watch(
+            "postgres",
+            PostgresProbe(endpoints.of_serving().database_url),
+            database,
+            settings.database_url,
+            EmbeddedPostgres(settings),
+        ),
         watch("redis", RedisProbe(cache), cache, settings.redis_url, EmbeddedRedis(settings)),
     ]
     if mlflow is not None:

@@ -10,6 +10,7 @@ import pytest
 import typer
 from psycopg import sql
 
+from feature_repo.errors import CatalogueNotApplied
 from feature_repo.store import apply_catalogue, open_feature_store, user_views
 from infra.cli.context import Invocation
 from infra.cli.db_roles import db_roles
@@ -188,6 +189,8 @@ def test_the_command_names_a_role_that_is_missing(owner: Endpoints, tmp_path: An
 def test_serving_reads_the_catalogue_that_the_pipelines_have_put_there(owner: Endpoints, settings: Settings) -> None:
     with connect(owner.database_url, autocommit=True) as connection:
         urls = {what: role_url(connection, owner, name) for what, name in NAMES.items()}
+    with pytest.raises(CatalogueNotApplied, match="run `duet train --job materialize_features`"):
+        user_views(open_feature_store(settings, replace(owner, database_url=urls["serving"])))
     apply_catalogue(open_feature_store(settings, replace(owner, database_url=urls["pipelines"])))
     views = user_views(open_feature_store(settings, replace(owner, database_url=urls["serving"])))
     assert len(views) == 4
