@@ -7,6 +7,7 @@ import dagster as dg
 
 from pipelines.errors import MissingUpstream
 from pipelines.evaluation.config import EvaluationConfig
+from pipelines.io_manager import MAY_BE_MISSING
 from pipelines.presentation import frame, link, markdown, path, plots
 from pipelines.ranking.assets import snapshot_of
 from pipelines.resources import Platform
@@ -14,6 +15,8 @@ from pipelines.results.store import StepResult, combined_digest
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pipelines.evaluation.compare import EvaluationReport
     from pipelines.results.inputs import DataSnapshot
 
@@ -29,24 +32,28 @@ class EvaluationStep(EvaluationConfig, dg.Config):
 
 
 @dg.asset(
-    deps=["candidate_index"],
+    # These two only give the comparison its name.
+    ins={name: dg.AssetIn(metadata=MAY_BE_MISSING) for name in ("embeddings", "candidate_index")},
     group_name="evaluation",
     kinds={"numpy", "mlflow"},
     pool="training",
     op_tags={"duet/heavy": "yes"},
     description="Every simpler order that has something to go by, beside the two stages, on decisions after T1.",
 )
-def evaluation(
+def evaluation(  # noqa: PLR0917 - an argument for each input
     context: dg.AssetExecutionContext,
     config: EvaluationStep,
     platform: dg.ResourceParam[Platform],
+    interactions: StepResult,
     ranker: StepResult,
+    embeddings: StepResult | None,
+    candidate_index: StepResult | None,
 ) -> dg.MaterializeResult[Any]:
     """Compare the methods, log the comparison and keep its table."""
     from pipelines.evaluation.truth import truth_of_last_import
 
     judged = ranker
-    snapshot = platform.snapshot(snapshot_of(platform, judged))
+    snapshot = platform.snapshot(snapshot_of(judged, interactions))
     with platform.connection() as connection:
         truth = truth_of_last_import(connection, snapshot.people.user_ids)
     report = compare(platform, judged, snapshot, config, truth)
@@ -59,8 +66,9 @@ def evaluation(
         "oracle": "yes" if truth is not None else "no",
     }
     parameters = config.model_dump(mode="json")
+    release = _release_of({"e": embeddings, "i": candidate_index, "r": judged}, judged)
     run = platform.models.log_evaluation(
-        name=f"{_release_of(platform, judged)} evaluation ({report.protocol})",
+        name=f"{release} evaluation ({report.protocol})",
         metrics=report.metrics(),
         params=parameters,
         figures=report.figures,
@@ -145,7 +153,7 @@ def compare(
     kept = platform.results.path(JUDGED_RANKER, digest)
     manifest = verify_artifact(kept, digest)
     last_likes = int(str(manifest.parameters.get("last_likes", 5)))
-    ground = TrainingGround.of(platform, judged, last_likes)
+    ground = TrainingGround.of(platform, judged, snapshot.interactions_pointer, last_likes)
     stage = ground.stage(JUDGED, ground.t1_us)
     ranker = Ranker.load(kept, RANKING_FEATURES, threads=2, verified=manifest)
     release = Release(
@@ -169,9 +177,8 @@ def compare(
     return evaluate(scene, rows.take(rows.late & decided), truth, rows.take(~rows.late & decided))
 
 
-def _release_of(platform: Platform, judged: StepResult) -> str:
+def _release_of(parts: "Mapping[str, StepResult | None]", judged: StepResult) -> str:
     """Name the release that the judged ranker belongs to, as far as its parts are those made last."""
-    parts = {"e": platform.results.find("embeddings"), "i": platform.results.find("candidate_index"), "r": judged}
     fitting = {
         letter: part.version
         for letter, part in parts.items()

@@ -22,6 +22,7 @@ LIVE_WITHIN = timedelta(days=30)
 
 def last_look(results: ResultStore) -> ReadHorizon | None:
     """Return until when changes are in the features, by a full or a partial materialisation; None before the first."""
+    # Not inputs of the asset: its own earlier result is one of the two, and the sensor asks for them as well.
     made = [results.find(asset) for asset in ("features", "changed_features")]
     looks = [found for found in (ReadHorizon.of(pointer.facts) for pointer in made if pointer is not None) if found]
     return max(looks, key=lambda found: found.at, default=None)

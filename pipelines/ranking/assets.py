@@ -42,6 +42,7 @@ def ranking_dataset(
     context: dg.AssetExecutionContext,
     config: DatasetStep,
     platform: dg.ResourceParam[Platform],
+    interactions: StepResult,
     embeddings: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Build the rows of both windows, from both twins of the first stage, and join their features."""
@@ -59,7 +60,7 @@ def ranking_dataset(
         return lambda done, of: tell(f"{what} {done} of {of}") if done % _TOLD_EVERY == 0 else None
 
     serving = platform.settings.serving
-    ground = TrainingGround.of(platform, embeddings, config.last_likes)
+    ground = TrainingGround.of(platform, embeddings, interactions, config.last_likes)
     policy = policy_for(ListPolicy(), serving.aggregator, serving.requester_weight)
     rows_of: list[WindowRows] = []
     windows = {
@@ -134,6 +135,7 @@ def ranker(
     context: dg.AssetExecutionContext,
     config: RankerStep,
     platform: dg.ResourceParam[Platform],
+    interactions: StepResult,
     ranking_dataset: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
@@ -160,14 +162,14 @@ def ranker(
         return grown
 
     early = learn(rows.take(~rows.late), config, progress=progress)
-    ground = TrainingGround.of(platform, dataset, int(str(dataset.facts["last_likes"])))
+    ground = TrainingGround.of(platform, dataset, interactions, int(str(dataset.facts["last_likes"])))
     verdict = judged_order(platform, ground, early.ranker, rows, config=config, tell=tell)
     told = config.model_dump(mode="json") | {"last_likes": dataset.facts["last_likes"]}
     judged = keep_judged(platform, replace(early.ranker, policy=verdict.chosen), told)
     final = learn(rows, config, rounds=early.rounds, progress=progress)
     trained = replace(final.ranker, policy=verdict.chosen, judged=verdict.figures)
     report = early.report
-    snapshot = snapshot_of(platform, dataset)
+    snapshot = snapshot_of(dataset, interactions)
     lineage, slots = lineage_of_ranker(trained, dataset, snapshot), platform.snapshot(snapshot).slots
     owners = {slot: name for name, slot in slots.items()}
     shown = replace(report, importance={readable(name, owners): share for name, share in report.importance.items()})
@@ -223,10 +225,9 @@ def ranker(
     )  # fmt: skip
 
 
-def snapshot_of(platform: Platform, result: StepResult) -> StepResult:
-    """Return the interactions that `result` was made from, which may be older than the newest."""
+def snapshot_of(result: StepResult, newest: StepResult) -> StepResult:
+    """Return the interactions that `result` was made from, which may be older than the `newest`."""
     digest = result.inputs["interactions"]
-    newest = platform.results.require("interactions")
     if newest.digest == digest and newest.as_of == result.as_of:
         return newest
     return newest.model_copy(

@@ -46,14 +46,14 @@ def register_ranker(
         FeatureSchemaMismatch: the ranker needs a feature that is not offered.
     """
     config = config or RankerConfig()
-    dataset = platform.results.require("ranking_dataset")
+    dataset, interactions = platform.results.require("ranking_dataset"), platform.results.require("interactions")
     rows = load_rows(dataset.path)
     frame = frame_of(dataset, rows)
     early = fit(frame[frame["window"] == "early"]).offered(RANKING_FEATURES)
-    ground = TrainingGround.of(platform, dataset, int(str(dataset.facts["last_likes"])))
+    ground = TrainingGround.of(platform, dataset, interactions, int(str(dataset.facts["last_likes"])))
     verdict = judged_order(platform, ground, early, rows, config=config, tell=tell)
     final = replace(fit(frame).offered(RANKING_FEATURES), policy=verdict.chosen, judged=verdict.figures)
-    snapshot = snapshot_of(platform, dataset)
+    snapshot = snapshot_of(dataset, interactions)
     lineage = lineage_of_ranker(final, dataset, snapshot)
     parameters: dict[str, JsonValue] = {
         "last_likes": dataset.facts["last_likes"],
@@ -73,7 +73,12 @@ def register_ranker(
     candidate = find_candidate(platform, platform.results.require("candidate_index"), ranker, run_id)
     versions = register_candidate(platform, candidate)
     release, report = judge_release(
-        platform, load_policy(platform.settings.gates.file), versions, tell, candidate.directories
+        platform,
+        load_policy(platform.settings.gates.file),
+        versions,
+        interactions,
+        tell,
+        directories=candidate.directories,
     )
     name_candidate(platform, candidate, release)
     return report

@@ -52,11 +52,13 @@ class TrainingGround:
     _stages: dict[str, FirstStage] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, platform: "Platform", made: StepResult, last_likes: int, seed: int = SEED) -> "TrainingGround":
-        """Return the ground of what was made from a snapshot."""
+    def of(
+        cls, platform: "Platform", made: StepResult, interactions: StepResult, last_likes: int, seed: int = SEED
+    ) -> "TrainingGround":
+        """Return the ground of what was made from a snapshot, which may be older than the newest `interactions`."""
         from pipelines.ranking.assets import snapshot_of
 
-        return cls(platform, platform.snapshot(snapshot_of(platform, made)), made, last_likes, seed)
+        return cls(platform, platform.snapshot(snapshot_of(made, interactions)), made, last_likes, seed)
 
     @property
     def t0_us(self) -> int:

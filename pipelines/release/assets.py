@@ -48,9 +48,10 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
         description="Embedding, index and ranker that belong together, verified, tried and judged; `duet promote` "
         "promotes it where every gate passed.",
     )
-    def release_candidate(
+    def release_candidate(  # noqa: PLR0917 - an argument for each input
         context: dg.AssetExecutionContext,
         platform: dg.ResourceParam[Platform],
+        interactions: StepResult,
         candidate_index: StepResult,
         ranker: StepResult | None,
         evaluation: StepResult | None,
@@ -61,8 +62,9 @@ def release_candidate_asset(policy: Policy) -> dg.AssetsDefinition:
         candidate = find_candidate(platform, candidate_index, ranker, context.run.run_id)
         versions = register_candidate(platform, candidate)
         release, report = judge_release(
-            platform, policy, versions, telling(context.log.info, platform), candidate.directories
-        )
+            platform, policy, versions, interactions, telling(context.log.info, platform),
+            directories=candidate.directories,
+        )  # fmt: skip
         name_candidate(platform, candidate, release)
         inputs = {
             **candidate.index.inputs,

@@ -36,7 +36,7 @@ def find_candidate(platform: "Platform", index: "StepResult", ranker: "StepResul
         NoCandidate: the index's embedding is neither among the results nor in the registry.
     """
     if ranker is None or ranker.run_id != run_id:
-        ranker = production_or_newest(platform, ArtifactKind.RANKER)
+        ranker = production_or_newest(platform, ArtifactKind.RANKER, ranker)
     embedding_digest = index.inputs["embeddings"]
     if platform.results.has("embeddings", embedding_digest):
         embedding = platform.results.path("embeddings", embedding_digest)

@@ -12,6 +12,7 @@ from pipelines.ranking.assets import ranker, ranking_dataset
 from pipelines.release.assets import promoted_release
 from pipelines.release.policy import Policy
 from pipelines.resources import Platform
+from pipelines.results.store import StepResult
 from pipelines.retrieval.assets import candidate_index, embeddings
 from pipelines.runs.launchpad import HEAVY, checked_op, default_config
 from pipelines.runs.progress import telling
@@ -48,14 +49,19 @@ def judge_job(policy: Policy) -> dg.JobDefinition:
         tags=HEAVY,
         description="Measure a release on the newest snapshot, hold it against every gate and write the report on it.",
     )
-    def judge(context: dg.OpExecutionContext, config: JudgeConfig, platform: dg.ResourceParam[Platform]) -> None:
+    def judge(
+        context: dg.OpExecutionContext,
+        config: JudgeConfig,
+        platform: dg.ResourceParam[Platform],
+        interactions: StepResult,
+    ) -> None:
         from pipelines.release.checks import shown_gates
         from pipelines.release.judging import judge_release
         from registry.contracts import ReleaseVersions
 
         latest = config.release == LATEST
         versions = platform.registry.release_candidate() if latest else ReleaseVersions.parse(config.release)
-        _, report = judge_release(platform, policy, versions, telling(context.log.info, platform))
+        _, report = judge_release(platform, policy, versions, interactions, telling(context.log.info, platform))
         metadata: dict[str, Any] = {"release": report.release, **shown_gates(report)}
         context.log_event(dg.AssetObservation("release_candidate", metadata=metadata))
         context.add_output_metadata(metadata)
@@ -66,6 +72,7 @@ def judge_job(policy: Policy) -> dg.JobDefinition:
         description="Hold any release against the gates, so that it can be promoted.",
     )
     def judge_release_job() -> None:
-        checked_op(judge)()
+        # An asset is the op's input: the newest snapshot comes through the IO manager.
+        checked_op(judge)(snapshots.get_asset_spec(dg.AssetKey("interactions")))
 
     return judge_release_job

@@ -22,19 +22,22 @@ from registry.release import Release, load_release
 if TYPE_CHECKING:
     from pipelines.evaluation.scene import Positions
     from pipelines.resources import Platform
+    from pipelines.results.store import StepResult
 
 
 def judge_release(
     platform: "Platform",
     policy: Policy,
     versions: ReleaseVersions,
+    interactions: "StepResult",
     tell: Callable[[str], None],
+    *,
     directories: Mapping[ArtifactKind, Path] | None = None,
 ) -> tuple[Release, GateReport]:
-    """Judge any coherent triple on the newest snapshot, write the report on it and return both.
+    """Judge any coherent triple on the snapshot of `interactions`, write the report on it and return both.
 
     Raises:
-        MissingUpstream: no snapshot was taken on this disk.
+        MissingUpstream: the files of the snapshot are gone.
         IncoherentRelease: the parts do not belong together or do not answer as they did; that is written down too.
         CorruptArtifact: a file is not what its manifest says; that is written down too.
     """
@@ -43,7 +46,7 @@ def judge_release(
     except RegistryError as unusable:
         write_report(platform.registry, _unusable(platform, policy, versions, unusable))
         raise
-    snapshot = platform.snapshot(platform.results.require("interactions"))
+    snapshot = platform.snapshot(interactions)
     production, unloadable = production_release(platform, versions, tell)
     measured = measure(
         candidate,

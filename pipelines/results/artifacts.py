@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from infra.faults import failpoint
+from pipelines.errors import MissingUpstream
 from registry.contracts import ArtifactKind, Manifest
 
 if TYPE_CHECKING:
@@ -88,18 +89,19 @@ def artifact_directory(platform: "Platform", kind: ArtifactKind, digest: str, ve
     return directory
 
 
-def production_or_newest(platform: "Platform", kind: ArtifactKind) -> "StepResult":
-    """Return the artefact in stage Production, else the newest one made here.
+def production_or_newest(platform: "Platform", kind: ArtifactKind, newest: "StepResult | None") -> "StepResult":
+    """Return the artefact in stage Production, else the `newest` one made here.
 
     Raises:
         MissingUpstream: there is neither.
     """
     from registry.contracts import PRODUCTION
 
-    newest = platform.results.find(ASSET_OF[kind])
     standing = platform.registry.in_stage(PRODUCTION).get(kind)
     if standing is None or standing.digest is None:
-        return newest or platform.results.require(ASSET_OF[kind])
+        if newest is None:
+            raise MissingUpstream(f"no `{ASSET_OF[kind]}` was made here yet; run the job `train_all` first")
+        return newest
     if newest is not None and newest.digest == standing.digest:
         return newest
     directory = artifact_directory(platform, kind, standing.digest, standing.version)

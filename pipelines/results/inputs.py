@@ -39,9 +39,11 @@ class DataSnapshot:
 
     @classmethod
     def of(cls, results: ResultStore, interactions: StepResult) -> "DataSnapshot":
-        """Return the snapshot whose interactions are `interactions`."""
-        people = results.require("people")
-        return cls(people.model_copy(update={"digest": interactions.inputs["people"]}), interactions)
+        """Return the snapshot whose interactions are `interactions`; they name the people photographed with them."""
+        people = interactions.model_copy(
+            update={"asset": "people", "digest": interactions.inputs["people"], "inputs": {}, "facts": {}}
+        )
+        return cls(people.within(results), interactions)
 
     @property
     def as_of(self) -> datetime:

@@ -192,7 +192,7 @@ def candidate_index(
 
     made = embeddings
     if made is None or made.run_id != context.run.run_id:
-        made = production_or_newest(platform, ArtifactKind.EMBEDDING)
+        made = production_or_newest(platform, ArtifactKind.EMBEDDING, made)
     context.log.info("indexing with embedding version %s (%s)", made.version, made.digest[:12])
     snapshot = platform.snapshot(interactions)
     made_anew = rebuilt(made, snapshot, config.build, refresh=config.refresh, tell=tell)

@@ -36,6 +36,7 @@ def hyperparameter_search(
     context: dg.AssetExecutionContext,
     config: SearchStep,
     platform: dg.ResourceParam[Platform],
+    interactions: StepResult,
     ranking_dataset: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Try hyperparameters, log each trial as a child run, and keep what was tried."""
@@ -71,7 +72,7 @@ def hyperparameter_search(
                 outcome.number + 1, config.trials, outcome.value, outcome.state, best,
             )  # fmt: skip
 
-        run_study(study, config, objective_of(platform, dataset, config), finished)
+        run_study(study, config, objective_of(platform, dataset, interactions, config), finished)
         importance = importances(study)
         figures = figures_of(outcomes, importance, config.stage)
         best = require_best(outcomes, config)
@@ -130,7 +131,9 @@ def question(dataset: StepResult, config: SearchConfig) -> str:
     )
 
 
-def objective_of(platform: Platform, dataset: StepResult, config: SearchConfig) -> "Objective":
+def objective_of(
+    platform: Platform, dataset: StepResult, interactions: StepResult, config: SearchConfig
+) -> "Objective":
     """Load what the stage is judged on."""
     from pipelines.evaluation.search.objectives import embedding_objective, ranker_objective
     from pipelines.ranking.files import load_rows
@@ -140,7 +143,7 @@ def objective_of(platform: Platform, dataset: StepResult, config: SearchConfig) 
         return ranker_objective(load_rows(dataset.path), config)
     from registry.models.artifacts import read_manifest
 
-    snapshot = platform.snapshot(snapshot_of(platform, dataset))
+    snapshot = platform.snapshot(snapshot_of(dataset, interactions))
     fitted = read_manifest(platform.results.path("embeddings", dataset.inputs["embeddings"]))
     t0_us = microseconds_of(dataset.t0 or dataset.as_of)
     return embedding_objective(snapshot, before_window(fitted.lineage), t0_us, config)

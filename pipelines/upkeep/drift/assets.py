@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.io_manager import MAY_BE_MISSING
 from pipelines.presentation import plots, table
 from pipelines.resources import Platform
 from pipelines.results.store import StepResult, combined_digest
@@ -18,14 +19,21 @@ class DriftStep(DriftConfig, dg.Config):
 
 @dg.asset(
     deps=["features", "promoted_release"],
+    # Without a release in Production there is nothing to measure, whatever else is missing.
+    ins={name: dg.AssetIn(metadata=MAY_BE_MISSING) for name in ("interactions", "embeddings", "candidate_index")},
     group_name="release",
     kinds={"numpy", "feast"},
     pool="training",
     description="Population stability index of the latest decisions against the training rows of the ranker in "
     "Production, feature by feature, and of the like rate.",
 )
-def drift(
-    context: dg.AssetExecutionContext, config: DriftStep, platform: dg.ResourceParam[Platform]
+def drift(  # noqa: PLR0917 - an argument for each input
+    context: dg.AssetExecutionContext,
+    config: DriftStep,
+    platform: dg.ResourceParam[Platform],
+    interactions: StepResult | None,
+    embeddings: StepResult | None,
+    candidate_index: StepResult | None,
 ) -> dg.MaterializeResult[Any]:
     """Measure, or say why nothing could be measured."""
     from pipelines.upkeep.drift.measure import measure_drift
@@ -33,7 +41,9 @@ def drift(
     from registry.measurements import Measure, StoredMeasurement, keep_measurement
 
     threshold = platform.settings.automation.drift_psi
-    found = measure_drift(platform, config)
+    found = measure_drift(
+        platform, config, interactions=interactions, embeddings=embeddings, candidate_index=candidate_index
+    )
     if isinstance(found, str):
         context.log.info("not measured: %s", found)
         return dg.MaterializeResult(metadata={"measured": False, "why": found, "beyond": False})

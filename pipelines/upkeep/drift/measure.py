@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from pipelines.errors import MissingUpstream
 from pipelines.results.artifacts import artifact_directory, production_or_newest
 from pipelines.upkeep.drift.config import DriftConfig
 from registry.contracts import PRODUCTION, ArtifactKind
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pipelines.resources import Platform
+    from pipelines.results.store import StepResult
 
 LIKE_RATE = "like_rate"
 
@@ -33,7 +35,14 @@ class Drift:
         return next(iter(self.psi.items()))
 
 
-def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
+def measure_drift(
+    platform: "Platform",
+    config: DriftConfig,
+    *,
+    interactions: "StepResult | None",
+    embeddings: "StepResult | None",
+    candidate_index: "StepResult | None",
+) -> Drift | str:
     """Compare the decisions of the last days with the rows of Production's ranker, or say why that is impossible."""
     from feature_repo.layout import RANKING_FEATURES
     from pipelines.evaluation.drift import feature_psi, psi
@@ -56,8 +65,15 @@ def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
         return f"the training rows of ranker {standing.version} are not kept any more: train and promote a new one"
     rows = load_rows(platform.results.path("ranking_dataset", dataset))
     rows = rows.take(rows.kind == RowKind.LIKE)
+    if interactions is None:
+        raise MissingUpstream("no `interactions` were photographed yet; run the job `materialize_features` first")
+    embedding = production_or_newest(platform, ArtifactKind.EMBEDDING, embeddings)
+    index = production_or_newest(platform, ArtifactKind.INDEX, candidate_index)
+    last_likes = int(str(manifest.parameters.get("last_likes", 5)))
     try:
-        features, labels = current_rows(platform, config, int(str(manifest.parameters.get("last_likes", 5))))
+        features, labels = current_rows(
+            platform, config, last_likes, interactions=interactions, embedding=embedding, index=index
+        )
     except NoLabels as reason:
         return str(reason)
     if labels.size < config.min_rows:
@@ -75,7 +91,13 @@ def measure_drift(platform: "Platform", config: DriftConfig) -> Drift | str:
 
 
 def current_rows(
-    platform: "Platform", config: DriftConfig, last_likes: int
+    platform: "Platform",
+    config: DriftConfig,
+    last_likes: int,
+    *,
+    interactions: "StepResult",
+    embedding: "StepResult",
+    index: "StepResult",
 ) -> "tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]":
     """Return features float32[n, k] and labels float32[n] of the first decisions of the last days.
 
@@ -97,12 +119,9 @@ def current_rows(
     from registry.models.neighbours import Neighbours
     from registry.scoring.first_stage import FittedStage
 
-    pointer = platform.results.require("interactions", "materialize_features")
-    snapshot = platform.snapshot(pointer)
-    until_us = microseconds_of(pointer.as_of)
-    after_us = microseconds_of(pointer.as_of - timedelta(days=config.days))
-    embedding = production_or_newest(platform, ArtifactKind.EMBEDDING)
-    index = production_or_newest(platform, ArtifactKind.INDEX)
+    snapshot = platform.snapshot(interactions)
+    until_us = microseconds_of(interactions.as_of)
+    after_us = microseconds_of(interactions.as_of - timedelta(days=config.days))
     manifest = verify_artifact(index.path, index.digest)
     stage = FittedStage(
         Embedding.load(embedding.path, embedding.digest),

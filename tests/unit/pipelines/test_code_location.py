@@ -1,6 +1,7 @@
 """The code location: what is in it, what depends on what, and that loading it is light."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 
 from pipelines.definitions import JOBS, defs
 from pipelines.release.policy import load_policy
+from tests.architecture.sources import modules, name_of
 
 EXPECTED = {
     "people": ("ingest", set()),
@@ -17,14 +19,14 @@ EXPECTED = {
     "changed_features": ("features", {"online_features"}),
     "embeddings": ("retrieval", {"people", "interactions", "features"}),
     "candidate_index": ("retrieval", {"people", "interactions", "embeddings"}),
-    "ranking_dataset": ("ranking", {"embeddings", "features"}),
-    "ranker": ("ranking", {"ranking_dataset"}),
-    "evaluation": ("evaluation", {"ranker", "candidate_index"}),
-    "release_candidate": ("release", {"embeddings", "candidate_index", "ranker", "evaluation"}),
+    "ranking_dataset": ("ranking", {"interactions", "embeddings", "features"}),
+    "ranker": ("ranking", {"interactions", "ranking_dataset"}),
+    "evaluation": ("evaluation", {"interactions", "ranker", "embeddings", "candidate_index"}),
+    "release_candidate": ("release", {"interactions", "embeddings", "candidate_index", "ranker", "evaluation"}),
     "promoted_release": ("release", {"release_candidate"}),
-    "drift": ("release", {"features", "promoted_release"}),
+    "drift": ("release", {"interactions", "features", "embeddings", "candidate_index", "promoted_release"}),
     "experiment_report": ("experiments", set()),
-    "hyperparameter_search": ("search", {"ranking_dataset"}),
+    "hyperparameter_search": ("search", {"interactions", "ranking_dataset"}),
     "daily_activity": ("history", set()),
     "daily_totals": ("history", set()),
     "erasures": ("history", set()),
@@ -71,6 +73,15 @@ def test_the_asset_graph_is_the_designed_one() -> None:
         for key in graph.get_all_asset_keys()
     }
     assert found == EXPECTED
+
+
+def test_only_commands_and_notebooks_ask_for_results_by_name_and_steps_are_given_theirs() -> None:
+    asks = re.compile(r"(results|ResultStore\.of\(\w+\))\.require\(")
+    asking = {name_of(path) for path in modules("pipelines") if asks.search(path.read_text())}
+    assert asking == {
+        *("pipelines/io_manager.py", "pipelines/commands.py", "pipelines/experiments/commands.py"),
+        *("pipelines/ranking/own.py", "pipelines/ranking/frame.py"),
+    }
 
 
 @pytest.mark.parametrize(
