@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,9 +64,18 @@ class ServingProcess:
 
 @contextmanager
 def serving_process(
-    endpoints: Endpoints, root: Path, *, people: int = 40, ready: bool = True, **variables: str
+    endpoints: Endpoints,
+    root: Path,
+    *,
+    people: int = 40,
+    ready: bool = True,
+    inside: Sequence[str] = (),
+    **variables: str,
 ) -> Iterator[ServingProcess]:
-    """Run the app for the length of the block; `variables` are settings by name without `DUET_`."""
+    """Run the app for the length of the block; `variables` are settings by name without `DUET_`.
+
+    `inside` is a command that runs the command that follows it.
+    """
     data_dir = root / "duet"
     if not data_dir.exists():
         apply_catalogue(open_feature_store(make_settings(data_dir), endpoints))
@@ -87,7 +96,7 @@ def serving_process(
         "DUET_SERVING__SNAPSHOT_REFRESH_S": "0.2",
         **{f"DUET_{name}": value for name, value in variables.items()},
     }
-    with _started("serving.service:Duet", port, log, environment) as process:
+    with _started("serving.service:Duet", port, log, environment, inside) as process:
         served = ServingProcess(process, port, log)
         if ready:
             served.wait_until_ready()
@@ -119,8 +128,10 @@ def ranker_process(root: Path) -> Iterator[ServingProcess]:
 
 
 @contextmanager
-def _started(service: str, port: int, log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+def _started(
+    service: str, port: int, log: Path, environment: dict[str, str], inside: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [*inside, sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=output)
     try:
