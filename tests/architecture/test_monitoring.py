@@ -86,6 +86,12 @@ def test_the_runbook_explains_no_alert_that_does_not_exist() -> None:
     assert set(re.findall(r"^### (Duet\w+)$", RUNBOOK, re.MULTILINE)) == {rule["alert"] for rule in ALERTS}
 
 
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
+def test_the_runbook_says_how_every_alert_was_brought_about_and_when(rule: dict[str, Any]) -> None:
+    section = RUNBOOK.partition(f"\n### {rule['alert']}\n")[2].partition("\n#")[0]
+    assert re.search(r"\n\*Drill:\*.+?\*\*Executed\*\*\s20\d\d-\d\d-\d\d\b", section, re.DOTALL), section
+
+
 def test_alerts_and_panels_have_names_of_their_own() -> None:
     for names in ([rule["alert"] for rule in ALERTS], [panel.title for panel in PANELS if panel.title]):
         twice = {name for name in names if names.count(name) > 1}

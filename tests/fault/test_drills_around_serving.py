@@ -33,6 +33,7 @@ from tests.webhook import Webhook, listening
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 TIMEOUT_S = 1.0
+SIGNED_WITH = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 TOLD = {
     "SERVING__WORKERS": "2",
     "SERVING__TIMEOUT_S": str(TIMEOUT_S),
@@ -40,7 +41,7 @@ TOLD = {
     "SERVING__CACHE__ENABLED": "false",
     "STREAM__ENABLED": "true",
     "WEBHOOKS__ALLOW_PRIVATE": "true",
-    "WEBHOOKS__SECRET": "whsec_" + base64.b64encode(bytes(range(32))).decode(),
+    "WEBHOOKS__SECRET": SIGNED_WITH,
 }
 SHORTENED = {"duet_newcomers_looked_timestamp_seconds > 300": "duet_newcomers_looked_timestamp_seconds > 9"}
 LONG_AGO = timedelta(minutes=10)
