@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.errors import MissingUpstream
 from pipelines.release.candidate import find_candidate
 from pipelines.release.errors import NoCandidate
 from pipelines.results.store import ResultStore, StepResult
@@ -31,6 +32,13 @@ def test_an_index_whose_embedding_is_gone_makes_no_candidate(tmp_path: Path) -> 
     platform = platform_with_an_index_of("e" * 64, tmp_path)
     with pytest.raises(NoCandidate, match=r"embedding eeeeeeeeeeee of the index is neither among the results nor in"):
         find_candidate(platform, *parts(platform), "run")
+
+
+def test_without_a_ranker_in_production_or_made_here_there_is_no_candidate(tmp_path: Path) -> None:
+    platform = platform_with_an_index_of("e" * 64, tmp_path)
+    index, _ = parts(platform)
+    with pytest.raises(MissingUpstream, match="no `ranker` was made here yet; run the job `train_all` first"):
+        find_candidate(platform, index, None, "run")
 
 
 def test_the_index_decides_which_embedding_is_meant(tmp_path: Path) -> None:
