@@ -153,8 +153,10 @@ SOURCE_COLUMNS = (
     "ease_score",
     "popular_score",  # likes received, the latest weighing most
     "item_knn_score_backward",  # how similar the requester is to those the candidate liked
+    "like_log_odds",  # of a like of the requester for the candidate, from the likes and passes of both
+    "like_log_odds_backward",
 )
-"""What likes in common say of a directed pair, NaN where a source knows nothing."""
+"""What past decisions say of a directed pair, NaN where a source knows nothing."""
 LIST_COLUMNS = (
     *(f"{source}_place" for source in LISTED_SOURCES),  # log(1 + place by this score among the candidates), 0 is best
     *(f"{source}_share" for source in LISTED_SOURCES),  # where the score lies between the lowest, 0, and the highest, 1
@@ -241,6 +243,7 @@ _PAIR_DISCLOSED = (
     "user_knn_score",
     "spectral_score",
     "ease_score",
+    "like_log_odds",
     *LIST_COLUMNS,
 )
 DISCLOSED = frozenset((*(f"requester_{column}" for column in _OWN_DISCLOSED), *_PAIR_DISCLOSED))

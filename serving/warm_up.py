@@ -21,9 +21,11 @@ from feature_repo.transforms import (
 )
 from infra.compiled import fixed
 from registry.models.embedding import Embedding, similarity_to_liked
-from registry.models.neighbours import Neighbours, SparseRows
+from registry.models.like_odds import LikeOdds
+from registry.models.neighbours import Neighbours
 from registry.models.pairs import row_dot
 from registry.models.ranker import MISSING
+from registry.models.sparse_rows import SparseRows
 from registry.models.trees import Trees
 from registry.scoring.retrieval import CandidateList, merge_candidates
 
@@ -68,9 +70,11 @@ def _warm_up_neighbours(user_ids: NDArray[np.int64]) -> None:
     n = len(user_ids)
     everybody = SparseRows(np.arange(n + 1, dtype=np.int64), np.arange(n, dtype=np.int32), np.ones(n, dtype=np.float32))
     spectral, popularity = np.zeros((n, 1), dtype=np.float16), np.zeros(n, dtype=np.float32)
+    factors = np.zeros((n, 2), dtype=np.float32)
     Neighbours(
-        user_ids, everybody, everybody, everybody, everybody, everybody, spectral, popularity, smooth_weight=1.0
-    ).warm()
+        user_ids, everybody, everybody, everybody, everybody, everybody, spectral, popularity, smooth_weight=1.0,
+        like_odds=LikeOdds(factors, factors, 0.0),
+    ).warm()  # fmt: skip
 
 
 _ARRAYS = ("user_ids", "profile", "attributes", "activity", "reciprocity")

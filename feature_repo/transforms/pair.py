@@ -35,8 +35,10 @@ _LAST_ACTIVE = ACTIVITY.index("last_active_day")
 _PAIR_START = 2 * len(SIDE_COLUMNS)
 _PAIR_PLACES = places({name: _PAIR_START + place for place, name in enumerate(PAIR_COLUMNS)})
 _TASTE = (*TASTE_COLUMNS, "similarity_to_liked_backward", "liked_candidate")
-_ITEM_KNN = EVIDENCE_COLUMNS.index("item_knn_score")
-_ITEM_KNN_BACKWARD = EVIDENCE_COLUMNS.index("item_knn_score_backward")
+_TWO_WAYS = tuple(
+    (EVIDENCE_COLUMNS.index(name), EVIDENCE_COLUMNS.index(f"{name}_backward"))
+    for name in ("item_knn_score", "like_log_odds")
+)
 _KNOWN = np.dtype([(name, np.float32) for name in _TASTE])
 PROFILE_PLACES = places({name: PROFILE.index(name) for name in PROFILE.columns})
 """Where a packed profile has what the compiled loops read."""
@@ -99,8 +101,8 @@ def no_evidence(n: int) -> Float32:
 def reversed_evidence(evidence: Float32) -> Float32:
     """Return what is known of the pairs the other way round: the candidate's own likes are few numbers of all."""
     other = no_evidence(len(evidence))
-    other[:, _ITEM_KNN] = evidence[:, _ITEM_KNN_BACKWARD]
-    other[:, _ITEM_KNN_BACKWARD] = evidence[:, _ITEM_KNN]
+    for there, back in _TWO_WAYS:
+        other[:, there], other[:, back] = evidence[:, back], evidence[:, there]
     return other
 
 

@@ -69,7 +69,8 @@ def train_bench_ranker(
     index, _ = build_candidate_index(
         embedding, visible.user_ids, inputs_of(visible, after_us / 1e6), IndexBuildConfig(sample_queries=50)
     )
-    stage = FittedStage(embedding, index, fit_neighbours(learned), config.last_likes)
+    neighbours = fit_neighbours(learned, inputs=inputs_of(people, after_us / 1e6))
+    stage = FittedStage(embedding, index, neighbours, config.last_likes)
     window = Window(
         stage,
         Population.build(as_of.take(as_of.positions(visible.user_ids))),

@@ -228,7 +228,7 @@ def _release(settings: Settings, filled: Filled, spec: WorldSpec, steps: Steps) 
     shutil.rmtree(cache.root, ignore_errors=True)
     with steps.step("embedding, index and ranker as a release"):
         visible = people.take(np.flatnonzero(filled.visible))
-        neighbours = fit_neighbours(filled.events)
+        neighbours = fit_neighbours(filled.events, inputs=inputs_of(people, until_us / 1e6))
         release, index_report = write_release(
             cache, 1, embedding, ranker, visible, at_s=until_us / 1e6, neighbours=neighbours
         )

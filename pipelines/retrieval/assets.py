@@ -181,6 +181,7 @@ def candidate_index(
     """Index everybody visible now, with the embedding of this run or else the one in Production."""
     from dataclasses import asdict
 
+    from pipelines.retrieval.content import inputs_of
     from pipelines.retrieval.neighbours import fit_neighbours
     from pipelines.retrieval.plots import recall_curve
     from pipelines.retrieval.rebuild import rebuilt
@@ -197,7 +198,8 @@ def candidate_index(
     snapshot = platform.snapshot(interactions)
     made_anew = rebuilt(made, snapshot, config.build, refresh=config.refresh, tell=tell)
     index, report = made_anew.index, made_anew.report
-    neighbours = fit_neighbours(made_anew.events, NeighboursConfig())
+    inputs = inputs_of(snapshot.people, snapshot.as_of.timestamp())
+    neighbours = fit_neighbours(made_anew.events, NeighboursConfig(), inputs)
     tell(f"neighbours of {len(neighbours)} people")
     priced = _priced(platform, snapshot, made_anew, neighbours, config)
     tell(f"prices of exposure of {len(priced.prices)} people from {priced.lists} lists")

@@ -60,6 +60,13 @@ class NeighboursConfig(BaseModel):
     ease_people: int = Field(default=10_000, ge=0, le=50_000, description="EASE up to so many liked people; 0 never")
     ease_neighbours: int = Field(default=1_000, ge=1, le=50_000, description="EASE: weights kept of each person")
     ease_ridge: float = Field(default=300.0, gt=0, le=1e6, description="EASE: ridge of the regression")
+    odds_dimensions: int = Field(
+        default=6, ge=0, le=64, description="odds of a like: most dimensions of a taste; 0 fits none"
+    )
+    odds_rounds: int = Field(default=20, ge=1, le=500, description="odds of a like: rounds of the fit")
+    odds_content_ridge: float = Field(
+        default=100.0, gt=0, le=1e6, description="odds of a like: ridge of the regression on profiles"
+    )
     popularity_half_life_days: float = Field(
         default=30.0, gt=0, le=36_500, description="after so many days a like received counts half"
     )

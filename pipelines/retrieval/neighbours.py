@@ -13,8 +13,11 @@ from scipy import sparse
 from pipelines.evaluation.baselines.popularity import decayed_popularity
 from pipelines.features.events import Events
 from pipelines.retrieval.config import NeighboursConfig
+from pipelines.retrieval.content import ContentInputs
 from pipelines.retrieval.dataset import latest_decisions
-from registry.models.neighbours import Neighbours, SparseRows
+from pipelines.retrieval.like_odds import fit_like_odds
+from registry.models.neighbours import Neighbours
+from registry.models.sparse_rows import SparseRows
 
 Floats = npt.NDArray[np.float32]
 _DAY_US = 86_400_000_000
@@ -33,7 +36,11 @@ class Likes:
     @classmethod
     def of(cls, events: Events) -> "Likes":
         """Return the pairs whose latest decision is a like, in order of time."""
-        decided = latest_decisions(events)
+        return cls.among(latest_decisions(events))
+
+    @classmethod
+    def among(cls, decided: Events) -> "Likes":
+        """Return the likes among these decisions, one of each directed pair in order of time."""
         liked = decided.take(decided.is_like)
         return cls(liked.user_ids, liked.actor, liked.target, liked.at_us)
 
@@ -46,10 +53,16 @@ class Likes:
         return found
 
 
-def fit_neighbours(events: Events, config: NeighboursConfig | None = None) -> Neighbours:
-    """Fit on the events given; people are those of `events.user_ids`."""
+def fit_neighbours(
+    events: Events, config: NeighboursConfig | None = None, inputs: ContentInputs | None = None
+) -> Neighbours:
+    """Fit on the events given; people are those of `events.user_ids`, and `inputs` gives the profiles of them.
+
+    Without profiles the odds of a like come from decisions alone.
+    """
     config = config or NeighboursConfig()
-    likes = Likes.of(events)
+    decided = latest_decisions(events)
+    likes = Likes.among(decided)
     matrix = likes.matrix
     normalised = _normalised(matrix)
     return Neighbours(
@@ -62,6 +75,7 @@ def fit_neighbours(events: Events, config: NeighboursConfig | None = None) -> Ne
         spectral=_spectral(normalised, config),
         popularity=_popularity(likes, config.popularity_half_life_days),
         smooth_weight=config.smooth_weight,
+        like_odds=fit_like_odds(decided, inputs, config),
     )
 
 

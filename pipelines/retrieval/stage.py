@@ -49,7 +49,9 @@ class Ground:
         """Return the stage of an embedding that was fitted on these events, which end at `until_us`."""
         visible = self.snapshot.people.take(np.flatnonzero(self._visible))
         index, _ = build_candidate_index(embedding, visible.user_ids, inputs_of(visible, until_us / 1e6), config.index)
-        return FittedStage(embedding, index, fit_neighbours(events, config.neighbours), config.last_likes)
+        everybody = inputs_of(self.snapshot.people, until_us / 1e6)
+        neighbours = fit_neighbours(events, config.neighbours, everybody)
+        return FittedStage(embedding, index, neighbours, config.last_likes)
 
     @property
     def _visible(self) -> npt.NDArray[np.bool_]:

@@ -24,6 +24,8 @@ from registry.contracts import Manifest
 from registry.errors import CorruptArtifact, InvalidVectors
 from registry.models.arrays import Floats, Ids, npy_writer, read_npy
 from registry.models.artifacts import FileWriter
+from registry.models.like_odds import FILES, LikeOdds
+from registry.models.sparse_rows import NeighbourScores, Rows, SparseRows
 
 ITEM_KNN: Final = "item_knn"
 USER_KNN: Final = "user_knn"
@@ -37,43 +39,6 @@ _MOST_LIKERS: Final = 400
 _USER_NEIGHBOURS: Final = 80
 _POPULAR_DEPTH: Final = 5_000
 
-Rows = NDArray[np.int32]
-
-
-@dataclass(frozen=True, eq=False)
-class SparseRows:
-    """A sparse matrix by rows: `start` int64[n + 1], `column` int32[m], `weight` float32[m]."""
-
-    start: Ids
-    column: Rows
-    weight: Floats
-
-    def __post_init__(self) -> None:
-        whole = self.start.ndim == 1 and len(self.start) > 0 and self.column.shape == self.weight.shape
-        if not whole or int(self.start[-1]) != len(self.column) or int(self.start[0]) != 0:
-            raise InvalidVectors("A sparse matrix does not hold together: its starts, columns and weights disagree.")
-
-    def spread(self, rows: Ids, weights: Floats) -> "NeighbourScores":
-        """Return the sum of some rows, each times its weight, as dense scores and the columns that were met."""
-        scores, met = _spread(fixed(self.start), fixed(self.column), fixed(self.weight), rows, weights)
-        return NeighbourScores(scores, met)
-
-
-@dataclass(frozen=True, eq=False)
-class NeighbourScores:
-    """Dense scores float32[n], zero where nothing was met, and the columns int64[k] that were met."""
-
-    scores: Floats
-    met: Ids
-
-    def best(self, n: int) -> Ids:
-        """Return up to `n` met columns with a positive score, best first."""
-        scores = self.scores[self.met]
-        kept = np.flatnonzero(scores > 0)
-        if len(kept) > n:
-            kept = kept[np.argpartition(-scores[kept], n - 1)[:n]]
-        return np.asarray(self.met[kept[np.lexsort((self.met[kept], -scores[kept]))]])
-
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
@@ -81,6 +46,7 @@ class Neighbours:
 
     `likes` are by the one who likes, `liked_by` by the one who is liked, the newest last. `spectral` float16[n, d] are
     right singular vectors of the normalised likes, `popularity` float32[n] likes received, the latest weighing most.
+    `like_odds` are None where nobody ever passed.
     """
 
     user_ids: Ids
@@ -92,6 +58,7 @@ class Neighbours:
     spectral: NDArray[np.float16]
     popularity: Floats
     smooth_weight: float
+    like_odds: LikeOdds | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -141,6 +108,8 @@ class Neighbours:
                     f"{name}_column": matrix.column,
                     f"{name}_weight": matrix.weight,
                 }
+        if self.like_odds is not None:
+            arrays |= self.like_odds.arrays()
         return {f"{_PREFIX}{name}.npy": npy_writer(array) for name, array in arrays.items()}
 
     @classmethod
@@ -163,6 +132,11 @@ class Neighbours:
                 read(f"{name}_weight", np.float32, 1),  # type: ignore[arg-type]  # the same
             )
 
+        odds = {
+            name: read(name, np.float32, ndim)
+            for name, ndim in FILES.items()
+            if f"{_PREFIX}{name}.npy" in manifest.files
+        }
         try:
             found = cls(
                 user_ids=np.array(read("user_ids", np.int64, 1)),
@@ -174,6 +148,7 @@ class Neighbours:
                 spectral=read("spectral", np.float16, 2),  # type: ignore[arg-type]  # checked by `read_npy`
                 popularity=read("popularity", np.float32, 1),  # type: ignore[arg-type]  # the same
                 smooth_weight=float(read("smooth_weight", np.float32, 1)[0]),
+                like_odds=LikeOdds.of(odds) if odds else None,
             )
         except InvalidVectors as error:
             raise CorruptArtifact(f"`{directory}` holds neighbours that do not belong together: {error}") from error
@@ -198,7 +173,7 @@ class Neighbours:
             return f"the neighbours' spectral vectors or popularity are not those of {n} people"
         if not np.isfinite(self.spectral).all() or not np.isfinite(self.popularity).all():
             return "the neighbours hold NaN or infinite values"
-        return None
+        return None if self.like_odds is None else self.like_odds.check(n)
 
     def warm(self) -> None:
         """Compute what the first request would otherwise wait for."""
@@ -209,6 +184,8 @@ class Neighbours:
                 taste.best(source, 1)
             taste.scores(np.zeros(1, dtype=np.int64))
             taste.liked_back(np.zeros(1, dtype=np.int64))
+            if self.like_odds is not None:
+                self.like_odds.between(0, np.zeros(1, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,28 +282,6 @@ class Taste:
             return np.full(len(rows), np.nan, dtype=np.float32)
         scores = n.item_knn.spread(np.array([self.own]), np.ones(1, dtype=np.float32)).scores
         return _sums(fixed(n.likes.start), fixed(n.likes.column), scores, rows)
-
-
-@compiled
-def _spread(start: Ids, column: Rows, weight: Floats, rows: Ids, weights: Floats) -> tuple[Floats, Ids]:
-    """Return the dense sum of weighted rows and the columns met, in order of first meeting."""
-    n = len(start) - 1
-    scores = np.zeros(n, dtype=np.float32)
-    seen = np.zeros(n, dtype=np.bool_)
-    most = 0
-    for row in rows:
-        most += start[row + 1] - start[row]
-    met = np.empty(min(most, n), dtype=np.int64)
-    count = 0
-    for i in range(len(rows)):
-        for at in range(start[rows[i]], start[rows[i] + 1]):
-            other = column[at]
-            scores[other] += weights[i] * weight[at]
-            if not seen[other]:
-                seen[other] = True
-                met[count] = other
-                count += 1
-    return scores, met[:count]
 
 
 @compiled

@@ -15,6 +15,7 @@ from registry.scoring.retrieval import Factors
 _COLUMN = {name: place for place, name in enumerate(EVIDENCE_COLUMNS)}
 _SCORES = tuple(_COLUMN[f"{source}_score"] for source in LISTED_SOURCES[1:])
 _BACKWARD = _COLUMN["item_knn_score_backward"]
+_ODDS, _ODDS_BACKWARD = _COLUMN["like_log_odds"], _COLUMN["like_log_odds_backward"]
 _PLACES = tuple(_COLUMN[f"{source}_place"] for source in LISTED_SOURCES)
 _SHARES = tuple(_COLUMN[f"{source}_share"] for source in LISTED_SOURCES)
 
@@ -53,13 +54,15 @@ def pair_context(
 
 
 def pair_evidence(taste: Taste | None, user_ids: Ids) -> Floats:
-    """Return what likes in common say of pairs that stand alone, float32[n, k]: the columns of a list are NaN."""
+    """Return what past decisions say of pairs that stand alone, float32[n, k]: the columns of a list are NaN."""
     out = np.full((len(user_ids), len(EVIDENCE_COLUMNS)), np.nan, dtype=np.float32)
     if taste is not None:
         rows = taste.neighbours.positions(user_ids)
         for column, values in zip(_SCORES, taste.scores(rows).values(), strict=True):
             out[:, column] = values
         out[:, _BACKWARD] = taste.liked_back(rows)
+        if (odds := taste.neighbours.like_odds) is not None:
+            out[:, _ODDS], out[:, _ODDS_BACKWARD] = odds.between(taste.own, rows)
     return out
 
 

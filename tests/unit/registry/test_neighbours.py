@@ -21,8 +21,8 @@ from registry.models.neighbours import (
     SPECTRAL,
     USER_KNN,
     Neighbours,
-    SparseRows,
 )
+from registry.models.sparse_rows import SparseRows
 
 N = 24
 IDS = np.arange(1, 2 * N + 1, dtype=np.int64)
