@@ -11,7 +11,8 @@ from pipelines.evaluation.drift import psi
 from pipelines.metrics import auc, calibration_bins
 from pipelines.ranking.config import RankerConfig
 from pipelines.ranking.files import RankingRows
-from pipelines.ranking.lists import HeldOutLists, JudgedLists, OrderChoice, choose, judge_lists, policies
+from pipelines.ranking.lists import HeldOutLists, JudgedLists, judge_lists, policies
+from pipelines.ranking.order import OrderChoice, choose
 from pipelines.ranking.rows import RowKind
 from pipelines.results.inputs import microseconds_of
 from registry.contracts import PRODUCTION, ArtifactKind

@@ -1,25 +1,22 @@
-"""Judge orders by the lists they give on decisions that nobody has learned from, and choose the one that is served.
+"""Judge orders by the lists they give on decisions that nobody has learned from.
 
 All orders are asked by the same requesters at the same instant, each for the list that it would serve, from candidates
 of its own where the first stage gives it others. A list is good when it holds whom the requester liked afterwards, and
-on two-sided data also who liked them back: both are measured, each against the best order in it, and their sum decides.
-Where people met by chance, nobody decided on most of whom a list holds, so how well an order tells those liked from
-those passed on counts as much as the list. The trees serve only where they beat the best simpler order.
+on two-sided data also who liked them back: both are measured, each against the best order in it. Where people met by
+chance, nobody decided on most of whom a list holds, so how well an order tells those liked from those passed on counts
+as much as the list.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import JsonValue
 
 from feature_repo.population.population import Population
-from pipelines import metrics
 from pipelines.features.events import Events
-from pipelines.metrics import Interval
-from pipelines.ranking.merit import TOP, mean_known, merit_of, ndcg, told_apart
+from pipelines.ranking.merit import TOP, merit_of, ndcg, told_apart
 from pipelines.ranking.requests import PastRequests, PastTaste
 from pipelines.ranking.sessions import Requests
 from registry.models.ranker import Aggregator, ForwardModel, ListPolicy, Order, Ranker
@@ -40,7 +37,6 @@ Bools = npt.NDArray[np.bool_]
 MATCH_TOP = 10
 _MIN_MATCHED = 30
 _MIN_MATCH_SHARE = 0.03
-_MIN_REQUESTERS = 20
 ONE_SIDED_WEIGHT, TWO_SIDED_WEIGHT = 1.0, 0.5
 
 
@@ -90,38 +86,17 @@ class JudgedLists:
         NDCG of likes as a share of the best policy's mean; where people met by chance, half of it is how well likes are
         told from passes. On two-sided data the same of matches is added.
         """
-        merit = merit_of(self.likes, self.told_apart)
-        return np.asarray(merit + merit_of(self.matches, self.matches_told_apart)) if self.has_matches else merit
+        return np.asarray(merit_of(self.likes, self.told_apart) + self.match_merits())
+
+    def match_merits(self) -> npt.NDArray[np.float64]:
+        """Return the part of the merit that matches have, float64[policies, n]; zeros on one-sided data."""
+        if not self.has_matches:
+            return np.zeros_like(self.matches)
+        return merit_of(self.matches, self.matches_told_apart)
 
     def utility(self) -> npt.NDArray[np.float64]:
         """Return the mean merit of each policy, float64[policies]."""
         return self.merits().mean(axis=1) if self.requesters else np.zeros(len(self.policies))
-
-
-@dataclass(frozen=True)
-class OrderChoice:
-    """The policy that is served, the best simpler one, and the interval of the difference in merit to the trees."""
-
-    chosen: ListPolicy
-    simpler: ListPolicy
-    difference: Interval
-    figures: Mapping[str, JsonValue]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row per compared policy, for people to read."""
-        by_policy = self.figures["policies"]
-        named = by_policy.items() if isinstance(by_policy, dict) else ()
-        return [{"order": name, **values} for name, values in named if isinstance(values, dict)]
-
-    def metrics(self) -> dict[str, float]:
-        """Return the figures of the served policy under names that MLflow accepts."""
-        served = next(row for row in self.rows() if row["order"] == self.figures["chosen"])
-        numbers = {f"held_out_{name}": value for name, value in served.items() if isinstance(value, float)}
-        for name in ("held_out_auc", "calibration_error"):
-            value = self.figures.get(name)
-            if isinstance(value, float):
-                numbers[name] = value
-        return numbers
 
 
 def policies(ranker: Ranker, *, aggregator: str, sources: tuple[str, ...]) -> tuple[ListPolicy, ...]:
@@ -291,88 +266,3 @@ class _Predicted:
 
     def scored(self, policy: ListPolicy) -> Scored:
         return scored_by(policy, self.found.context, self.like, self.choice, self.back)
-
-
-def choose(coming: JudgedLists, missing: JudgedLists, seed: int) -> OrderChoice:
-    """Choose the served policy by what came next and by what was missing.
-
-    The trees are chosen where their merit is higher than that of the best simpler order, and surely lower by neither
-    question. With little evidence the simplest order stays, that of the first stage.
-    """
-    every, simple = coming.policies, np.array([is_simple(policy) for policy in coming.policies])
-    nothing = Interval(float("nan"), float("nan"), float("nan"), coming.requesters)
-    judged = [lists for lists in (coming, missing) if lists.requesters >= _MIN_REQUESTERS]
-    if not judged:
-        first = every[int(np.flatnonzero(simple)[0])]
-        return OrderChoice(first, first, nothing, figures(coming, missing, first, first, seed=seed))
-    merit = np.mean([lists.utility() for lists in judged], axis=0)
-    chosen = best_simple = int(np.flatnonzero(simple)[np.argmax(merit[simple])])
-    difference = nothing
-    if not simple.all():
-        best_trees = int(np.flatnonzero(~simple)[np.argmax(merit[~simple])])
-        gains = [
-            metrics.bootstrap_interval(lists.merits()[best_trees] - lists.merits()[best_simple], 500, seed)
-            for lists in judged
-        ]
-        difference = gains[0]
-        # Better by both questions together, and surely worse by neither.
-        if merit[best_trees] > merit[best_simple] and all(gain.high >= 0 for gain in gains):
-            chosen = best_trees
-    winner, rival = every[chosen], every[best_simple]
-    return OrderChoice(winner, rival, difference, figures(coming, missing, winner, rival, seed=seed))
-
-
-def figures(
-    coming: JudgedLists, missing: JudgedLists, chosen: ListPolicy, simpler: ListPolicy, *, seed: int
-) -> dict[str, JsonValue]:
-    """Return what the manifest keeps of a judgement: figures of every policy by name."""
-    by_policy: dict[str, JsonValue] = {}
-    for row, policy in enumerate(coming.policies):
-        by_policy[name_of(policy)] = {
-            f"ndcg_at_{TOP}": mean_known(coming.likes[row]),
-            f"match_ndcg_at_{TOP}": mean_known(coming.matches[row]),
-            f"match_precision_at_{MATCH_TOP}": mean_known(coming.match_precision[row]),
-            f"missing_ndcg_at_{TOP}": mean_known(missing.likes[row]),
-            f"missing_match_ndcg_at_{TOP}": mean_known(missing.matches[row]),
-            "told_apart": mean_known(coming.told_apart[row]),
-            "matches_told_apart": mean_known(coming.matches_told_apart[row]),
-        }
-    return {
-        "requesters": coming.requesters,
-        "requesters_of_missing": missing.requesters,
-        "has_matches": coming.has_matches,
-        "gains": _gains(coming, chosen, seed),
-        "chosen": name_of(chosen),
-        "simpler": name_of(simpler),
-        "policies": by_policy,
-    }
-
-
-def _gains(judged: JudgedLists, chosen: ListPolicy, seed: int) -> dict[str, JsonValue]:
-    """Return the intervals of the differences to popularity and to the best order of the first stage, by measure."""
-    gains: dict[str, JsonValue] = {}
-    own = judged.policies.index(chosen)
-    rivals = {
-        "popularity": [row for row, policy in enumerate(judged.policies) if policy.order is Order.POPULAR],
-        "first_stage": [row for row, policy in enumerate(judged.policies) if policy.order is Order.RETRIEVAL],
-    }
-    for name, rows in rivals.items():
-        if not rows or not judged.requesters:
-            continue
-        for measure, values in (("likes", judged.likes), ("matches", judged.match_precision)):
-            if measure == "matches" and not judged.has_matches:
-                continue
-            best = max(rows, key=lambda row: float(np.nanmean(values[row])))
-            found = metrics.bootstrap_interval(values[own] - values[best], 500, seed)
-            gains[f"{measure}_over_{name}"] = [found.mean, found.low, found.high]
-    return gains
-
-
-def name_of(policy: ListPolicy) -> str:
-    """Return a policy's name in tables, e.g. `ranker choice product w0.5`."""
-    words = [policy.order.value]
-    if policy.order is Order.RANKER:
-        words += [policy.forward.value, policy.aggregator.value]
-    if policy.order in {Order.RANKER, Order.RETRIEVAL, Order.BLEND}:
-        words.append(f"w{policy.weight:g}")
-    return " ".join(words)

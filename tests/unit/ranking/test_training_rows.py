@@ -9,7 +9,8 @@ from feature_repo.population.people import People
 from pipelines.evaluation.spread import HeldBackPairs
 from pipelines.features.events import BLOCK, LIKE, PASS, UNBLOCK, UNLIKE, Events
 from pipelines.ranking.errors import NoLabels
-from pipelines.ranking.lists import JudgedLists, choose, is_simple, policies
+from pipelines.ranking.lists import JudgedLists, is_simple, policies
+from pipelines.ranking.order import choose
 from pipelines.ranking.requests import PastRequests
 from pipelines.ranking.rows import WindowRows
 from pipelines.ranking.sessions import Requests, Sessions
@@ -122,6 +123,24 @@ def test_matches_count_where_they_can_be_measured() -> None:
     matches = np.stack([np.full(200, value) for value in (0.1, 0.2, 0.4)])
     two_sided = replace(lists, matches=matches, match_precision=matches, has_matches=True)
     assert choose(two_sided, two_sided, 7).chosen == TREES
+
+
+def test_matches_alone_decide_whether_the_other_side_counts_where_they_surely_can() -> None:
+    one_sided, two_sided = (replace(TREES, aggregator=how) for how in (Aggregator.REQUESTER, Aggregator.PRODUCT))
+    noise = np.random.default_rng(2).normal(scale=0.05, size=(3, 200))
+    likes = np.array([[0.10], [0.50], [0.30]]) + noise
+
+    def served(matches: float) -> ListPolicy:
+        found = np.array([[0.10], [0.30], [matches]]) + noise[::-1]
+        lists = replace(
+            judged(0, 0, 0), policies=(FIRST, one_sided, two_sided), likes=likes, matches=found, match_precision=found,
+            has_matches=True,
+        )  # fmt: skip
+        return choose(lists, lists, 7).chosen
+
+    assert served(0.40) == two_sided  # although it has 2/5 fewer likes
+    assert served(0.304) == one_sided  # no more than chance, so likes count
+    assert served(0.20) == one_sided
 
 
 def test_where_people_met_by_chance_telling_likes_from_passes_counts_as_much_as_the_list() -> None:
