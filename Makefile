@@ -16,6 +16,8 @@ DATA_DIR ?=
 PYTEST_ARGS ?=
 AUDIT_ARGS ?=
 HOGS ?= 2
+MINUTES ?= 60
+SOAK_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +28,7 @@ PACKAGES := infra feature_repo registry pipelines serving
 # bytecode that the first has left.
 CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up down test test-long test-busy images topology check types shape audit lock clean install format snapshot clients
+.PHONY: help demo up down test test-long test-busy images topology soak check types shape audit lock clean install format snapshot clients
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +58,9 @@ images: $(STAMP) ## Build both images, run them, check what they hold and print 
 
 topology: $(STAMP) ## Run infra/compose's services from Debian's packages and kill them in turn (root; about 15 min)
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/topology
+
+soak: $(STAMP) ## Let the same services work for an hour and see whether anything grows without end (root; MINUTES=60)
+	@$(CLEAN_ENV) $(BIN)/python -m tests.topology.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 check: $(STAMP) ## Lint, format, types, import contracts, lock, licences, secrets, bill of materials
 	@$(MAKE) --jobs 2 --output-sync=target types shape

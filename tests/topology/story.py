@@ -8,7 +8,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,17 @@ os._exit(0)
 class Story:
     """The machines, the client's side of the proxy, and what was seen so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, names: Sequence[str] = NAMES, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.seen: dict[str, Any] = {}
-        self.network = Network(folder, {"DOMAIN": DOMAIN, "MLFLOW_ARTIFACTS": "/var/lib/duet/mlflow"})
+        more = environment or {}
+        self.network = Network(folder, {"DOMAIN": DOMAIN, "MLFLOW_ARTIFACTS": "/var/lib/duet/mlflow", **more})
         secrets = {**os.environ, "SECRETS_DIR": str(folder / "secrets")}
         run("sh", str(COMPOSE / "make-secrets.sh"), "full", DOMAIN, env=secrets)
-        self.network.make(NAMES)
-        self.machines = {name: self._machine(name) for name in NAMES}
+        self.network.make(names)
+        self.machines = {name: self._machine(name) for name in names}
 
     def _machine(self, name: str) -> Machine:
         commands = {
@@ -74,8 +77,8 @@ class Story:
         if name == "postgres":
             command += self.network.services[name]["command"][1:]
         user = "postgres" if name in {"postgres", "postgres-standby", "pgbouncer"} else None
-        more = PATIENT if name.startswith("serving") else {}
-        return Machine(self.network, name, command, user, {"LOGNAME": "duet", **more})
+        patient = PATIENT if name.startswith("serving") else {}
+        return Machine(self.network, name, command, user, {"LOGNAME": "duet", **patient})
 
     def begin(self, name: str, is_up: Callable[[], object], within_s: float = 180.0) -> None:
         """Start a machine and wait for it; raises AssertionError with the end of its log."""
@@ -145,6 +148,21 @@ class Story:
         alive = self.network.services["dagster-daemon"]["healthcheck"]["test"][1:]
         self.begin("dagster-daemon", lambda: self.machines["dagster-daemon"].run(*alive))
 
+    def first_release(self) -> str:
+        """Import people, train on them and promote what came of it; return an API key."""
+        self.duet("import", "synthetic", "--people", str(PEOPLE), "--seed", "7")
+        key = self.duet("keys", "create", "website").split()[0]
+        self.duet("train")
+        self.duet("promote", "--force", "--reason", "the first", "--no-wait")
+        return key
+
+    def start_serving(self) -> None:
+        """Start both replicas and the proxy."""
+        for name in ("serving-1", "serving-2"):
+            self.begin(name, self.ready(name))
+        open_port = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8443 && echo open"]
+        self.begin("proxy", lambda: self.machines["proxy"].run(*open_port))
+
     def client(self, name: str = DOMAIN, **more: Any) -> httpx.Client:
         """Return a client that goes through the proxy, over TLS, and knows its certificate."""
         trusted = ssl.create_default_context(cafile=str(self.folder / "secrets" / "certificate.pem"))
@@ -158,14 +176,8 @@ class Story:
         self.start_stores()
         self.seen["abandoned"] = self.abandoned_statement()
         self.start_pipelines()
-        self.duet("import", "synthetic", "--people", str(PEOPLE), "--seed", "7")
-        key = self.duet("keys", "create", "website").split()[0]
-        self.duet("train")
-        self.duet("promote", "--force", "--reason", "the first", "--no-wait")
-        for name in ("serving-1", "serving-2"):
-            self.begin(name, self.ready(name))
-        open_port = ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8443 && echo open"]
-        self.begin("proxy", lambda: self.machines["proxy"].run(*open_port))
+        key = self.first_release()
+        self.start_serving()
         with self.client(headers={"Authorization": f"Bearer {key}"}) as client:
             self.seen["pages"] = self.pages(client)
             load = Load(client, range(1, PEOPLE + 1))

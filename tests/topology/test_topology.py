@@ -5,61 +5,31 @@ files that Compose mounts. What is not run: the object store, Prometheus with it
 """
 
 import json
-import os
-import shutil
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.architecture.sources import ROOT
+from tests.topology import apart
 from tests.topology.load import ENOUGH
 
-PROGRAMS = {
-    "/usr/lib/postgresql/15/bin/postgres": "postgresql",
-    "/usr/sbin/pgbouncer": "pgbouncer",
-    "/usr/sbin/haproxy": "haproxy",
-    "/usr/bin/redis-server": "redis-server",
-    "/usr/bin/openssl": "openssl",
-    "/usr/bin/setpriv": "util-linux",
-}
-APART = ["unshare", "--net", "--mount", "--fork", "--kill-child"]
 LIMIT_S = 2400
-
-
-def missing() -> str | None:
-    """Return why the topology cannot be run here; None where it can."""
-    if os.geteuid():
-        return "network namespaces and the account `postgres` need root"
-    absent = [package for program, package in PROGRAMS.items() if not Path(program).exists()]
-    if absent:
-        return f"Debian's {', '.join(absent)} are not installed"
-    made = subprocess.run([*APART, "ip", "link", "add", "x", "type", "bridge"], capture_output=True, check=False)
-    return None if made.returncode == 0 else "this machine gives no network namespace with a bridge"
-
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(LIMIT_S)]
 
 
 @pytest.fixture(scope="module")
-def seen() -> Iterator[dict[str, Any]]:
-    if (absent := missing()) is not None:
+def seen() -> dict[str, Any]:
+    if (absent := apart.missing()) is not None:
         pytest.skip(absent)
-    # The accounts of PostgreSQL and PgBouncer cannot go into a temporary folder of root's.
-    folder = Path(tempfile.mkdtemp(prefix="duet-topology-", dir="/var/tmp"))
-    folder.chmod(0o755)
-    command = [*APART, sys.executable, "-m", "tests.topology.story", folder]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DUET_")}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    with apart.folder("duet-topology-") as folder:
+        words = apart.command("tests.topology.story", folder)
+        done = subprocess.run(words, cwd=ROOT, env=apart.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert "failure" not in found, found["failure"]
-    yield found
-    shutil.rmtree(folder, ignore_errors=True)
+    return found
 
 
 def test_the_platform_comes_up_and_a_first_answer_is_of_both_stages(
