@@ -79,6 +79,9 @@ class Network:
             self._connect(name, f"duet{number + 1}")
         hosts = "".join(f"{address} {name}\n" for name, address in self.addresses.items())
         Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{hosts}")
+        # Refused at once, as Docker's own server answers at once: gRPC would wait a minute and a half for one that is
+        # not reached, because it asks for addresses of IPv6 as well.
+        Path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
 
     def _connect(self, name: str, wire: str) -> None:
         run("ip", "netns", "add", name)

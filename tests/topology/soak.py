@@ -179,7 +179,7 @@ def _say(line: str) -> None:
 
 
 def _stop(number: int, frame: object) -> None:
-    raise Stopped
+    raise Stopped("it was asked to end before anything was measured")
 
 
 if __name__ == "__main__":
