@@ -52,8 +52,8 @@ class Mix:
             "recommend": self._recommend,
             "decide": self._decide,
             "decide by stream": self._decide_by_stream,
-            "matches": self._list,
-            "similar": self._list,
+            "matches": self._matches,
+            "similar": self._similar,
             "change a person": self._change,
             "change a person by stream": self._change_by_stream,
             "a new person": self._come,
@@ -116,8 +116,12 @@ class Mix:
         self._streams.xadd(stream, {"json": json.dumps(row)}, maxlen=10_000)
         self._note(name, "added")
 
-    def _list(self, name: str, chance: random.Random) -> None:
-        self._call(name, "GET", f"/v1/people/{chance.choice(self._user_ids)}/{name}")
+    def _matches(self, name: str, chance: random.Random) -> None:
+        self._call(name, "GET", f"/v1/people/{chance.choice(self._user_ids)}/matches")
+
+    def _similar(self, name: str, chance: random.Random) -> None:
+        person, asker = chance.sample(self._user_ids, 2)
+        self._call(name, "GET", f"/v1/people/{person}/similar?requester_id={asker}")
 
     def _change(self, name: str, chance: random.Random) -> None:
         wish = {"max_distance_km": float(chance.randint(20, 200))}

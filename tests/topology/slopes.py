@@ -58,13 +58,15 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 def trends(samples: Sequence[tuple[float, Figures]]) -> list[Trend]:
     """Return the trend of every series in samples of (seconds, figures); slopes are those of the second half.
 
-    What has ended before the last sample is left out: it grows no more.
+    What has ended before the last sample is left out, because it grows no more, and so is what there never was.
     """
     half_s = (samples[0][0] + samples[-1][0]) / 2
     found = []
     for whose, measures in samples[-1][1].items():
         for measure in measures:
             series = [(at, of[whose][measure]) for at, of in samples if measure in of.get(whose, {})]
+            if not any(value for _, value in series):
+                continue
             warm = [(at, value) for at, value in series if at >= half_s]
             found.append(Trend(whose, measure, series[0][1], series[-1][1], slope(warm)))
     return found

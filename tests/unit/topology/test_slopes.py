@@ -67,3 +67,8 @@ def test_the_tables_show_each_process_each_volume_and_each_call_once() -> None:
 def test_an_error_of_the_platform_or_no_answer_is_a_failure_and_a_refusal_is_none() -> None:
     answers = {("x", "200"): 5, ("x", "404 unknown_user"): 1, ("x", "503 overloaded"): 2, ("y", "0 ReadTimeout"): 3}
     assert failed(answers) == ["x: 2 times 503 overloaded", "y: 3 times 0 ReadTimeout"]
+
+
+def test_what_was_nothing_at_every_moment_is_not_told() -> None:
+    nothing: dict[str, dict[str, float]] = {"proxy, younger than 10 minutes": {"processes": 0.0}}
+    assert trends([(0.0, nothing), (60.0, nothing)]) == []
