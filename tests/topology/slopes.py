@@ -60,6 +60,8 @@ def trends(samples: Sequence[tuple[float, Figures]]) -> list[Trend]:
 
     What has ended before the last sample is left out, because it grows no more, and so is what there never was.
     """
+    if not samples:
+        return []
     half_s = (samples[0][0] + samples[-1][0]) / 2
     found = []
     for whose, measures in samples[-1][1].items():

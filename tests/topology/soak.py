@@ -1,7 +1,6 @@
 """An hour of mixed load on the platform of compose.yaml, and whether anything grows: `make soak`."""
 
 import argparse
-import contextlib
 import json
 import signal
 import subprocess
@@ -128,19 +127,21 @@ def watch(
     rebuild.daemon = True
     kept.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with contextlib.suppress(KeyboardInterrupt, Stopped), kept.open("w") as file, mix.going_on():
-        rebuild.start()
-        while (now := time.monotonic() - began) < length_s:
-            try:
-                figures = sampler.sample()
-            except AssertionError as failure:
-                wrong.append(f"a look after {now:.0f} s: {failure}")
-            else:
-                samples.append((now, figures))
-                file.write(json.dumps([round(now, 1), figures]) + "\n")
-                file.flush()
-                _say(f"{now / 60:5.1f} of {length_s / 60:g} min: {_summary(mix, figures)}")
-            time.sleep(max(0.0, every_s - (time.monotonic() - began - now)))
+    try:
+        with kept.open("w") as file, mix.going_on():
+            rebuild.start()
+            while (now := time.monotonic() - began) < length_s:
+                try:
+                    samples.append((now, sampler.sample()))
+                except AssertionError as failure:
+                    wrong.append(f"a look after {now:.0f} s: {failure}")
+                else:
+                    file.write(json.dumps([round(now, 1), samples[-1][1]]) + "\n")
+                    file.flush()
+                    _say(f"{now / 60:5.1f} of {length_s / 60:g} min: {_summary(mix, samples[-1][1])}")
+                time.sleep(max(0.0, every_s - (time.monotonic() - began - now)))
+    except (KeyboardInterrupt, Stopped):
+        wrong.append(f"ended after {(time.monotonic() - began) / 60:.0f} of {length_s / 60:g} min: slopes say little")
     rebuild.cancel()
     return samples, wrong
 
@@ -169,7 +170,7 @@ def report(samples: list[tuple[float, Figures]], mix: Mix, wrong: list[str]) -> 
 
 def _summary(mix: Mix, figures: Figures) -> str:
     sums = {measure: sum(of.get(measure, 0) for of in figures.values()) for measure in BOUNDS}
-    return f"{mix.answers.total():,} calls, {sum(1 for _ in failed(mix.answers))} kinds of failure; " + ", ".join(
+    return f"{mix.answers.total():,} calls, {len(failed(mix.answers))} kinds of failure; " + ", ".join(
         f"{measure} {total:,.0f}" for measure, total in sums.items()
     )
 

@@ -69,6 +69,10 @@ def test_an_error_of_the_platform_or_no_answer_is_a_failure_and_a_refusal_is_non
     assert failed(answers) == ["x: 2 times 503 overloaded", "y: 3 times 0 ReadTimeout"]
 
 
+def test_without_a_look_there_is_no_trend() -> None:
+    assert trends([]) == []
+
+
 def test_what_was_nothing_at_every_moment_is_not_told() -> None:
     nothing: dict[str, dict[str, float]] = {"proxy, younger than 10 minutes": {"processes": 0.0}}
     assert trends([(0.0, nothing), (60.0, nothing)]) == []
