@@ -22,5 +22,5 @@ def test_a_minute_of_load_is_told_for_every_machine_and_call(tmp_path: Path) -> 
     words = ("make", "soak", "MINUTES=1", f"SOAK_ARGS=--every 5 --samples {samples}")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert all(f"| {name}, " in done.stdout for name in SOAKED), done.stderr[-3000:]
-    assert all(f"| {call} | " in done.stdout for call in WEIGHTS if WEIGHTS[call] > 1), done.stdout
+    assert all(f"| {call} | " in done.stdout for call in WEIGHTS if WEIGHTS[call] > 5), done.stdout
     assert len(samples.read_text().splitlines()) > 1
