@@ -89,15 +89,13 @@ def leased(server: Server) -> Iterator[Running]:
         _prune(server.folder)
         # Written before the start: a kill in between leaves a dead lease, never a server without one.
         mine = _write_lease(server.folder)
-        try:
-            running = server.running() or server.start()
-        except BaseException:
-            mine.unlink(missing_ok=True)
-            raise
     owner = os.getpid()
     try:
+        with locked(server.folder):
+            running = server.running() or server.start()
         yield running
     finally:
+        # A start that failed, or was told to end in its middle, may have left a process.
         if os.getpid() == owner:  # a forked child that unwinds must not give up its parent's lease
             with locked(server.folder):
                 mine.unlink(missing_ok=True)

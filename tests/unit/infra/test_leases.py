@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -77,6 +78,22 @@ def test_a_failed_start_leaves_no_lease(server: FakeServer) -> None:
     server.fails = True
     with pytest.raises(ServerUnavailable), leased(server):
         pass
+    assert holders(server.folder) == []
+
+
+def test_a_start_that_is_told_to_end_in_its_middle_leaves_no_process(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = server.start
+
+    def told_to_end() -> Running:
+        whole()
+        raise SystemExit(128 + signal.SIGTERM)
+
+    monkeypatch.setattr(server, "start", told_to_end)
+    with pytest.raises(SystemExit), leased(server):
+        pass
+    assert server.running() is None
     assert holders(server.folder) == []
 
 
