@@ -12,6 +12,8 @@ changes one.
 - `JobOfAssets`: the type of what `define_asset_job` returns, which has no public name (mypy).
 """
 
+from weakref import WeakValueDictionary
+
 from dagster import Field, OpDefinition
 from dagster._config.errors import PostProcessingError
 from dagster._core.definitions.definition_config_schema import convert_user_facing_definition_config_schema
@@ -23,7 +25,7 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from dagster._core.storage.root import LocalArtifactStorage
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
 
 __all__ = [
     "NO_COMPUTE_LOGS",
@@ -41,6 +43,8 @@ __all__ = [
 
 NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 
+_engines: WeakValueDictionary[str, Engine] = WeakValueDictionary()
+
 
 def replace_config_schema(op: OpDefinition, schema: Field) -> None:
     """Give an op another config schema: its decorators take none beside a typed `config`."""
@@ -50,10 +54,14 @@ def replace_config_schema(op: OpDefinition, schema: Field) -> None:
 def keep_connection(storage: DagsterPostgresStorage) -> None:
     """Let a process use one connection again for all that Dagster notes; threads at the same time get more.
 
-    Dagster opens one for each statement otherwise, some hundred times in a run. A webserver sets pools of its own.
+    Dagster opens one for each statement otherwise, some hundred times in a run. A webserver sets pools of its own. The
+    code server makes an instance for each tick and never closes its engine: with a pool of its own each would hold a
+    connection until garbage is collected, so all of a process have one pool.
     """
-    engine = create_engine(
-        storage.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True
-    )
+    url = storage.postgres_url
+    engine = _engines.get(url)
+    if engine is None:
+        made = create_engine(url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True)
+        engine = _engines.setdefault(url, made)
     for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
         part._engine = engine  # noqa: SLF001 - see above

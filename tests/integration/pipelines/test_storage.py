@@ -1,7 +1,10 @@
 """Dagster's notes in Postgres: one connection for all of a process, and another when that one is gone."""
 
+import gc
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -34,4 +37,27 @@ def test_one_connection_serves_every_statement_until_the_server_ends_it(endpoint
             instance.get_runs(limit=1)
             assert len(opened) == 2
         finally:
+            event.remove(Engine, "connect", count)
+
+
+def test_instances_that_a_server_makes_for_ticks_use_its_connection_however_late_they_are_collected(
+    endpoints: Endpoints, tmp_path: Path
+) -> None:
+    opened: list[Any] = []
+
+    def count(connection: Any, *_: object) -> None:
+        opened.append(connection)
+
+    with open_instance(Platform(make_settings(tmp_path), endpoints)) as server:
+        server.get_runs(limit=1)
+        event.listen(Engine, "connect", count)
+        gc.disable()
+        try:
+            for _ in range(5):
+                # As the code server does for each tick of a schedule or sensor.
+                with dg.DagsterInstance.from_ref(server.get_ref()) as instance:
+                    instance.get_runs(limit=1)
+            assert [connection for connection in opened if not connection.closed] == []
+        finally:
+            gc.enable()
             event.remove(Engine, "connect", count)
