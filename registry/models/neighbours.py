@@ -18,7 +18,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from infra.compiled import compiled, fixed
+from infra.compiled import compiled, compiled_freely, fixed
 from infra.db.id_rows import IdRows
 from registry.contracts import Manifest
 from registry.errors import CorruptArtifact, InvalidVectors
@@ -229,7 +229,7 @@ class Taste:
     def _smooth(self, rows: Ids) -> Floats:
         """Return the low-pass part of the spectral score, float32[m]."""
         n = self.neighbours
-        found = n.spectral[rows].astype(np.float32) @ self._smooth_query
+        found = _dots(fixed(n.spectral.view(np.uint16)), rows, self._smooth_query)
         return np.asarray(found * np.sqrt(n.degree[rows]), dtype=np.float32)
 
     def _spectral(self, rows: Ids) -> Floats:
@@ -282,6 +282,25 @@ class Taste:
             return np.full(len(rows), np.nan, dtype=np.float32)
         scores = n.item_knn.spread(np.array([self.own]), np.ones(1, dtype=np.float32)).scores
         return _sums(fixed(n.likes.start), fixed(n.likes.column), scores, rows)
+
+
+@compiled_freely
+def _dots(halves: NDArray[np.uint16], rows: Ids, query: Floats) -> Floats:
+    """Return the product of each row of float16 numbers, given by their bits, with a query, float32[m].
+
+    numpy turns float16 into float32 one number at a time, which took a tenth of an answer. Exponent and mantissa fall
+    into their places in a float32 by a shift; its exponents begin 112 lower.
+    """
+    out = np.empty(len(rows), dtype=np.float32)
+    rebased = np.float32(2.0**112)
+    for i in range(len(rows)):
+        total = np.float32(0.0)
+        for k in range(len(query)):
+            bits = np.uint32(halves[rows[i], k])
+            size, sign = (bits & np.uint32(0x7FFF)) << np.uint32(13), (bits & np.uint32(0x8000)) << np.uint32(16)
+            total += np.uint32(size | sign).view(np.float32) * query[k]
+        out[i] = total * rebased
+    return out
 
 
 @compiled

@@ -70,6 +70,17 @@ def test_a_stranger_is_known_by_the_likes_they_have_just_made(board: Neighbours)
     assert all((row - N) % 2 == 0 for row in rows.tolist())
 
 
+def test_the_smooth_part_is_the_product_of_the_vectors_whatever_their_size(board: Neighbours) -> None:
+    vectors = np.zeros((len(board), 3), dtype=np.float16)
+    rows = np.arange(N, N + 4)
+    vectors[rows] = [[1.5, -2.0, 0.25], [6e-8, -6e-5, 60_000.0], [-0.0, 1e-4, -65_504.0], [0.0, 0.0, 0.0]]
+    taste = replace(board, spectral=vectors).taste_of(int(IDS[0]), likes_of(0))
+    vars(taste)["_smooth_query"] = np.array([0.5, 4.0, -1.0], dtype=np.float32)
+    expected = (vectors[rows].astype(np.float64) @ [0.5, 4.0, -1.0]) * np.sqrt(taste.neighbours.degree[rows])
+    assert expected[:3].all()
+    np.testing.assert_allclose(taste._smooth(rows), expected, rtol=1e-6)
+
+
 def test_without_a_like_only_popularity_speaks(board: Neighbours) -> None:
     taste = board.taste_of(1, [])
     assert [len(taste.best(source, 5)[0]) for source in NEIGHBOUR_SOURCES] == [0, 0, 0, 0, 5]
