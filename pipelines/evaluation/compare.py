@@ -187,7 +187,7 @@ def _all_met_scores(scene: Scene, rows: RankingRows | None) -> dict[str, metrics
     }
     published = {
         methods.RECON: recon(scene.people, scene.before),
-        methods.LFRR: lfrr(scene.people, scene.before, scene.config.seed, scene.tuned),
+        methods.LFRR: lfrr(scene.people, scene.before, scene.config.seed),
     }
     for name, scorer in published.items():
         if scorer is not None:

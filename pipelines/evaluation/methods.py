@@ -109,7 +109,7 @@ def methods_of(scene: Scene) -> dict[str, Method]:
         found[CONTENT] = by_content
     if (content := recon(scene.people, scene.before)) is not None:
         found[RECON] = by_scores(content)
-    if (factors := lfrr(scene.people, scene.before, scene.config.seed, scene.tuned)) is not None:
+    if (factors := lfrr(scene.people, scene.before, scene.config.seed)) is not None:
         found[LFRR] = by_scores(factors)
     if scene.judged is not None and scene.judged.neighbours is not None:
         neighbours = scene.judged.neighbours

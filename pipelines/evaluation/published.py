@@ -4,7 +4,7 @@ A baseline that has nothing to go by says None: its order would be chance.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ from pipelines.evaluation.baselines.lfrr import fit_side_models
 from pipelines.evaluation.baselines.recon import attribute_values, preferences, quantile_codes, reciprocal_compatibility
 from pipelines.features.events import Events
 from pipelines.retrieval.neighbours import Likes
-from registry.models.embedding import Embedding
 
 Scores = Callable[[int], npt.NDArray[np.float64]]
 """What one requester, by position, would see everybody by: float64[n people]."""
@@ -40,25 +39,18 @@ def recon(people: People, before: Events) -> Scores | None:
     return lambda requester: reciprocal_compatibility(preferred, held, n_attributes, requester)
 
 
-def lfrr(people: People, before: Events, seed: int, tuned: Embedding | None = None) -> Scores | None:
+def lfrr(people: People, before: Events, seed: int) -> Scores | None:
     """Return latent factors of either side, met in their harmonic mean; None where likes go one way only.
 
-    The sides are the commonest gender and everybody else; without genders one model serves everybody. Both are fitted
-    with the settings of `tuned`, which were searched for on the same data.
+    The sides are the commonest gender and everybody else; without genders one model serves everybody.
     """
     likes = _likes(before)
     making, receiving = np.diff(likes.indptr) > 0, np.bincount(likes.indices, minlength=len(people)) > 0
     if not (making & receiving).any():
         return None
     gender = np.maximum(np.nan_to_num(people.profile[:, PROFILE.index("gender")]), 0).astype(np.int64)
-    settings: dict[str, Any] = {}
-    if tuned is not None:
-        settings = {
-            "dimensions": tuned.dimensions,
-            "alpha": tuned.parameters.alpha,
-            "regularization": tuned.parameters.regularization,
-        }
-    return fit_side_models(likes, gender != np.bincount(gender).argmax(), seed=seed, **settings).scores
+    models = fit_side_models(likes, gender != np.bincount(gender).argmax(), seed=seed)
+    return models.scores
 
 
 def _likes(before: Events) -> sparse.csr_array:

@@ -17,7 +17,6 @@ from pipelines.evaluation.windows import Windows
 from pipelines.features.events import Events
 from pipelines.ranking.context import EverybodysFactors, LikeHistory
 from pipelines.ranking.requests import PastRequests
-from registry.models.embedding import Embedding
 from registry.release import Release
 
 Positions = npt.NDArray[np.int64]
@@ -46,11 +45,6 @@ class Scene:
     def at_s(self) -> float:
         """Return T1 in unix seconds."""
         return self.windows.t1_us / 1e6
-
-    @property
-    def tuned(self) -> Embedding | None:
-        """Return the factors whose settings were searched for on this data."""
-        return None if self.judged is None else self.judged.embedding
 
     @cached_property
     def before(self) -> Events:

@@ -15,15 +15,12 @@ from pipelines.evaluation.compare import choose_protocol, evaluate, met_scores
 from pipelines.evaluation.config import EvaluationConfig
 from pipelines.evaluation.errors import NobodyToAsk, UnknownPerson
 from pipelines.evaluation.protocols import catalogue, met
-from pipelines.evaluation.published import lfrr
 from pipelines.evaluation.scene import Scene
 from pipelines.evaluation.tables import comparison_table
 from pipelines.evaluation.windows import Windows
 from pipelines.features.events import BLOCK, LIKE, PASS, REPORT, UNLIKE, Events
 from pipelines.ranking.context import EverybodysFactors
-from registry.models.embedding import EmbeddingParameters
 from registry.models.neighbours import NEIGHBOUR_SOURCES
-from tests.releases import make_embedding
 
 MEN = (2, 3, 4, 5)
 IDS = np.array([10, 20, 30, 40, 50, 60], dtype=np.int64)
@@ -148,15 +145,6 @@ def test_lfrr_puts_first_who_is_liked_alike_and_likes_alike() -> None:
     two_camps = [(0, 2, LIKE, -9), (1, 2, LIKE, -8), (1, 3, LIKE, -7), (2, 0, LIKE, -6), (3, 0, LIKE, -5)]
     result = catalogue(scene(*two_camps, (5, 1, LIKE, -4), (0, 4, LIKE, 5)))
     assert result.rankings[methods.LFRR].shown[0, 0] == 3
-
-
-def test_lfrr_is_fitted_with_the_settings_that_were_searched_for_on_the_data() -> None:
-    world = scene((0, 2, LIKE, -9), (1, 2, LIKE, -8), (1, 3, LIKE, -7), (2, 0, LIKE, -6), (3, 0, LIKE, -5))
-    searched = replace(make_embedding(), parameters=EmbeddingParameters(alpha=20.0, regularization=0.01))
-    held, free = (lfrr(world.people, world.before, 7, tuned) for tuned in (None, searched))
-    assert free is not None
-    assert held is not None
-    assert np.ptp(free(0)) > 2 * np.ptp(held(0)) > 0
 
 
 def test_a_method_with_nothing_to_go_by_is_absent_and_no_row_in_the_order_of_chance() -> None:
