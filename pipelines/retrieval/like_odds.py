@@ -121,14 +121,19 @@ def _half_round(
     penalty: Doubles, theirs: Doubles, doubt: Doubles, intercept: float,
 ) -> None:  # fmt: skip
     """Solve the rows `first` to `last` of one role in place, with the other role's means and variances held fixed."""
-    lean = mean.shape[1] - 1
+    width = mean.shape[1]
+    lean = width - 1
+    z, unsure = np.ones(width), np.zeros(width)  # of the lean: a one that is sure
+    left, right = np.empty((width, width)), np.empty(width)
     for i in range(first, last):
-        left, right = np.diag(penalty), penalty * prior[i]
+        left[:], right[:] = np.diag(penalty), penalty * prior[i]
+        own, own_doubt = mean[i], variance[i]
         for at in range(start[i], start[i + 1]):
             j = other[at]
-            z, unsure, offset = theirs[j].copy(), doubt[j].copy(), theirs[j, lean] + intercept
-            z[lean], unsure[lean] = 1.0, 0.0
-            weight = _weight(mean[i], variance[i], z, unsure, offset, doubt[j, lean])
+            for k in range(lean):
+                z[k], unsure[k] = theirs[j, k], doubt[j, k]
+            offset = theirs[j, lean] + intercept
+            weight = _weight(own, own_doubt, z, unsure, offset, doubt[j, lean])
             _add(left, right, z, unsure, weight, liked[at] - 0.5 - weight * offset)
         inverse = np.linalg.inv(left)
         mean[i] = inverse @ right
