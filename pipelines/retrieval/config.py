@@ -63,7 +63,7 @@ class NeighboursConfig(BaseModel):
     odds_dimensions: int = Field(
         default=6, ge=0, le=64, description="odds of a like: most dimensions of a taste; 0 fits none"
     )
-    odds_rounds: int = Field(default=15, ge=1, le=500, description="odds of a like: rounds of the fit")
+    odds_rounds: int = Field(default=20, ge=1, le=500, description="odds of a like: rounds of the fit")
     odds_content_ridge: float = Field(
         default=100.0, gt=0, le=1e6, description="odds of a like: ridge of the regression on profiles"
     )

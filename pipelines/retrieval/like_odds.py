@@ -20,6 +20,8 @@ from registry.models.like_odds import LikeOdds
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Places = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
 _FIRST_PENALTY = 2.0
 _FIRST_SPREAD = 0.3
 _FIRST_VARIANCE = 0.01
@@ -34,17 +36,17 @@ class _Side:
     """One role: the decisions of row i are start[i]:start[i + 1] of `other`, `liked`; its factors float64[n, d + 1]."""
 
     start: Ints
-    other: Ints
-    liked: Doubles
+    other: Places
+    liked: Bools
     mean: Doubles
     variance: Doubles
     prior: Doubles
     penalty: Doubles
 
     @classmethod
-    def of(cls, own: Ints, other: Ints, liked: Doubles, first: Doubles) -> "_Side":
-        order = np.lexsort((other, own))
-        start = np.searchsorted(own[order], np.arange(len(first) + 1)).astype(np.int64)
+    def of(cls, own: Places, other: Places, liked: Bools, first: Doubles) -> "_Side":
+        order = np.argsort(own, kind="stable")
+        start = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(first)))]).astype(np.int64)
         return cls(
             start, other[order], liked[order], first, np.full_like(first, _FIRST_VARIANCE), np.zeros_like(first),
             np.full(first.shape[1], _FIRST_PENALTY),
@@ -92,14 +94,16 @@ def fit_like_odds(
     Whoever has no decision in a role gets what the profile predicts. The same inputs give the same odds.
     """
     config = config or NeighboursConfig()
-    liked = decided.is_like.astype(np.float64)
+    liked = decided.is_like
     if not config.odds_dimensions or not liked.any() or liked.all():
         return None
     rng, width = np.random.default_rng(config.seed), config.odds_dimensions
-    actor, target = decided.actor.astype(np.int64), decided.target.astype(np.int64)
     first = np.zeros((2, decided.n_people, width + 1))
     first[:, :, :width] = _FIRST_SPREAD * rng.standard_normal((2, decided.n_people, width))
-    chooser, chosen = _Side.of(actor, target, liked, first[0]), _Side.of(target, actor, liked, first[1])
+    chooser, chosen = (
+        _Side.of(decided.actor, decided.target, liked, first[0]),
+        _Side.of(decided.target, decided.actor, liked, first[1]),
+    )
     intercept = float(np.log(liked.mean() / (1 - liked.mean())))
     blocks = config.threads * _BLOCKS_PER_THREAD
     with ThreadPoolExecutor(max_workers=config.threads) as pool:
@@ -117,7 +121,7 @@ def fit_like_odds(
 
 @compiled
 def _half_round(
-    first: int, last: int, start: Ints, other: Ints, liked: Doubles, mean: Doubles, variance: Doubles, prior: Doubles,
+    first: int, last: int, start: Ints, other: Places, liked: Bools, mean: Doubles, variance: Doubles, prior: Doubles,
     penalty: Doubles, theirs: Doubles, doubt: Doubles, intercept: float,
 ) -> None:  # fmt: skip
     """Solve the rows `first` to `last` of one role in place, with the other role's means and variances held fixed."""
@@ -134,7 +138,7 @@ def _half_round(
                 z[k], unsure[k] = theirs[j, k], doubt[j, k]
             offset = theirs[j, lean] + intercept
             weight = _weight(own, own_doubt, z, unsure, offset, doubt[j, lean])
-            _add(left, right, z, unsure, weight, liked[at] - 0.5 - weight * offset)
+            _add(left, right, z, unsure, weight, (0.5 if liked[at] else -0.5) - weight * offset)
         inverse = np.linalg.inv(left)
         mean[i] = inverse @ right
         variance[i] = np.diag(inverse)
