@@ -85,13 +85,14 @@ def _worth_most_in_matches(
     more likes.
     """
     every = judged[0].policies
-    in_matches = np.mean([lists.match_merits().mean(axis=1) for lists in judged], axis=0)
+    merits = [lists.match_merits() for lists in judged]
+    in_matches = np.mean([of_each.mean(axis=1) for of_each in merits], axis=0)
     best = int(trees[np.argmax(in_matches[trees])])
     others = [int(row) for row in trees if every[row].aggregator is not every[best].aggregator]
     if not others:
         return trees
     rival = max(others, key=lambda row: float(in_matches[row]))
-    gained = np.concatenate([lists.match_merits()[best] - lists.match_merits()[rival] for lists in judged])
+    gained = np.concatenate([of_each[best] - of_each[rival] for of_each in merits])
     if metrics.bootstrap_interval(gained, 500, seed).low <= 0:
         return trees
     return np.array([row for row in trees if every[row].aggregator is every[best].aggregator])

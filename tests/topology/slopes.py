@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import linear_regression
 
 BOUNDS = {
     "memory, MB": 20.0,
@@ -46,13 +47,10 @@ class Trend:
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """Return by how much the line of least squares through (seconds, value) rises in an hour; 0 of a single moment."""
-    if not points:
+    times = [at for at, _ in points]
+    if len(set(times)) < 2:
         return 0.0
-    middle_s = sum(at for at, _ in points) / len(points)
-    middle = sum(value for _, value in points) / len(points)
-    spread = sum((at - middle_s) ** 2 for at, _ in points)
-    rise = sum((at - middle_s) * (value - middle) for at, value in points)
-    return 3600 * rise / spread if spread else 0.0
+    return 3600 * linear_regression(times, [value for _, value in points]).slope
 
 
 def trends(samples: Sequence[tuple[float, Figures]]) -> list[Trend]:
