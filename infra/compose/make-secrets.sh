@@ -26,6 +26,7 @@ made() { # NAME: a random word of 32 letters and digits, the first time
 owner=$(made postgres_password)
 serving=$(made serving_password)
 pipelines=$(made pipelines_password)
+mlflow=$(made mlflow_password)
 replication=$(made replication_password)
 redis=$(made redis_password)
 made web_token >/dev/null
@@ -34,6 +35,7 @@ made receiver_token >/dev/null
 : "$replication"
 printf 'postgresql://duet:%s@postgres:5432/duet' "$owner" >owner_database_url
 printf 'postgresql://duet_pipelines:%s@postgres:5432/duet' "$pipelines" >pipelines_database_url
+printf 'postgresql://duet_mlflow:%s@postgres:5432/duet' "$mlflow" >mlflow_database_url
 printf 'redis://:%s@redis:6379/0' "$redis" >redis_url
 printf 'user default on >%s ~* &* +@all\n' "$redis" >redis_users
 printf '"duet_serving" "%s"\n' "$serving" >pgbouncer_users

@@ -17,6 +17,7 @@ import httpx
 from tests.architecture.compose import COMPOSE
 from tests.topology.load import ENOUGH, Load, steady, until_level
 from tests.topology.machines import Machine, Network, run
+from tests.topology.sampling import BY_ROLE
 
 DOMAIN = "duet.test"
 NAMES = (
@@ -183,6 +184,7 @@ class Story:
             load = Load(client, range(1, PEOPLE + 1))
             until_level(load, 1)
             self.seen["first"] = load.ask(42)
+            self.seen["roles"] = self.roles()
             self.releases(load)
             with steady(client, range(1, PEOPLE + 1)) as load:
                 self.deaths(load)
@@ -195,6 +197,11 @@ class Story:
         time.sleep(5)
         count = "select count(*) from pg_stat_activity where query like '%pg_sleep(600)%' and pid <> pg_backend_pid()"
         return int(self.machines["postgres"].run("psql", "-At", "-U", "duet", "-d", "duet", "-c", count))
+
+    def roles(self) -> list[str]:
+        """Return who is connected to PostgreSQL."""
+        lines = self.machines["postgres"].run("psql", "-At", "-U", "duet", "-d", "duet", "-c", BY_ROLE).splitlines()
+        return [line.partition("|")[0] for line in lines]
 
     def pages(self, client: httpx.Client) -> dict[str, Any]:
         """Return what MLflow and Dagster answer at their names, without and with the token, and what is closed."""

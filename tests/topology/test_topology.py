@@ -61,6 +61,10 @@ def test_what_is_not_for_everybody_is_closed_at_the_proxy(seen: dict[str, Any]) 
     assert pages["locations"] == [{"name": "duet", "loadStatus": "LOADED"}]
 
 
+def test_nothing_that_stays_connected_is_the_owner_of_the_database(seen: dict[str, Any]) -> None:
+    assert seen["roles"] == ["duet_mlflow", "duet_pipelines", "duet_serving"]
+
+
 def test_postgres_ends_what_a_client_of_the_pooler_has_given_up(seen: dict[str, Any]) -> None:
     assert seen["abandoned"] == 0
 

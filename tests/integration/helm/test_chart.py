@@ -185,6 +185,15 @@ def test_a_migration_gives_the_roles_that_are_named_what_they_need() -> None:
         assert ("&& duet db-roles --serving duet_serving --pipelines duet_pipelines" in command) is said
 
 
+def test_mlflow_is_given_a_secret_and_a_role_of_its_own_where_they_are_named() -> None:
+    roles = {"serving": "duet_serving", "pipelines": "duet_pipelines", "mlflow": "duet_mlflow"}
+    objects = rendered({"secrets": {"mlflow": "duet-mlflow"}, "migrations": {"roles": roles}})
+    volumes = objects["Deployment", "mlflow"]["spec"]["template"]["spec"]["volumes"]
+    assert volumes[0]["secret"]["secretName"] == "duet-mlflow"
+    command = objects["Job", "migrations"]["spec"]["template"]["spec"]["containers"][0]["args"][-1]
+    assert command.endswith("--pipelines duet_pipelines --mlflow duet_mlflow")
+
+
 def test_runs_share_a_volume_or_a_bucket_whose_keys_they_are_given() -> None:
     shared, bucket = rendered(), rendered(values_of(CHART / "examples" / "production.yaml"))
     assert ("PersistentVolumeClaim", "dagster") in shared
