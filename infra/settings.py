@@ -132,7 +132,11 @@ class CacheSettings(Group):
     enabled: bool = Field(True, description="Whether answers are kept at all.")
     ttl_s: Seconds = Field(600.0, le=86400, description="Longest life of a kept answer, s.")
     jitter: float = Field(
-        0.1, ge=0, le=0.5, allow_inf_nan=False, description="Share of the life by which it varies, against herds."
+        0.1,
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+        description="Share of the life by which it varies, so that kept answers do not all end together.",
     )
     max_entries: int = Field(20000, ge=1, le=10000000, description="Answers kept in the memory of one worker.")
     redis: bool = Field(False, description="Whether Redis is a second tier: for more than one worker or machine.")
@@ -149,7 +153,11 @@ class BreakerSettings(Group):
         0.8, gt=0, le=1, allow_inf_nan=False, description="Share of its time limit from which on a call is slow."
     )
     fair_timeout_ms: float = Field(
-        10.0, ge=0, le=10000, allow_inf_nan=False, description="Time limit below which being late says nothing, ms."
+        10.0,
+        ge=0,
+        le=10000,
+        allow_inf_nan=False,
+        description="Timeouts shorter than this do not count against a dependency, ms.",
     )
     open_s: Seconds = Field(1.0, le=600, description="Time until one call may try again, s.")
 
@@ -221,7 +229,7 @@ class ServingSettings(Group):
         ge=0,
         le=10,
         allow_inf_nan=False,
-        description="How much of the prices of exposure is taken off scores: 0 nothing, 1 what the market asks.",
+        description="How much of the price of people in great demand is taken off scores: 0 nothing, 1 all of it.",
     )
     aggregator: Literal["auto", "requester", "product", "harmonic", "min", "geometric"] = Field(
         "auto",
@@ -290,7 +298,11 @@ class AutomationSettings(Group):
         90, ge=1, le=3650, description="Days that shown people are kept one by one; older ones become daily totals."
     )
     drift_psi: float = Field(
-        0.25, gt=0, le=100, allow_inf_nan=False, description="Population stability index that asks for a retraining."
+        0.25,
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        description="Population stability index that asks for a retraining; the alert DuetDrift stays at 0.25.",
     )
     drift_cooldown_days: float = Field(
         7.0, ge=0, le=365, allow_inf_nan=False, description="Shortest time between two retrainings for drift, days."

@@ -170,8 +170,10 @@ def render(model: type[BaseModel]) -> str:
     for variable in variables(model):
         if variable.path[:-1] != group:
             group = variable.path[:-1]
-            of = model.model_fields[group[0]].annotation
-            lines += ["", f"# --- {group[0]}: {_first_line(of)}"]
+            of: object = model
+            for name in group:
+                of = of.model_fields[name].annotation  # type: ignore[attr-defined]  # groups are models
+            lines += ["", f"# --- {'.'.join(group)}: {_first_line(of)}"]
         lines += ["", f"# {variable.field.description}{_bounds(variable.field)}"]
         lines += [f"# {variable.name}={_default(variable)}"]
     return "\n".join(lines) + "\n"
@@ -185,8 +187,8 @@ def _bounds(field: FieldInfo) -> str:
     marks = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     said = [
         f"{sign} {getattr(rule, mark)}"
-        for rule in field.metadata
         for mark, sign in marks.items()
+        for rule in field.metadata
         if getattr(rule, mark, None) is not None
     ]
     options = getattr(field.annotation, "__args__", ())

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def recommend(
     ctx: typer.Context,
-    user_id: Annotated[int, typer.Argument(min=1, help="Who the people are for.")],
+    user_id: Annotated[str, typer.Argument(help="Who the people are for: their number, or the name they came with.")],
     *,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Most people to show.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Name the strongest features of each person.")] = False,
@@ -41,7 +41,8 @@ def recommend(
     """Recommend people to a person."""
     from infra.supervisor.platform import serving_url
 
-    body = {"user_id": user_id, "limit": limit, "explain": explain}
+    asked_for = int(user_id) if user_id.isascii() and user_id.isdigit() else user_id
+    body = {"user_id": asked_for, "limit": limit, "explain": explain}
     answer = _ask(serving_url(current_settings(ctx)), body, key)
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))

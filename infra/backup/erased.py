@@ -16,6 +16,10 @@ from infra.db import erasures
 from infra.db.erasures import OpenErasure
 
 JOURNAL: Final = "erasures.jsonl"
+NOBODY_FOUND: Final = (
+    "Nobody here is named by the erasures since then: either they all came later, or DUET_LOGGING__PERSON_SALT is not "
+    "the one that these were written with, and people who were erased are back."
+)
 _EVERYBODY: Final = "select user_id, external_id, attributes->>'source_id' from duet.users order by user_id"
 _SINCE: Final = "select person from duet.erasures where requested_at > %s"
 

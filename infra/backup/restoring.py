@@ -31,10 +31,11 @@ _SCANNED: Final = 1_000
 
 @dataclass(frozen=True)
 class Restored:
-    """What was restored, and how many people were erased again."""
+    """What was restored, how many people were erased again, and whether nobody was found of those erased since."""
 
     manifest: BackupManifest
     erased_again: int
+    nobody_found: bool
 
 
 def restore_backup(
@@ -72,7 +73,7 @@ def restore_backup(
     with connect(endpoints.database_url, autocommit=True) as connection:
         again = erase_again(connection, hashed, PersonNames.of(settings), actor) if hashed else 0
         connection.execute("analyze")
-    return Restored(manifest, again)
+    return Restored(manifest, again, nobody_found=bool(hashed) and not again)
 
 
 def _refuse_use(connection: psycopg.Connection[Any], root: Path) -> None:

@@ -51,6 +51,7 @@ def restore(
     Every file is held against its digest first. Then schemas and folders are put in place, the schema is migrated, and
     whoever was erased after the backup was taken is erased again.
     """
+    from infra.backup.erased import NOBODY_FOUND
     from infra.backup.restoring import restore_backup
     from infra.endpoints import open_endpoints
     from infra.supervisor.state import refuse_running
@@ -63,5 +64,7 @@ def restore(
         )
     if restored.erased_again:
         print_note(f"{restored.erased_again} people were erased after the backup, and are erased again")
+    if restored.nobody_found:
+        print_note(NOBODY_FOUND)
     print_success(f"restored as of {restored.manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC")
     print_note("start it with `duet up`, then `duet train --job materialize_features` fills the online store")

@@ -114,6 +114,11 @@ def status(
         killed = read_state(data_dir)
         if killed is not None and killed.phase is not Phase.FAILED:
             raise PlatformNotRunning(f"the platform on {data_dir} was killed; clear up with `duet down`")
+        if settings.database_url is not None:
+            raise PlatformNotRunning(
+                f"no `duet up` runs on {data_dir}; where the processes are containers, `docker compose ps` or `kubectl "
+                "get pods` show them, and /health says what serves"
+            )
         raise PlatformNotRunning(f"no platform runs on {data_dir}; start one with `duet up`")
     else:
         out().print(draw(state))

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes what compose.yaml hands to its containers as files: passwords, tokens, the URLs that hold them and a certificate
-# of its own. What is there already stays, so that it can be run again; a URL follows the profile it is given.
+# of its own. What is there already stays, so that it can be run again; a URL of a store of Compose's follows the profile it is given.
 #   sh make-secrets.sh minimal|full [DOMAIN]
 set -eu
 profile=${1:-}
@@ -32,19 +32,25 @@ redis=$(made redis_password)
 made web_token >/dev/null
 made grafana_password >/dev/null
 made receiver_token >/dev/null
+made person_salt >/dev/null
 : "$replication"
-printf 'postgresql://duet:%s@postgres:5432/duet' "$owner" >owner_database_url
-printf 'postgresql://duet_pipelines:%s@postgres:5432/duet' "$pipelines" >pipelines_database_url
-printf 'postgresql://duet_mlflow:%s@postgres:5432/duet' "$mlflow" >mlflow_database_url
-printf 'redis://:%s@redis:6379/0' "$redis" >redis_url
+
+url() { # NAME TEXT: what follows the passwords and the profile, unless somebody put the URL of a store of theirs there
+	if [ ! -s "$1" ] || grep -qE '@(postgres|pgbouncer|redis):' "$1"; then printf '%s' "$2" >"$1"; fi
+}
+
+url owner_database_url "postgresql://duet:$owner@postgres:5432/duet"
+url pipelines_database_url "postgresql://duet_pipelines:$pipelines@postgres:5432/duet"
+url mlflow_database_url "postgresql://duet_mlflow:$mlflow@postgres:5432/duet"
+url redis_url "redis://:$redis@redis:6379/0"
 printf 'user default on >%s ~* &* +@all\n' "$redis" >redis_users
 printf '"duet_serving" "%s"\n' "$serving" >pgbouncer_users
 if [ "$profile" = full ]; then
-	printf 'postgresql://duet_serving:%s@pgbouncer:6432/duet' "$serving" >serving_database_url
-	printf 'postgresql://duet_serving:%s@pgbouncer:6432/duet_replica' "$serving" >replica_url
+	url serving_database_url "postgresql://duet_serving:$serving@pgbouncer:6432/duet"
+	url replica_url "postgresql://duet_serving:$serving@pgbouncer:6432/duet_replica"
 else
-	printf 'postgresql://duet_serving:%s@postgres:5432/duet' "$serving" >serving_database_url
-	: >replica_url
+	url serving_database_url "postgresql://duet_serving:$serving@postgres:5432/duet"
+	url replica_url ""
 fi
 
 # The object store knows one account, and MLflow's client reads the same one.

@@ -62,7 +62,10 @@ def interleave(
     first: Annotated[str, typer.Argument(help="Release id such as `e1-i1-r1`.")],
     second: Annotated[str, typer.Argument(help="The release to compare it with.")],
     after: Annotated[
-        datetime | None, typer.Option(help="Count likes after this instant, UTC. Default: since both have learned.")
+        datetime | None,
+        typer.Option(
+            help="Count likes after this instant, UTC unless it has a zone. Default: since both have learned."
+        ),
     ] = None,
 ) -> None:
     """Compare two releases offline by team-draft interleaving, on the likes since both have learned."""
@@ -76,7 +79,7 @@ def interleave(
         one, other = (loaded(platform, ReleaseVersions.parse(name)) for name in (first, second))
         snapshot = platform.snapshot(platform.results.require("interactions"))
         known = max(learned_until(one), learned_until(other))
-        since = known if after is None else after.replace(tzinfo=UTC)
+        since = known if after is None else after if after.tzinfo else after.replace(tzinfo=UTC)
         found = interleave_releases(one, other, snapshot, settings, since)
     if since < known:
         print_note(f"likes up to {known:%Y-%m-%d %H:%M:%S} were learned by one of the two, which favours it")

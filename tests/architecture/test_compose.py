@@ -131,7 +131,24 @@ def test_the_secrets_are_made_once_and_only_their_owner_opens_the_folder(tmp_pat
     host = "pgbouncer" if profile == "full" else "postgres"
     assert f"@{host}:" in before["serving_database_url"].decode()
     assert bool(before["replica_url"]) == (profile == "full")
-    assert len({before[name] for name in before if name.endswith(("_password", "_token"))}) == 9
+    assert len({before[name] for name in before if name.endswith(("_password", "_token", "_salt"))}) == 11
+
+
+def test_the_urls_of_stores_of_ones_own_stay_when_the_secrets_are_made_again(tmp_path: Path) -> None:
+    command = ["sh", COMPOSE / "make-secrets.sh", "full"]
+    environment = {**os.environ, "SECRETS_DIR": str(tmp_path)}
+    subprocess.run(command, env=environment, check=True)
+    own = "postgresql://duet_serving@db.example.com/duet"
+    (tmp_path / "serving_database_url").write_text(own)
+    subprocess.run(command, env=environment, check=True)
+    assert (tmp_path / "serving_database_url").read_text() == own
+
+
+def test_all_that_knows_people_names_them_by_one_salt() -> None:
+    for name, service in services().items():
+        given = {entry["target"] for entry in service.get("secrets", []) if isinstance(entry, dict)}
+        knows_people = "DUET_DATABASE_URL" in given and name != "mlflow"
+        assert ("DUET_LOGGING__PERSON_SALT" in given) == knows_people, name
 
 
 def test_a_profile_that_is_none_is_refused(tmp_path: Path) -> None:

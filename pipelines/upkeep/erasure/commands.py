@@ -82,6 +82,9 @@ def erase_again(
         connect(endpoints.database_url, autocommit=True) as connection,
     ):
         people = erased.erase_again(connection, hashed, PersonNames.of(settings), getpass.getuser())
+    if hashed and not people:
+        print_note(erased.NOBODY_FOUND)
+        return
     print_success(f"{people} people are erased again; the sensor `erase_people_soon` does the rest")
 
 

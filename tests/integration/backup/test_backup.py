@@ -142,12 +142,18 @@ def test_whoever_was_erased_since_is_erased_again(source: Installation, taken: P
     earlier = {"requested_at": "2001-01-01T00:00:00+00:00", "person": [name(4)]}
     journal.write_text(f"{json.dumps(told)}\n{json.dumps(earlier)}\n")
     restored = restore_backup(empty.settings, empty.endpoints, taken, actor="lee", overwrite=True, journals=[journal])
-    assert restored.erased_again == 2
+    assert (restored.erased_again, restored.nobody_found) == (2, False)
     with connect(empty.endpoints.database_url) as connection:
         left = {row[0] for row in connection.execute("select user_id from duet.users")}
         assert left == set(range(1, 21)) - {GONE, 3}
         ways = connection.execute("select way, finished_at from duet.erasures").fetchall()
         assert ways == [("restore", None)] * 2, "the pipelines do the rest"
+
+
+def test_a_journal_that_names_nobody_who_is_here_is_told_of(taken: Path, empty: Installation, tmp_path: Path) -> None:
+    journal = tmp_path / "of-another-salt.jsonl"
+    journal.write_text(json.dumps({"requested_at": "2999-01-01T00:00:00+00:00", "person": ["0123456789abcdef"]}))
+    assert restore_backup(empty.settings, empty.endpoints, taken, actor="lee", journals=[journal]).nobody_found
 
 
 def test_a_backup_that_was_changed_or_is_unfinished_touches_nothing(

@@ -332,7 +332,11 @@ def test_an_erasure_cannot_be_struck_from_the_table(town: Platform, connection: 
 
 
 def test_whoever_comes_back_with_an_older_database_is_erased_again_by_the_journal(
-    town: Platform, endpoints: Endpoints, connection: Db, monkeypatch: pytest.MonkeyPatch
+    town: Platform,
+    endpoints: Endpoints,
+    connection: Db,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     begin(town)
     pass_over(town)
@@ -347,6 +351,11 @@ def test_whoever_comes_back_with_an_older_database_is_erased_again_by_the_journa
     context = typer.Context(click.Command("erase-again"), obj=Invocation(data_dir=town.settings.data_dir))
     erase_again(context, journal, after="2999-01-01")
     assert naming(connection, ANNA)["duet.users"] == 1, "nobody was erased after that"
+    monkeypatch.setenv("DUET_LOGGING__PERSON_SALT", "another than the journal was written with")
+    mistaken = typer.Context(click.Command("erase-again"), obj=Invocation(data_dir=town.settings.data_dir))
+    erase_again(mistaken, journal, after="2020-01-01 12:00")
+    assert "DUET_LOGGING__PERSON_SALT is not the one" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.delenv("DUET_LOGGING__PERSON_SALT")
     erase_again(context, journal, after="2020-01-01 12:00")
     assert naming(connection, ANNA)["duet.users"] == 0
 

@@ -185,11 +185,18 @@ def test_a_migration_gives_the_roles_that_are_named_what_they_need() -> None:
         assert ("&& duet db-roles --serving duet_serving --pipelines duet_pipelines" in command) is said
 
 
+def test_alerts_lead_to_the_runbook_where_the_team_reads_it() -> None:
+    monitoring = {"rules": {"enabled": True, "runbook": "https://wiki.example.com/runbook"}}
+    groups = rendered({"monitoring": monitoring})["PrometheusRule", "rules"]["spec"]["groups"]
+    links = [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
+    assert {link.partition("#")[0] for link in links} == {"https://wiki.example.com/runbook"}
+
+
 def test_mlflow_is_given_a_secret_and_a_role_of_its_own_where_they_are_named() -> None:
     roles = {"serving": "duet_serving", "pipelines": "duet_pipelines", "mlflow": "duet_mlflow"}
     objects = rendered({"secrets": {"mlflow": "duet-mlflow"}, "migrations": {"roles": roles}})
     volumes = objects["Deployment", "mlflow"]["spec"]["template"]["spec"]["volumes"]
-    assert volumes[0]["secret"]["secretName"] == "duet-mlflow"
+    assert [one["secret"]["secretName"] for one in volumes if "secret" in one] == ["duet-mlflow"]
     command = objects["Job", "migrations"]["spec"]["template"]["spec"]["containers"][0]["args"][-1]
     assert command.endswith("--pipelines duet_pipelines --mlflow duet_mlflow")
 

@@ -152,6 +152,14 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("duet ")
 
 
+def test_status_beside_a_database_of_ones_own_names_what_shows_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUET_DATABASE_URL", "postgresql://duet@postgres/duet")
+    assert run(["--data-dir", str(tmp_path), "status"], entries=[]) == 1
+    assert "`docker compose ps` or `kubectl get pods`" in " ".join(capsys.readouterr().err.split())
+
+
 def test_status_without_a_platform_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--data-dir", str(tmp_path), "status"], entries=[]) == 1
     assert capsys.readouterr().err == f"error: no platform runs on {tmp_path}; start one with `duet up`\n"

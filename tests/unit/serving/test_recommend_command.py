@@ -91,6 +91,11 @@ def test_a_table_of_people_is_printed(url: str, monkeypatch: pytest.MonkeyPatch,
         assert shown in result.stdout
 
 
+def test_people_are_named_as_they_came(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run(url, monkeypatch, tmp_path, "anna-7").exit_code == 0
+    assert Service.asked["user_id"] == "anna-7"
+
+
 def test_json_is_the_answer_itself(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert json.loads(run(url, monkeypatch, tmp_path, "42", "--json").stdout) == ANSWER
 
