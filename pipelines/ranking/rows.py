@@ -200,7 +200,7 @@ def _context_of(window: Window, position: int, at_us: int, targets: Ids) -> Floa
         window.stage,
         requester,
         requester_factors(window.stage, requester, at_s),
-        taste_of(window.stage, requester),
+        taste_of(window.stage, requester, at_s),
         people.take(targets),
         others=PastTaste(people, window.requests.history, at_us),
         at=at_s,

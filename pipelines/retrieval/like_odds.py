@@ -15,8 +15,8 @@ import numpy.typing as npt
 from infra.compiled import compiled
 from pipelines.features.events import Events
 from pipelines.retrieval.config import NeighboursConfig
-from pipelines.retrieval.content import ContentInputs, fit_content_map
-from registry.models.like_odds import LikeOdds
+from pipelines.retrieval.content import ContentInputs, ContentMap, fit_content_map
+from registry.models.like_odds import LikeOdds, ProfileOdds
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -42,6 +42,7 @@ class _Side:
     variance: Doubles
     prior: Doubles
     penalty: Doubles
+    by_profile: ContentMap | None = None
 
     @classmethod
     def of(cls, own: Places, other: Places, liked: Bools, first: Doubles) -> "_Side":
@@ -76,8 +77,8 @@ class _Side:
 
     def learn_prior(self, inputs: ContentInputs, ridge: float) -> None:
         """Let profiles predict the factors."""
-        learned = fit_content_map(inputs, self.mean.astype(np.float32), self.decides, ridge)
-        self.prior = learned.predict_all(inputs, len(self.mean)).astype(np.float64)
+        self.by_profile = fit_content_map(inputs, self.mean.astype(np.float32), self.decides, ridge)
+        self.prior = self.by_profile.predict_all(inputs, len(self.mean)).astype(np.float64)
 
     def learn_penalty(self) -> None:
         """Set each coordinate's penalty to the inverse of its variance around the prior."""
@@ -116,7 +117,16 @@ def fit_like_odds(
             if number:
                 chooser.learn_penalty()
                 chosen.learn_penalty()
-    return LikeOdds(chooser.mean.astype(np.float32), chosen.mean.astype(np.float32), intercept)
+    return LikeOdds(
+        chooser.mean.astype(np.float32), chosen.mean.astype(np.float32), intercept, _by_profile(chooser, chosen)
+    )
+
+
+def _by_profile(chooser: _Side, chosen: _Side) -> ProfileOdds | None:
+    if chooser.by_profile is None or chosen.by_profile is None:
+        return None
+    both = ContentMap.stacked(chooser.by_profile, chosen.by_profile)
+    return ProfileOdds(both.weights, both.intercept, chooser.penalty.astype(np.float32))
 
 
 @compiled

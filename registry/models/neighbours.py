@@ -10,6 +10,7 @@ Four scores of a directed pair, each from the likes that the requester has made 
 The matrices are fitted offline and mapped; a new like counts at the next request. Somebody without a like gets NaN.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from registry.contracts import Manifest
 from registry.errors import CorruptArtifact, InvalidVectors
 from registry.models.arrays import Floats, Ids, npy_writer, read_npy
 from registry.models.artifacts import FileWriter
-from registry.models.like_odds import FILES, LikeOdds
+from registry.models.like_odds import FILES, PROFILE_FILES, LikeOdds, PersonOdds
 from registry.models.sparse_rows import NeighbourScores, Rows, SparseRows
 
 ITEM_KNN: Final = "item_knn"
@@ -86,11 +87,29 @@ class Neighbours:
         """Return the rows of the most popular people, the most popular first."""
         return np.lexsort((self.user_ids, -self.popularity))[:_POPULAR_DEPTH].astype(np.int64)
 
-    def taste_of(self, user_id: int, liked_ids: ArrayLike) -> "Taste":
-        """Return what the likes of one person say; `liked_ids` are all whom they like by now."""
-        liked = self.positions(np.asarray(liked_ids, dtype=np.int64))
+    def taste_of(
+        self,
+        user_id: int,
+        liked_ids: ArrayLike,
+        passed_ids: ArrayLike = (),
+        profile: Callable[[], Floats] | None = None,
+    ) -> "Taste":
+        """Return what the decisions of one person say; `liked_ids` and `passed_ids` are all of them by now.
+
+        `profile` returns their content inputs float32[c]; it is called for somebody without a row alone.
+        """
+        liked = self._known(liked_ids)
         own = int(self.positions([user_id])[0])
-        return Taste(self, own, np.unique(liked[liked >= 0]))
+        odds = None
+        if self.like_odds is not None and own >= 0:
+            odds = self.like_odds.of_row(own)
+        elif self.like_odds is not None and profile is not None:
+            odds = self.like_odds.of_newcomer(profile(), liked, self._known(passed_ids))
+        return Taste(self, own, liked, odds)
+
+    def _known(self, user_ids: ArrayLike) -> Ids:
+        rows = self.positions(np.asarray(user_ids, dtype=np.int64))
+        return np.unique(rows[rows >= 0])
 
     def writers(self) -> dict[str, FileWriter]:
         """Return a writer for each file, by its name inside the artefact."""
@@ -134,7 +153,7 @@ class Neighbours:
 
         odds = {
             name: read(name, np.float32, ndim)
-            for name, ndim in FILES.items()
+            for name, ndim in {**FILES, **PROFILE_FILES}.items()
             if f"{_PREFIX}{name}.npy" in manifest.files
         }
         try:
@@ -184,17 +203,20 @@ class Neighbours:
                 taste.best(source, 1)
             taste.scores(np.zeros(1, dtype=np.int64))
             taste.liked_back(np.zeros(1, dtype=np.int64))
-            if self.like_odds is not None:
-                self.like_odds.between(0, np.zeros(1, dtype=np.int64))
+            taste.like_odds(np.zeros(1, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
 class Taste:
-    """What the likes of the person at row `own` (-1: unknown) say; `liked` int64[k] are the rows of those they like."""
+    """What the decisions of the person at row `own` (-1: unknown) say; `liked` int64[k] are rows of those they like.
+
+    `odds` are their factors of the odds of a like, as far as there are any.
+    """
 
     neighbours: Neighbours
     own: int
     liked: Ids
+    odds: PersonOdds | None = None
 
     @cached_property
     def _item_knn(self) -> NeighbourScores:
@@ -274,6 +296,13 @@ class Taste:
             name: np.where(known, found[name], np.float32(np.nan)) if name in found else nothing
             for name in NEIGHBOUR_SOURCES
         }
+
+    def like_odds(self, rows: Ids) -> tuple[Floats, Floats]:
+        """Return the log-odds that this person likes those at `rows`, and of the reverse, float32[m] each, or NaN."""
+        if self.neighbours.like_odds is None:
+            nothing = np.full(len(rows), np.nan, dtype=np.float32)
+            return nothing, nothing
+        return self.neighbours.like_odds.between(self.odds, rows)
 
     def liked_back(self, rows: Ids) -> Floats:
         """Return how similar this person is to those whom the people at `rows` like (item k-NN), float32[m]."""

@@ -51,11 +51,13 @@ def requester_factors(release: HasRetrieval, requester: Requester, at: float) ->
     )
 
 
-def taste_of(release: FirstStage, requester: Requester) -> Taste | None:
-    """Return what the requester's likes say by neighbours; None where the release has none."""
+def taste_of(release: FirstStage, requester: Requester, at: float) -> Taste | None:
+    """Return what the requester's decisions say of others, as of unix seconds; None where no neighbours are known."""
     if release.neighbours is None:
         return None
-    return release.neighbours.taste_of(requester.user_id, requester.liked)
+    return release.neighbours.taste_of(
+        requester.user_id, requester.liked, requester.passed, lambda: content_inputs(requester.person, at)[0]
+    )
 
 
 def from_index(

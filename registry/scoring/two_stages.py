@@ -58,7 +58,7 @@ class Asked:
     @classmethod
     def of(cls, stage: FirstStage, requester: Requester, at: float) -> Self:
         """Compute it as of unix seconds `at`."""
-        return cls(requester_factors(stage, requester, at), taste_of(stage, requester))
+        return cls(requester_factors(stage, requester, at), taste_of(stage, requester, at))
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def camps(rows: np.ndarray) -> np.ndarray:
 
 def mean_odds(odds: LikeOdds, person: int) -> tuple[float, float]:
     """Return the mean log-odds that a person likes their own camp and the other."""
-    forward, _ = odds.between(person, np.arange(N))
+    forward, _ = odds.between(odds.of_row(person), np.arange(N))
     own = (CAMP[person] == CAMP) & (np.arange(N) != person)
     return float(forward[own].mean()), float(forward[CAMP[person] != CAMP].mean())
 
@@ -52,7 +52,7 @@ def test_a_pair_that_never_met_is_judged_by_what_both_answered_others() -> None:
     met = np.zeros((N, N), dtype=bool)
     met[events.actor, events.target] = True
     for person in range(0, N, 10):
-        forward, _ = odds.between(person, np.arange(N))
+        forward, _ = odds.between(odds.of_row(person), np.arange(N))
         never = ~met[person] & (np.arange(N) != person)
         told = (forward[never] > 0) == (CAMP[never] == CAMP[person])
         assert told.mean() > 0.95
@@ -69,7 +69,7 @@ def test_the_odds_are_about_those_of_the_world() -> None:
 def test_whom_everybody_likes_is_liked_by_the_other_camp_too() -> None:
     odds = fit_like_odds(decided(popular=5), None, CONFIG)
     assert odds is not None
-    forward, _ = odds.between(0, np.array([5, 7]))
+    forward, _ = odds.between(odds.of_row(0), np.array([5, 7]))
     assert forward[0] > 0 > forward[1]
 
 
@@ -82,6 +82,27 @@ def test_of_whom_nothing_is_known_the_profile_tells() -> None:
     assert own > 0.7
     assert other < -0.7
     assert np.ptp(mean_odds(without, 8)) < 0.2
+
+
+def test_a_newcomer_who_decides_gets_about_the_factors_of_a_fit_that_knows_them() -> None:
+    events = decided()
+    odds, without = fit_like_odds(events, camps, CONFIG), fit_like_odds(decided(silent=8), camps, CONFIG)
+    assert odds is not None
+    assert without is not None
+    own = events.take(events.actor == 8)
+    rows = own.target.astype(np.int64)
+    newcomer = without.of_newcomer(camps(np.array([8]))[0], rows[own.is_like], rows[~own.is_like])
+    fitted = odds.between(odds.of_row(8), np.arange(N))[0]
+    assert np.abs(without.between(newcomer, np.arange(N))[0] - fitted).mean() < 0.3
+
+
+def test_answers_outweigh_a_profile_that_tells_another_camp() -> None:
+    odds = fit_like_odds(decided(silent=8), camps, CONFIG)
+    assert odds is not None
+    others = np.flatnonzero(np.arange(N) != 8)
+    own, rest = others[CAMP[others] == CAMP[8]], others[CAMP[others] != CAMP[8]]
+    forward, _ = odds.between(odds.of_newcomer(camps(np.array([9]))[0], own[:20], rest[:20]), np.arange(N))
+    assert forward[own[20:]].mean() > forward[rest[20:]].mean()
 
 
 def test_dimensions_that_nobody_needs_vanish() -> None:
