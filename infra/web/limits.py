@@ -50,6 +50,7 @@ class LimitedHttp(HttpToolsProtocol):
         self.in_head = True
         self.since_s = self.loop.time()
         self._head_bytes = 0
+        self._messages = 0
         self._discarded = 0
         self._refused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -90,6 +91,7 @@ class LimitedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a head."""
+        self._messages += 1
         self.in_head = True
         super().on_message_begin()
 
@@ -123,7 +125,11 @@ class LimitedHttp(HttpToolsProtocol):
         """Close the connection soon if nobody waits for the rest of a body: a trickle would keep it open for ever."""
         super().on_response_complete()
         if not self.in_head and not self.transport.is_closing():
-            self.loop.call_later(_LINGER_S, self.transport.close)
+            self.loop.call_later(_LINGER_S, self._close_within, self._messages)
+
+    def _close_within(self, message: int) -> None:
+        if message == self._messages and not self.in_head:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, and let nothing else be said on the connection."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from infra.web import limits
 from infra.web.limits import HttpLimits, LimitedHttp
 
 ASK = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -24,8 +25,8 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Callable[[HttpLimits, Work], None]:
-    def run(limits: HttpLimits, work: Work) -> None:
-        monkeypatch.setattr(LimitedHttp, "limits", limits)
+    def run(within: HttpLimits, work: Work) -> None:
+        monkeypatch.setattr(LimitedHttp, "limits", within)
         asyncio.run(_served(work))
 
     return run
@@ -101,6 +102,21 @@ def test_a_body_that_trickles_after_the_answer_keeps_no_connection(served: Any) 
             writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\na")
             await reader.readuntil(b"well")
             assert await reader.read() == b""
+
+    served(HttpLimits(), work)
+
+
+def test_a_connection_whose_body_came_after_the_answer_goes_on(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_LINGER_S", 0.05)
+
+    async def work(port: int) -> None:
+        async with connected(port) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\na")
+            await reader.readuntil(b"well")
+            writer.write(b"bcd")
+            await asyncio.sleep(0.2)  # beyond the time that the rest of the body had
+            writer.write(ASK)
+            assert (await reader.readuntil(b"well")).startswith(b"HTTP/1.1 200")
 
     served(HttpLimits(), work)
 
