@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import uuid4
@@ -57,6 +57,7 @@ class Written:
     target: int
     status: int
     felt: bool | None = None
+    said: dict[str, Any] = field(default_factory=dict)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -247,12 +248,12 @@ class Crowd:
             actor, target = self._writes[turn % len(self._writes)]
             turn += 1
             written = Written(str(uuid4()), actor, target, 0)
-            status, _, _ = await connection.post("/v1/interactions", written.body)
+            status, said, _ = await connection.post("/v1/interactions", written.body)
             felt = None
             if status == 201:
                 answer = self._kept(await ask(connection, actor, self._limit))
                 felt = target not in answer.people
-            self.written.append(replace(written, status=status, felt=felt))
+            self.written.append(replace(written, status=status, felt=felt, said=said))
             await asyncio.sleep(self._pause_s)
         connection.close()
 

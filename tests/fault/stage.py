@@ -110,7 +110,8 @@ class Stage:
         """Fail when an acknowledged interaction is not there or was not felt, or a refusal was not in the envelope."""
         acknowledged = [written for written in crowd.written if written.status == 201]
         assert acknowledged
-        assert {written.status for written in crowd.written} <= {201, 503}
+        odd = [(written.status, written.said) for written in crowd.written if written.status not in {201, 503}]
+        assert not odd, odd
         assert all(written.felt for written in acknowledged), "an answer did not know of an acknowledged interaction"
         with connect(self.endpoints.database_url) as connection:
             rows = connection.execute(
@@ -150,6 +151,7 @@ def staged(direct: Endpoints, root: Path, *, mlflow_at_start: Mode = Mode.PASS, 
             "SERVING__DEADLINE_MS": str(round(DEADLINE_S * slow * 1000)),
             # A machine that stands still for a second is no overload, which has tests of its own.
             "SERVING__QUEUE_TIMEOUT_MS": str(min(round(5000 * slow), 10_000)),
+            "SERVING__TIMEOUT_S": str(min(usual.serving.timeout_s * slow, 60.0)),
             "POSTGRES__CHECKOUT_TIMEOUT_S": str(usual.postgres.checkout_timeout_s * slow),
             "POSTGRES__STATEMENT_TIMEOUT_S": str(usual.postgres.statement_timeout_s * slow),
             "REDIS__SOCKET_TIMEOUT_S": str(usual.redis.socket_timeout_s * slow),

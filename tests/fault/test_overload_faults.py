@@ -20,6 +20,8 @@ SLACK = {3: 0.15, 10: 0.1}
 """Part of the usual goodput that must be left, by times: the callers take CPU of the same machine."""
 BUSY = 3.0
 """A machine that makes everything so many times slower has no CPU left for whoever asks and whoever answers."""
+PROBES = 3
+"""After so many refusals a proxy takes a replica out."""
 RECOVERY_S = 5.0
 
 
@@ -83,8 +85,14 @@ def test_an_overload_leaves_the_goodput_refuses_the_rest_fast_and_ends_within_se
 def test_probes_are_answered_in_an_overload(stage: Stage) -> None:
     with Crowd(stage.service.port, ASKERS, askers=100, pause_s=0.02) as crowd:
         crowd.watch(0.5)
-        statuses = [
-            httpx.get(f"{stage.service.url}/health/{probe}", timeout=20, trust_env=False).status_code
-            for probe in ("live", "ready") * 3
-        ]
-    assert statuses == [200] * 6
+        statuses = {
+            probe: [
+                httpx.get(f"{stage.service.url}/health/{probe}", timeout=20, trust_env=False).status_code
+                for _ in range(PROBES)
+            ]
+            for probe in ("live", "ready")
+        }
+    assert statuses["live"] == [200] * PROBES
+    if max(stage.slow, slowness()) < BUSY:
+        assert statuses["ready"] == [200] * PROBES
+    assert 200 in statuses["ready"]
