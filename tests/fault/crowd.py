@@ -60,6 +60,11 @@ class Written:
     said: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def is_acknowledged(self) -> bool:
+        """Whether it is stored: 200 says so of one whose commit was made and not heard of, and that was tried again."""
+        return self.status in {200, 201}
+
+    @property
     def body(self) -> dict[str, Any]:
         """What was sent."""
         return {"event_id": self.event_id, "actor_id": self.actor, "target_id": self.target, "kind": "pass"}
@@ -204,7 +209,7 @@ class Crowd:
             return len(last) == in_a_row and all(answer.whole for answer in last)
 
         def acknowledged() -> bool:
-            return not self._writes or any(written.status == 201 for written in self.written[n_written:])
+            return not self._writes or any(written.is_acknowledged for written in self.written[n_written:])
 
         self.wait(lambda: whole() and acknowledged(), "whole answers and a write", within_s)
         broken = [answer.asked_s for answer in self.since(began) if not answer.whole]
@@ -249,11 +254,11 @@ class Crowd:
             turn += 1
             written = Written(str(uuid4()), actor, target, 0)
             status, said, _ = await connection.post("/v1/interactions", written.body)
-            felt = None
-            if status == 201:
+            written = replace(written, status=status, said=said)
+            if written.is_acknowledged:
                 answer = self._kept(await ask(connection, actor, self._limit))
-                felt = target not in answer.people
-            self.written.append(replace(written, status=status, felt=felt, said=said))
+                written = replace(written, felt=target not in answer.people)
+            self.written.append(written)
             await asyncio.sleep(self._pause_s)
         connection.close()
 

@@ -108,9 +108,9 @@ class Stage:
 
     def judge_written(self, crowd: Crowd) -> None:
         """Fail when an acknowledged interaction is not there or was not felt, or a refusal was not in the envelope."""
-        acknowledged = [written for written in crowd.written if written.status == 201]
+        acknowledged = [written for written in crowd.written if written.is_acknowledged]
         assert acknowledged
-        odd = [(written.status, written.said) for written in crowd.written if written.status not in {201, 503}]
+        odd = [(one.status, one.said) for one in crowd.written if not one.is_acknowledged and one.status != 503]
         assert not odd, odd
         assert all(written.felt for written in acknowledged), "an answer did not know of an acknowledged interaction"
         with connect(self.endpoints.database_url) as connection:

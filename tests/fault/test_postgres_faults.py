@@ -67,11 +67,11 @@ def stored(stage: Stage) -> int:
     return int(row[0])
 
 
-def send_again(stage: Stage, crowd: Crowd) -> list[tuple[int, int]]:
-    """Send every interaction once more, as a client does that lost its answer; return both answers of each."""
+def send_again(stage: Stage, crowd: Crowd) -> list[tuple[bool, int]]:
+    """Send every interaction once more, as a client does that lost its answer; was each acknowledged, and what now."""
     with httpx.Client(base_url=stage.service.url, trust_env=False, timeout=20) as client:
         return [
-            (written.status, client.post("/v1/interactions", json=written.body).status_code)
+            (written.is_acknowledged, client.post("/v1/interactions", json=written.body).status_code)
             for written in crowd.written
         ]
 
@@ -91,7 +91,9 @@ def test_killed_sessions_are_replaced_and_nothing_acknowledged_is_lost_or_writte
     stage.judge(crowd.answers)
     stage.judge_written(crowd)
     again = send_again(stage, crowd)
-    assert {now for before, now in again if before == 201} == {200}, "an acknowledged interaction was not known"
+    assert {now for was_acknowledged, now in again if was_acknowledged} == {200}, (
+        "an acknowledged interaction was not known"
+    )
     assert {now for _, now in again} <= {200, 201}
     assert stored(stage) == before + len(crowd.written), "an interaction was lost, or written twice"
     settle_within_its_pool(stage)
