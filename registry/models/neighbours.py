@@ -203,7 +203,8 @@ class Neighbours:
                 taste.best(source, 1)
             taste.scores(np.zeros(1, dtype=np.int64))
             taste.liked_back(np.zeros(1, dtype=np.int64))
-            taste.like_odds(np.zeros(1, dtype=np.int64))
+            if self.like_odds is not None:
+                self.like_odds.between(taste.odds, np.zeros(1, dtype=np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,13 +297,6 @@ class Taste:
             name: np.where(known, found[name], np.float32(np.nan)) if name in found else nothing
             for name in NEIGHBOUR_SOURCES
         }
-
-    def like_odds(self, rows: Ids) -> tuple[Floats, Floats]:
-        """Return the log-odds that this person likes those at `rows`, and of the reverse, float32[m] each, or NaN."""
-        if self.neighbours.like_odds is None:
-            nothing = np.full(len(rows), np.nan, dtype=np.float32)
-            return nothing, nothing
-        return self.neighbours.like_odds.between(self.odds, rows)
 
     def liked_back(self, rows: Ids) -> Floats:
         """Return how similar this person is to those whom the people at `rows` like (item k-NN), float32[m]."""

@@ -61,7 +61,8 @@ def pair_evidence(taste: Taste | None, user_ids: Ids) -> Floats:
         for column, values in zip(_SCORES, taste.scores(rows).values(), strict=True):
             out[:, column] = values
         out[:, _BACKWARD] = taste.liked_back(rows)
-        out[:, _ODDS], out[:, _ODDS_BACKWARD] = taste.like_odds(rows)
+        if (odds := taste.neighbours.like_odds) is not None:
+            out[:, _ODDS], out[:, _ODDS_BACKWARD] = odds.between(taste.odds, rows)
     return out
 
 
