@@ -40,9 +40,10 @@ def recommend(
 ) -> None:
     """Recommend people to a person."""
     from infra.supervisor.platform import serving_url
+    from serving.people.names import number_in
 
-    asked_for = int(user_id) if user_id.isascii() and user_id.isdigit() else user_id
-    body = {"user_id": asked_for, "limit": limit, "explain": explain}
+    number = number_in(user_id)
+    body = {"user_id": user_id if number is None else number, "limit": limit, "explain": explain}
     answer = _ask(serving_url(current_settings(ctx)), body, key)
     if as_json:
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
