@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes what compose.yaml hands to its containers as files: passwords, tokens, the URLs that hold them and a certificate
-# of its own. What is there already stays, so that it can be run again; a URL of a store of Compose's follows the profile it is given.
+# of its own. What is there already stays, so that it can be run again; a URL of a store of Compose's follows the profile
+# it is given.
 #   sh make-secrets.sh minimal|full [DOMAIN]
 set -eu
 profile=${1:-}
