@@ -11,6 +11,11 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 """No interaction, profile or visit is older: what claims to be is a zero, a wrong unit or a typing error."""
 
 
+def in_utc(instant: datetime) -> datetime:
+    """Return the same instant in UTC; what a person wrote without a zone is UTC already."""
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
 class Clock(Protocol):
     """Tell wall time and monotonic time."""
 

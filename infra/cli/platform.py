@@ -87,8 +87,12 @@ def restart(
 ) -> None:
     """End one process of the running platform, start it anew and wait until it is healthy."""
     from infra.supervisor.requests import restart as restart_process
+    from infra.supervisor.state import running_state
 
-    service = restart_process(current_settings(ctx).data_dir, name, report=report)
+    settings = current_settings(ctx)
+    if running_state(settings.data_dir) is None:
+        raise nothing_runs(settings)
+    service = restart_process(settings.data_dir, name, report=report)
     print_success(f"{name} is healthy again{f' (pid {service.pid})' if service.pid else ''}")
 
 
@@ -114,12 +118,7 @@ def status(
         killed = read_state(data_dir)
         if killed is not None and killed.phase is not Phase.FAILED:
             raise PlatformNotRunning(f"the platform on {data_dir} was killed; clear up with `duet down`")
-        if settings.database_url is not None:
-            raise PlatformNotRunning(
-                f"no `duet up` runs on {data_dir}; where the processes are containers, `docker compose ps` or `kubectl "
-                "get pods` show them, and /health says what serves"
-            )
-        raise PlatformNotRunning(f"no platform runs on {data_dir}; start one with `duet up`")
+        raise nothing_runs(settings)
     else:
         out().print(draw(state))
         print_links(settings, state)
@@ -129,6 +128,16 @@ def status(
             out().print(f"[yellow]note[/] {escape(note)}")
     if state is None or state.phase is not Phase.RUNNING or is_blind:
         raise typer.Exit(1)
+
+
+def nothing_runs(settings: Settings) -> PlatformNotRunning:
+    """Return the error that says what to do where `duet up` runs nothing."""
+    if settings.database_url is None:
+        return PlatformNotRunning(f"no platform runs on {settings.data_dir}; start one with `duet up`")
+    return PlatformNotRunning(
+        f"no `duet up` runs on {settings.data_dir}; where the processes are containers, `docker compose` or `kubectl` "
+        "shows and restarts them, and /health says what serves"
+    )
 
 
 def print_links(settings: Settings, state: PlatformState) -> None:

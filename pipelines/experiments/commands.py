@@ -1,7 +1,7 @@
 """`duet experiment report`, `interleave` and `simulate`: the read-out, two releases offline, and wrong decisions."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -9,6 +9,7 @@ import typer
 from infra.cli.console import out, print_note, progress, table
 from infra.cli.context import current_settings
 from infra.cli.groups import group
+from infra.clock import in_utc
 
 
 def register_report(app: typer.Typer) -> None:
@@ -79,7 +80,7 @@ def interleave(
         one, other = (loaded(platform, ReleaseVersions.parse(name)) for name in (first, second))
         snapshot = platform.snapshot(platform.results.require("interactions"))
         known = max(learned_until(one), learned_until(other))
-        since = known if after is None else after if after.tzinfo else after.replace(tzinfo=UTC)
+        since = known if after is None else in_utc(after)
         found = interleave_releases(one, other, snapshot, settings, since)
     if since < known:
         print_note(f"likes up to {known:%Y-%m-%d %H:%M:%S} were learned by one of the two, which favours it")

@@ -9,13 +9,14 @@ import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
 
 from feature_repo.kinds import KINDS, NO_LONGER_LIKES, listed
+from infra.clock import in_utc
 from infra.files import sha256_of
 from pipelines.errors import EmptySnapshot, ImpossibleInstant
 
@@ -123,7 +124,7 @@ def parse_instant(text: str, setting: str = "as_of") -> datetime:
         raise ImpossibleInstant(
             f"`{setting}` {text!r} is not an instant; write it like `2026-01-31T12:00:00+00:00`"
         ) from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return in_utc(at)
 
 
 def export_people(connection: Connection[Any], directory: Path, progress: Progress | None = None) -> SnapshotFile:

@@ -10,6 +10,7 @@ import typer
 
 from infra.cli.console import out, print_note, print_success, table
 from infra.cli.context import current_settings
+from infra.clock import in_utc
 from infra.settings import Settings
 from registry.promotion.opened import HURRIED_S, Reached, reached
 
@@ -37,7 +38,7 @@ def releases(
         raise typer.BadParameter(f"`{stage}` is not a stage: choose {' or '.join(STAGE_ALIASES)}")
     with reached(current_settings(ctx)) as servers:
         if at is not None:
-            _show_instant(servers, at.replace(tzinfo=UTC) if at.tzinfo is None else at, wanted)
+            _show_instant(servers, in_utc(at), wanted)
         else:
             _show_all(servers, limit)
 

@@ -152,12 +152,13 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("duet ")
 
 
-def test_status_beside_a_database_of_ones_own_names_what_shows_containers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("command", [["status"], ["restart", "serving"]])
+def test_beside_a_database_of_ones_own_it_is_said_what_shows_and_restarts_containers(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DUET_DATABASE_URL", "postgresql://duet@postgres/duet")
-    assert run(["--data-dir", str(tmp_path), "status"], entries=[]) == 1
-    assert "`docker compose ps` or `kubectl get pods`" in " ".join(capsys.readouterr().err.split())
+    assert run(["--data-dir", str(tmp_path), *command], entries=[]) == 1
+    assert "`docker compose` or `kubectl`" in " ".join(capsys.readouterr().err.split())
 
 
 def test_status_without_a_platform_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
