@@ -31,6 +31,10 @@ def opened_page() -> Iterator[Page]:
         try:
             opened = browser.new_page(viewport={"width": 1500, "height": 2000})
             opened.set_default_timeout(PATIENCE_MS)
+            # What turns while a run goes on is drawn without a GPU, and would take as much CPU as the run itself.
+            developer = opened.context.new_cdp_session(opened)
+            developer.send("Animation.enable")
+            developer.send("Animation.setPlaybackRate", {"playbackRate": 0})
             yield opened
         finally:
             browser.close()
