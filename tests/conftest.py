@@ -19,6 +19,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 from urllib.parse import urlsplit, urlunsplit  # noqa: E402
 
+import hypothesis  # noqa: E402
 import psycopg  # noqa: E402
 import pytest  # noqa: E402
 import redis  # noqa: E402
@@ -52,6 +53,10 @@ IGNORED_WARNINGS = (
 
 
 PATIENT_START_S = 600.0
+# What is tested is not how soon a busy machine lets Redis answer; on the request path it usually has 50 ms.
+REDIS_PATIENCE = {"socket_timeout_s": 5.0, "connect_timeout_s": 5.0}
+hypothesis.settings.register_profile("duet", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("duet")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -189,7 +194,7 @@ def make_settings(data_dir: Path, **overrides: Any) -> Settings:
         "environment": "test",
         "data_dir": data_dir,
         "postgres": {"shared_buffers_mb": 64, "start_timeout_s": PATIENT_START_S, "checkout_timeout_s": 10.0},
-        "redis": {"start_timeout_s": PATIENT_START_S},
+        "redis": {"start_timeout_s": PATIENT_START_S, **REDIS_PATIENCE},
         "mlflow": {"port": 0, "start_timeout_s": PATIENT_START_S},
         "dagster": {"port": 0, "start_timeout_s": PATIENT_START_S},
         "serving": {"port": 0},
@@ -215,11 +220,12 @@ def with_own_database(endpoints: Endpoints, name: str) -> Endpoints:
 def role_url(connection: psycopg.Connection[Any], endpoints: Endpoints, role: str) -> str:
     """Make a role of this name, where there is none, and return the URL of a database for it."""
     name, password = sql.Identifier(role), "a-password-of-tests"
-    # Workers of one run share the server, and two must not make one role at once.
-    connection.execute("select pg_advisory_lock(2)")
-    if connection.execute("select from pg_roles where rolname = %s", (role,)).fetchone() is None:
-        connection.execute(sql.SQL("create role {} login password {}").format(name, sql.Literal(password)))
-    connection.execute("select pg_advisory_unlock(2)")
+    # Workers of one run share the server's roles, but an advisory lock holds in one database only.
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("create role {} login password {}").format(name, sql.Literal(password)))
+    except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
+        pass  # it is there, or another worker makes it at this moment
     place = urlsplit(endpoints.database_url)
     return urlunsplit(place._replace(netloc=f"{role}:{password}@{place.hostname}:{place.port}"))
 

@@ -16,12 +16,13 @@ from feature_repo.store import apply_catalogue, open_feature_store
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.web.client import tls
-from tests.conftest import make_settings
+from tests.conftest import REDIS_PATIENCE, make_settings
 from tests.serving_world import remember_town
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
 START_S = 120.0
+REDIS_VARIABLES = {f"DUET_REDIS__{name.upper()}": str(value) for name, value in REDIS_PATIENCE.items()}
 
 
 @dataclass
@@ -94,6 +95,7 @@ def serving_process(
         "DUET_SERVING__QUEUE_TIMEOUT_MS": "5000",
         "DUET_SERVING__EXPLORATION_SHARE": "0",
         "DUET_SERVING__SNAPSHOT_REFRESH_S": "0.2",
+        **REDIS_VARIABLES,
         **{f"DUET_{name}": value for name, value in variables.items()},
     }
     with _started("serving.service:Duet", port, log, environment, inside) as process:

@@ -31,7 +31,7 @@ class Load:
     def connect(self) -> socket.socket | None:
         """Return a connection, or None once nobody takes any: such a request was never accepted."""
         try:
-            return socket.create_connection(("127.0.0.1", self.port), timeout=5)
+            return socket.create_connection(("127.0.0.1", self.port), timeout=60)
         except OSError:
             self.ended.wait(0.02)
             return None

@@ -20,6 +20,7 @@ from infra.db.roles import grant_roles
 from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from tests.conftest import make_settings, role_url, with_own_database
+from tests.serving_process import REDIS_VARIABLES
 from tests.serving_world import insert_people, remember_town
 from tests.waiting import until
 
@@ -78,6 +79,7 @@ def served(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> It
         "DUET_SERVING__TIMEOUT_S": "10",
         "DUET_SERVING__DEADLINE_MS": "5000",
         "DUET_SERVING__EXPLORATION_SHARE": "0",
+        **REDIS_VARIABLES,
         "DUET_SERVING__SNAPSHOT_REFRESH_S": "0.2",
         "DUET_SERVING__MAX_BODY_BYTES": "4096",
     }

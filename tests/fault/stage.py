@@ -98,7 +98,7 @@ class Stage:
     def judge_times(self, answers: Sequence[Answer]) -> None:
         """Fail when the slowest are past the deadline by more than a busy machine explains."""
         p99_s = percentile([replace(answer, took_s=answer.took_s - 3 * answer.stalled_s) for answer in answers], 0.99)
-        allowed_s = self.deadline_s + max(SLACK_S * self.slow, 2 * self.calm_p99_s)
+        allowed_s = self.deadline_s + max(SLACK_S * max(self.slow, slowness()), 2 * self.calm_p99_s)
         assert p99_s <= allowed_s, f"p99 is {p99_s * 1000:.0f} ms of {len(answers)} answers"
 
     def judge_level(self, answers: Sequence[Answer], level: int) -> None:

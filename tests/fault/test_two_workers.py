@@ -1,6 +1,5 @@
 """A block, a hidden or a deleted profile is felt by everybody on every worker; an interaction by whoever did it."""
 
-import time
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -14,8 +13,6 @@ from tests.fault.crowd import Crowd
 from tests.fault.stage import ASKERS, WRITERS, Stage, staged
 
 pytestmark = pytest.mark.timeout(300)
-
-FELT_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +39,8 @@ def pair(stage: Stage, turn: int) -> tuple[int, int, list[int]]:
 
 def never_again(stage: Stage, who: list[int], gone: int) -> None:
     """Ask for everybody of `who` over many connections, so on every worker, and look for `gone`."""
-    began = time.monotonic()
     with Crowd(stage.service.port, who, askers=8, pause_s=0.0) as crowd:
-        crowd.watch(FELT_S + 0.5, at_least=8 * len(who))
-    late = [answer for answer in crowd.since(began + FELT_S) if gone in answer.people]
-    assert not late, f"{gone} was still shown after {FELT_S} s"
+        crowd.watch(1.5, at_least=8 * len(who))
     assert all(answer.status == 200 for answer in crowd.answers)
     assert not [answer for answer in crowd.answers if gone in answer.people], f"{gone} was shown by a next answer"
 

@@ -29,10 +29,10 @@ async def until(wanted: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def ask(pool: ConnectionPool) -> str:
+async def ask(pool: ConnectionPool, within_s: float = PATIENCE_S) -> str:
     """Ask through the pool and say how it went."""
     try:
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(within_s):
             return str((await fetch_all(pool, b"select 7::bigint", []))[0][0])
     except Exception as error:  # noqa: BLE001 whatever an outage does to a call
         return type(error).__name__
@@ -45,7 +45,7 @@ async def load(pool: ConnectionPool, callers: int = 12) -> AsyncIterator[list[st
 
     async def go_on() -> None:
         while True:
-            heard.append(await ask(pool))
+            heard.append(await ask(pool, 1.0))
             await asyncio.sleep(0.002)
 
     tasks = [asyncio.create_task(go_on()) for _ in range(callers)]

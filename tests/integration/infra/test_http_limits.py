@@ -107,14 +107,14 @@ def test_a_body_that_trickles_after_the_answer_keeps_no_connection(served: Any) 
 
 
 def test_a_connection_whose_body_came_after_the_answer_goes_on(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_LINGER_S", 0.05)
+    monkeypatch.setattr(limits, "_LINGER_S", 1.0)
 
     async def work(port: int) -> None:
         async with connected(port) as (reader, writer):
             writer.write(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\na")
             await reader.readuntil(b"well")
             writer.write(b"bcd")
-            await asyncio.sleep(0.2)  # beyond the time that the rest of the body had
+            await asyncio.sleep(1.5)  # beyond the time that the rest of the body had
             writer.write(ASK)
             assert (await reader.readuntil(b"well")).startswith(b"HTTP/1.1 200")
 

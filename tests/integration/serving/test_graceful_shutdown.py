@@ -36,7 +36,7 @@ def test_every_accepted_request_is_answered_while_the_service_is_stopped_and_its
     endpoints: Endpoints, connection: psycopg.Connection[Any], tmp_path: Path, workers: str
 ) -> None:
     insert_people(connection, 40)
-    with serving_process(endpoints, tmp_path, SERVING__WORKERS=workers, SERVING__DRAIN_S="3") as served:
+    with serving_process(endpoints, tmp_path, SERVING__WORKERS=workers, SERVING__DRAIN_S="8") as served:
         outcomes = stopped_under_load(served.port, lambda: stop(served))
         assert served.process.returncode == 0, served.log.read_text()
     assert set(outcomes) == {"200"}

@@ -25,6 +25,10 @@ from serving.snapshots.fresh_changes import CLOCK_STEP, MAX_OVERLAP, FreshChange
 from serving.snapshots.population_source import PopulationSnapshot, advanced, load
 from serving.snapshots.stored_likes import everybody
 from tests.serving_world import GHENT, insert_people, insert_person, interact
+from tests.waiting import until
+
+# Other tests write to the same server, and what they began early holds back what is settled.
+OTHERS_S = 300.0
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
 AGE_MIN = PROFILE.index("age_min")
@@ -63,10 +67,7 @@ def refresh(connection: psycopg.Connection[Any], snapshot: PopulationSnapshot) -
 def until_all_have_ended(connection: psycopg.Connection[Any]) -> None:
     """Wait until all who began to write before the people were written have ended, in other tests' databases too."""
     query = sql.SQL("select {} > max(xmin::text::bigint) from duet.users").format(HORIZON)
-    until = time.monotonic() + 20
-    while connection.execute(query).fetchone() != (True,):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: connection.execute(query).fetchone() == (True,), OTHERS_S)
 
 
 def test_everybody_visible_is_loaded_even_without_an_online_store(
@@ -345,11 +346,14 @@ def test_once_nobody_writes_any_more_the_last_look_but_one_settles_what_came_bef
     row = connection.execute("update duet.users set age_min = 44 where user_id = 3 returning updated_at").fetchone()
     assert row is not None
     connection.commit()
-    until = time.monotonic() + 20
-    while seen.since is None or seen.since < row[0]:  # other tests write to the same server
-        assert time.monotonic() < until, seen
-        time.sleep(0.1)
+
+    def is_settled() -> bool:
+        nonlocal seen
         seen = look(changes, background, seen)
+        return seen.since is not None and seen.since >= row[0]
+
+    until(is_settled, OTHERS_S)
+    assert seen.since is not None
     assert seen.read_at is not None
     assert seen.since <= seen.read_at - CLOCK_STEP
 
@@ -382,7 +386,7 @@ def test_while_others_write_and_commit_late_all_that_is_not_in_doubt_is_known_as
         at_last.callback(ended.set)
         written = [writers.submit(write, seed) for seed in range(4)]
         began = time.monotonic()
-        while (lasted_s := time.monotonic() - began) < 4 or (n_known < 20 and lasted_s < 30):
+        while (lasted_s := time.monotonic() - began) < 4 or (n_known < 20 and lasted_s < OTHERS_S):
             seen = look(changes, background, seen)
             rows = background.execute(
                 "select user_id, visible, age_min from duet.users where updated_at <= %s", (seen.since,)

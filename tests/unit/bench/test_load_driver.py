@@ -91,6 +91,7 @@ def test_a_closed_loop_asks_again_as_soon_as_it_is_answered() -> None:
 
 def test_an_answer_in_pieces_is_put_together() -> None:
     seen = asyncio.run(driven(good, pieces=True, seconds=0.2))
+    assert seen.good
     assert all(seen.good)
     assert seen.statuses["200"] == len(seen.good)
 

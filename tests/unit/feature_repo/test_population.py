@@ -41,7 +41,9 @@ def test_every_source_returns_only_mutually_eligible_people() -> None:
     population = Population.build(people)
     for position in range(0, 3000, 150):
         requester = people.take([position])
-        for result in population.sources(requester, 20, rng(), NOON, max_pool=200).values():
+        found = population.sources(requester, 20, rng(), NOON, max_pool=200)
+        assert tuple(found) == SOURCES
+        for result in found.values():
             assert mutually_eligible(requester, population.rows(result.positions), NOON).all()
             assert len(set(result.user_ids.tolist())) == len(result.user_ids) <= 20
 
@@ -179,6 +181,7 @@ def test_excluded_people_come_from_no_source_and_do_not_use_up_places() -> None:
     population = Population.build(People.build(np.arange(1, 31))).upsert(person(40))
     terms = Terms.of(person(1), NOON, exclude=np.array([1000, 40, *range(2, 26)]))
     found = population.sources(person(1), 5, rng(), NOON, terms=terms)
+    assert tuple(found) == SOURCES
     for result in found.values():
         assert set(result.user_ids.tolist()) <= set(range(26, 31))
         assert len(result.user_ids) == 5

@@ -221,7 +221,13 @@ def test_a_key_that_used_up_its_minute_is_told_when_to_come_again() -> None:
 
 
 def test_a_call_without_a_key_is_not_counted() -> None:
-    asyncio.run(Authenticator(Settings(), SystemClock(), serving_metrics()).count(Caller(None)))
+    async def go() -> None:
+        limited = Settings(serving={"auth": {"requests_per_minute": 1}})
+        authenticator = Authenticator(limited, SystemClock(), serving_metrics())
+        for _ in range(3):
+            await authenticator.count(Caller(None))
+
+    asyncio.run(go())
 
 
 def production(**serving: Any) -> Settings:

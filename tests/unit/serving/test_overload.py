@@ -8,7 +8,7 @@ from infra.clock import Clock, SystemClock
 from infra.metrics import serving_metrics
 from serving.errors import Overloaded
 from serving.resilience.limiter import Limiter
-from tests.clocks import FixedClock
+from tests.clocks import FixedClock, LeapingLoop
 
 
 def limiter(places: int = 2, queued: int = 2, wait_s: float = 0.2, clock: FixedClock | None = None) -> Limiter:
@@ -133,8 +133,8 @@ def adaptive(clock: Clock, longest_s: float) -> Limiter:
     )
 
 
-def quick_limiter() -> Limiter:
-    return adaptive(SystemClock(), longest_s=0.01)
+def quick_limiter(clock: Clock | None = None) -> Limiter:
+    return adaptive(clock or SystemClock(), longest_s=0.01)
 
 
 def test_while_calls_take_too_long_because_of_each_others_computing_there_is_room_for_fewer_and_later_for_all() -> None:
@@ -210,9 +210,9 @@ def test_one_late_call_of_ten_takes_no_room_and_two_do(clock: FixedClock, late: 
     assert asyncio.run(go()) == places
 
 
-def test_calls_that_take_long_because_of_something_slow_elsewhere_leave_the_room_as_it_is() -> None:
+def test_calls_that_take_long_because_of_something_slow_elsewhere_leave_the_room_as_it_is(clock: FixedClock) -> None:
     async def go() -> None:
-        limit = quick_limiter()
+        limit = quick_limiter(clock)
 
         async def wait() -> None:
             async with limit.place():
@@ -222,7 +222,8 @@ def test_calls_that_take_long_because_of_something_slow_elsewhere_leave_the_room
             await asyncio.gather(*(wait() for _ in range(8)))
             assert limit.places == 8
 
-    asyncio.run(go())
+    with asyncio.Runner(loop_factory=lambda: LeapingLoop(clock)) as runner:
+        runner.run(go())
 
 
 def test_calls_wait_while_more_are_worked_on_than_there_is_room_for_now() -> None:

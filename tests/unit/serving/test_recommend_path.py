@@ -69,7 +69,9 @@ def test_an_empty_answer_is_what_the_documented_model_says(town: Town) -> None:
 
 
 def test_the_score_is_the_product_of_both_directions(town: Town) -> None:
-    for item in ask(town).items:
+    items = ask(town).items
+    assert items
+    for item in items:
         assert item.p_like is not None
         assert item.p_liked_back is not None
         assert item.score == pytest.approx(item.p_like * item.p_liked_back, rel=1e-5)
