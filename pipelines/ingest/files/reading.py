@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines.ingest.errors import RefusedFile
 from pipelines.ingest.files.parquet_types import plain
+from pipelines.ingest.files.swallowing import refuse_swallowed
 
 BLOCK_BYTES = 8 << 20
 _BATCH_ROWS = 131_072
@@ -114,7 +115,7 @@ class SourceFile:
                 self.position = min(raw.tell(), self.size)
                 batch = counter.number(pa.table(rows.columns, names=self.header), skipped)
                 if self.quotes and not self.may_hold_rows:
-                    self._refuse_swallowed(batch)
+                    refuse_swallowed(self.path.name, batch.rows, batch.lines, self.delimiter)
                 batch = self._without_bad_lines(batch)
                 if batch.rows.num_rows or batch.malformed:
                     yield batch
@@ -122,28 +123,6 @@ class SourceFile:
             if rest:
                 yield Batch(_no_rows(self.header), np.zeros(0, dtype=np.int64), rest)
         self.position = self.size
-
-    def _refuse_swallowed(self, batch: Batch) -> None:
-        """Refuse a value whose every line has as many columns as a row: two stray quotes made one value of rows."""
-        if len(self.header) < 2:
-            return
-        for name, column in zip(self.header, batch.rows.columns, strict=True):
-            breaks = pc.count_substring(column, "\n")
-            suspects = pc.and_(
-                pc.greater(breaks, 0),
-                pc.greater_equal(pc.count_substring(column, self.delimiter), pc.multiply(breaks, len(self.header) - 1)),
-            )
-            for row in np.flatnonzero(pc.fill_null(suspects, False).to_numpy()):
-                inner = column[int(row)].as_py().rstrip("\r\n").split("\n")[1:]
-                if inner and all(line.count(self.delimiter) == len(self.header) - 1 for line in inner):
-                    first = int(batch.lines[row])
-                    lines = (
-                        "1 line that looks like a row" if len(inner) == 1 else f"{len(inner)} lines that look like rows"
-                    )
-                    raise RefusedFile(
-                        f"`{self.path.name}`: the quoted value of `{name}` in line {first} holds {lines}; say `quote: "
-                        "none` in the mapping if the file does not quote, `quote: double` if that value is right."
-                    )
 
     def _without_bad_lines(self, batch: Batch) -> Batch:
         """Move the rows in which a quote is closed too early to the malformed ones."""

@@ -186,7 +186,13 @@ def test_each_row_lands_or_is_quarantined_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    "text", ['user_id,bio,x\n1,"open,a\n2,b,c\n3,"again,d\n4,e,f\n', 'user_id,bio,x\n1,a,"open\n2,b,c\n3,d,e"\n4,f,g\n']
+    "text",
+    [
+        'user_id,bio,x\n1,"open,a\n2,b,c\n3,"again,d\n4,e,f\n',
+        'user_id,bio,x\n1,a,"open\n2,b,c\n3,d,e"\n4,f,g\n',
+        'user_id,bio,x\n1,"open,a\n2,b,c\n3,d",e\n4,f,g\n',
+        'user_id,bio,x\r1,a,"open\r2,b,c\r3,d,e"\r4,f,g\r',
+    ],
 )
 def test_quotes_that_would_swallow_rows_refuse_the_file_and_nothing_lands(
     run: Importer, connection: psycopg.Connection[Any], text: str

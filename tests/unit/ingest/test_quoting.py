@@ -57,6 +57,55 @@ def test_stray_quotes_that_close_well_are_found_by_the_rows_inside(tmp_path: Pat
     assert len(table_of(tmp_path / "p.csv", quote="none")[0]) == 4
 
 
+LIKES = "actor,target,kind,note,time\n"
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ('id,bio,x\n1,"open,a\n2,b,c\n3,d",e\n4,f,g\n', "`bio` in line 2 holds 2 lines that look"),
+        ('id,bio,x\n1,"open,a\n2,d",e\n4,f,g\n', "`bio` in line 2 holds 1 line that looks"),
+        ('id,bio,x\n4,f,g\n1,a,"open\n\n2,b,c\n3,d,closed"\n', "`x` in line 3 holds 2 lines"),
+        ('id,bio,x\n4,f,g\n1,a,"open\n2,b,c\n3,d"\n', "`x` in line 3 holds 1 line"),
+        ('id,bio,x\n4,f,g\n1,a,"open\nragged\n2,b,c\n3,d,closed"\n', "`x` in line 3 holds 2 lines"),
+        ('bio,id\n"open,1\nb,2\nc",3\nd,4\n', "`bio` in line 2 holds 2 lines"),
+        (f'{LIKES}1,2,like,"a,2026-01-01\n2,1,pass,b,2026-01-02\n3,1,like,c",2026-01-03\n', "`note` in line 2 holds 2"),
+        ('id,bio\n1,"open\n2,b\n3,c"\n', "`bio` in line 2 holds 2 lines"),
+        ('id,bio,x\n1,"open,a\n2,b c,d\n3,d",e\n4,f,g\n', "`bio` in line 2 holds 2 lines"),
+        ('id,bio\nann,"open\nbob,I sing\neve,c"\n', "`bio` in line 2 holds 2 lines"),
+    ],
+)
+def test_stray_quotes_in_any_column_are_found_by_the_rows_inside(
+    tmp_path: Path, text: str, holds: str, ends: str
+) -> None:
+    (tmp_path / "p.csv").write_bytes(text.replace("\n", ends).encode())
+    with pytest.raises(RefusedFile, match=holds):
+        table_of(tmp_path / "p.csv")
+    table_of(tmp_path / "p.csv", quote="double")
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'id,bio\n1,"I like:\ncats, dogs\nand tea, cake"\n2,b\n',
+        'id,bio\n1,"Hello\ncats, dogs"\n',
+        'id,bio,city\n1,"Hi, it is me\nI like tea, cake, dogs\nand more, too",Rome\n2,b,Bonn\n',
+        'id,bio,city\nann,"Hi, it is me\nI like tea, cake, dogs\nand more, too",Rome\n' + "bob,b,Bonn\n" * 20,
+        'id,bio,city\n1,"\n\n,,\n",Rome\n2,b,Bonn\n',
+        'bio,id\n"Hi, 5 of us\n1, 2, 3\nor, more",7\nb,2\n',
+        'bio\n"Hi\nyou"\nb\n',
+    ],
+)
+def test_texts_of_many_lines_with_commas_are_read(tmp_path: Path, text: str, ends: str) -> None:
+    (tmp_path / "p.csv").write_bytes(text.replace("\n", ends).encode())
+    rows, bad = table_of(tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        assert rows == list(csv.DictReader(file))
+    assert bad == {}
+
+
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("step", [1, 3, 10**6])
 def test_a_row_whose_quote_closes_too_early_is_malformed_alone(tmp_path: Path, ends: str, step: int) -> None:
