@@ -20,10 +20,13 @@ from feature_repo.contract.columns import is_text, mask_of, numbers, present, te
 from feature_repo.contract.faults import Faults, Mask
 from pipelines.ingest.files.formats import ISO, reads_zone
 
-# The day or the month at the end of `2024-03-01` is no offset: a zone stands behind a time.
-_TIME = r"[Tt ]\s*[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"
-_ZONE = r"\s*([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$"
+# The day or the month at the end of `2024-03-01` is no offset: a zone stands behind a time. Whatever zone pandas reads
+# must be seen here too, or it would be applied and the declared one on top of it.
+_TIME = r"[Tt ]\s*[0-9]{1,2}(:?[0-9]{1,2}(:?[0-9]{1,2}([.,][0-9]*)?)?)?"
+_ZONE = r"\s*([Zz]|[+-][0-9]{1,2}(:?[0-9]{1,2})?)$"
 _ZONED = _TIME + _ZONE
+# To pandas these are the instant of the import, whatever the format.
+_WORDS = pa.array(["now", "today"])
 _UTC = pa.timestamp("us", "UTC")
 _UNITS = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _YEAR_1_US, _YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_000_000
@@ -81,7 +84,7 @@ def _typed(array: Any, faults: Faults, column: str) -> Any:
 def _parsed(text: Any, faults: Faults, column: str, text_format: str | None) -> Any:
     """Return text as `timestamp[us, UTC]`, taking UTC where it carries no zone."""
     # Offsets such as +0130 or a bare +01 are ISO 8601; letting pandas see one zone keeps its fast path.
-    frame = pd.Series(text.to_pandas(), dtype="object")
+    frame = pd.Series(without(text, mask_of(pc.is_in(text, _WORDS))).to_pandas(), dtype="object")
     parsed = pd.to_datetime(frame, errors="coerce", utc=True, format=text_format or ISO)
     unread = present(text) & ~np.asarray(parsed.notna())
     if unread.any():

@@ -65,12 +65,44 @@ def test_typed_times_and_dates_keep_their_meaning() -> None:
         "2024-02-29 18:30 +00:00",
         "2024-02-29T19:30+01",
         "2024-02-29T18:00:00.5-0030",
+        "2024-02-29T8:30-10:00",
+        "2024-3-1 0:00",
+        "2024-03-01T0:00+5:30",
+        "2024-03-01 00:00 +5:30",
+        "2024-02-29T23:30+5",
+        "2024-02-29 18:30:0Z",
+        "2024-02-29T18:30:00.Z",
+        "2024-02-29T13:0-5:30",
     ],
 )
 def test_a_date_without_a_time_is_midnight_in_the_zone_however_it_is_written(text: str) -> None:
     [value], reasons = parsed(times.instants, pa.array([text]), timezone="Asia/Kolkata")
     assert reasons == []
     assert value.replace(microsecond=0, second=0) == datetime(2024, 2, 29, 18, 30, tzinfo=UTC)
+
+
+def test_a_zone_is_applied_once_however_it_is_written() -> None:
+    clocks = [
+        "9",
+        "09",
+        "9:5",
+        "09:00",
+        "0900",
+        "9:00:0",
+        "09:00:00",
+        "090000",
+        "09:00:00.",
+        "9:00:00.5",
+        "09:00:00,25",
+    ]
+    zones = ["Z", "z", " Z", "+5", "+05", " +5", "+5:3", "+5:30", "+0530", " +05:30", "-5", "-05", "\t-05:00"]
+    days = ["2024-03-01", "20240301", "2024-3-1", "2024/03/01"]
+    texts = pa.array([f"{day}{gap}{clock}{zone}" for day in days for gap in "T " for clock in clocks for zone in zones])
+    values, _ = parsed(times.instants, texts)
+    assert len([value for value in values if value is not None]) > len(texts) // 2
+    assert parsed(times.instants, texts, timezone="Asia/Kolkata")[0] == values
+    days_read, _ = parsed(times.dates, texts)
+    assert set(days_read) <= {date(2024, 3, 1), None}
 
 
 def test_typed_dates_and_times_without_a_zone_are_read_in_the_declared_one() -> None:
@@ -100,6 +132,13 @@ def test_an_instant_that_no_calendar_here_holds_is_out_of_range_and_never_wraps_
     assert parsed(times.instants, array) == ([None], ["out_of_range: x"])
 
 
+@pytest.mark.parametrize("reader", [times.instants, times.dates])
+@pytest.mark.parametrize("text_format", [None, "%d.%m.%Y", "%Y"])
+def test_the_words_for_this_instant_are_no_times(reader: Any, text_format: str | None) -> None:
+    texts = pa.array(["now", "today", "Now", " today "])
+    assert parsed(reader, texts, text_format=text_format) == ([None] * 4, ["wrong_type: x"] * 4)
+
+
 def test_a_year_beyond_the_parser_is_out_of_range_by_its_own_format_too() -> None:
     assert parsed(times.instants, pa.array(["1.1.0001", "1.1"]), text_format="%d.%m.%Y") == (
         [None, None],
@@ -111,6 +150,7 @@ def test_a_year_beyond_the_parser_is_out_of_range_by_its_own_format_too() -> Non
     "array",
     [
         pa.array(["1990-05-01", "1990-05-01T00:00:00+02:00", "1990-05-01 23:30:00-11:00", "19900501"]),
+        pa.array(["1990-5-1", "1990-05-01 0:00:00+02:00", "1990-05-01T00:00+5", "1990-05-01T23:0:0.-1:00"]),
         pa.array([datetime(1990, 4, 30, 22, tzinfo=UTC)] * 4, pa.timestamp("us", "Europe/Paris")),
         pa.array([date(1990, 5, 1)] * 4, pa.date64()),
         pa.array([datetime(1990, 5, 1, 23, 59)] * 4, pa.timestamp("s")),  # noqa: DTZ001 - without a zone
