@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.ingest.errors import RefusedFile
 from pipelines.ingest.files import reading
@@ -30,11 +29,14 @@ _MAGIC = {
     b"ARROW1": "Arrow IPC",
     b"ORC": "ORC",
     b"Obj\x01": "Avro",
-    b"{": "JSON",
-    b"[{": "JSON",
-    b"<?xml": "XML",
-    b"<!DOCTYPE": "a web page",
-    b"<html": "a web page",
+}
+_TEXT_MAGIC = {
+    "{": "JSON",
+    "[{": "JSON",
+    "[[": "JSON",
+    "<?xml": "XML",
+    "<!DOCTYPE": "a web page",
+    "<html": "a web page",
 }
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 _PARQUET = (".parquet", ".pq")
@@ -79,7 +81,7 @@ def _open_parquet(path: Path, head: bytes) -> SourceFile:
     if not head.startswith(b"PAR1"):
         raise RefusedFile(f"`{path.name}` is called Parquet but is not; rename it if it is CSV.")
     try:
-        with pq.ParquetFile(path) as file:
+        with reading.open_parquet(path) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise RefusedFile(f"`{path.name}` is damaged Parquet: {' '.join(str(error).split())}") from error
@@ -99,10 +101,10 @@ def _open_csv(
     *,
     quote: str | None,
 ) -> SourceFile:
-    _refuse_other_formats(path, head)
     declared = encoding is not None
     encoding = _encoding(head, encoding)
-    text = codecs.getincrementaldecoder(encoding)(errors="ignore").decode(head).removeprefix("\ufeff")
+    text = _decoded(head, encoding)
+    _refuse_other_formats(path, head, text)
     n_control = sum(1 for character in text if character < " " and character not in "\t\r\n\f")
     is_binary = n_control > max(1, len(text)) * 0.01 + 2
     delimiter = delimiter or _delimiter(text)
@@ -111,14 +113,7 @@ def _open_csv(
     _check_text(path, encoding, scan, is_declared=declared)
     if is_binary:
         raise RefusedFile(f"`{path.name}` holds binary data, not CSV.")
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    )
-    try:
-        spelt = next(reader)
-        has_rows = next(reader, None) is not None or path.stat().st_size > _SNIFF_BYTES
-    except (csv.Error, StopIteration) as error:
-        raise RefusedFile(f"`{path.name}` does not start with a line of column names.") from error
+    spelt, has_rows = _first_row(path, head, encoding, delimiter, quotes=quotes)
     header = _checked_header(path, spelt)
     if not has_rows:
         raise RefusedFile(f"`{path.name}` has column names but no rows.")
@@ -136,27 +131,56 @@ def _open_csv(
     )
 
 
-def _refuse_other_formats(path: Path, head: bytes) -> None:
+def _decoded(head: bytes, encoding: str) -> str:
+    return codecs.getincrementaldecoder(encoding)(errors="ignore").decode(head).removeprefix("\ufeff")
+
+
+def _first_row(path: Path, head: bytes, encoding: str, delimiter: str, *, quotes: bool) -> tuple[list[str], bool]:
+    """Return the first row, reading on until it is whole, and whether the file goes on behind it."""
+    size, limit = path.stat().st_size, max(reading.BLOCK_BYTES, len(head))
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    while True:
+        lines = io.StringIO(_decoded(head, encoding), newline="")
+        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+        try:
+            spelt = next(reader)
+        except (csv.Error, StopIteration) as error:
+            raise RefusedFile(f"`{path.name}` does not start with a line of column names.") from error
+        goes_on = lines.read(1) != ""
+        if goes_on or len(head) >= size:
+            return spelt, goes_on
+        if len(head) >= limit:
+            raise RefusedFile(
+                f"The first line of `{path.name}` is longer than {limit:,} bytes; it should hold the column names only."
+            )
+        with path.open("rb") as file:
+            head = file.read(min(2 * len(head), limit))
+
+
+def _refuse_other_formats(path: Path, head: bytes, text: str) -> None:
     if head.startswith(b"PAR1"):
         raise RefusedFile(f"`{path.name}` is Parquet, not CSV; rename it to `{path.with_suffix('.parquet').name}`.")
     for magic, name in _PACKED.items():
         if head.startswith(magic):
             raise RefusedFile(f"`{path.name}` is packed with {name}; unpack it first.")
-    for magic, name in _MAGIC.items():
-        if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(magic):
-            raise RefusedFile(f"`{path.name}` is {name}, not CSV; export it as CSV or Parquet.")
+    start = "".join(text.split())
+    found = [name for magic, name in _MAGIC.items() if head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(magic)]
+    for name in found or [name for magic, name in _TEXT_MAGIC.items() if start.startswith(magic)]:
+        raise RefusedFile(f"`{path.name}` is {name}, not CSV; export it as CSV or Parquet.")
 
 
 def _checked_header(path: Path, spelt: Sequence[str]) -> list[str]:
     """Return the column names without outer blanks; raises RefusedFile for those that cannot be told apart."""
     header = [name.strip(_BLANK) for name in spelt]
+    seen: set[str] = set()
     for name in header:
         if not name:
             raise RefusedFile(f"`{path.name}` has a column without a name; name every column in its first line.")
         if "\x00" in name:
             raise RefusedFile(f"`{path.name}` has a column name with a NUL character: {name!r}.")
-        if header.count(name) > 1:
+        if name in seen:
             raise RefusedFile(f"`{path.name}` has more than one column called `{name}`.")
+        seen.add(name)
     return header
 
 
@@ -179,7 +203,12 @@ def _check_text(path: Path, encoding: str, scan: QuoteScan | None, *, is_declare
             try:
                 text = decoder.decode(block, final=len(block) < reading.BLOCK_BYTES)
             except UnicodeDecodeError as error:
-                hint = "" if is_declared else "; if it is an older export, pass `--encoding latin-1`"
+                if is_declared:
+                    hint = ""
+                elif encoding == "utf-16":
+                    hint = "; it begins as UTF-16 does, so it was cut off or damaged: export it again"
+                else:
+                    hint = "; if it is an older export, pass `--encoding latin-1`"
                 raise RefusedFile(f"`{path.name}` is not {encoding} at byte {n_bytes + error.start}{hint}.") from error
             if scan is not None:
                 scan.feed(text if n_bytes else text.removeprefix("\ufeff"))

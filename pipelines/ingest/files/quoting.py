@@ -15,6 +15,7 @@ from pipelines.ingest.errors import RefusedFile
 # Behind these many a file is none that quotes.
 MAX_BAD_LINES = 10_000
 _SHOWN = 40
+_BLANKS = " \t"
 _ADVICE = (
     'if this file does not quote, say `quote: none` in the mapping, else double the quotes inside of values (`""`)'
 )
@@ -33,7 +34,7 @@ class QuoteScan:
 
     def __post_init__(self) -> None:
         out = re.escape(self.delimiter)
-        blank = "[ ]*+" if self.delimiter == "\t" else "[ \t]*+"
+        blank = f"[{_BLANKS.replace(self.delimiter, '')}]*+"
         quoted = r'"[^"]*+(?:""[^"]*+)*+"'
         bare = rf'[^"{out}\r\n][^{out}\r\n]*+'
         end = r"(?:\r\n|\n|\r)"

@@ -77,7 +77,7 @@ class SourceFile:
         return "Parquet" if self.is_parquet else f"CSV in {self.encoding}"
 
     def _parquet_batches(self) -> Iterator[Batch]:
-        with pq.ParquetFile(self.path) as file:
+        with open_parquet(self.path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
                 lines = np.arange(self.position + 1, self.position + 1 + batch.num_rows, dtype=np.int64)
                 self.position += batch.num_rows
@@ -176,6 +176,11 @@ class _LineCounter:
         self.next_line += 1 + text.count("\n")
         self.next_row += 1
         return taken
+
+
+def open_parquet(path: Path) -> Any:
+    """Open a Parquet file; old timestamps are counted in microseconds, because nanoseconds wrap around after 2262."""
+    return pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
 
 
 def _no_rows(header: Sequence[str]) -> Any:

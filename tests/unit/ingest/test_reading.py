@@ -1,12 +1,13 @@
 """Opening files: line numbers whatever the block size, encodings, delimiters, and refusals in one sentence."""
 
+import codecs
 import os
 from pathlib import Path
 
 import pytest
 
 from pipelines.ingest.errors import RefusedFile
-from pipelines.ingest.files import reading
+from pipelines.ingest.files import opening, reading
 from pipelines.ingest.files.opening import open_source
 
 
@@ -57,6 +58,44 @@ def test_delimiter_and_unicode_encoding_are_found_out(tmp_path: Path, delimiter:
     assert source.position == source.size
 
 
+@pytest.mark.parametrize(("delimiter", "blank"), [(" ", "\t"), ("\t", " "), (",", " "), (",", "\t")])
+def test_a_blank_behind_a_quote_is_dropped_unless_it_is_the_delimiter(
+    tmp_path: Path, delimiter: str, blank: str
+) -> None:
+    rows = [["a", "b", "c"], ['"2"', '"x y"', '""'], ["4", f'"q"{blank}', "r"]]
+    (tmp_path / "f.csv").write_text("".join(f"{delimiter.join(row)}\n" for row in rows))
+    [batch] = open_source(tmp_path / "f.csv", delimiter=delimiter).batches()
+    assert batch.malformed == []
+    assert batch.rows.column(0).to_pylist() == ["2", "4"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["column_{:0200d}", '"a ""quoted"" name {:0200d}"', '"two\nlines {:0200d}"'])
+def test_a_header_of_any_length_is_read(tmp_path: Path, name: str, end: str) -> None:
+    spelt = [name.format(number) for number in range(400)]
+    values = [str(number) for number in range(400)]
+    (tmp_path / "f.csv").write_text(f"{','.join(spelt)}{end}{','.join(values)}{end}", newline="")
+    source = open_source(tmp_path / "f.csv")
+    assert len(source.header) == 400
+    [batch] = source.batches()
+    assert [list(row.values()) for row in batch.rows.to_pylist()] == [values]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_a_header_is_whole_wherever_its_start_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    monkeypatch.setattr(opening, "_SNIFF_BYTES", 8 + cut)
+    (tmp_path / "f.csv").write_text("user_id,b,c\r\n1,2,3\r\n", newline="")
+    assert open_source(tmp_path / "f.csv").header == ["user_id", "b", "c"]
+
+
+def test_a_header_that_no_block_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_SNIFF_BYTES", 8)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 16)
+    (tmp_path / "f.csv").write_text(f"{'a' * 40},b\n1,2\n")
+    with pytest.raises(RefusedFile, match=r"first line of `f\.csv` is longer than 16 bytes"):
+        open_source(tmp_path / "f.csv", quote="none")
+
+
 def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f.csv").write_text("a\n1\n")
     with pytest.raises(RefusedFile, match="`klingon` is not an encoding"):
@@ -94,6 +133,12 @@ def test_an_inch_sign_inside_a_value_is_no_quote(tmp_path: Path) -> None:
         ("p.zst", b"\x28\xb5\x2f\xfd", "packed with zstandard; unpack it first"),
         ("p.json", b'{"user_id": 1}\n', "is JSON, not CSV"),
         ("p.json", b' [{"user_id": 1}]', "is JSON, not CSV"),
+        ("p.json", b'[\n  {\n    "user_id": 1\n  }\n]\n', "is JSON, not CSV"),
+        ("p.json", b'[\r\n\t["user_id"], [1]]', "is JSON, not CSV"),
+        ("p.json", '[\n {"user_id": 1}]'.encode("utf-16"), "is JSON, not CSV"),
+        ("p.csv", "a,b\n1,2\n".encode("utf-16") + b"3", "not utf-16 at byte 18; .*cut off or damaged"),
+        ("p.csv", codecs.BOM_UTF16_LE + b"a\x00\n\x00\x00\xdc1\x00", "not utf-16 at byte 6; .*cut off or damaged"),
+        ("p.csv", b"a,b\n\xe9,2\n", "not utf-8 at byte 4; .*--encoding latin-1"),
         ("p.csv", b"\xef\xbb\xbf<html>", "is a web page, not CSV"),
         ("p.parquet", b"user_id\n1\n", "is called Parquet but is not"),
         ("p.csv", b"user_id,a\x00b\n1,2\n", "column name with a NUL character"),
