@@ -71,10 +71,10 @@ def _json_values(array: Any, faults: Faults, name: str, numeric: NumericColumns)
     if pa.types.is_boolean(kind):
         numeric.note(name, is_numeric=False)
         return array.cast(pa.string())
-    if pa.types.is_integer(kind):
+    if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
         _note(numeric, name, array)
         return array.cast(pa.string())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+    if pa.types.is_floating(kind):
         array = array.cast(pa.float64(), safe=False)
         wild = present(array) & ~mask_of(pc.is_finite(array))
         faults.mark(wild, why.NOT_FINITE, name)
@@ -115,8 +115,10 @@ def _plain(value: Any) -> Any:
     """Return a value of any depth in the types of JSON; raises ValueError for bytes that are no text."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, (float, Decimal)):
-        return float(value)
+    if isinstance(value, float):
+        return value
+    if isinstance(value, Decimal):
+        return _number(value)
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, dict):
@@ -124,6 +126,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value)
+
+
+def _number(value: Decimal) -> int | float | str:
+    """Return a decimal as a number of JSON, or as its text where a float would lose digits of it."""
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else str(value)
 
 
 def _note(numeric: NumericColumns, name: str, array: Any) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from feature_repo.contract.columns import MAX_LABEL
 from feature_repo.kinds import KINDS
-from pipelines.ingest.files.formats import check_format, reads_zone
+from pipelines.ingest.files.formats import check_format, knows_zone, reads_zone
 
 Scalar = str | int | float | bool
 
@@ -79,11 +79,10 @@ class ColumnSource(BaseModel):
     @field_validator("timezone")
     @classmethod
     def _zone_exists(cls, timezone: str) -> str:
-        known = {name.lower(): name for name in available_timezones()}
-        try:
-            return known[timezone.strip().lower()]
-        except KeyError:
-            raise ValueError(f"`{timezone}` is not a time zone; give a name such as `Europe/Paris`") from None
+        named = {name.lower(): name for name in available_timezones()}.get(timezone.strip().lower())
+        if named is None or not knows_zone(named):
+            raise ValueError(f"`{timezone}` is not a time zone; give a name such as `Europe/Paris`")
+        return named
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

@@ -28,6 +28,19 @@ _HINTS = {
     "x": "write the parts one by one",
     "X": "write the parts one by one",
 }
+# Of two parts of one kind the parser drops one.
+_RIVALS = ("Yy", "mbB", "HI")
+_WEEKDAY = ("djUWV", "a day of the week alone says no date")
+# letter -> of which it needs one, and why; without it the parser drops the part or takes it for another.
+_NEEDS = {
+    "p": ("I", "an hour of twelve goes with its half of the day, `%H` is the hour of twenty-four"),
+    "I": ("p", "an hour of twelve goes with its half of the day, `%H` is the hour of twenty-four"),
+    "d": ("mbB", "a day belongs to a month"),
+    "M": ("HI", "a minute belongs to an hour"),
+    "S": ("M", "a second belongs to a minute"),
+    "f": ("S", "a fraction belongs to a second"),
+    **dict.fromkeys("aAwu", _WEEKDAY),
+}
 _KNOWN = frozenset("aAwdbBmyYHIMSfzZjpGVuUW%")
 
 
@@ -50,6 +63,7 @@ def check_format(text: str) -> str:
         raise ValueError(f"the format `{text}` has `%{twice[0]}` more than once; a value holds each part once")
     if not _YEARS & set(read):
         raise ValueError(f"the format `{text}` reads no year; add `%Y`, or `%y` where it has two digits")
+    _check_parts(text, read)
     import pandas as pd
 
     try:
@@ -59,6 +73,32 @@ def check_format(text: str) -> str:
             f"the format `{text}` cannot be read by: {' '.join(str(error).split()).rstrip('.')}"
         ) from error
     return text
+
+
+def _check_parts(text: str, read: list[str]) -> None:
+    for rivals in _RIVALS:
+        both = [letter for letter in rivals if letter in read]
+        if len(both) > 1:
+            raise ValueError(
+                f"the format `{text}` has both `%{both[0]}` and `%{both[1]}`; a value holds each part once"
+            )
+    for letter in read:
+        needed, reason = _NEEDS.get(letter, (letter, ""))
+        if not set(needed) & set(read):
+            *others, last = [f"`%{other}`" for other in needed]
+            choice = f"{', '.join(others)} or {last}" if others else last
+            raise ValueError(f"the format `{text}` has `%{letter}` without {choice}; {reason}")
+
+
+def knows_zone(name: str) -> bool:
+    """Return whether times can be read in a zone; the databases of Python and of Arrow do not hold the same names."""
+    import pyarrow as pa
+
+    try:
+        [shown] = pa.array([0], pa.timestamp("us", name)).cast(pa.string()).to_pylist()
+        return shown is not None and pa.scalar(0, pa.timestamp("us", name)).as_py() is not None
+    except (pa.ArrowInvalid, KeyError, ValueError):
+        return False
 
 
 def reads_zone(text: str) -> bool:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from feature_repo.contract import columns
 from pipelines.ingest.columns.mapping import ColumnSource
 from pipelines.ingest.errors import RefusedFile
+from pipelines.ingest.files.formats import knows_zone
 
 _UUID_BYTES = 16
 _NUMBERS = ("age_min", "age_max", "latitude", "longitude", "max_distance_km")
@@ -98,8 +100,27 @@ def _is_list(kind: Any) -> bool:
     )
 
 
+def _is_text(kind: Any) -> bool:
+    return is_bytes(kind) or columns.is_text(kind)
+
+
+def _unknown_zone(kind: Any) -> str | None:
+    """Return a time zone at any depth of a type in which no time can be read."""
+    if pa.types.is_timestamp(kind):
+        return None if kind.tz is None or knows_zone(kind.tz) else str(kind.tz)
+    inner = [kind.field(position).type for position in range(kind.num_fields)]
+    return next((zone for zone in map(_unknown_zone, inner) if zone is not None), None)
+
+
 def check_types(origins: Mapping[str, ColumnSource], types: Mapping[str, Any], name: str) -> None:
-    """Raise RefusedFile where a contract column would be read from a Parquet type that cannot hold it."""
+    """Raise RefusedFile for a Parquet type that no value can be read from, or not that of its contract column."""
+    for column, given in types.items():
+        zone = _unknown_zone(given)
+        if zone is not None:
+            raise RefusedFile(
+                f"`{name}`: the column `{column}` has times of the zone `{zone}`, which is not known here; write them "
+                "in UTC or in a zone such as `Europe/Paris`."
+            )
     for column, source in origins.items():
         if source.column is None or source.column not in types:
             continue
@@ -115,7 +136,7 @@ def check_types(origins: Mapping[str, ColumnSource], types: Mapping[str, Any], n
 def _refusal(column: str, source: ColumnSource, given: Any) -> str | None:
     """Return what to do where a contract column cannot be read from a type, None where it can."""
     kind = plain_type(given)
-    is_text = is_bytes(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_text = _is_text(kind)
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     is_time = pa.types.is_date(kind) or pa.types.is_timestamp(kind)
     if column in _IDS and source.hash is False:
@@ -131,7 +152,7 @@ def _refusal(column: str, source: ColumnSource, given: Any) -> str | None:
             return "say in the mapping what its numbers count since 1970, e.g. `unit: s`"
         return None if is_text or is_time else "write dates or timestamps"
     if column in _LISTS:
-        is_labels = _is_list(kind) and (is_bytes(kind.value_type) or pa.types.is_string(kind.value_type))
+        is_labels = _is_list(kind) and _is_text(kind.value_type)
         return None if is_text or is_labels else "write text or a list of texts"
     if column == "visible":
         return None if is_text or is_number or pa.types.is_boolean(kind) else "write true or false"

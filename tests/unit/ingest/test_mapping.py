@@ -104,6 +104,7 @@ def test_a_hashed_id_is_stable_positive_and_is_exact_in_json() -> None:
         ("interactions: {actor: a, target: a}", "`actor` and `target` both read the column `a`"),
         ("interactions: {time: {column: a, unit: weeks}}", "`weeks` is not known; give `s`, `ms`, `us` or `ns`"),
         ("interactions: {time: {column: a, timezone: Mars/Base}}", "`Mars/Base` is not a time zone"),
+        ("interactions: {time: {column: a, timezone: Factory}}", "`Factory` is not a time zone"),
         ("null_values: {a: b}", "at `null_values`: should be a list of texts"),
         ("delimiter: ö", "`ö` cannot be a delimiter"),
         ("delimiter: '\"'", "cannot be a delimiter"),
@@ -130,6 +131,16 @@ def test_what_a_mapping_says_wrong_is_told_in_the_words_of_its_author(tmp_path: 
         ("%Y %f%f", "`%f` more than once"),
         ("%G-%V", "cannot be read by: ISO year directive"),
         ("%H:%M", "reads no year"),
+        ("%Y-%m-%d %H:%M %p", "has `%p` without `%I`; "),
+        ("%Y-%m-%d %I:%M", "has `%I` without `%p`; .*`%H`"),
+        ("%Y-%m-%d %H %I %p", "has both `%H` and `%I`"),
+        ("%Y-%m-%b", "has both `%m` and `%b`"),
+        ("%Y %y", "has both `%Y` and `%y`"),
+        ("%Y-%d", "has `%d` without `%m`, `%b` or `%B`; "),
+        ("%Y-%m %A", "has `%A` without `%d`"),
+        ("%Y-%m-%d %M", "has `%M` without `%H` or `%I`"),
+        ("%Y-%m-%d %H:%S", "has `%S` without `%M`"),
+        ("%Y-%m-%d %H:%M:%f", "has `%f` without `%S`"),
         ("mixed", "reads nothing"),
         ("YYYY-MM-DD", "reads nothing"),
     ],
@@ -141,6 +152,16 @@ def test_a_format_that_reads_nothing_is_refused_with_what_to_write_instead(
     path.write_text(f"interactions: {{time: {{column: time, format: '{text}'}}}}")
     with pytest.raises(RefusedMapping, match=sentence):
         load_mapping(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["%Y", "%Y-%m", "%Y %j", "%a %d %b %Y", "%G-%V-%u", "%Y-%U-%w", "%d.%m.%y %I:%M %p", "%Y-%m-%d %H:%M:%S.%f %z"],
+)
+def test_a_format_that_loses_nothing_is_accepted(text: str) -> None:
+    mapping = InteractionsMapping.model_validate({"time": {"column": "time", "format": text}})
+    assert mapping.occurred_at is not None
+    assert mapping.occurred_at.format == text
 
 
 def test_every_key_and_value_is_the_text_that_is_written(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whatever type a Parquet file gives a column, its values are read, or the file is refused once and by name."""
 
+import json
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from pipelines.ingest.files.opening import open_source
 from pipelines.ingest.files.parquet_types import check_types, plain
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
+MARS = pa.timestamp("us", "Mars/Base")
 ONE, TWO = uuid.UUID(int=1), uuid.UUID("8f14e45f-ceea-467f-a0e6-0242ac120002")
 
 
@@ -39,6 +41,7 @@ ONE, TWO = uuid.UUID(int=1), uuid.UUID("8f14e45f-ceea-467f-a0e6-0242ac120002")
         (pa.array([["a"], None], pa.list_view(pa.string())), [["a"], None]),
         (pa.array([["a"], None], pa.large_list_view(pa.string_view())), [["a"], None]),
         (pa.array([["a"], None], pa.large_list(pa.binary())), [["a"], None]),
+        (pa.array([["a"], None], pa.large_list(pa.large_string())), [["a"], None]),
         (pa.array([None, None], pa.null()), [None, None]),
     ],
 )
@@ -46,7 +49,7 @@ def test_views_dictionaries_fixed_lists_and_unmarked_strings_are_what_they_hold(
     found = plain(array)
     found.validate(full=True)
     assert found.to_pylist() == values
-    assert found.type in {pa.string(), pa.large_string(), pa.list_(pa.string())}
+    assert found.type in {pa.string(), pa.large_string(), pa.list_(pa.string()), pa.list_(pa.large_string())}
 
 
 def cleaned(path: Path, columns: dict[str, Any], mapping: dict[str, Any] | None = None) -> tuple[Any, list[str]]:
@@ -74,6 +77,21 @@ def test_columns_of_a_warehouse_are_read(tmp_path: Path) -> None:
         (1, True, ["a", "b"], "f", "hi"),
         (2, False, ["c", "d"], "m", "café"),
     ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        listed(text)
+        for listed in (pa.list_, pa.large_list, pa.list_view, lambda text: pa.list_(text, 2))
+        for text in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
+    ],
+    ids=str,
+)
+def test_labels_are_read_from_any_list_of_any_text(tmp_path: Path, kind: Any) -> None:
+    columns = {"user_id": [1, 2], "interests": pa.array([["A", "b"], ["c", "a"]], kind)}
+    rows, reasons = cleaned(tmp_path / "p.parquet", columns)
+    assert ([row["interests"] for row in rows], reasons) == ([["a", "b"], ["c", "a"]], [])
 
 
 @pytest.mark.parametrize("kind", [pa.uuid(), pa.binary(16)])
@@ -115,6 +133,23 @@ def test_bytes_that_are_no_text_are_a_fault_of_their_row_only(tmp_path: Path) ->
             {"birth_date": {"column": "birth_date", "unit": "s"}},
             "leave `unit` out",
         ),
+        (
+            {"user_id": [1], "birth_date": pa.array([0], MARS)},
+            {},
+            "`birth_date` has times of the zone `Mars/Base`, .* not known",
+        ),
+        ({"user_id": [1], "seen": pa.array([0], MARS)}, {}, "`seen` has times of the zone `Mars/Base`"),
+        (
+            {"user_id": [1], "seen": pa.array([0], MARS)},
+            {"ignore": ["seen"]},
+            "`seen` has times of the zone `Mars/Base`",
+        ),
+        ({"user_id": [1], "visits": pa.array([[0]], pa.list_(MARS))}, {}, "`visits` has times of the zone `Mars/Base`"),
+        (
+            {"user_id": [1], "trip": pa.array([{"at": 0}], pa.struct([("at", MARS)]))},
+            {},
+            "`trip` has times of the zone `Mars/Base`",
+        ),
     ],
 )
 def test_a_type_that_a_column_cannot_be_read_from_is_refused_once(
@@ -152,3 +187,29 @@ def test_nested_attributes_keep_their_numbers_and_times(tmp_path: Path) -> None:
         '{"extra": {"price": 1.5, "at": "2026-06-01 00:00:00+00:00", "on": "2026-06-01", "tags": ["a"], "id": "b"}, '
         '"pairs": [["k", 1]]}'
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "written"),
+    [
+        (Decimal(12345678901234567890), pa.decimal128(38, 0), "12345678901234567890"),
+        (Decimal("12345678901234567.89"), pa.decimal128(38, 2), "12345678901234567.89"),
+        (Decimal("-0.10"), pa.decimal128(5, 2), "-0.10"),
+        (Decimal("0.0000000001"), pa.decimal128(38, 10), "0.0000000001"),
+        (Decimal(10**70 + 1), pa.decimal256(76, 0), str(10**70 + 1)),
+    ],
+)
+def test_a_decimal_keeps_all_its_digits(tmp_path: Path, value: Decimal, kind: Any, written: str) -> None:
+    columns = {"user_id": [1], "n": pa.array([value], kind), "many": pa.array([[value, None]], pa.list_(kind))}
+    [row], _ = cleaned(tmp_path / "p.parquet", columns)
+    found = json.loads(row["attributes"], parse_float=Decimal)
+    assert found["n"] == Decimal(written)
+    assert Decimal(found["many"][0]) == Decimal(written)
+
+
+def test_old_timestamps_far_away_keep_their_year(tmp_path: Path) -> None:
+    far = [datetime(year, 1, 1) for year in (2024, 2600, 9999)]  # noqa: DTZ001 - a Parquet column without a zone
+    table = pa.table({"user_id": [1, 2, 3], "until": pa.array(far, pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "p.parquet", use_deprecated_int96_timestamps=True)
+    [batch] = open_source(tmp_path / "p.parquet").batches()
+    assert batch.rows["until"].to_pylist() == far
