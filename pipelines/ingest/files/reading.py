@@ -1,7 +1,7 @@
 """Read an opened CSV or Parquet file as a stream of batches with line numbers, in bounded memory.
 
-A single bad line never refuses the file; it comes out as `Malformed`. A quoted value that looks like whole rows does,
-because those rows would be lost without a word.
+A single bad line never refuses the file; it comes out as `Malformed`. A quoted value that holds what looks like other
+rows does, because those rows would be lost without a word.
 """
 
 from __future__ import annotations

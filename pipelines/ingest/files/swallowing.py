@@ -23,6 +23,8 @@ _NUMBER = r"[+-]?[0-9]+(?:[.,][0-9]+)?"
 _SAMPLED = 1_000
 # Fewer values than these may all be one word by chance; numbers are none by chance.
 _MANY = 20
+# An expression that counts more delimiters grows too large for the engine.
+_MANY_COLUMNS = 200
 _SHAPES = [
     (re.compile(shape), least)
     for shape, least in ((_NUMBER, 1), (f"(?:{_NUMBER})?", 1), (r"\S+", _MANY), (r"\S*", _MANY), (r"(?s:.*)", 0))
@@ -41,8 +43,8 @@ def refuse_swallowed(file: str, rows: Any, lines: NDArray[np.int64], delimiter: 
             continue
         at = np.flatnonzero(broken)
         values = column.filter(pa.array(broken))
-        wide = np.asarray(pc.greater_equal(pc.count_substring(values, delimiter), n_delimiters).to_numpy(), dtype=bool)
-        for row, value in zip(at[wide], values.filter(pa.array(wide)).to_pylist(), strict=True):
+        suspects = _suspects(values, delimiter, position, n_delimiters)
+        for row, value in zip(at[suspects], values.filter(pa.array(suspects)).to_pylist(), strict=True):
             shapes = shapes or [_shape(other) for other in rows.columns]
             n_found = _rows_within(value, delimiter, position, shapes)
             if n_found:
@@ -56,6 +58,20 @@ def refuse_swallowed(file: str, rows: Any, lines: NDArray[np.int64], delimiter: 
 def _with_line_end(column: Any) -> NDArray[np.bool_]:
     found = pc.or_(pc.match_substring(column, "\n"), pc.match_substring(column, "\r"))
     return np.asarray(pc.fill_null(found, False).to_numpy(), dtype=bool)
+
+
+def _suspects(values: Any, delimiter: str, position: int, n_delimiters: int) -> NDArray[np.bool_]:
+    """Return which values of the column at `position` have lines with the delimiters of a row."""
+    if n_delimiters > _MANY_COLUMNS:
+        found = pc.greater_equal(pc.count_substring(values, delimiter), n_delimiters)
+    else:
+        out = re.escape(delimiter)
+        whole, first, last = (
+            rf"[^{out}\r\n]*(?:{out}[^{out}\r\n]*){{{count}}}"
+            for count in (n_delimiters, n_delimiters - position, position)
+        )
+        found = pc.match_substring_regex(values, rf"(?s)[\r\n]{whole}[\r\n]|^{first}[\r\n](?:.*[\r\n])?{last}$")
+    return np.asarray(found.to_numpy(), dtype=bool)
 
 
 def _shape(column: Any) -> re.Pattern[str]:

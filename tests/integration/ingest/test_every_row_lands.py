@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -147,6 +148,31 @@ CASES = {
     "a birth date with a zone": Case(
         "user_id,birth_date\n1,1990-05-01T00:00:00+05:00\n2,1990-05-01T23:00:00-05:00\n", landed=(2, 0),
         query="select birth_date::text from duet.users", rows=(("1990-05-01",), ("1990-05-01",)),
+    ),
+    "short zones and words for this instant": Case(
+        interactions="actor,target,kind,time\n1,2,like,2024-03-01T9:00Z\n2,1,like,2024-03-01T12:00+5\n"
+        "3,1,like,now\n3,2,like,today\n",
+        mapping="interactions: {time: {column: time, timezone: asia/kolkata}}", landed=(3, 2),
+        quarantined={"wrong_type: occurred_at": 2}, query=TIMES,
+        rows=((1, "like", "2024-03-01 09:00:00"), (2, "like", "2024-03-01 07:00:00")),
+    ),
+    "decimals and lists of long text": Case(
+        {
+            "user_id": [1, 2], "score": pa.array([Decimal(12345678901234567890), None], pa.decimal128(38, 0)),
+            "interests": pa.array([["A"], ["b", "a"]], pa.large_list(pa.large_string())),
+        },
+        landed=(2, 0), query="select user_id, interests, attributes->>'score' from duet.users order by user_id",
+        rows=((1, ["a"], "12345678901234567890"), (2, ["b", "a"], None)),
+    ),
+    "a text of many lines with commas": Case(
+        'user_id,bio,x\n1,"Hi, it is me\nI like tea, cake, dogs\nand more, too",3\n2,b,4\n', landed=(2, 0),
+        query="select bio from duet.users where user_id = 1",
+        rows=(("Hi, it is me\nI like tea, cake, dogs\nand more, too",),),
+    ),
+    "a blank as delimiter": Case(
+        'user_id bio x\n1 "two words" 3\n2 "" 4\n', mapping="delimiter: ' '", landed=(2, 0),
+        query="select bio, (attributes->>'x')::int from duet.users order by user_id",
+        rows=(("two words", 3), (None, 4)),
     ),
     "yes and no as they are written": Case(
         interactions="from,to,liked,when\n1,2,yes,2026-01-01\n2,1,No,2026-01-02\n3,1,1.0,2026-01-03\n",

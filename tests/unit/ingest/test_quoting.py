@@ -85,6 +85,20 @@ def test_stray_quotes_in_any_column_are_found_by_the_rows_inside(
     table_of(tmp_path / "p.csv", quote="double")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", "^", "-"])
+@pytest.mark.parametrize("n_more", [1, 200, 1_200])
+def test_swallowed_rows_are_found_between_any_delimiters_and_many_columns(
+    tmp_path: Path, delimiter: str, n_more: int
+) -> None:
+    rows = [["id", "bio"], ["1", '"open'], ["2", "b"], ["3", 'c"'], ["4", "d"]]
+    more = [[f"x{number}" for number in range(n_more)], *[["7"] * n_more] * 4]
+    lines = [delimiter.join(row + rest) for row, rest in zip(rows, more, strict=True)]
+    (tmp_path / "p.csv").write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(RefusedFile, match="`bio` in line 2 holds 2 lines"):
+        for _ in open_source(tmp_path / "p.csv", delimiter=delimiter).batches():
+            pass
+
+
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(
     "text",
