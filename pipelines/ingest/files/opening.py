@@ -138,10 +138,9 @@ def _decoded(head: bytes, encoding: str) -> str:
 def _first_row(path: Path, head: bytes, encoding: str, delimiter: str, *, quotes: bool) -> tuple[list[str], bool]:
     """Return the first row, reading on until it is whole, and whether the file goes on behind it."""
     size, limit = path.stat().st_size, max(reading.BLOCK_BYTES, len(head))
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     while True:
         lines = io.StringIO(_decoded(head, encoding), newline="")
-        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE)
         try:
             spelt = next(reader)
         except (csv.Error, StopIteration) as error:
