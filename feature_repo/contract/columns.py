@@ -7,6 +7,7 @@ does not parse is a fault, never a default.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,10 @@ _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _WHOLE = r"^([+-]?[0-9]+)\.0+$"
 _WHOLE_KEY = re.compile(_WHOLE)
 _DEFAULT_SEPARATORS = r"[|;,]"
+_IN_BRACKETS = r"(?s)^\[(.*)\]$|^\{(.*)\}$|^\(([^()]*)\)$|^\"([^\"]*)\"$"
+_IN_QUOTES = r"^\"([^\"]*)\"$|^'([^']*)'$"
+# JSON may name one half of a character, which no text can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TEXT = 10_000
 MAX_LABEL = 64
 MAX_LABELS = 100
@@ -134,7 +139,7 @@ def flags(array: Any, faults: Faults, column: str, values: Mapping[str, str] | N
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         array = numbers(array, faults, column, -1e300, 1e300)
         text = text_of(pc.if_else(pc.equal(array, 0), 0.0, array))  # -0.0 is 0
-        text = pc.replace_substring_regex(text, _WHOLE, r"\1")
+        text = short(text)
     elif is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         if pa.types.is_boolean(kind) and values is None:
             return array
@@ -165,18 +170,23 @@ def labels(array: Any, faults: Faults, column: str, values: Mapping[str, str] | 
     return text if values is None else _mapped(text, faults, column, values)
 
 
+def spelling(source: str) -> str:
+    """Return the one spelling of a source value: `M` is `m`, and `1.0` is `1`, as a gap in a column has it written."""
+    return _WHOLE_KEY.sub(r"\1", source.strip().lower())
+
+
+def short(text: Any) -> Any:
+    """Return texts with `1.0` written as `1`."""
+    return pc.replace_substring_regex(text, _WHOLE, r"\1")
+
+
 def _mapped(text: Any, faults: Faults, column: str, values: Mapping[str, str]) -> Any:
-    """Return what each text means; `1.0` finds the key `1`, because that is how a gap in a column has 1 written."""
-    known = {source.strip().lower(): target for source, target in values.items()}
-    whole = {_WHOLE_KEY.sub(r"\1", source): target for source, target in known.items()}
-    found = pc.coalesce(_looked_up(text, known), _looked_up(pc.replace_substring_regex(text, _WHOLE, r"\1"), whole))
+    """Return what each lower-case text means by its one spelling."""
+    known = {spelling(source): target for source, target in values.items()}
+    position = pc.index_in(short(text), pa.array(list(known), pa.string()))
+    found = pa.array(list(known.values()), pa.string()).take(position)
     faults.mark(present(text) & ~present(found), why.BAD_ENUM, column)
     return found
-
-
-def _looked_up(text: Any, known: Mapping[str, str]) -> Any:
-    position = pc.index_in(text, pa.array(list(known), pa.string()))
-    return pa.array(list(known.values()), pa.string()).take(position)
 
 
 def label_lists(
@@ -189,16 +199,12 @@ def label_lists(
 ) -> Any:
     """Return `list<string>` of distinct lower-case labels in source order; text is split at `separator`.
 
-    Without a separator text is split at `|`, `;` and `,`; brackets and quotes around it are dropped.
+    Without a separator text is split at `|`, `;` and `,`; brackets around all of it and quotes around a label are
+    dropped. Text that is a JSON list is read as such.
     """
     n_rows = len(array)
     if is_text(array.type):
-        text = pc.replace_substring_regex(text_of(array), r"^[\[{(]|[\])}]$|[\"']", "")
-        parts = (
-            pc.split_pattern_regex(text, _DEFAULT_SEPARATORS)
-            if separator is None
-            else pc.split_pattern(text, separator)
-        )
+        parts = _listed(text_of(array), faults, column, separator)
     elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         if not is_text(array.type.value_type):
             return wrong_type(array, faults, column, pa.list_(pa.string()))
@@ -208,6 +214,7 @@ def label_lists(
     parents = np.asarray(pc.list_parent_indices(parts).to_numpy(zero_copy_only=False), dtype=np.int64)
     items = pc.utf8_lower(text_of(pc.list_flatten(parts).cast(pa.string())))
     rows_of = _row_marker(parents, n_rows)
+    faults.mark(rows_of(mask_of(pc.match_substring(items, "\x00"))), why.NUL, column)
     long = mask_of(pc.greater(pc.utf8_length(items), MAX_LABEL))
     faults.mark(rows_of(long), why.TOO_LONG, column)
     if values is not None:
@@ -223,6 +230,40 @@ def label_lists(
     faults.mark(counts > MAX_LABELS, why.TOO_LONG, column)
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), items.take(pa.array(kept)))
+
+
+def _listed(text: Any, faults: Faults, column: str, separator: str | None) -> Any:
+    """Return the parts of each text; a JSON list of anything but plain values is a fault."""
+    written = pc.replace_substring_regex(text, _IN_BRACKETS, r"\1\2\3\4")
+    parts = (
+        pc.split_pattern_regex(written, _DEFAULT_SEPARATORS)
+        if separator is None
+        else pc.split_pattern(written, separator)
+    )
+    labels = pc.replace_substring_regex(pc.utf8_trim_whitespace(parts.values), _IN_QUOTES, r"\1\2")
+    parts = pa.ListArray.from_arrays(parts.offsets, labels)
+    may_be_json = mask_of(pc.starts_with(text, "["))
+    if not may_be_json.any():
+        return parts
+    coded = without(text, ~may_be_json).dictionary_encode()
+    lists = [_json_list(cell) for cell in coded.dictionary.to_pylist()]
+    is_wrong = [items is not None and not all(map(_is_label, items)) for items in lists]
+    faults.mark(mask_of(pa.array(is_wrong, pa.bool_()).take(coded.indices)), why.WRONG_TYPE, column)
+    sound = pa.array([None if wrong else items for items, wrong in zip(lists, is_wrong, strict=True)], parts.type)
+    return pc.coalesce(sound.take(coded.indices), parts)
+
+
+def _json_list(cell: str) -> list[Any] | None:
+    """Return the items of a JSON list, numbers as they are written; None for other text."""
+    try:
+        found: list[Any] = json.loads(cell, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _is_label(item: object) -> bool:
+    return item is None or (isinstance(item, str) and _SURROGATE.search(item) is None)
 
 
 def _row_marker(parents: Any, n_rows: int) -> Callable[[Mask], Mask]:

@@ -108,6 +108,53 @@ def test_lists_are_split_trimmed_and_freed_of_repetitions() -> None:
     assert parsed(columns.label_lists, pa.array([["B", None, "b", ""], None]))[0] == [["b"], []]
 
 
+@pytest.mark.parametrize(
+    ("cell", "labels"),
+    [
+        ("women's football; '90s", ["women's football", "'90s"]),
+        ("hiking (alpine)|(a) b", ["hiking (alpine)", "(a) b"]),
+        ("(alpine) hiking, hiking (alpine)", ["(alpine) hiking", "hiking (alpine)"]),
+        ('12" vinyl', ['12" vinyl']),
+        (r'["caf\u00e9", "a, b", "say \"hi\""]', ["café", "a, b", 'say "hi"']),
+        ("[\"women's football\", 'b']", ["women's football", "b"]),
+        ("['a', 'b']", ["a", "b"]),
+        ("[a, b]", ["a", "b"]),
+        ("[1, 2.50, null]", ["1", "2.50"]),
+        ("{\"rock 'n' roll\",jazz}", ["rock 'n' roll", "jazz"]),
+        ("(a, b)", ["a", "b"]),
+        ('"a, b"', ["a", "b"]),
+        ("[]", []),
+        ("[a, b", ["[a", "b"]),
+    ],
+)
+def test_a_list_in_a_cell_keeps_the_quotes_and_brackets_of_its_labels(cell: str, labels: list[str]) -> None:
+    array = pa.array([None, cell, "x|y"])
+    assert parsed(columns.label_lists, array) == ([[], labels, ["x", "y"]], [])
+
+
+def test_a_json_list_is_one_whatever_the_separator() -> None:
+    assert parsed(columns.label_lists, pa.array(['["a", "b/c"]', "d/e"]), separator="/")[0] == [
+        ["a", "b/c"],
+        ["d", "e"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        (r'["a\u0000"]', "nul_character: x"),
+        (r'["\ud800"]', "wrong_type: x"),
+        ('["a", ["b"]]', "wrong_type: x"),
+        ("[true]", "wrong_type: x"),
+        ('[{"a": 1}]', "wrong_type: x"),
+        ("[" * 5000 + "]" * 5000, "too_long: x"),
+    ],
+)
+def test_a_json_list_that_holds_no_labels_is_a_fault_of_its_row_only(cell: str, reason: str) -> None:
+    values, reasons = parsed(columns.label_lists, pa.array([cell, '["b"]']))
+    assert (values[1], reasons) == (["b"], [reason])
+
+
 def test_a_list_label_outside_the_value_map_or_too_long_faults_its_row() -> None:
     assert parsed(columns.label_lists, pa.array(["m|q", "M"]), values={"m": "man"}) == (
         [["man"], ["man"]],
