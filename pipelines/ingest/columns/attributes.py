@@ -20,6 +20,8 @@ from feature_repo.contract.columns import is_text, mask_of, present, text_of, wi
 from feature_repo.contract.faults import Faults
 from feature_repo.contract.json_values import unstorable
 
+SOURCE_ID = "source_id"
+"""The attribute that keeps the id of somebody who is known by a hash of it."""
 # Leading zeros are not numbers: a post code `01234` must stay what it is.
 _JSON_NUMBER = r"^-?(0|[1-9][0-9]{0,29})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?$"
 _NEEDS_ESCAPE = r"[\"\\\x00-\x1f]"

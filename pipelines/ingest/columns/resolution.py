@@ -6,11 +6,12 @@ the file does not have is refused by name; a column left over that looks like on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipelines.ingest.columns.attributes import SOURCE_ID
 from pipelines.ingest.columns.mapping import ColumnSource, InteractionsMapping, PeopleMapping, Rating
 from pipelines.ingest.errors import RefusedMapping
 
@@ -31,12 +32,16 @@ _ALSO_CALLED = {
     "bio": ("about", "aboutme", "description"),
     "created_at": ("created", "joined", "joinedat", "signup", "signupdate", "registered", "registeredat"),
     "last_active_at": ("lastactive", "lastseen", "lastlogin", "lastonline"),
-    "visible": ("isvisible", "active", "isactive", "hidden", "paused", "deleted", "banned"),
+    "visible": ("isvisible", "active", "isactive"),
     "actor_id": ("from", "fromuser", "fromid", "sender", "swiper", "source", "userid"),
     "target_id": ("to", "touser", "toid", "receiver", "recipient", "swiped", "targetuser"),
     "kind": ("action", "type", "event", "decision", "direction", "liked"),
     "occurred_at": ("date", "datetime", "ts", "when", "createdat", "at"),
 }
+# Columns that say the opposite: whoever took them as they are would show the people that the app hides.
+_OPPOSITE_OF_VISIBLE = frozenset(
+    ("hidden", "invisible", "inactive", "paused", "disabled", "deactivated", "deleted", "banned", "suspended")
+)
 _SHOWN = 20
 
 
@@ -52,6 +57,8 @@ class Resolved:
 def resolve(table: PeopleMapping | InteractionsMapping, header: Sequence[str], path: Path) -> Resolved:
     """Find the source of every contract column; raises RefusedMapping for an unknown or ambiguous column."""
     found = {name: _found(source, header, path) for name, source in table.origins().items()}
+    _refuse_opposite(found)
+    _refuse_one_person(found)
     rating = table.rating if isinstance(table, InteractionsMapping) else None
     if rating is not None:
         rating = rating.model_copy(update={"column": _column(rating.column, header, path)})
@@ -64,16 +71,23 @@ def resolve(table: PeopleMapping | InteractionsMapping, header: Sequence[str], p
     for spelt in (_plain, _aliased):
         for name in [name for name in contract if name not in found]:
             matches = [column for column in free if spelt(column) == name and column not in named]
-            if len(matches) > 1 and spelt is _plain:
+            if len(matches) > 1:
                 both = ", ".join(f"`{column}`" for column in matches)
+                called = type(table).model_fields[name].alias or name
                 raise RefusedMapping(
-                    f"`{path.name}` has {len(matches)} columns that mean `{name}`: {both}; "
+                    f"`{path.name}` has {len(matches)} columns that mean `{called}`: {both}; "
                     "name the right one in the mapping, or rename the other."
                 )
             if matches:
                 found[name] = ColumnSource(column=matches[0])
                 named.add(matches[0])
-    return Resolved(found, [column for column in free if column not in named], rating)
+    left = [column for column in free if column not in named]
+    if SOURCE_ID in left and "user_id" in found and found["user_id"].hash:
+        raise RefusedMapping(
+            f"`{path.name}` has a column `{SOURCE_ID}`, and with `hash: true` that attribute keeps the id that was "
+            f"hashed; rename the column, or say `ignore: [{SOURCE_ID}]` for people in the mapping."
+        )
+    return Resolved(found, left, rating)
 
 
 def left_over(resolved: Resolved, table: PeopleMapping | InteractionsMapping, path: Path) -> list[str]:
@@ -90,7 +104,11 @@ def left_over(resolved: Resolved, table: PeopleMapping | InteractionsMapping, pa
         meant = close_to(column, free)
         if meant is not None:
             called = type(table).model_fields[meant].alias or meant
-            told.append(f"`{column}`: did you mean `{called}`? If so, rename it or map it with `--mapping`.")
+            told.append(
+                _opposite(column)
+                if _says_hidden(column)
+                else f"`{column}`: did you mean `{called}`? If so, rename it or map it with `--mapping`."
+            )
     return told
 
 
@@ -98,10 +116,34 @@ def close_to(column: str, names: Sequence[str]) -> str | None:
     """Return the contract column among `names` that a source column may stand for."""
     letters = _letters(column)
     for name in names:
-        if letters == _letters(name) or letters in _ALSO_CALLED.get(name, ()):
+        is_opposite = name == "visible" and _says_hidden(column)
+        if letters == _letters(name) or letters in _ALSO_CALLED.get(name, ()) or is_opposite:
             return name
     close = get_close_matches(letters, [_letters(name) for name in names], n=1, cutoff=0.84)
     return next((name for name in names if close and _letters(name) == close[0]), None)
+
+
+def _says_hidden(column: str) -> bool:
+    return _letters(column).removeprefix("is") in _OPPOSITE_OF_VISIBLE
+
+
+def _opposite(column: str) -> str:
+    return (
+        f"`{column}` says the opposite of `visible`: map it with the words of the file, e.g. "
+        f"`visible: {{column: {column}, values: {{yes: no, no: yes}}}}`."
+    )
+
+
+def _refuse_opposite(found: Mapping[str, ColumnSource]) -> None:
+    visible = found.get("visible")
+    if visible is not None and visible.column is not None and visible.values is None and _says_hidden(visible.column):
+        raise RefusedMapping(_opposite(visible.column))
+
+
+def _refuse_one_person(found: Mapping[str, ColumnSource]) -> None:
+    columns = [found[name].column for name in ("actor_id", "target_id") if name in found]
+    if len(columns) == 2 and columns[0] is not None and columns[0] == columns[1]:
+        raise RefusedMapping(f"`actor` and `target` both read the column `{columns[0]}`; name the other one.")
 
 
 def _found(source: ColumnSource, header: Sequence[str], path: Path) -> ColumnSource:

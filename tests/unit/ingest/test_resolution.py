@@ -48,6 +48,47 @@ def test_a_contract_name_wins_over_its_short_form() -> None:
     assert (found.origins["occurred_at"].column, found.left) == ("occurred_at", ["timestamp"])
 
 
+def test_two_short_forms_of_one_name_are_refused_unless_the_mapping_chooses() -> None:
+    header = ["actor", "target", "kind", "timestamp", "Time"]
+    with pytest.raises(RefusedMapping, match="2 columns that mean `time`: `timestamp`, `Time`; name the right one"):
+        resolve(InteractionsMapping(), header, FILE)
+    chosen = resolve(InteractionsMapping.model_validate({"time": "time"}), header, FILE)
+    assert (chosen.origins["occurred_at"].column, chosen.left) == ("Time", ["timestamp"])
+
+
+def test_actor_and_target_are_two_columns_however_they_are_cased() -> None:
+    mapping = InteractionsMapping.model_validate({"actor": "A", "target": "a"})
+    with pytest.raises(RefusedMapping, match="`actor` and `target` both read the column `a`"):
+        resolve(mapping, ["a", "kind", "time"], FILE)
+    both = resolve(mapping, ["a", "A", "kind", "time"], FILE).origins
+    assert (both["actor_id"].column, both["target_id"].column) == ("A", "a")
+
+
+@pytest.mark.parametrize("column", ["hidden", "Paused", "is_deleted", "banned", "invisible"])
+def test_the_opposite_of_visible_is_mapped_with_its_values_or_not_at_all(column: str) -> None:
+    found = resolve(PeopleMapping(), ["user_id", column], FILE)
+    [_, told] = left_over(found, PeopleMapping(), FILE)
+    advice = f"`visible: {{column: {column}, values: {{yes: no, no: yes}}}}`"
+    assert told.startswith(f"`{column}` says the opposite of `visible`")
+    assert advice in told
+    with pytest.raises(RefusedMapping, match=f"`{column}` says the opposite of `visible`") as refused:
+        resolve(PeopleMapping.model_validate({"visible": column}), ["user_id", column], FILE)
+    assert advice in str(refused.value)
+    turned = PeopleMapping.model_validate({"visible": {"column": column, "values": {"yes": "no", "no": "yes"}}})
+    assert resolve(turned, ["user_id", column], FILE).origins["visible"].column == column
+
+
+def test_a_column_called_as_the_attribute_that_keeps_a_hashed_id_is_refused() -> None:
+    hashed = {"user_id": {"column": "login", "hash": True}}
+    with pytest.raises(RefusedMapping, match=r"`p\.csv` has a column `source_id`.*say `ignore: "):
+        resolve(PeopleMapping.model_validate(hashed), ["login", "source_id"], FILE)
+    ignoring = PeopleMapping.model_validate({**hashed, "ignore": "source_id"})
+    assert resolve(ignoring, ["login", "source_id"], FILE).left == []
+    own = PeopleMapping.model_validate({"user_id": {"column": "source_id", "hash": True}})
+    assert resolve(own, ["source_id", "a"], FILE).left == ["a"]
+    assert resolve(PeopleMapping(), ["user_id", "source_id"], FILE).left == ["source_id"]
+
+
 def test_columns_left_over_are_listed_and_near_misses_pointed_at() -> None:
     table = PeopleMapping()
     found = resolve(table, ["user_id", "birthDate", "lng", "height"], FILE)
