@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from feature_repo.contract.columns import MAX_LABEL
+from feature_repo.contract.columns import MAX_LABEL, spelling
 from feature_repo.kinds import KINDS
 from pipelines.ingest.files.formats import check_format, knows_zone, reads_zone
 
@@ -66,7 +66,14 @@ class ColumnSource(BaseModel):
         if not values:
             raise ValueError("`values` is empty; give at least one source value and what it means")
         labels = {key: value.strip().lower() for key, value in values.items()}
+        first: dict[str, str] = {}
         for key, label in labels.items():
+            other = first.setdefault(spelling(key), key)
+            if labels[other] != label:
+                raise ValueError(
+                    f"`{other}` and `{key}` are one value, which cannot mean both `{labels[other]}` and `{label}`; "
+                    "leave one of them out"
+                )
             if not label or len(label) > MAX_LABEL or "\x00" in label:
                 raise ValueError(f"what `{key}` means must be text of 1 to {MAX_LABEL} characters")
         return labels
@@ -189,6 +196,14 @@ class InteractionsMapping(_Table):
         actor = None if self.actor_id is None else self.actor_id.column
         if actor is not None and self.target_id is not None and self.target_id.column == actor:
             raise ValueError(f"`actor` and `target` both read the column `{actor}`; name the other one")
+        one = None if self.actor_id is None else self.actor_id.constant
+        if one is not None and self.target_id is not None and self.target_id.constant == one:
+            raise ValueError(f"`actor` and `target` are both `{one}` in every row; name the columns that hold them")
+        if self.event_id is not None and self.event_id.column is None:
+            raise ValueError(
+                "the mapping gives every interaction the same `event_id`; name the column that holds it, or leave it "
+                "out"
+            )
         return self
 
 

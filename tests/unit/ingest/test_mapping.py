@@ -69,6 +69,13 @@ def test_numbers_as_keys_of_a_value_map_are_read_as_text() -> None:
     assert mapping.gender.values == {"0": "woman", "1": "man"}
 
 
+def test_a_value_may_stand_in_two_spellings_that_mean_the_same() -> None:
+    values = {"M": "man", "m": "man", "1": "x", "1.0": "X"}
+    mapping = PeopleMapping.model_validate({"gender": {"column": "g", "values": values}})
+    assert mapping.gender is not None
+    assert mapping.gender.values == {"M": "man", "m": "man", "1": "x", "1.0": "x"}
+
+
 def test_a_hashed_id_is_stable_positive_and_is_exact_in_json() -> None:
     assert hashed_id("ann") == hashed_id("ann") != hashed_id("bob")
     assert all(1 <= hashed_id(str(number)) <= 2**53 - 1 for number in range(1000))
@@ -102,6 +109,13 @@ def test_a_hashed_id_is_stable_positive_and_is_exact_in_json() -> None:
         ("interactions: {rating: {column: a, like_at_or_above: many}}", "should be a number"),
         ("interactions: {actor: {column: a, hash: maybe}}", "`true` or `false`"),
         ("interactions: {actor: a, target: a}", "`actor` and `target` both read the column `a`"),
+        (
+            "people: {gender: {column: g, values: {M: man, m: woman}}}",
+            "`M` and `m` are one value",
+        ),
+        ("people: {gender: {column: g, values: {1: man, 1.0: woman}}}", "`1` and `1.0` are one value"),
+        ("interactions: {event_id: {constant: 5}}", "every interaction the same `event_id`"),
+        ("interactions: {actor: {constant: 5}, target: {constant: 5}}", "`actor` and `target` are both `5`"),
         ("interactions: {time: {column: a, unit: weeks}}", "`weeks` is not known; give `s`, `ms`, `us` or `ns`"),
         ("interactions: {time: {column: a, timezone: Mars/Base}}", "`Mars/Base` is not a time zone"),
         ("interactions: {time: {column: a, timezone: Factory}}", "`Factory` is not a time zone"),
