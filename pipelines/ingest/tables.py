@@ -76,6 +76,7 @@ class _PeopleFile:
         self._file = _open(path, mapping, encoding)
         resolved = resolve(mapping.people, self._file.header, path)
         self._origins, self._extras = resolved.origins, resolved.left
+        self._null_values = mapping.null_values
         self._notes = left_over(resolved, mapping.people, path)
         _require(self._origins, ("user_id",), self._file)
 
@@ -95,6 +96,7 @@ class _PeopleFile:
                 numeric=numeric,
                 known=known,
                 times=times,
+                null_values=self._null_values,
             )
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_people(connection, cleaned.good)
@@ -123,6 +125,7 @@ class _InteractionsFile:
         self._file = _open(path, mapping, encoding)
         resolved = resolve(mapping.interactions, self._file.header, path)
         self._origins, self._rating = resolved.origins, resolved.rating
+        self._null_values = mapping.null_values
         self._notes = left_over(resolved, mapping.interactions, path)
         kind = () if self._rating is not None else ("kind",)
         _require(self._origins, ("actor_id", "target_id", *kind, "occurred_at"), self._file)
@@ -135,7 +138,14 @@ class _InteractionsFile:
             counts.read += batch.rows.num_rows + len(batch.malformed)
             quarantine.add_malformed(batch.malformed)
             cleaned = clean_interactions(
-                batch.rows, batch.lines, self._origins, self._rating, now=now, known=known, times=times
+                batch.rows,
+                batch.lines,
+                self._origins,
+                self._rating,
+                now=now,
+                known=known,
+                times=times,
+                null_values=self._null_values,
             )
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_interactions(connection, cleaned.good)
@@ -154,7 +164,6 @@ def _open(path: Path, mapping: Mapping, encoding: str | None) -> SourceFile:
         path,
         encoding=encoding or mapping.encoding,
         delimiter=mapping.delimiter,
-        null_values=mapping.null_values,
         quote=mapping.quote,
     )
 

@@ -6,7 +6,7 @@ loader. Nothing is repaired: a row fits or it is quarantined.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from feature_repo.contract import people
 from feature_repo.contract.columns import mask_of, present, without
 from feature_repo.contract.faults import Faults
 from feature_repo.kinds import KINDS
-from pipelines.ingest.columns.attributes import NumericColumns, json_objects
+from pipelines.ingest.columns.attributes import SOURCE_ID, NumericColumns, json_objects
 from pipelines.ingest.columns.identities import Known, hashed_ids, nobody
 from pipelines.ingest.columns.mapping import ColumnSource, Rating
 from pipelines.ingest.files.counting import TimeCount
@@ -47,12 +47,20 @@ class _Rows:
     """One batch and where its contract columns come from."""
 
     def __init__(
-        self, table: Any, origins: Mapping[str, ColumnSource], faults: Faults, known: Known, times: TimeCount | None
+        self,
+        table: Any,
+        origins: Mapping[str, ColumnSource],
+        faults: Faults,
+        known: Known,
+        times: TimeCount | None,
+        *,
+        null_values: Collection[str],
     ) -> None:
         self._table = table
         self._origins = origins
         self._known = known
         self._times = times
+        self._null_values = [value.strip() for value in null_values]
         self.n_rows: int = table.num_rows
         self.faults = faults
 
@@ -81,7 +89,18 @@ class _Rows:
             nul = mask_of(pc.match_substring(array, "\x00"))
             self.faults.mark(nul, why.NUL, column)
             array = without(array, nul)
-        return array
+        return self._without_null_values(array)
+
+    def _without_null_values(self, array: Any) -> Any:
+        """Take out what the mapping calls no value, blanks or not; of a number, any way to write it is meant."""
+        kind = array.type
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        if not self._null_values or not (is_number or read.is_text(kind) or pa.types.is_boolean(kind)):
+            return array
+        text, values = read.text_of(array), self._null_values
+        if is_number:
+            text, values = read.short(text), [read.spelling(value) for value in values]
+        return without(array, mask_of(pc.is_in(text, pa.array(values, pa.string()))))
 
     def _decoded(self, array: Any, column: str) -> Any:
         """Return bytes as text; those that are no UTF-8 are a fault."""
@@ -111,9 +130,20 @@ class _Rows:
             unit=origin.unit,
             timezone=origin.timezone,
         )
-        if self._times is not None:
-            self._times.note(name, origin, array, stamps)
+        self._note(name, array, stamps)
         return people.past(stamps, self.faults, name, now)
+
+    def birth_dates(self, now: datetime) -> Any:
+        """Return dates of birth of people of age."""
+        name = "birth_date"
+        origin, array = self.source(name), self.column(name)
+        born = dates(array, self.faults, name, text_format=origin.format, unit=origin.unit)
+        self._note(name, array, born)
+        return people.birth_dates(born, self.faults, now)
+
+    def _note(self, name: str, array: Any, read_as: Any) -> None:
+        if self._times is not None:
+            self._times.note(name, self.source(name), array, read_as)
 
     def required(self, values: Any, name: str) -> Any:
         self.faults.mark(~present(values), why.MISSING, name)
@@ -159,17 +189,17 @@ def clean_people(
     numeric: NumericColumns,
     known: Known = nobody,
     times: TimeCount | None = None,
+    null_values: Collection[str] = (),
 ) -> Cleaned:
     """Return the people of one batch; `good` has only the contract columns that `origins` names, and `attributes`."""
     faults = Faults(table.num_rows)
-    rows = _Rows(table, origins, faults, known, times)
+    rows = _Rows(table, origins, faults, known, times, null_values=null_values)
     arrays: dict[str, Any] = {"user_id": rows.ids("user_id")}
     for name, origin in origins.items():
         if name in people.INSTANTS:
             arrays[name] = rows.instants(name, now)
         elif name == "birth_date":
-            born = dates(rows.column(name), faults, name, text_format=origin.format, unit=origin.unit)
-            arrays[name] = people.birth_dates(born, faults, now)
+            arrays[name] = rows.birth_dates(now)
         elif name != "user_id":
             arrays[name] = people.fitted(
                 name, rows.column(name), faults, separator=origin.separator, values=origin.values
@@ -183,8 +213,8 @@ def clean_people(
 def _attributes(rows: _Rows, extras: Sequence[str], numeric: NumericColumns) -> Any:
     columns = {name: rows.raw(name) for name in extras}
     if rows.source("user_id").hash:
-        columns = {"source_id": rows.column("user_id"), **columns}
-    return json_objects(columns, rows.n_rows, rows.faults, numeric, names={"source_id"})
+        columns = {**columns, SOURCE_ID: rows.column("user_id")}
+    return json_objects(columns, rows.n_rows, rows.faults, numeric, names={SOURCE_ID})
 
 
 def clean_interactions(
@@ -196,10 +226,11 @@ def clean_interactions(
     now: datetime,
     known: Known = nobody,
     times: TimeCount | None = None,
+    null_values: Collection[str] = (),
 ) -> Cleaned:
     """Return the interactions of one batch, each with its event id."""
     faults = Faults(table.num_rows)
-    rows = _Rows(table, origins, faults, known, times)
+    rows = _Rows(table, origins, faults, known, times, null_values=null_values)
     actors = rows.ids("actor_id")
     targets = rows.ids("target_id")
     kinds = _kinds(rows, rating)

@@ -14,20 +14,23 @@ from pipelines.ingest.columns.mapping import ColumnSource
 
 # Seconds that are read as milliseconds, or those as microseconds, all land within these first days of 1970.
 _NEXT_YEAR = pa.scalar(EARLIEST.replace(year=EARLIEST.year + 1), pa.timestamp("us", "UTC"))
+_A_MONTH = 31
 _FIRST = pa.scalar(EARLIEST, pa.timestamp("us", "UTC"))
-_COUNT_OF_SECONDS = r"^[0-9]{9,19}(\.[0-9]+)?$"
+_COUNT_OF_SECONDS = r"^-?[0-9]{7,19}(\.[0-9]+)?$"
 
 
 @dataclass
 class _Seen:
     n_rows: int = 0
     n_first_year: int = 0
+    n_first_days: int = 0
     n_unread_numbers: int = 0
+    are_dates: bool = False
 
 
 @dataclass
 class TimeCount:
-    """How many times of each column were there, lie in 1970, or are numbers without a unit."""
+    """How many times or dates of each column were there, lie about 1970, or are numbers without a unit."""
 
     columns: dict[str, _Seen] = field(default_factory=dict)
 
@@ -35,7 +38,11 @@ class TimeCount:
         """Count one batch of a column: as it was written, and as it was read."""
         seen = self.columns.setdefault(origin.column or name, _Seen())
         seen.n_rows += len(array) - array.null_count
-        if origin.unit is not None:
+        seen.are_dates = pa.types.is_date(stamps.type)
+        if origin.unit is not None and seen.are_dates:
+            days = pc.abs(stamps.cast(pa.int32()))
+            seen.n_first_days += int(mask_of(pc.less_equal(days, _A_MONTH)).sum())
+        elif origin.unit is not None:
             first_year = pc.and_(pc.greater(stamps, _FIRST), pc.less(stamps, _NEXT_YEAR))
             seen.n_first_year += int(mask_of(first_year).sum())
         elif origin.format is None and is_text(array.type):
@@ -49,6 +56,12 @@ class TimeCount:
         """Return a sentence for each column most of whose times look wrong."""
         told = []
         for name, seen in self.columns.items():
+            what = "dates" if seen.are_dates else "times"
+            if seen.n_first_days * 2 > seen.n_rows:
+                told.append(
+                    f"{seen.n_first_days:,} of {seen.n_rows:,} dates of `{name}` lie within a month of 1970-01-01: is "
+                    "its `unit` right? Seconds that are read as milliseconds land there, and so does 0."
+                )
             if seen.n_first_year * 2 > seen.n_rows:
                 told.append(
                     f"{seen.n_first_year:,} of {seen.n_rows:,} times of `{name}` lie in 1970: is its `unit` right? "
@@ -56,7 +69,7 @@ class TimeCount:
                 )
             if seen.n_unread_numbers * 2 > seen.n_rows:
                 told.append(
-                    f"{seen.n_unread_numbers:,} of {seen.n_rows:,} times of `{name}` are plain numbers: if they count "
+                    f"{seen.n_unread_numbers:,} of {seen.n_rows:,} {what} of `{name}` are plain numbers: if they count "
                     "since 1970, say in what in the mapping, e.g. `unit: s`."
                 )
         return told

@@ -48,14 +48,13 @@ def open_source(
     *,
     encoding: str | None = None,
     delimiter: str | None = None,
-    null_values: Sequence[str] = (),
     quote: str | None = None,
 ) -> SourceFile:
     """Open `path` as Parquet (by its name) or CSV; raises RefusedFile when it is neither, or has no rows."""
     head = _head(path)
     if path.suffix.lower() in _PARQUET:
         return _open_parquet(path, head)
-    return _open_csv(path, head, encoding, delimiter, null_values, quote=quote)
+    return _open_csv(path, head, encoding, delimiter, quote=quote)
 
 
 def _head(path: Path) -> bytes:
@@ -97,7 +96,6 @@ def _open_csv(
     head: bytes,
     encoding: str | None,
     delimiter: str | None,
-    null_values: Sequence[str],
     *,
     quote: str | None,
 ) -> SourceFile:
@@ -123,7 +121,6 @@ def _open_csv(
         path.stat().st_size,
         encoding=encoding,
         delimiter=delimiter,
-        null_values=null_values,
         quotes=quotes,
         may_hold_rows=quote == "double",
         spelt=spelt,

@@ -58,7 +58,6 @@ class SourceFile:
     encoding: str = "utf-8"
     delimiter: str = ","
     is_parquet: bool = False
-    null_values: Sequence[str] = ()
     quotes: bool = True
     may_hold_rows: bool = False
     spelt: list[str] = field(default_factory=list)
@@ -103,7 +102,7 @@ class SourceFile:
                 ),
                 convert_options=pcsv.ConvertOptions(
                     column_types=dict.fromkeys(self.spelt, pa.string()),
-                    null_values=["", *self.null_values],
+                    null_values=[""],
                     strings_can_be_null=True,
                     quoted_strings_can_be_null=True,
                     check_utf8=False,

@@ -78,7 +78,44 @@ CASES = {
     ),
     "near misses are pointed at": Case(
         "user_id,hidden\n1,no\n", landed=(1, 0), query=USERS, rows=((1, None, True, {"hidden": "no"}),),
-        notes=("kept as attributes: `hidden`.", "`hidden`: did you mean `visible`?"),
+        notes=("kept as attributes: `hidden`.", "`hidden` says the opposite of `visible`"),
+    ),
+    "people hidden by the opposite of visible stay hidden": Case(
+        "user_id,Deleted\n1,yes\n2,No\n", mapping="people: {visible: {column: deleted, values: {yes: no, no: yes}}}",
+        landed=(2, 0), query=USERS, rows=((1, None, False, {}), (2, None, True, {})),
+    ),
+    "birth dates in seconds that are read as milliseconds": Case(
+        "user_id,birth_date\n1,641520000\n2,-157766400\n3,641520000000\n",
+        mapping="people: {birth_date: {column: birth_date, unit: ms}}", landed=(3, 0),
+        notes=("2 of 3 dates of `birth_date` lie within a month of 1970-01-01: is its `unit` right?",),
+    ),
+    "birth dates that are numbers without a unit": Case(
+        "user_id,birth_date\n1,641520000\n2,-63072000\n", quarantined={"wrong_type: birth_date": 2},
+        notes=("2 of 2 dates of `birth_date` are plain numbers",),
+    ),
+    "what null is called, beside blanks and in Parquet": Case(
+        {
+            "user_id": [1, 2, 3], "gender": ["NA", " NA ", "na"], "age_min": [20, -1, 30],
+            "height": [-1.0, 170.5, None],
+            "n": [float("nan"), 1.0, -1.0], "d": pa.array(["-1.00", None, None]).cast(pa.decimal128(9, 2)), "bio": pa.array([b"NA", b"hi", None]),
+        },
+        mapping="null_values: [NA, -1.0, NaN]", landed=(3, 0),
+        query="select gender, age_min, bio, attributes from duet.users order by user_id",
+        rows=((None, 20, None, {}), (None, None, "hi", {"height": 170.5, "n": 1}), ("na", 30, None, {})),
+    ),
+    "a row of nothing but null values": Case(
+        "user_id\nNA\n1\n", mapping="null_values: NA", landed=(1, 0), quarantined={"missing_value: user_id": 1},
+    ),
+    "labels with quotes, brackets and escapes": Case(
+        "user_id\tinterests\n1\twomen's football|hiking (alpine)\n2\t[\"caf\\u00e9\", \"a, b\"]\n"
+        "3\t[\"x\\u0000\"]\n4\t['a', \"b\"]\n5\t[\"a\", [1]]\n",
+        mapping="quote: none", landed=(3, 0), quarantined={"nul_character: interests": 1, "wrong_type: interests": 1},
+        query="select interests from duet.users order by user_id",
+        rows=((["women's football", "hiking (alpine)"],), (["café", "a, b"],), (["a", "b"],)),
+    ),
+    "a nested NUL among labels": Case(
+        {"user_id": [1, 2], "interests": [["x\x00"], ["y"]]},
+        landed=(1, 0), quarantined={"nul_character: interests": 1},
     ),
     "a date is midnight in its zone": Case(
         interactions="actor,target,kind,time\n1,2,like,2026-03-01\n2,1,like,2026-03-01 00:00:00\n3,1,pass,20260301\n",
@@ -190,7 +227,7 @@ CASES = {
         query="select bio from duet.users order by user_id", rows=(('"open',), ("b",), ('"again',)),
     ),
     "what null is called": Case(
-        "user_id,gender,bio\n1,-1,no\n2,f,null\n", mapping="null_values: [-1, no, null]", landed=(2, 0),
+        "user_id,gender,bio\n1, -1,no \n2,f,null\n", mapping="null_values: [-1, no, null]", landed=(2, 0),
         query="select gender, bio from duet.users order by user_id", rows=((None, None), ("f", None)),
     ),
 }  # fmt: skip
