@@ -127,8 +127,9 @@ class _InteractionsFile:
         self._origins, self._rating = resolved.origins, resolved.rating
         self._null_values = mapping.null_values
         self._notes = left_over(resolved, mapping.interactions, path)
-        kind = () if self._rating is not None else ("kind",)
-        _require(self._origins, ("actor_id", "target_id", *kind, "occurred_at"), self._file)
+        decision = "kind" if self._rating is None else "rating"
+        rated = {} if self._rating is None else {"rating": ColumnSource(column=self._rating.column)}
+        _require({**self._origins, **rated}, ("actor_id", "target_id", decision, "occurred_at"), self._file)
 
     def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
         counts, times, now = report.interactions, TimeCount(), clock.now()

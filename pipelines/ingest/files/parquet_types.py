@@ -17,7 +17,7 @@ from pipelines.ingest.errors import RefusedFile
 from pipelines.ingest.files.formats import knows_zone
 
 _UUID_BYTES = 16
-_NUMBERS = ("age_min", "age_max", "latitude", "longitude", "max_distance_km")
+_NUMBERS = ("age_min", "age_max", "latitude", "longitude", "max_distance_km", "rating")
 _INSTANTS = ("created_at", "last_active_at", "occurred_at")
 _LISTS = ("seeking", "interests")
 _IDS = ("user_id", "actor_id", "target_id")

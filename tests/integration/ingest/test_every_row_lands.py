@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.contract.identities import LARGEST_EXACT
+from infra.errors import ConfigurationError
 from pipelines.ingest.columns.mapping_file import load_mapping
 from pipelines.ingest.errors import IngestError
 from pipelines.ingest.loading.report import ImportReport
@@ -97,7 +98,8 @@ CASES = {
         {
             "user_id": [1, 2, 3], "gender": ["NA", " NA ", "na"], "age_min": [20, -1, 30],
             "height": [-1.0, 170.5, None],
-            "n": [float("nan"), 1.0, -1.0], "d": pa.array(["-1.00", None, None]).cast(pa.decimal128(9, 2)), "bio": pa.array([b"NA", b"hi", None]),
+            "n": [float("nan"), 1.0, -1.0], "d": pa.array(["-1.00", None, None]).cast(pa.decimal128(9, 2)),
+            "bio": pa.array([b"NA", b"hi", None]),
         },
         mapping="null_values: [NA, -1.0, NaN]", landed=(3, 0),
         query="select gender, age_min, bio, attributes from duet.users order by user_id",
@@ -262,6 +264,15 @@ def test_quotes_that_would_swallow_rows_refuse_the_file_and_nothing_lands(
 ) -> None:
     with pytest.raises(IngestError, match=r"in line 2.*quote: none"):
         run(text)
+    assert connection.execute("select count(*) from duet.users").fetchone() == (0,)
+
+
+def test_nothing_is_imported_on_a_machine_without_time_zones(
+    run: Importer, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.time_zones.has_time_zones", lambda: False)
+    with pytest.raises(ConfigurationError, match="no time zone database"):
+        run(THREE)
     assert connection.execute("select count(*) from duet.users").fetchone() == (0,)
 
 

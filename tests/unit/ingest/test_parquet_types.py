@@ -5,7 +5,7 @@ import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +14,13 @@ import pytest
 
 from pipelines.ingest.columns.attributes import NumericColumns
 from pipelines.ingest.columns.cleaning import clean_people
-from pipelines.ingest.columns.mapping import PeopleMapping
+from pipelines.ingest.columns.mapping import Mapping, PeopleMapping
 from pipelines.ingest.columns.resolution import resolve
 from pipelines.ingest.errors import RefusedFile
 from pipelines.ingest.files.opening import open_source
 from pipelines.ingest.files.parquet_types import check_types, plain
+from pipelines.ingest.tables import import_tables
+from tests.clocks import FixedClock
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 MARS = pa.timestamp("us", "Mars/Base")
@@ -157,6 +159,21 @@ def test_a_type_that_a_column_cannot_be_read_from_is_refused_once(
 ) -> None:
     with pytest.raises(RefusedFile, match=sentence):
         cleaned(tmp_path / "p.parquet", column, mapping)
+
+
+@pytest.mark.parametrize("stars", [pa.array([True]), pa.array([[5]]), pa.array([NOW])])
+def test_a_rating_of_a_type_that_is_no_number_is_refused_once(tmp_path: Path, stars: pa.Array) -> None:
+    pq.write_table(pa.table({"actor": [1], "target": [2], "time": [NOW], "stars": stars}), tmp_path / "i.parquet")
+    rated = {"interactions": {"rating": {"column": "Stars", "like_at_or_above": 4}}}
+    with pytest.raises(RefusedFile, match=r"`stars` has the Parquet type .* `rating` cannot be read; write numbers"):
+        import_tables(
+            cast("Any", None),
+            people=None,
+            interactions=tmp_path / "i.parquet",
+            data_dir=tmp_path,
+            clock=FixedClock(NOW),
+            mapping=Mapping.model_validate(rated),
+        )
 
 
 @pytest.mark.parametrize(
