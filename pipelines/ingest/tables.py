@@ -20,7 +20,7 @@ from pipelines.ingest.columns.identities import people_in
 from pipelines.ingest.columns.mapping import ColumnSource, Mapping
 from pipelines.ingest.columns.resolution import close_to, left_over, resolve
 from pipelines.ingest.errors import IngestError, RefusedFile
-from pipelines.ingest.files.counting import TimeCount
+from pipelines.ingest.files.counting import IdCount, TimeCount
 from pipelines.ingest.files.opening import open_source
 from pipelines.ingest.files.parquet_types import check_types
 from pipelines.ingest.files.reading import SourceFile
@@ -81,7 +81,8 @@ class _PeopleFile:
         _require(self._origins, ("user_id",), self._file)
 
     def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
-        counts, numeric, times, now = report.people, NumericColumns(), TimeCount(), clock.now()
+        counts, numeric, now = report.people, NumericColumns(), clock.now()
+        times, ids = TimeCount(), IdCount()
         known = people_in(connection)
         quarantine = Quarantine(connection, report.import_id, self._file.path.name, counts.quarantined)
         for batch in self._file.batches():
@@ -97,6 +98,7 @@ class _PeopleFile:
                 known=known,
                 times=times,
                 null_values=self._null_values,
+                ids=ids,
             )
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_people(connection, cleaned.good)
@@ -106,7 +108,7 @@ class _PeopleFile:
         load.merge_people(connection, columns, now, counts)
         progress("merging people", 1, 1)
         quarantine.take_staged()
-        report.notes += [*self._notes, *times.notes()]
+        report.notes += [*self._notes, *times.notes(), *ids.notes()]
         if load.largest_id(connection) > LARGEST_EXACT:
             report.notes.append(
                 "Ids beyond 2^53 are there: JavaScript clients must read them as BigInt, because JSON rounds them; "
@@ -132,7 +134,7 @@ class _InteractionsFile:
         _require({**self._origins, **rated}, ("actor_id", "target_id", decision, "occurred_at"), self._file)
 
     def load(self, connection: psycopg.Connection[Any], report: ImportReport, clock: Clock, progress: Progress) -> None:
-        counts, times, now = report.interactions, TimeCount(), clock.now()
+        counts, times, ids, now = report.interactions, TimeCount(), IdCount(), clock.now()
         known = people_in(connection)
         quarantine = Quarantine(connection, report.import_id, self._file.path.name, counts.quarantined)
         for batch in self._file.batches():
@@ -147,6 +149,7 @@ class _InteractionsFile:
                 known=known,
                 times=times,
                 null_values=self._null_values,
+                ids=ids,
             )
             quarantine.add_rows(batch.rows, cleaned.bad, batch.lines, cleaned.reasons)
             load.stage_interactions(connection, cleaned.good)
@@ -155,7 +158,7 @@ class _InteractionsFile:
         load.merge_interactions(connection, counts)
         progress("merging interactions", 1, 1)
         quarantine.take_staged()
-        report.notes += [*self._notes, *times.notes()]
+        report.notes += [*self._notes, *times.notes(), *ids.notes()]
         if advice := Contacts.staged(connection, "staged_interactions").advice():
             report.notes.append(advice)
 

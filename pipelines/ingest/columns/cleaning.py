@@ -25,7 +25,7 @@ from feature_repo.kinds import KINDS
 from pipelines.ingest.columns.attributes import SOURCE_ID, NumericColumns, json_objects
 from pipelines.ingest.columns.identities import Known, hashed_ids, nobody
 from pipelines.ingest.columns.mapping import ColumnSource, Rating
-from pipelines.ingest.files.counting import TimeCount
+from pipelines.ingest.files.counting import IdCount, TimeCount
 from pipelines.ingest.files.parquet_types import is_bytes
 from pipelines.ingest.files.times import dates, instants
 from pipelines.ingest.loading.frames import INTERACTIONS, PEOPLE, event_ids, hashed_event_ids
@@ -55,12 +55,14 @@ class _Rows:
         times: TimeCount | None,
         *,
         null_values: Collection[str],
+        ids: IdCount | None,
     ) -> None:
         self._table = table
         self._origins = origins
         self._known = known
         self._times = times
         self._null_values = [value.strip() for value in null_values]
+        self._id_count = ids
         self.n_rows: int = table.num_rows
         self.faults = faults
 
@@ -114,7 +116,10 @@ class _Rows:
         """Return ids 1 to 2^63-1, hashed when the source says so; a missing one is a fault."""
         array = self.column(name)
         if self.source(name).hash:
-            values = hashed_ids(read.texts(array, self.faults, name, 1000), self._known)
+            texts = read.texts(array, self.faults, name, 1000)
+            if self._id_count is not None:
+                self._id_count.note(self.source(name).column or name, texts)
+            values = hashed_ids(texts, self._known)
         else:
             values = read.integers(array, self.faults, name, 1, people.LARGEST_ID)
         return self.required(values, name)
@@ -190,10 +195,11 @@ def clean_people(
     known: Known = nobody,
     times: TimeCount | None = None,
     null_values: Collection[str] = (),
+    ids: IdCount | None = None,
 ) -> Cleaned:
     """Return the people of one batch; `good` has only the contract columns that `origins` names, and `attributes`."""
     faults = Faults(table.num_rows)
-    rows = _Rows(table, origins, faults, known, times, null_values=null_values)
+    rows = _Rows(table, origins, faults, known, times, null_values=null_values, ids=ids)
     arrays: dict[str, Any] = {"user_id": rows.ids("user_id")}
     for name, origin in origins.items():
         if name in people.INSTANTS:
@@ -227,10 +233,11 @@ def clean_interactions(
     known: Known = nobody,
     times: TimeCount | None = None,
     null_values: Collection[str] = (),
+    ids: IdCount | None = None,
 ) -> Cleaned:
     """Return the interactions of one batch, each with its event id."""
     faults = Faults(table.num_rows)
-    rows = _Rows(table, origins, faults, known, times, null_values=null_values)
+    rows = _Rows(table, origins, faults, known, times, null_values=null_values, ids=ids)
     actors = rows.ids("actor_id")
     targets = rows.ids("target_id")
     kinds = _kinds(rows, rating)

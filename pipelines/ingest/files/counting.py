@@ -1,4 +1,4 @@
-"""Count what times of an import look like, so that a wrong unit is told where each row alone is believable."""
+"""Count what times and ids of an import look like, so that what is wrong is told where each row is believable."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ _NEXT_YEAR = pa.scalar(EARLIEST.replace(year=EARLIEST.year + 1), pa.timestamp("u
 _A_MONTH = 31
 _FIRST = pa.scalar(EARLIEST, pa.timestamp("us", "UTC"))
 _COUNT_OF_SECONDS = r"^-?[0-9]{7,19}(\.[0-9]+)?$"
+
+
+# What 1 and 10000000000 become where a column holds floats.
+_AS_FLOAT = r"^[+-]?[0-9]+\.0+$|^[0-9](\.[0-9]+)?e\+[0-9]+$"
 
 
 @dataclass
@@ -73,3 +77,26 @@ class TimeCount:
                     "since 1970, say in what in the mapping, e.g. `unit: s`."
                 )
         return told
+
+
+@dataclass
+class IdCount:
+    """How many hashed ids of each column are whole numbers that a float has spelled."""
+
+    columns: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def note(self, column: str, texts: Any) -> None:
+        """Count one batch of a column of ids that are hashed."""
+        found = texts.filter(pc.fill_null(pc.match_substring_regex(texts, _AS_FLOAT), False))
+        if len(found):
+            before, first = self.columns.get(column, (0, found[0].as_py()))
+            self.columns[column] = (before + len(found), first)
+
+    def notes(self) -> list[str]:
+        """Return a sentence for each column that has such ids."""
+        return [
+            f"{n_ids:,} {'id' if n_ids == 1 else 'ids'} of `{column}` {'is' if n_ids == 1 else 'are'} written like "
+            f"`{first}`: with `hash: true` that is another person than the same number without a point or an exponent; "
+            "write whole numbers as such."
+            for column, (n_ids, first) in self.columns.items()
+        ]

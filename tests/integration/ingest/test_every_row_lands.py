@@ -228,6 +228,17 @@ CASES = {
         'user_id\tgender\tbio\n1\tf\t"open\n2\tm\tb\n3\tf\t"again\n', mapping="quote: none", landed=(3, 0),
         query="select bio from duet.users order by user_id", rows=(('"open',), ("b",), ('"again',)),
     ),
+    "hashed ids that are written with a point": Case(
+        "login\n1.0\n2\n", "a,b,kind,time\n2,1,like,2026-01-01\n",
+        "people: {user_id: {column: login, hash: true}}\n"
+        "interactions: {actor: {column: a, hash: true}, target: {column: b, hash: true}}",
+        landed=(2, 0), quarantined={"unknown_person: target_id": 1},
+        notes=("1 id of `login` is written like `1.0`: with `hash: true` that is another person",),
+    ),
+    "hashed ids in a column of floats": Case(
+        {"login": [1.0, 1e10, 2e10]}, mapping="people: {user_id: {column: login, hash: true}}", landed=(3, 0),
+        notes=("2 ids of `login` are written like `1e+10`",),
+    ),
     "what null is called": Case(
         "user_id,gender,bio\n1, -1,no \n2,f,null\n", mapping="null_values: [-1, no, null]", landed=(2, 0),
         query="select gender, bio from duet.users order by user_id", rows=((None, None), ("f", None)),
