@@ -345,12 +345,11 @@ class Runtime:
             found.append(self.releases.pin_problem)
         if self.snapshot.current is None or not len(self.snapshot.current.population):
             found.append("There is nobody in the snapshot of people.")
-        if self.snapshot.problem is not None:
-            found.append(self.snapshot.problem)
         if self.breakers[Dependency.POSTGRES_WRITES].state is BreakerState.OPEN:
             found.append("Interactions cannot be stored just now: writes to Postgres failed a moment ago.")
         if self.breakers[Dependency.ONLINE_STORE].state is BreakerState.OPEN:
             found.append("The online feature store failed a moment ago: older features are used.")
+        found += [problem for problem in (self.authenticator.problem, self.snapshot.problem) if problem is not None]
         return [*found, *self.models.problems(self.serving_releases()), *self.tasks.problems()]
 
     def outage(self) -> str | None:
@@ -363,7 +362,7 @@ class Runtime:
             return f"No request gets a connection to Postgres, so nobody can be shown safely: {why}"
         if self.breakers[Dependency.POSTGRES].state is BreakerState.OPEN:
             return "Reads of Postgres failed a moment ago and are cut off, so nobody can be shown safely."
-        return None
+        return self.authenticator.outage()
 
     def _registry(self) -> MlflowRest | None:
         url = self.endpoints.mlflow_url

@@ -64,6 +64,17 @@ class Authenticator:
             self._limits = self._count_with(redis)
         return self.table
 
+    @property
+    def problem(self) -> str | None:
+        """Return why the keys could not be read the last time."""
+        return None if self.table is None else self.table.problem
+
+    def outage(self) -> str | None:
+        """Return why every call is refused now, whatever its key; None when keys can be checked or none is needed."""
+        if not self.closed or (self.table is not None and self.table.known):
+            return None
+        return f"Every call is refused: {self.problem or 'The API keys were not read yet.'}"
+
     def admit(self, headers: Headers) -> Caller:
         """Return who calls; raises Unauthorized or KeysUnavailable."""
         if not self.closed:

@@ -52,7 +52,7 @@ class KeyTable:
         except Exception as error:  # noqa: BLE001 whatever the database raises: nobody is let in or out by it
             if self.problem is None:
                 _log.warning("keys_not_read", error=type(error).__name__, kept=len(self._keys or ()))
-            self.problem = f"The API keys could not be read again: {type(error).__name__}."
+            self.problem = f"The API keys could not be read: {type(error).__name__}."
         else:
             self._keys = {key.key_id: key for key in keys}
             self.problem = None

@@ -1,12 +1,17 @@
 """`/health/ready` sends no traffic to a worker that could show nobody safely, whatever its health check found last."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
+import psycopg.errors
 import pytest
 
 from infra.settings import Settings
+from serving.access.keys import Key
+from serving.access.table import KeyTable
 from serving.api.health import LiveReport
 from serving.api.pages import pages
 from serving.resilience.breaker import BreakerState, Dependency
@@ -27,8 +32,22 @@ def runtime(tmp_path: Path, clock: FixedClock) -> Runtime:
     found = Runtime(Settings(data_dir=tmp_path), clock)
     found.health_checker = HealthChecker({"postgres": up}, clock, after=lambda: None)
     asyncio.run(found.health_checker.beat())
+    found.releases = SimpleNamespace(current=None, challenger=None, absence=lambda: "none", pin_problem=None)  # type: ignore[assignment]
+    found.snapshot = SimpleNamespace(current=None, problem=None)  # type: ignore[assignment]
     found.warm = True
     return found
+
+
+class Keys:
+    """The table of keys in Postgres, which may be closed to the service."""
+
+    def __init__(self, *, readable: bool) -> None:
+        self.readable = readable
+
+    async def read(self) -> Sequence[Key]:
+        if not self.readable:
+            raise psycopg.errors.InsufficientPrivilege("permission denied for table api_keys")
+        return []
 
 
 def cut_off(runtime: Runtime, dependency: Dependency) -> None:
@@ -80,3 +99,34 @@ def test_a_worker_whose_health_check_hangs_is_not_ready(runtime: Runtime, clock:
     answer = get(runtime, "/health/ready")
     assert (answer.status_code, answer.json()["status"]) == (503, "not_ready")
     assert "the health checker of this worker hangs" in answer.json()["reasons"][0]
+
+
+def test_a_worker_that_needs_keys_and_never_read_them_is_not_ready(runtime: Runtime) -> None:
+    keys = Keys(readable=False)
+    runtime.authenticator.closed = True
+    assert runtime.outage() == "Every call is refused: The API keys were not read yet."
+    runtime.authenticator.table = table = KeyTable(keys.read, 5.0)
+    asyncio.run(table.refresh())
+    reason = "The API keys could not be read: InsufficientPrivilege."
+    answer = get(runtime, "/health/ready")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, [f"Every call is refused: {reason}"])
+    keys.readable = True
+    asyncio.run(table.refresh())
+    assert get(runtime, "/health/ready").status_code == 200
+    assert reason not in runtime.problems()
+
+
+def test_a_worker_that_cannot_read_its_keys_again_stays_ready_and_says_so(runtime: Runtime) -> None:
+    keys = Keys(readable=True)
+    runtime.authenticator.closed = True
+    runtime.authenticator.table = table = KeyTable(keys.read, 5.0)
+    asyncio.run(table.refresh())
+    keys.readable = False
+    asyncio.run(table.refresh())
+    assert runtime.outage() is None
+    assert "The API keys could not be read: InsufficientPrivilege." in runtime.problems()
+
+
+def test_a_worker_that_needs_no_keys_is_ready_without_them(runtime: Runtime) -> None:
+    assert not runtime.authenticator.closed
+    assert runtime.outage() is None
