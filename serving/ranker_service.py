@@ -15,12 +15,14 @@ from infra.errors import DuetError
 from infra.logging import adopt_loggers, configure_logging, silence_loggers
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
+from infra.web.limits import HttpLimits, limit_http
 from registry.scoring.list_policy import ForwardModel
 from serving.recommend.ranker_matrices import COLUMNS, PROBABILITIES, FeatureMatrix, Probabilities
 from serving.releases.served_rankers import ServedRankers
 
 disable_telemetry()
 _settings = load_settings()
+limit_http(HttpLimits.of(_settings.serving))
 _MOST_AT_ONCE = 64
 _LONGEST_MS = 40
 """What a matrix may wait for others and for the batch before it until it is refused: less than serving waits."""

@@ -55,11 +55,7 @@ from serving.runtime import Runtime
 
 disable_telemetry()
 _settings = load_settings()
-limit_http(
-    HttpLimits(
-        _settings.serving.max_header_bytes, _settings.serving.header_timeout_s, _settings.serving.max_connections
-    )
-)
+limit_http(HttpLimits.of(_settings.serving))
 trust_proxies(_settings.serving.trusted_proxies)
 _runtime = Runtime(_settings, SystemClock())
 _calls: dict[str, Call] = {}

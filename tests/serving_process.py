@@ -106,14 +106,18 @@ def serving_process(
 
 
 @contextmanager
-def ranker_process(root: Path) -> Iterator[ServingProcess]:
-    """Run the ranker's service for the length of the block, on the local copies of the app that is served in `root`."""
+def ranker_process(root: Path, **variables: str) -> Iterator[ServingProcess]:
+    """Run the ranker's service for the length of the block, on the local copies of the app that is served in `root`.
+
+    `variables` are settings by name without `DUET_`.
+    """
     port, log = free_port(), root / "ranker.log"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("DUET_")},
         "BENTOML_HOME": str(root / "bentoml"),
         "DUET_ENVIRONMENT": "test",
         "DUET_DATA_DIR": str(root / "duet"),
+        **{f"DUET_{name}": value for name, value in variables.items()},
     }
     with _started("serving.ranker_service:RankerService", port, log, environment) as process:
         served = ServingProcess(process, port, log)

@@ -85,9 +85,9 @@ class EmbeddedMlflow:
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", host, "--port", str(port), "--workers", "1"),
             *("--serve-artifacts", "--artifacts-destination", str(self.data)),
-            # Inside our checks of Host, Origin and token. Its log of every request would say nothing but our own
-            # polls; h11 bounds the bytes of headers, which httptools does not.
-            *("--app-name", "duet", "--uvicorn-opts", "--no-access-log --http h11"),
+            # Inside our checks of Host, Origin and token, on connections within our bounds. Its log of every request
+            # would say nothing but our own polls.
+            *("--app-name", "duet", "--uvicorn-opts", "--no-access-log --http infra.web.limits:LimitedHttp"),
         ]
         environment = {
             **os.environ,

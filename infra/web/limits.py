@@ -8,11 +8,13 @@ import asyncio
 import json
 import os
 from collections.abc import Collection, Iterable
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Self
 from uuid import uuid4
 
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from infra.settings import ServingSettings
 
 MAX_URL_BYTES = 8192
 REFUSALS: Final = {
@@ -37,6 +39,11 @@ class HttpLimits(NamedTuple):
     max_head_bytes: int = 32768
     head_timeout_s: float = 10.0
     max_connections: int = 500
+
+    @classmethod
+    def of(cls, settings: ServingSettings) -> Self:
+        """Return those that these settings ask for."""
+        return cls(settings.max_header_bytes, settings.header_timeout_s, settings.max_connections)
 
 
 class LimitedHttp(HttpToolsProtocol):

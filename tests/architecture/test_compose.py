@@ -14,6 +14,7 @@ import yaml
 
 from infra.settings import Settings, load_settings
 from infra.variables import variables
+from infra.web.limits import LimitedHttp
 from infra.web.token import needs_token
 from tests.architecture.compose import COMPOSE, TEXT, VARIABLE, composed, services
 from tests.architecture.sources import ROOT
@@ -183,6 +184,11 @@ def test_mlflow_and_dagster_ask_for_a_token_because_they_are_in_production() -> 
         assert command in " ".join(service["command"]), name
         assert {"source": "web_token", "target": "DUET_WEB__TOKEN"} in service["secrets"], name
         assert not {"DUET_ENVIRONMENT", "DUET_WEB__AUTH"} & set(service["environment"]), name
+
+
+def test_mlflow_takes_connections_within_the_bounds_of_all_our_servers() -> None:
+    protocol = f"{LimitedHttp.__module__}:{LimitedHttp.__name__}"
+    assert f'--uvicorn-opts "--no-access-log --http {protocol}"' in " ".join(services()["mlflow"]["command"])
 
 
 def test_the_proxy_speaks_tls_sends_everybody_there_and_writes_no_token_into_its_log() -> None:

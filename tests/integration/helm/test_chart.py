@@ -9,6 +9,7 @@ import yaml
 
 from infra.settings import Settings
 from infra.variables import variables
+from infra.web.limits import LimitedHttp
 from tests.architecture.sources import ROOT
 
 helm = pytest.importorskip("helm_python", reason="the wheel helm-python-sdk has none for this machine")
@@ -133,6 +134,8 @@ def test_mlflow_and_dagster_ask_for_a_token_because_they_are_in_production(objec
         if ("Deployment", name) in objects:
             (one,) = pods(objects)[name]["spec"]["containers"]
             assert command in " ".join(one["args"]), name
+            if name == "mlflow":
+                assert f"--http {LimitedHttp.__module__}:{LimitedHttp.__name__}'" in " ".join(one["args"])
 
 
 @pytest.mark.parametrize("part", ["serving", "dagster", "mlflow"])

@@ -101,6 +101,11 @@ def test_without_the_token_nothing_is_told_and_with_it_every_client_works(
     assert MlflowClient(url).search_experiments()
 
 
+def test_a_head_that_is_too_large_is_refused_before_anybody_is_asked_for_a_token(guarded: Endpoints) -> None:
+    answer = httpx.get(str(guarded.mlflow_url), headers={"X-Long": "a" * 60_000}, timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (431, "headers_too_large")
+
+
 def test_a_page_of_others_and_a_foreign_host_get_nothing(attacker: httpx.Client, settings: Settings) -> None:
     for headers in ({"Origin": "http://evil.example"}, {"Origin": "http://127.0.0.1:1"}, {"Host": "evil.example"}):
         answer = attacker.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1}, headers=headers)

@@ -81,6 +81,11 @@ def test_pages_of_others_foreign_hosts_and_whoever_has_no_token_are_refused(ask:
     assert httpx.get(f"{server}/logs/a/b.out", timeout=60).status_code == 401
 
 
+def test_a_head_that_is_too_large_is_refused_before_anybody_is_asked_for_a_token(server: str) -> None:
+    answer = httpx.get(server, headers={"X-Long": "a" * 60_000}, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (431, "headers_too_large")
+
+
 def test_a_browser_that_opened_the_link_follows_the_logs_of_a_run(ask: httpx.Client, server: str) -> None:
     token = ask.headers["Authorization"].removeprefix("Bearer ")
     with httpx.Client(base_url=server, timeout=60, follow_redirects=True) as browser:

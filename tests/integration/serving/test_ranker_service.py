@@ -53,7 +53,7 @@ def both(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iter
         insert_people(connection, 40)
     root = tmp_path_factory.mktemp("ranked")
     with (
-        ranker_process(root) as service,
+        ranker_process(root, SERVING__MAX_HEADER_BYTES="4096") as service,
         serving_process(
             endpoints,
             root,
@@ -94,6 +94,11 @@ def test_what_arrives_together_is_batched_and_everybody_gets_their_own(both: Bot
         return answered
 
     assert any(asyncio.run(burst()))
+
+
+def test_a_head_that_is_larger_than_the_settings_allow_is_refused(both: Both) -> None:
+    answer = httpx.get(f"{both.service.url}/readyz", headers={"x-long": "a" * 20_000}, trust_env=False, timeout=20)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (431, "headers_too_large")
 
 
 def test_pickle_is_refused(both: Both) -> None:
