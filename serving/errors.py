@@ -257,7 +257,11 @@ class RankerServiceFailed(ServingError):
 
 
 class FeaturesUnavailable(ServingError):
-    """The online store did not answer: older features are used."""
+    """The online store did not answer: older features are used; `late` when more time might have been enough."""
+
+    def __init__(self, message: str, *, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
 
 
 class FeaturesLost(FeaturesUnavailable):

@@ -59,11 +59,14 @@ class Made:
     entry: Entry
     steady: bool = True
 
-    @property
-    def hurried(self) -> bool:
-        """Say whether the answer is of a lower level because time was short."""
-        why = self.run.first_step_down
-        return why is not None and why.reason is Reason.DEADLINE_EXCEEDED
+    def is_hurried_for(self, run: Run) -> bool:
+        """Say whether time was too short for this answer, and `run` has more of it."""
+        made = self.run
+        why = made.first_step_down
+        if why is not None and why.reason is Reason.DEADLINE_EXCEEDED:
+            return run.deadline.at_s > made.deadline.at_s
+        # What a whole budget was too short for is not tried again with what those who waited have left of theirs.
+        return made.late and run.deadline.remaining_s() > made.deadline.at_s - made.started_s
 
 
 class AnswerCache:

@@ -54,7 +54,8 @@ class Run:
 
     `since` is a moment of the database: whose row changed after it may differ from the population's. `champion` is
     whose release answers when the challenger's fails. `newcomers` are by release id, `candidates` counted by step.
-    `before` are the people of the pages before this one, `unwanted` all whom the request leaves out, ids int64.
+    `late` says whether something is missing that more
+    time might have brought. `before` are the people of the pages before this one, `unwanted` all whom the request leaves out, ids int64.
     """
 
     request: ListRequest
@@ -71,6 +72,7 @@ class Run:
     no_release: Degraded | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
+    late: bool = False
     candidates: dict[str, int] = field(default_factory=dict)
     first_step_down: Degraded | None = None
     variant: Variant = Variant.CHAMPION
@@ -140,11 +142,12 @@ class Run:
                 self._late(stage)
 
     def _late(self, stage: Stage) -> NoReturn:
-        self.degrade(stage)
+        self.degrade(stage, late=True)
         raise LevelUnavailable(Reason.DEADLINE_EXCEEDED, f"There was no time left for {stage.value}.")
 
-    def degrade(self, stage: Stage) -> None:
-        """Note that a stage did without something."""
+    def degrade(self, stage: Stage, *, late: bool = False) -> None:
+        """Note that a stage did without something; `late` when more time might have been enough."""
+        self.late |= late
         if stage.value not in self.degraded:
             self.degraded.append(stage.value)
 

@@ -26,4 +26,7 @@ class OnlineFeatures:
             raise FeaturesUnavailable("The online feature store failed a moment ago.") from None
         except Exception as error:
             # Feast, its registry and its Redis client each raise errors of their own: all mean "no features now".
-            raise FeaturesUnavailable(f"The online feature store does not answer: {type(error).__name__}.") from error
+            raise FeaturesUnavailable(
+                f"The online feature store does not answer: {type(error).__name__}.",
+                late=isinstance(error, TimeoutError),
+            ) from error

@@ -188,7 +188,7 @@ class Recommender:
                 if not (follows and error.late):
                     raise
                 continue  # the one who began ran out of time, which says nothing of the time that is left here
-            if not (follows and made.hurried and run.deadline.at_s > made.run.deadline.at_s):
+            if not (follows and made.is_hurried_for(run)):
                 return made
 
     async def _lead(self, run: Run, assignment: Assignment, cache: AnswerCache, key: str) -> Made:

@@ -15,7 +15,7 @@ import numpy as np
 from feature_repo.population.people import People
 from feature_repo.transforms import attribute_vectors, profile_vectors
 from infra.errors import DuetError
-from serving.errors import EligibilityUnknown, UnknownUser
+from serving.errors import EligibilityUnknown, FeaturesUnavailable, UnknownUser
 from serving.people.people_store import PairStanding, PeopleStore, RequesterRow
 from serving.reasons import Reason, Stage
 from serving.recommend.answer_run import Run, breathe
@@ -109,8 +109,8 @@ async def _activity(run: Run, features: FeatureReader, user_id: int, known: Peop
             run.degrade(Stage.FEATURES)
         try:
             stored = await features.read(user_id, run.share_s(Stage.FEATURES))
-        except (DuetError, TimeoutError, OSError):
-            run.degrade(Stage.FEATURES)
+        except (DuetError, TimeoutError, OSError) as error:
+            run.degrade(Stage.FEATURES, late=isinstance(error, FeaturesUnavailable) and error.late)
             return known
         return stored if len(stored) else known
 

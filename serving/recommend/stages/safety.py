@@ -57,11 +57,11 @@ async def only_safe(
                 standing = await stand(run, people, ids[rows], since)
                 steady &= standing.version == requester.version and standing.updated_at == requester.updated_at
                 requester = await as_of(standing, run, people, requester)
-            except EligibilityUnknown:
+            except EligibilityUnknown as error:
                 if not n:
                     raise
                 # Those found so far were checked: fewer people are better than nobody.
-                run.degrade(Stage.SAFETY)
+                run.degrade(Stage.SAFETY, late=error.late)
                 break
             fits = allowed(requester, ranked.pool.people.take(rows), run.request.filters, run.at)
             shown.append(rows[showable_now(run, requester, standing, ids[rows], fits)])

@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 import structlog
 
+from feature_repo.population.people import People
 from infra.settings import Settings
 from registry.release import Release
-from serving.errors import LevelUnavailable
+from serving.errors import EligibilityUnknown, FeaturesUnavailable, LevelUnavailable
 from serving.reasons import Reason
 from serving.recommend.answers import Answer
 from serving.resilience.deadline import Deadline
 from tests.cached_towns import ask, ids, with_cache
 from tests.clocks import FixedClock
-from tests.serving_fakes import MemoryPeople, Town, make_town
+from tests.serving_fakes import MemoryFeatures, MemoryPeople, Town, make_town
 from tests.serving_world import load_town, write_artifacts
 
 
@@ -176,6 +177,67 @@ def test_a_level_that_was_left_for_want_of_time_is_no_answer_for_those_with_more
 
     patient, first = asyncio.run(go())
     assert (first.level, patient.level, patient.reason) == (2, 1, None)
+
+
+class SlowFeatures(MemoryFeatures):
+    """An online store that only answers those who give it a while."""
+
+    async def read(self, user_id: int, timeout_s: float) -> People:
+        if timeout_s < 3:
+            self.reads += 1
+            raise FeaturesUnavailable("The online feature store does not answer: TimeoutError.", late=True)
+        return await super().read(user_id, timeout_s)
+
+
+def test_features_that_were_left_out_for_want_of_time_are_read_for_those_with_more(slow_town: Town) -> None:
+    slow_town.features = SlowFeatures()
+
+    async def go() -> list[Answer]:
+        recommender = slow_town.recommender()
+        begins = asyncio.create_task(ask(recommender, deadline=Deadline.after(5.0, slow_town.clock)))
+        await asyncio.sleep(0.002)
+        alike = asyncio.create_task(ask(recommender, deadline=Deadline.after(5.0, slow_town.clock)))
+        return [await ask(recommender, deadline=Deadline.after(20.0, slow_town.clock)), await begins, await alike]
+
+    patient, first, alike = asyncio.run(go())
+    assert [(answer.level, answer.degraded) for answer in (patient, first)] == [(1, []), (1, ["features"])]
+    assert (alike.cached, alike.degraded) == (True, ["features"])  # it has no more time than the first had
+    assert slow_town.features.reads == 2
+
+
+def test_a_herd_shares_what_a_store_that_is_away_left_out(slow_town: Town) -> None:
+    slow_town.features.down = True
+
+    async def go() -> list[Answer]:
+        recommender = slow_town.recommender()
+        later = (ask(recommender, deadline=Deadline.after(20.0 + n, slow_town.clock)) for n in range(5))
+        return await asyncio.gather(ask(recommender), *later)
+
+    assert [answer.degraded for answer in asyncio.run(go())] == [["features"]] * 6
+    assert slow_town.features.reads == 1
+
+
+class SlowSecondLook(Counting):
+    """Postgres that only says how more people stand to those who give it a while."""
+
+    async def standing(self, user_id: int, candidate_ids: Any, *, timeout_s: float, **how: Any) -> Any:
+        if "standing" in self.asked and timeout_s < 10:
+            raise EligibilityUnknown(Reason.ELIGIBILITY_UNAVAILABLE, "Postgres did not answer in time.", late=True)
+        return await super().standing(user_id, candidate_ids, timeout_s=timeout_s, **how)
+
+
+def test_a_list_that_was_cut_short_for_want_of_time_is_made_whole_for_those_with_more(town: Town) -> None:
+    town.people = SlowSecondLook(town.people.rows, hidden=set(range(66, 101, 2)))  # most of the first look
+
+    async def go() -> tuple[Answer, Answer]:
+        recommender = town.recommender()
+        begins = asyncio.create_task(ask(recommender, deadline=Deadline.after(5.0, town.clock)))
+        await asyncio.sleep(0.002)
+        return await ask(recommender, deadline=Deadline.after(20.0, town.clock)), await begins
+
+    patient, first = asyncio.run(go())
+    assert (first.level, first.degraded, len(first.items) < 10) == (1, ["safety"], True)
+    assert (patient.level, patient.degraded, len(patient.items)) == (1, [], 10)
 
 
 def test_an_interaction_during_the_making_is_felt_by_whoever_asks_after_it(slow_town: Town) -> None:

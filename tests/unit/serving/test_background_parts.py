@@ -30,8 +30,9 @@ def test_a_store_that_fails_is_left_alone_for_a_while() -> None:
     features = OnlineFeatures(broken, closed_breaker())
     limit = BreakerSettings().min_calls
     for number in range(limit + 3):
-        with pytest.raises(FeaturesUnavailable):
+        with pytest.raises(FeaturesUnavailable) as refused:
             asyncio.run(features.read(number, 5.0))
+        assert not refused.value.late
     assert calls == list(range(limit))
 
 
@@ -42,8 +43,9 @@ def test_a_store_that_does_not_answer_is_not_waited_for() -> None:
 
     async def read() -> float:
         began = time.monotonic()
-        with pytest.raises(FeaturesUnavailable):
+        with pytest.raises(FeaturesUnavailable) as refused:
             await OnlineFeatures(hangs, closed_breaker()).read(7, 0.05)
+        assert refused.value.late
         return time.monotonic() - began
 
     assert asyncio.run(read()) < 2
