@@ -142,6 +142,45 @@ def test_of_two_who_like_each_other_at_the_same_instant_one_hears_of_the_match(
     assert on_pool(endpoints.database_url, settings, use) == [1] * tries
 
 
+@pytest.mark.parametrize("ended", [Kind.BLOCK, Kind.PASS])
+def test_a_like_at_the_same_instant_as_the_end_of_the_others_matches_only_where_it_came_first(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, settings: Settings, ended: Kind
+) -> None:
+    tries = 200
+    connection.execute("insert into duet.users (user_id) select generate_series(1, %s)", (2 * tries,))
+    connection.commit()
+
+    async def use(pool: Any) -> list[tuple[bool, bool]]:
+        desk = Interactions(Storage(pool, closed_breaker(), 5.0), metrics=serving_metrics(), notify=lambda: None)
+
+        async def send(actor: int, target: int, kind: Kind = Kind.LIKE) -> bool:
+            request = InteractionRequest(actor_id=actor, target_id=target, kind=kind)
+            return (await desk.store(request, REQUEST_ID)).matched
+
+        said = []
+        for one in range(1, 2 * tries, 2):
+            await send(one + 1, one)
+            both = [send(one, one + 1), send(one + 1, one, ended)]
+            turn = 1 if one % 4 == 1 else -1  # each of them has the start of the other as often
+            at_once = (await asyncio.gather(*both[::turn]))[::turn]
+            said.append((at_once[0], await send(one, one + 1)))
+        return said
+
+    said = on_pool(endpoints.database_url, settings, use)
+    assert [later for _, later in said] == [False] * tries
+    came_first = connection.execute(
+        "select min(happened.occurred_at) < max(ending.occurred_at) from duet.interactions happened"
+        " join duet.interactions ending on ending.actor_id = happened.target_id and ending.kind = %s"
+        " where happened.actor_id %% 2 = 1 group by happened.actor_id order by happened.actor_id",
+        (ended.value,),
+    ).fetchall()
+    assert [(matched,) for matched, _ in said] == came_first
+    told = connection.execute("select actor_id from duet.webhook_events where kind = 'match' order by 1").fetchall()
+    assert told == [(2 * place + 1,) for place, (matched, _) in enumerate(said) if matched]
+    matches = "select one from generate_series(1, %s, 2) one, duet.pair_state(one, one + 1, 'infinity') as state"
+    assert not connection.execute(f"{matches} where state.matched_at is not null", (2 * tries,)).fetchall()
+
+
 def test_the_clock_of_the_database_bounds_what_a_client_says(desk: Desk, connection: psycopg.Connection[Any]) -> None:
     with pytest.raises(InvalidRequest, match="future"):
         desk.store(occurred_at=now(connection) + timedelta(minutes=1))

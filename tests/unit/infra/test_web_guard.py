@@ -119,6 +119,15 @@ def test_whoever_has_no_token_gets_nothing_but_health() -> None:
     assert not Browser(None).shakes_hands((b"origin", b"http://evil.example"))
 
 
+def test_where_no_token_is_asked_for_foreign_hosts_and_pages_of_others_are_refused_all_the_same() -> None:
+    ask = Browser(None)
+    for method in ("GET", "POST"):
+        assert ask(method, "/", {"Origin": HERE}).status_code == 200
+        for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+            assert ask(method, "/", headers).status_code == 403, (method, headers)
+    assert not ask.shakes_hands((b"origin", b"null"))
+
+
 def test_a_link_with_the_token_becomes_a_cookie_that_no_script_reads() -> None:
     ask = Browser(TOKEN)
     answer = ask("GET", f"/runs?a=1&token={TOKEN}")

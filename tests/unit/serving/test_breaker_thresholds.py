@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from infra.db import connection_pool
 from infra.metrics import serving_metrics
-from infra.settings import BreakerSettings
+from infra.settings import BreakerSettings, ServingSettings
+from serving.resilience import health_checker
 from serving.resilience.breaker import Breaker, BreakerState
 from tests.clocks import FixedClock
 
@@ -95,3 +97,10 @@ def test_its_state_is_shown_as_a_number() -> None:
     asyncio.run(watched.breaker.call(probe, PATIENT_S))
     assert seen == [1]
     assert watched.shown() == 0
+
+
+def test_with_the_settings_as_they_come_calls_pass_within_5_s_after_the_server_is_back() -> None:
+    reconnected_s = connection_pool.LONGEST_PAUSE_S
+    tried_again_s = ServingSettings().breaker.open_s  # the call that may try can come just before the connection
+    found_up_s = health_checker.EVERY_S + health_checker.WITHIN_S
+    assert reconnected_s + tried_again_s + found_up_s < 5.0
