@@ -99,7 +99,7 @@ def test_its_state_is_shown_as_a_number() -> None:
     assert watched.shown() == 0
 
 
-def test_with_the_settings_as_they_come_calls_pass_within_5_s_after_the_server_is_back() -> None:
+def test_with_the_settings_as_they_come_calls_pass_within_5_s_after_a_server_that_refused_them_is_back() -> None:
     reconnected_s = connection_pool.LONGEST_PAUSE_S
     tried_again_s = ServingSettings().breaker.open_s  # the call that may try can come just before the connection
     found_up_s = health_checker.EVERY_S + health_checker.WITHIN_S
