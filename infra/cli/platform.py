@@ -50,6 +50,7 @@ def up(
     Ctrl-C stops all of them. A process that dies later, or answers nothing for a minute, is reported and started
     again, after a wait that grows from a second to a minute while it keeps failing.
     """
+    from infra.logging import configure_logging
     from infra.supervisor.platform import run_platform, start_in_background
 
     settings = current_settings(ctx)
@@ -66,6 +67,7 @@ def up(
             print_links(settings, state)
         print_success("running; Ctrl-C stops everything")
 
+    configure_logging(settings)
     run_platform(settings, report=report, on_ready=ready)
     print_success("stopped")
 

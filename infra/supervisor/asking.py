@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from infra.supervisor.errors import in_words
 from infra.supervisor.spec import Probe
 
 AT_ONCE = 32
@@ -44,7 +45,12 @@ class Asker:
         for question, answer in list(self._asked.items()):
             if answer.done():
                 del self._asked[question]
-                yield question, answer.result()
+                failure = answer.exception()
+                # No probe is to raise; one that does, for want of a file or of memory, must not end the watching.
+                if isinstance(failure, Exception):
+                    yield question, f"it cannot be asked: {in_words(failure)}"
+                else:
+                    yield question, answer.result()
 
     def close(self) -> None:
         """Ask nothing more; questions under way end by their own limits."""

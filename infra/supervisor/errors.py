@@ -15,6 +15,14 @@ DuetError
 """
 
 from infra.errors import DuetError
+from infra.logging import redact_text
+
+
+def in_words(failure: Exception) -> str:
+    """Return the sentence of an error of ours, and of any other its type with its words, without secrets."""
+    if isinstance(failure, DuetError):
+        return str(failure)
+    return redact_text(f"{type(failure).__name__}: {failure}")
 
 
 class SupervisorError(DuetError):

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from infra.errors import DuetError
 from infra.supervisor.backoff import Backoff
+from infra.supervisor.errors import in_words
 from infra.supervisor.spec import External
 from infra.supervisor.state import ServicePhase
 
@@ -79,11 +79,12 @@ class WatchedServer:
         if failure is None:
             how = "was started anew, as somebody asked" if was_asked else "did not answer and was started again"
             return Change(ServicePhase.STARTING, f"it {how}")
-        if not isinstance(failure, DuetError):
+        if not isinstance(failure, Exception):
             raise failure
-        wait_s = self.backoff.failed(time.monotonic())
+        # Whatever it was: the rest of the platform is watched from the same loop.
+        why, wait_s = in_words(failure).rstrip("."), self.backoff.failed(time.monotonic())
         self._due_at = time.monotonic() + wait_s
-        return Change(ServicePhase.DIED, f"cannot be started again: {failure} The next try is in {wait_s:.0f} s.")
+        return Change(ServicePhase.DIED, f"cannot be started again: {why}. The next try is in {wait_s:.0f} s.")
 
 
 def _anew(revive: Callable[[], None], stop: Callable[[], None] | None) -> None:

@@ -17,10 +17,9 @@ from types import FrameType
 from infra.data_folder import require_data_folder, require_open_folder
 from infra.embedded.processes import identity, is_alive
 from infra.endpoints import open_endpoints
-from infra.errors import DuetError
 from infra.safe_settings import refuse_unsafe
 from infra.settings import Settings
-from infra.supervisor.errors import PlatformNotStopped, ServiceDied, StartInterrupted
+from infra.supervisor.errors import PlatformNotStopped, ServiceDied, StartInterrupted, in_words
 from infra.supervisor.processes import describe_exit, end, spawn, sweep, tail
 from infra.supervisor.spec import External, Spec
 from infra.supervisor.stack import duet_stack
@@ -33,6 +32,7 @@ from infra.supervisor.state import (
     logs_dir,
     mark_of,
     platform_lock,
+    publish_state,
     read_state,
     refuse_running,
     running_state,
@@ -93,13 +93,13 @@ def run_platform(
                         upkeep.look()
                 finally:
                     state.phase = Phase.STOPPING
-                    write_state(state)
+                    publish_state(state)
                     supervisor.stop()
         except StartInterrupted:
             forget_state(settings.data_dir)
-        except DuetError as failure:
-            state.phase, state.reason = Phase.FAILED, str(failure)
-            write_state(state)
+        except Exception as failure:
+            state.phase, state.reason = Phase.FAILED, in_words(failure)
+            publish_state(state)
             raise
         else:
             forget_state(settings.data_dir)

@@ -118,7 +118,8 @@ class External:
         probe: how health is seen.
         url: the address for a person, without a password.
         log: its log file; None when it is not on this machine.
-        revive: starts it again after it died; None when that is not our business. Raises DuetError.
+        revive: starts it again after it died; None when that is not our business. What it raises is shown, and it is
+            tried again.
         stop: ends it, so that `revive` starts it anew; None when that is not our business. Raises DuetError.
     """
 

@@ -12,11 +12,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO
 
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.data_folder import require_open_folder
 from infra.embedded.account import make_private
 from infra.supervisor.errors import PlatformRunning
+
+_log = structlog.get_logger(__name__)
 
 
 class Phase(StrEnum):
@@ -95,12 +98,20 @@ def mark_of(data_dir: Path) -> str:
 
 
 def write_state(state: PlatformState) -> None:
-    """Replace the state file in one step."""
+    """Replace the state file in one step; raises OSError where that cannot be done."""
     folder = platform_dir(state.data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"state.{os.getpid()}.tmp"
     temporary.write_text(state.model_dump_json(indent=1))
     temporary.replace(folder / "state.json")
+
+
+def publish_state(state: PlatformState) -> None:
+    """Write the state, or log why that cannot be done now: what is watched must not end where a disk is full."""
+    try:
+        write_state(state)
+    except OSError as refused:
+        _log.error("state_not_written", folder=str(platform_dir(state.data_dir)), why=str(refused))
 
 
 def read_state(data_dir: Path) -> PlatformState | None:

@@ -7,6 +7,7 @@ again after five healthy minutes. One thread changes everything; questions and t
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from infra.supervisor.asking import Asker, HealthQuestion
@@ -16,7 +17,7 @@ from infra.supervisor.externals import WatchedServer
 from infra.supervisor.processes import end, spawn, sweep
 from infra.supervisor.requests import take_requests
 from infra.supervisor.spec import External, Probe, Service, Spec, StartStep
-from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState, logs_dir, mark_of, write_state
+from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState, logs_dir, mark_of, publish_state
 
 TICK_S = 0.15
 PROBE_EVERY_S = 5.0
@@ -291,14 +292,15 @@ class Supervisor:
         phase, now = Phase.RUNNING if healthy else Phase.DEGRADED, time.time()
         if self.state.phase is not phase or now - (self.state.watched_at or 0) >= PROBE_EVERY_S:
             self.state.phase, self.state.watched_at = phase, now
-            write_state(self.state)
+            publish_state(self.state)
 
     def _change(self, name: str, phase: ServicePhase, *, detail: str | None = None, **facts: object) -> None:
         before = self.state.services.get(name) or ServiceState(name=name)
         known = {fact: value for fact, value in facts.items() if value is not None}
         self.state.services[name] = before.model_copy(update={"phase": phase, "detail": detail, **known})
-        write_state(self.state)
-        self._report(self.state.services[name])
+        publish_state(self.state)
+        with suppress(OSError):  # who listens writes, perhaps to a full disk, or to a terminal that is gone
+            self._report(self.state.services[name])
 
     def _log_path(self, name: str) -> Path:
         return logs_dir(self.state.data_dir) / f"{name}.log"

@@ -41,7 +41,8 @@ class Upkeep:
             self._pruned_at = now
             kept = self._settings.upkeep
             for folder in ("data_docs", "dagster/storage", "dagster/logs"):
-                prune(data_dir / folder, kept.days * 86_400, kept.mb * _MIB)
+                with suppress(OSError):
+                    prune(data_dir / folder, kept.days * 86_400, kept.mb * _MIB)
 
 
 def rotate(path: Path, max_bytes: int, files: int) -> bool:
@@ -67,11 +68,12 @@ def prune(folder: Path, max_age_s: float, max_bytes: int) -> list[str]:
     for changed_at, size, entry in sorted(_entries(folder), reverse=True):
         left -= size
         if time.time() - changed_at > max_age_s or left < 0:
-            removed.append(entry.name)
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+            with suppress(OSError):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
+                removed.append(entry.name)
     return removed
 
 

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import psutil
 import pytest
@@ -115,8 +116,17 @@ def test_a_database_that_keeps_dying_is_started_again_visibly_and_without_a_last
     assert state.services["postgres"].detail == "it coughs"
 
 
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (ServerUnavailable("the disk is full."), "the disk is full."),
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device."),
+        (CalledProcessError(1, ["sh"]), "CalledProcessError: Command '['sh']' returned non-zero exit status 1."),
+    ],
+    ids=lambda case: type(case).__name__,
+)
 def test_a_database_that_cannot_be_started_is_tried_again_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, why: str
 ) -> None:
     monkeypatch.setattr("infra.supervisor.supervisor.PROBE_EVERY_S", 0.0)
     monkeypatch.setattr("infra.supervisor.backoff.FIRST_S", 0.001)
@@ -125,7 +135,7 @@ def test_a_database_that_cannot_be_started_is_tried_again_with_the_reason(
     def revive() -> None:
         tries.append("again")
         if len(tries) < 3:
-            raise ServerUnavailable("the disk is full.")
+            raise failure
 
     seen: list[str] = []
     state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
@@ -133,7 +143,7 @@ def test_a_database_that_cannot_be_started_is_tried_again_with_the_reason(
     supervisor.start([], [External("redis", Sick(), "redis://here", revive=revive)])
     watch_until(supervisor, lambda: len(tries) >= 4)
     supervisor.stop()
-    assert seen.count("cannot be started again: the disk is full. The next try is in 0 s.") == 2
+    assert seen.count(f"cannot be started again: {why} The next try is in 0 s.") == 2
 
 
 class Cough:
