@@ -107,8 +107,9 @@ class Child:
         return now - self._silent_since
 
     def became_healthy(self) -> None:
-        """Note that it is healthy: after five minutes of that its next restart is immediate again."""
+        """Note that it is healthy: it does not hang, and after five minutes its next restart is immediate again."""
         self.refusals = 0
+        self._silent_since = None
         self._backoff.healthy(time.monotonic())
 
     def failed(self) -> float:

@@ -13,10 +13,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from infra.sign_of_life import silent_streams
 from infra.web.client import tls
 from infra.web.token import bearer
 
 DAEMON_SILENT_S = 300.0
+_DAEMONS = "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy lastHeartbeatTime}}}}"
+_NO_ANSWER = (httpx.HTTPError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -111,29 +114,81 @@ class GraphqlProbe:
     def check(self) -> str | None:
         """Return None when healthy, else the reason."""
         query = (
-            "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy lastHeartbeatTime}}}}"
+            _DAEMONS
             if self.daemons
             else "{workspaceOrError{__typename ... on Workspace{locationEntries{name loadStatus "
             "locationOrLoadError{__typename ... on PythonError{message}}}} ... on PythonError{message}}}"
         )
         try:
-            answer = httpx.post(
-                f"{self.url}/graphql",
-                json={"query": query},
-                headers=bearer(self.token),
-                timeout=self.timeout_s,
-                trust_env=False,
-                verify=tls(),
-            )
-            data = answer.raise_for_status().json()["data"]
+            data = _answered(self.url, self.token, query, self.timeout_s)
             oldest = max(self.since, time.time() - DAEMON_SILENT_S)
             return _sick_daemons(data, oldest) if self.daemons else _broken_location(data)
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
+        except _NO_ANSWER as failure:
             return f"{self.url}/graphql gives no answer ({type(failure).__name__})"
 
     def started(self, at: float) -> "GraphqlProbe":
         """Return the probe for a process that was started at the time `at`."""
         return replace(self, since=at)
+
+
+@dataclass(frozen=True)
+class HeartbeatProbe:
+    """Not healthy only where Dagster's web server says that a daemon was silent for five minutes: the daemon hangs.
+
+    A web server that gives no answer tells nothing of the daemon, nor does a heartbeat with an error in it.
+    """
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    timeout_s: float = 10.0
+
+    def check(self) -> str | None:
+        """Return None unless a daemon is known to be silent, else which."""
+        try:
+            statuses = _statuses(_answered(self.url, self.token, _DAEMONS, self.timeout_s))
+        except _NO_ANSWER:
+            return None
+        oldest = time.time() - DAEMON_SILENT_S
+        silent = [
+            str(s["daemonType"]) for s in statuses if s["required"] and (s["lastHeartbeatTime"] or oldest) < oldest
+        ]
+        return f"no heartbeat from {', '.join(silent)} for more than {DAEMON_SILENT_S:.0f} s" if silent else None
+
+
+@dataclass(frozen=True)
+class StreamProbe:
+    """Healthy when the consumer of streams began a round on each of them within a minute, and after `since`.
+
+    A consumer that was killed leaves its signs behind, so those from before `since` (seconds since 1970) do not count.
+    """
+
+    data_dir: Path
+    since: float = 0.0
+
+    def check(self) -> str | None:
+        """Return None when it is at work, else the reason."""
+        try:
+            silent = silent_streams(self.data_dir, time.time(), self.since)
+        except OSError as failure:
+            return f"the signs of its rounds cannot be read ({failure.strerror})"
+        return f"no round on the streams of {', '.join(silent)}" if silent else None
+
+    def started(self, at: float) -> "StreamProbe":
+        """Return the probe for a process that was started at the time `at`."""
+        return replace(self, since=at)
+
+
+def _answered(url: str, token: str | None, query: str, timeout_s: float) -> Any:
+    """Return the data that Dagster's web server answers with; raises one of `_NO_ANSWER`."""
+    answer = httpx.post(
+        f"{url}/graphql",
+        json={"query": query},
+        headers=bearer(token),
+        timeout=timeout_s,
+        trust_env=False,
+        verify=tls(),
+    )
+    return answer.raise_for_status().json()["data"]
 
 
 def _first_line(failure: Exception) -> str:
@@ -155,11 +210,14 @@ def _broken_location(data: Mapping[str, Mapping[str, object]]) -> str | None:
     return None
 
 
+def _statuses(data: Mapping[str, Mapping[str, Mapping[str, list[dict[str, Any]]]]]) -> list[dict[str, Any]]:
+    return data["instance"]["daemonHealth"]["allDaemonStatuses"]
+
+
 def _sick_daemons(data: Mapping[str, Mapping[str, Mapping[str, list[dict[str, Any]]]]], since: float) -> str | None:
-    statuses = data["instance"]["daemonHealth"]["allDaemonStatuses"]
     sick = [
         str(s["daemonType"])
-        for s in statuses
+        for s in _statuses(data)
         if s["required"] and not (s["healthy"] and (s["lastHeartbeatTime"] or 0) >= since)
     ]
     return f"no heartbeat from {', '.join(sick)}" if sick else None

@@ -21,7 +21,14 @@ from infra.embedded.redis import EmbeddedRedis
 from infra.endpoints import Endpoints, open_endpoints
 from infra.errors import ConfigurationError
 from infra.settings import Settings
-from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
+from infra.supervisor.probes import (
+    CodeServerProbe,
+    GraphqlProbe,
+    HeartbeatProbe,
+    PostgresProbe,
+    RedisProbe,
+    StreamProbe,
+)
 from infra.supervisor.sockets import private_socket
 from infra.supervisor.spec import External, HttpProbe, Probe, Service, Spec, StartStep
 from infra.supervisor.state import logs_dir
@@ -36,6 +43,7 @@ CODE_MODULE = "pipelines.definitions"
 # Dagster's 30 s a machine that slept or stood still lost every schedule, sensor and guard. `duet down` ends it, too.
 CODE_UNHEARD_S = 7 * 86_400
 DAGSTER_LIMIT = "DUET_DAGSTER__START_TIMEOUT_S"
+SERVING_LIMIT = "DUET_SERVING__START_TIMEOUT_S"
 SERVING_TARGET = "serving.service:Duet"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - compared with, never bound
@@ -122,7 +130,13 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
     dagster = _local(addresses.dagster_host, addresses.dagster_port)
     serving = _local(addresses.serving_host, addresses.serving_port)
     specs: list[Spec] = [
-        StartStep("dagster-storage", (*_python("dagster"), "instance", "migrate"), migrating),
+        StartStep(
+            "dagster-storage",
+            (*_python("dagster"), "instance", "migrate"),
+            migrating,
+            start_timeout_s=settings.dagster.start_timeout_s,
+            limit_setting=DAGSTER_LIMIT,
+        ),
         Service(
             "dagster-code",
             (*_python("dagster"), "code-server", "start", "--socket", str(addresses.code_server),
@@ -150,12 +164,20 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,
         ),
-        StartStep("dagster-orphans", _python("pipelines.runs.orphans"), pipelines, after=("dagster-code",)),
+        StartStep(
+            "dagster-orphans",
+            _python("pipelines.runs.orphans"),
+            pipelines,
+            after=("dagster-code",),
+            start_timeout_s=settings.dagster.start_timeout_s,
+            limit_setting=DAGSTER_LIMIT,
+        ),
         Service(
             "dagster-daemon",
             (*_python("dagster._daemon"), "run", "--workspace", workspace, *PLAIN_LOG),
             pipelines,
             probe=GraphqlProbe(dagster, token, daemons=True),
+            alive=HeartbeatProbe(dagster, token),
             after=("dagster-orphans", "dagster"),
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,
@@ -169,12 +191,24 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             alive=HttpProbe(f"{serving}/health/live", timeout_s=10.0),
             url=addresses.serving_url,
             start_timeout_s=settings.serving.start_timeout_s,
-            limit_setting="DUET_SERVING__START_TIMEOUT_S",
+            limit_setting=SERVING_LIMIT,
             stop_grace_s=15.0 + settings.serving.drain_s,
         ),
     ]  # fmt: skip
     if settings.stream.enabled:
-        specs.append(Service("stream", (*_python("infra.cli"), "stream"), serves, stop_grace_s=20.0))
+        at_work = StreamProbe(settings.data_dir.resolve())
+        specs.append(
+            Service(
+                "stream",
+                (*_python("infra.cli"), "stream"),
+                serves,
+                probe=at_work,
+                alive=at_work,
+                start_timeout_s=settings.serving.start_timeout_s,
+                limit_setting=SERVING_LIMIT,
+                stop_grace_s=20.0,
+            )
+        )
     return specs
 
 

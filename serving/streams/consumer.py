@@ -22,6 +22,7 @@ from infra.db import postgres
 from infra.endpoints import Endpoints
 from infra.metrics import serving_metrics
 from infra.settings import Settings
+from infra.sign_of_life import SIGNS, SignOfLife
 from serving.endpoints import servers_of
 from serving.errors import StorageUnavailable, StreamMoved
 from serving.people.stores import Stores
@@ -30,7 +31,6 @@ from serving.resilience.breaker import breakers
 from serving.streams.group import StreamGroup
 from serving.streams.interaction_entries import InteractionEntries
 from serving.streams.people_entries import IN_ORDER, PeopleEntries
-from serving.streams.sign_of_life import SIGNS, SignOfLife
 
 PATIENCE_S: Final = 10.0
 """Longest time for a statement: nobody waits for the answer, and a batch that is late is stored all the same."""
@@ -98,7 +98,7 @@ async def _run(
         unknown_wait_s=wanted.unknown_wait_s,
         clock=clock,
     )
-    signs = {name: SignOfLife(settings, name) for name in SIGNS}
+    signs = {name: SignOfLife(settings.data_dir, name) for name in SIGNS}
     loops = [
         StreamLoop(interactions, entries.round, signs["interactions"], clock, stopping),
         StreamLoop(people, PeopleEntries(people, stores, batch=wanted.batch).round, signs["people"], clock, stopping),

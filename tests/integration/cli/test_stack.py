@@ -1,5 +1,6 @@
 import http.server
 import json
+import os
 import socket
 import sys
 import threading
@@ -18,7 +19,15 @@ from infra.embedded.ports import free_port
 from infra.endpoints import Endpoints
 from infra.errors import PortTaken
 from infra.settings import Settings
-from infra.supervisor.probes import CodeServerProbe, GraphqlProbe, PostgresProbe, RedisProbe
+from infra.sign_of_life import SIGNS, SignOfLife
+from infra.supervisor.probes import (
+    CodeServerProbe,
+    GraphqlProbe,
+    HeartbeatProbe,
+    PostgresProbe,
+    RedisProbe,
+    StreamProbe,
+)
 from infra.supervisor.processes import end, marked, spawn, sweep, tail
 from infra.supervisor.sockets import private_socket
 from infra.supervisor.spec import HttpProbe, Service, StartStep, TcpProbe
@@ -30,7 +39,7 @@ ENDPOINTS = Endpoints(
 
 
 def make(tmp_path: Path, **groups: Any) -> Settings:
-    return Settings(data_dir=tmp_path, dagster={"port": 0}, **{"serving": {"port": 0}, **groups})  # type: ignore[arg-type]
+    return Settings(data_dir=tmp_path, **{"dagster": {"port": 0}, "serving": {"port": 0}, **groups})  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -105,6 +114,37 @@ def test_each_process_is_told_of_postgres_as_the_role_that_it_needs(tmp_path: Pa
         "dagster": of_pipelines,
         "dagster-orphans": of_pipelines,
         "dagster-daemon": of_pipelines,
+        "serving": of_serving,
+        "stream": of_serving,
+    }
+
+
+def test_every_process_is_asked_whether_it_is_ready_and_whether_it_hangs(tmp_path: Path) -> None:
+    settings = make(tmp_path, stream={"enabled": True})
+    services = [
+        spec
+        for spec in build_stack(settings, ENDPOINTS, choose_addresses(settings), tmp_path)
+        if isinstance(spec, Service)
+    ]
+    assert len(services) == 5
+    assert not [service.name for service in services if service.probe is None or service.alive is None]
+
+
+def test_whatever_takes_too_long_to_start_names_the_setting_of_its_limit(tmp_path: Path) -> None:
+    settings = make(
+        tmp_path,
+        stream={"enabled": True},
+        dagster={"port": 0, "start_timeout_s": 7},
+        serving={"port": 0, "start_timeout_s": 8},
+    )
+    specs = build_stack(settings, ENDPOINTS, choose_addresses(settings), tmp_path)
+    of_dagster, of_serving = ("DUET_DAGSTER__START_TIMEOUT_S", 7.0), ("DUET_SERVING__START_TIMEOUT_S", 8.0)
+    assert {spec.name: (spec.limit_setting, spec.start_timeout_s) for spec in specs} == {
+        "dagster-storage": of_dagster,
+        "dagster-code": of_dagster,
+        "dagster": of_dagster,
+        "dagster-orphans": of_dagster,
+        "dagster-daemon": of_dagster,
         "serving": of_serving,
         "stream": of_serving,
     }
@@ -189,6 +229,34 @@ def test_heartbeats_of_an_earlier_or_a_silent_daemon_do_not_count() -> None:
         assert GraphqlProbe(url, daemons=True, since=99.0).check() == "no heartbeat from SENSOR"
     with answering(daemons(at=now, healthy=False)) as url:
         assert GraphqlProbe(url, daemons=True, since=99.0).check() == "no heartbeat from SENSOR"
+
+
+def test_a_daemon_hangs_only_where_dagster_answers_that_it_has_long_been_silent() -> None:
+    now = time.time()
+    for healthy, last, hangs in (
+        (True, now - 100.0, False),
+        (False, now - 100.0, False),  # a beat that tells of an error is one, too
+        (False, now - 1000.0, True),
+        (False, None, False),
+    ):
+        with answering(daemons(at=last, healthy=healthy)) as url:
+            refusal = HeartbeatProbe(url).check()
+        assert refusal == ("no heartbeat from SENSOR for more than 300 s" if hangs else None)
+    with answering({"data": None, "errors": ["Postgres does not answer"]}) as url:
+        assert HeartbeatProbe(url).check() is None
+    assert HeartbeatProbe(f"http://127.0.0.1:{free_port()}").check() is None
+
+
+def test_a_consumer_of_streams_is_known_by_the_rounds_that_it_began(tmp_path: Path) -> None:
+    now, probe = time.time(), StreamProbe(tmp_path)
+    assert probe.check() == "no round on the streams of interactions, people"
+    for name in SIGNS:
+        SignOfLife(tmp_path, name).give()
+    assert probe.check() is None
+    assert probe.started(now - 1.0).check() is None
+    assert probe.started(now + 1000.0).check() == "no round on the streams of interactions, people"
+    os.utime(tmp_path / "stream" / "people.alive", (now - 61.0, now - 61.0))
+    assert probe.check() == "no round on the streams of people"
 
 
 @pytest.fixture

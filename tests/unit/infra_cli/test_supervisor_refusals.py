@@ -17,6 +17,7 @@ from infra.errors import ServerUnavailable
 from infra.settings import Settings
 from infra.supervisor import platform
 from infra.supervisor.backoff import Backoff
+from infra.supervisor.child import Child
 from infra.supervisor.errors import (
     PlatformNotRunning,
     PlatformNotStopped,
@@ -195,6 +196,13 @@ def test_a_process_that_is_not_ready_but_lives_is_left_alone(tmp_path: Path, mon
         assert state.services["web"].pid == first
     finally:
         supervisor.stop()
+
+
+def test_a_process_that_became_healthy_is_not_silent_since_its_start(tmp_path: Path) -> None:
+    child = Child(Service("web", python("pass")), tmp_path / "web.log")
+    child.heard("it starts")
+    child.became_healthy()
+    assert child.heard("an answer from before that") == 0.0
 
 
 def test_a_start_that_takes_longer_than_its_limit_is_waited_for_while_it_makes_progress(tmp_path: Path) -> None:
