@@ -1,4 +1,7 @@
-"""Files that survive a power cut: written whole or not at all, and known to the disk before anybody counts on them."""
+"""Files that survive a power cut: written whole or not at all, and known to the disk before anybody counts on them.
+
+They are this account's only.
+"""
 
 import hashlib
 import os
@@ -6,6 +9,8 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+PRIVATE: Final = 0o077
+"""The umask of every process of ours: what is taken from the mode of each file that it makes."""
 _CHUNK: Final = 2**20
 
 

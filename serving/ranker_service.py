@@ -7,11 +7,14 @@ in and probabilities go out, so it asks for no key, and listens on `DUET_SERVING
 This is an entry point: it reads the settings, once, when it is imported.
 """
 
+import os
+
 import bentoml
 from bentoml.exceptions import InvalidArgument
 
 from infra.clock import SystemClock
 from infra.errors import DuetError
+from infra.files import PRIVATE
 from infra.logging import adopt_loggers, configure_logging, silence_loggers
 from infra.settings import load_settings
 from infra.telemetry import disable_telemetry
@@ -43,6 +46,12 @@ class RankerService:
         adopt_loggers("bentoml", "uvicorn", "uvicorn.error")
         silence_loggers("uvicorn.access")
         self.rankers = ServedRankers(_settings, SystemClock())
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    @staticmethod
+    def guard() -> None:
+        """Keep what is written from other accounts, before any worker is there; the workers inherit the umask."""
+        os.umask(PRIVATE)
 
     @bentoml.api(  # type: ignore[untyped-decorator]
         route=PROBABILITIES, batchable=True, max_batch_size=_MOST_AT_ONCE, max_latency_ms=_LONGEST_MS

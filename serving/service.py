@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from infra.clock import SystemClock
 from infra.errors import ConfigurationError
+from infra.files import PRIVATE
 from infra.logging import adopt_loggers, configure_logging, silence_loggers
 from infra.person_names import PersonNames
 from infra.settings import load_settings
@@ -122,7 +123,8 @@ class Duet:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     @staticmethod
     def guard() -> None:
-        """Refuse an unsafe start, once, before any worker is there."""
+        """Refuse an unsafe start, once, before any worker is there; the workers inherit the umask."""
+        os.umask(PRIVATE)
         configure_logging(_settings)
         try:
             guard_start(_settings)

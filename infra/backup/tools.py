@@ -16,6 +16,7 @@ import psycopg
 from infra.backup.errors import ToolFailed, ToolMissing
 from infra.embedded.postgres import installed_programs
 from infra.errors import ServerUnavailable
+from infra.files import PRIVATE
 
 DUMP: Final = "pg_dump"
 RESTORE: Final = "pg_restore"
@@ -38,7 +39,7 @@ def run_tool(name: str, database_url: str, server_version: int, *arguments: str)
         capture_output=True,
         text=True,
         check=False,
-        umask=0o077,
+        umask=PRIVATE,
     )
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -22,6 +22,7 @@ from infra.cli.console import err, one_line, print_error, print_note
 from infra.cli.context import Invocation, current_invocation
 from infra.cli.endings import end_in_order
 from infra.errors import DuetError
+from infra.files import PRIVATE
 
 COMMANDS_GROUP = "duet.commands"
 
@@ -114,7 +115,7 @@ def global_options_first(words: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run the `duet` command of this process."""
-    os.umask(0o077)  # what we and our children write is this account's only, from the first byte
+    os.umask(PRIVATE)  # what we and our children write is this account's only, from the first byte
     end_in_order()
     sys.exit(run())
 

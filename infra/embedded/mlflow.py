@@ -20,6 +20,7 @@ from infra.embedded.lease import Running
 from infra.embedded.ports import choose
 from infra.embedded.processes import end, identity, is_alive, working_in
 from infra.errors import ServerUnavailable
+from infra.files import PRIVATE
 from infra.progress import Progress, family
 from infra.settings import Settings
 from infra.telemetry import TELEMETRY_OFF
@@ -110,7 +111,7 @@ class EmbeddedMlflow:
             text=True,
             check=True,
             start_new_session=True,
-            umask=0o077,
+            umask=PRIVATE,
             cwd=self.data,
         )
         pid = int(started.stdout)

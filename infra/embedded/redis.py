@@ -15,6 +15,7 @@ from infra.embedded.lease import Running
 from infra.embedded.ports import choose
 from infra.embedded.processes import end, working_in
 from infra.errors import ServerUnavailable
+from infra.files import PRIVATE
 from infra.progress import Progress
 from infra.settings import Settings
 
@@ -76,7 +77,7 @@ class EmbeddedRedis:
             stdin=subprocess.DEVNULL,
             check=False,
             cwd="/",
-            umask=0o077,
+            umask=PRIVATE,
         )
         limit_s = self._settings.start_timeout_s
         progress = Progress(limit_s, self.log, self._processes)

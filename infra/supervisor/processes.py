@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-PRIVATE = 0o077
-"""What is taken from the mode of every file that a process of ours makes."""
+from infra.files import PRIVATE
+
 MARK = "SUPERVISED_BY_DUET"  # not `DUET_…`: the settings refuse variables that they do not know
 NAME = "SUPERVISED_AS"
 TAIL_LINES = 25

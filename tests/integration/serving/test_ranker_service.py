@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -29,6 +30,7 @@ class Both:
     """The two services and a client of each."""
 
     serving: httpx.Client
+    served: ServingProcess
     service: ServingProcess
     ranker: Any
 
@@ -64,7 +66,7 @@ def both(endpoints: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iter
         httpx.Client(base_url=served.url, timeout=20, trust_env=False) as client,
         SyncHTTPClient(service.url) as asked,
     ):
-        yield Both(client, service, asked)
+        yield Both(client, served, service, asked)
         asked._temp_dir.cleanup()
 
 
@@ -75,6 +77,12 @@ def test_bentomls_client_asks_it_for_a_release(both: Both) -> None:
     assert answer == {"values": ranker().predict(rows).tolist(), "problem": None}
     with pytest.raises(InvalidArgument, match="no copy below"):
         both.ranker.columns(release="e1-i1-r2")
+
+
+def test_both_keep_what_they_write_from_other_accounts(both: Both) -> None:
+    for service in (both.served, both.service):
+        states = [Path(f"/proc/{worker.pid}/status").read_text() for worker in service.workers()]
+        assert {line for state in states for line in state.splitlines() if line.startswith("Umask")} == {"Umask:\t0077"}
 
 
 def test_what_arrives_together_is_batched_and_everybody_gets_their_own(both: Both) -> None:
