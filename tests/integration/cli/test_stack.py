@@ -130,6 +130,14 @@ def test_every_process_is_asked_whether_it_is_ready_and_whether_it_hangs(tmp_pat
     assert not [service.name for service in services if service.probe is None or service.alive is None]
 
 
+def test_dagsters_processes_write_logs_without_colours(tmp_path: Path) -> None:
+    settings = make(tmp_path)
+    stack = {spec.name: spec for spec in build_stack(settings, ENDPOINTS, choose_addresses(settings), tmp_path)}
+    for name in ("dagster-code", "dagster", "dagster-daemon"):
+        command = stack[name].command
+        assert command[command.index("--log-format") + 1] == "json", name
+
+
 def test_whatever_takes_too_long_to_start_names_the_setting_of_its_limit(tmp_path: Path) -> None:
     settings = make(
         tmp_path,

@@ -1,4 +1,4 @@
-"""What a full disk refuses ends neither the watching nor, at the end, the stopping."""
+"""A full disk ends neither the watching nor, at the end, the stopping; and what would fill the disk is kept small."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -17,7 +18,16 @@ from infra.supervisor.asking import Asker, HealthQuestion
 from infra.supervisor.platform import run_platform
 from infra.supervisor.processes import marked
 from infra.supervisor.spec import External, Service, Spec
-from infra.supervisor.state import Phase, PlatformState, ServicePhase, ServiceState, mark_of, platform_dir, read_state
+from infra.supervisor.state import (
+    Phase,
+    PlatformState,
+    ServicePhase,
+    ServiceState,
+    logs_dir,
+    mark_of,
+    platform_dir,
+    read_state,
+)
 from tests.waiting import until
 
 
@@ -83,6 +93,24 @@ def test_processes_are_stopped_though_neither_the_end_nor_its_reason_can_be_writ
     with pytest.raises(ValueError, match="what nobody expected"):
         run_platform(Settings(data_dir=tmp_path), on_ready=surprise, stack=one_process)
     assert not psutil.pid_exists(pids[0])
+
+
+def test_a_running_platform_cuts_its_logs(tmp_path: Path) -> None:
+    log = logs_dir(tmp_path) / "mlflow.log"
+    log.parent.mkdir()
+    log.write_bytes(b"x" * 2**21)
+
+    def end_once_it_is_cut() -> None:
+        try:
+            until(lambda: log.stat().st_size == 0, within_s=20.0)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    watching = Thread(target=end_once_it_is_cut)
+    settings = Settings(data_dir=tmp_path, logging={"file_mb": 1})
+    run_platform(settings, on_ready=lambda _: watching.start(), stack=one_process)
+    watching.join()
+    assert log.stat().st_size == 0
 
 
 def test_a_report_that_cannot_be_printed_ends_nothing(tmp_path: Path) -> None:

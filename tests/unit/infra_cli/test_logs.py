@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -66,6 +67,26 @@ def test_a_log_is_printed_without_colours_and_a_wrong_name_is_answered_with_the_
     command = typer.main.get_command(build_app([]))
     with pytest.raises(NoSuchLog, match=r"no log is named `\.\./dagster`: there are dagster"):
         command.main(["--data-dir", str(tmp_path), "logs", "../dagster"], standalone_mode=False, obj=Invocation())
+
+
+def test_a_log_is_followed_until_somebody_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    path = tmp_path / "logs" / "dagster.log"
+    path.write_text("before\n")
+    written = iter(["after\n", "and on\n"])
+
+    def pause(_seconds: float) -> None:
+        text = next(written, None)
+        if text is None:
+            raise KeyboardInterrupt
+        with path.open("a") as log:
+            log.write(text)
+
+    monkeypatch.setattr("infra.supervisor.upkeep.time", SimpleNamespace(sleep=pause))
+    assert run(["--data-dir", str(tmp_path), "logs", "dagster", "-f"]) == 130
+    assert capsys.readouterr().out == "before\nafter\nand on\n"
 
 
 def test_a_followed_log_goes_on_after_it_was_cut(tmp_path: Path) -> None:
