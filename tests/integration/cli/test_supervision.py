@@ -21,6 +21,7 @@ from infra.supervisor.platform import serving_url, stop_platform
 from infra.supervisor.processes import marked
 from infra.supervisor.requests import restart
 from infra.supervisor.state import Phase, mark_of, platform_lock, read_state, running_state
+from tests.integration.cli.dummy_platform import SERVER
 from tests.waiting import until
 
 DUMMY = Path(__file__).with_name("dummy_platform.py")
@@ -146,10 +147,8 @@ def test_one_process_is_started_anew_when_somebody_asks_for_it(start: Start, dat
 def test_a_process_that_cannot_be_started_anew_is_told_with_its_last_words(
     start: Start, data_dir: Path, tmp_path: Path
 ) -> None:
-    code = f"import os, time; os.mkdir({str(tmp_path / 'once')!r}); time.sleep(300)"
-    platform = start({"name": "once", "code": code})
+    platform = start(web("once", code=f"import os; os.mkdir({str(tmp_path / 'once')!r})\n{SERVER}"))
     read_until(platform, "ready running")
-    until((tmp_path / "once").exists)
     with pytest.raises(
         RestartFailed, match=r"^once ended with exit code 1; .*FileExistsError.*; it is started again in"
     ):
