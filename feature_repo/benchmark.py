@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from feature_repo.layout import ACTIVITY, CONTEXT_COLUMNS, PROFILE, RECIPROCITY, VIEWS, Layout
 from feature_repo.stores.packed_copy import MICROS_1970_TO_2000, copy_in, reals, record, scalar
+from infra.cli.console import out, table
 
 END = datetime(2026, 6, 1, tzinfo=UTC)
 DAYS = 60
@@ -83,11 +83,11 @@ def run(n_rows: int, n_people: int, table_rows: int, repetitions: int) -> Table:
     from infra.endpoints import open_endpoints
     from infra.settings import Settings
 
-    table = Table("what", "n", "seconds", "per second", "peak RSS MB")
+    rows: list[tuple[str, ...]] = []
 
     def add(what: str, n: int, action: Callable[[], object], times: int) -> None:
         seconds, peak = measured(action, times)
-        table.add_row(what, f"{n:,}", f"{seconds:.4g}", f"{n / seconds:,.0f}", f"{peak:,.0f}")
+        rows.append((what, f"{n:,}", f"{seconds:.4g}", f"{n / seconds:,.0f}", f"{peak:,.0f}"))
 
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(environment="test", data_dir=Path(folder))
@@ -127,7 +127,7 @@ def run(n_rows: int, n_people: int, table_rows: int, repetitions: int) -> Table:
             add("read 300 people", 300, lambda: reader.read_many(np.arange(1, 301)), 50)
             add("read everybody", n_people, lambda: reader.read_many(np.arange(1, n_people + 1)), 1)
         _remove_kept_aside(settings)
-    return table
+    return table(None, ["what", "n", "seconds", "per second", "peak RSS MB"], rows, right=range(1, 5))
 
 
 def _remove_kept_aside(settings: Any) -> None:
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--table-rows", type=int, default=1_200_000, help="rows per feature table")
     parser.add_argument("--repetitions", type=int, default=3, help="repetitions, of which the median is shown")
     asked = parser.parse_args()
-    Console().print(run(asked.rows, asked.people, asked.table_rows, asked.repetitions))
+    out().print(run(asked.rows, asked.people, asked.table_rows, asked.repetitions))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
-from rich.table import Table
 
-from infra.cli.console import out
+from infra.cli.console import out, table
 
 MILLION: Final = 1_000_000
 MEASURED_UP_TO: Final = MILLION
@@ -160,7 +159,4 @@ def capacity(
         raise typer.BadParameter("There must be at least one person.")
     habits = Habits(active=active, lists=lists, kept_days=kept_days)
     head, *body = rows([plan(size, habits) for size in sizes])
-    shown = Table(*head)
-    for row in body:
-        shown.add_row(*row)
-    out().print(shown)
+    out().print(table(None, head, body, right=range(1, len(head))))

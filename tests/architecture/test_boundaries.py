@@ -132,6 +132,18 @@ def test_environment_wall_clock_and_global_randomness_are_read_only_in_infra() -
     assert not reads
 
 
+def test_tables_for_people_are_made_by_one_module() -> None:
+    making = {
+        name_of(path)
+        for path in modules()
+        if "rich.table" in {module for module, _ in imports(path)}
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[0] == "Table"
+    }
+    # `duet status` folds no address: one that is cut in two cannot be copied.
+    assert making == {"infra/cli/console.py", "infra/cli/platform.py"}
+
+
 def test_every_package_is_typed() -> None:
     assert all((ROOT / package / "py.typed").is_file() for package in {p.relative_to(ROOT).parts[0] for p in modules()})
 
