@@ -160,6 +160,19 @@ def unmet_schema(trained_on: str | None, offered: str) -> str | None:
     return f"was trained on `{missing[0][:80]}`{more} of another feature schema than is offered here: train it again"
 
 
+@dataclass(frozen=True)
+class ReleaseIdentity:
+    """Which release this is: its version numbers and its bytes, because the number of a deleted version comes again."""
+
+    versions: ReleaseVersions
+    digests: Mapping[ArtifactKind, str]
+
+    def agrees_with(self, other: "ReleaseIdentity") -> bool:
+        """Say whether these are the same numbers and, where both know all digests, the same bytes."""
+        known = set(self.digests) == set(other.digests) == set(ArtifactKind)
+        return self.versions == other.versions and (not known or self.digests == other.digests)
+
+
 def mark_of(digests: Mapping[ArtifactKind, str]) -> str:
     """Return twelve hexadecimal digits that tell releases of the same numbers apart by their bytes."""
     return hashlib.sha256("".join(digests[kind] for kind in ArtifactKind).encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ from registry.contracts import (
     TAG_EMBEDDING_DIGEST,
     ArtifactKind,
     Manifest,
+    ReleaseIdentity,
     ReleaseVersions,
     schema_trained_on,
     unmet_schema,
@@ -46,6 +47,11 @@ class Release:
     def release_id(self) -> str:
         """Return the short name, such as `e3-i5-r2`."""
         return self.versions.release_id
+
+    @cached_property
+    def identity(self) -> ReleaseIdentity:
+        """Return which release this is, by its bytes."""
+        return ReleaseIdentity(self.versions, {kind: manifest.digest for kind, manifest in self.manifests.items()})
 
     @property
     def addresses(self) -> list[int]:

@@ -17,6 +17,7 @@ from registry.contracts import (
     ArtifactKind,
     Manifest,
     ModelVersion,
+    ReleaseIdentity,
     ReleaseVersions,
     schema_trained_on,
     unmet_schema,
@@ -75,6 +76,10 @@ class ModelRegistry(ABC):
         return {kind: versions[0] for kind, versions in found.items() if versions}
 
     def resolve_stage(self, stage: str = PRODUCTION, feature_schema: str | None = None) -> ReleaseVersions:
+        """Return the numbers of the release in a stage; raise IncoherentRelease with the reason."""
+        return self.identify_stage(stage, feature_schema).versions
+
+    def identify_stage(self, stage: str = PRODUCTION, feature_schema: str | None = None) -> ReleaseIdentity:
         """Return the release that the newest versions in a stage make up; raise IncoherentRelease with the reason.
 
         A version stands in one stage only, so a challenger that shares a part with Production finds it there.
@@ -90,7 +95,7 @@ class ModelRegistry(ABC):
                 "or run `duet promote`."
             )
         check_tags(standing, feature_schema)
-        return ReleaseVersions.of({kind: version.version for kind, version in standing.items()})
+        return identity_of(standing)
 
     def crowding(self) -> list[str]:
         """Say of each stage that holds several versions of a model which one counts and what to do."""
@@ -125,6 +130,14 @@ class ModelRegistry(ABC):
             raise UnknownVersion("There is no complete release candidate: run `duet train` first.")
         chosen = complete[name] if name != "latest" else max(complete.values(), key=_newness)
         return ReleaseVersions.of({kind: version.version for kind, version in chosen.items()})
+
+
+def identity_of(versions: Mapping[ArtifactKind, ModelVersion]) -> ReleaseIdentity:
+    """Return which release three versions make up."""
+    return ReleaseIdentity(
+        ReleaseVersions.of({kind: version.version for kind, version in versions.items()}),
+        {kind: version.digest for kind, version in versions.items() if version.digest},
+    )
 
 
 def _newness(versions: Mapping[ArtifactKind, ModelVersion]) -> tuple[int, ...]:

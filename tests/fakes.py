@@ -84,6 +84,15 @@ class MemoryRegistry(ModelRegistry):
         """Delete a version, as somebody does who cleans up in MLflow."""
         self._forgotten.add((kind, version))
 
+    def start_anew(self) -> None:
+        """Delete all three models, as somebody does who cleans up in MLflow: numbers begin at one again."""
+        for versions in self._versions.values():
+            versions.clear()
+        for aliases in self._aliases.values():
+            aliases.clear()
+        self._sources.clear()
+        self._forgotten.clear()
+
     def fail_after(self, n_writes: int) -> None:
         """Let so many writes succeed and fail the next one."""
         self._writes_left = n_writes

@@ -6,7 +6,7 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.resources import Platform
-from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGING, ReleaseIdentity, mark_of
 from registry.errors import IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.mlflow.observer import observe
 from registry.promotion.audit import PostgresPromotionLog, Promotion
@@ -82,18 +82,19 @@ def rows_of(history: list[Promotion]) -> list[dict[str, Any]]:
     return rows
 
 
-def _honoured(platform: Platform, connection: "psycopg.Connection[Any]") -> Callable[[ReleaseVersions], bool]:
+def _honoured(platform: Platform, connection: "psycopg.Connection[Any]") -> Callable[[ReleaseIdentity], bool]:
     """Ask those who serve whether they serve a release; where nobody serves, verify every byte here."""
 
-    def honoured(versions: ReleaseVersions) -> bool:
+    def honoured(release: ReleaseIdentity) -> bool:
         from feature_repo.schema import offered_schema
 
         workers = live_workers(connection)
         if workers:
-            return any(worker.release == versions.release_id for worker in workers)
+            name, mark = release.versions.release_id, mark_of(release.digests)
+            return any(worker.release == name and worker.mark in {mark, None} for worker in workers)
         cache = ReleaseCache(platform.settings.data_dir / "releases")
         try:
-            verify_release(platform.registry, versions, offered_schema(), cache)
+            verify_release(platform.registry, release.versions, offered_schema(), cache)
         except RegistryUnavailable:
             raise
         except RegistryError:

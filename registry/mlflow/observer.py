@@ -17,6 +17,7 @@ from registry.contracts import (
     STAGE_ALIASES,
     ArtifactKind,
     ModelVersion,
+    ReleaseIdentity,
     ReleaseVersions,
 )
 from registry.errors import PinCannotEnd, PromotionConflict, UnknownVersion
@@ -28,7 +29,7 @@ from registry.store import ModelRegistry
 
 ACTOR: Final = "mlflow"
 _MOVED, _EMPTIED = "stage moved in MLflow", "stage emptied in MLflow"
-Honoured = Callable[[ReleaseVersions], bool]
+Honoured = Callable[[ReleaseIdentity], bool]
 
 
 def settle_pin(registry: ModelRegistry, log: PromotionLog, *, patiently: bool = False) -> ReleaseVersions | None:
@@ -104,7 +105,7 @@ def observe(
 
 def _observe(registry: ModelRegistry, log: PromotionLog, stage: str, honoured: Honoured) -> Promotion | None:
     news = _news(registry, log, stage)
-    if news is None or (stage == PRODUCTION and not news.is_departure and not honoured(news.versions)):
+    if news is None or (stage == PRODUCTION and not news.is_departure and not honoured(news.identity)):
         return None
     with log.observing():
         if _news(registry, log, stage) != news:
@@ -121,14 +122,15 @@ def _news(registry: ModelRegistry, log: PromotionLog, stage: str) -> Promotion |
         return None
     last = _last(log, stage)
     if standing is not None:
-        if last is not None and not last.is_departure and last.versions == standing:
+        if last is not None and not last.is_departure and last.identity.agrees_with(standing):
             return None
-        return _entry(registry, standing, stage=stage, reason=_MOVED, gates=gates_of_observed(registry, standing))
+        gates = gates_of_observed(registry, standing.versions)
+        return _entry(registry, standing, stage=stage, reason=_MOVED, gates=gates)
     if last is None or last.is_departure or registry.in_stage(stage):
         return None
     return _entry(
         registry,
-        last.versions,
+        last.identity,
         stage=ARCHIVED,
         reason=_EMPTIED,
         gates={},
@@ -136,13 +138,13 @@ def _news(registry: ModelRegistry, log: PromotionLog, stage: str) -> Promotion |
     )
 
 
-def _moved_since(registry: ModelRegistry, standing: ReleaseVersions | None, pin: Pin | None) -> bool:
+def _moved_since(registry: ModelRegistry, standing: ReleaseIdentity | None, pin: Pin | None) -> bool:
     """Say whether somebody moved a stage after a pin was opened; else it holds what the rollback has left."""
     if pin is None:
         return True
     if standing is None or pin.at is None:
         return False
-    moved = [registry.version(kind, standing[kind]).updated_at for kind in ArtifactKind]
+    moved = [registry.version(kind, standing.versions[kind]).updated_at for kind in ArtifactKind]
     return any(at is not None and at > pin.at for at in moved)
 
 
@@ -155,7 +157,7 @@ def _last(log: PromotionLog, stage: str) -> Promotion | None:
 
 def _entry(
     registry: ModelRegistry,
-    versions: ReleaseVersions,
+    release: ReleaseIdentity,
     *,
     stage: str,
     reason: str,
@@ -165,9 +167,9 @@ def _entry(
     parts: list[ModelVersion] = []
     for kind in ArtifactKind:
         with contextlib.suppress(UnknownVersion):  # it left its stage by being deleted
-            parts.append(registry.version(kind, versions[kind]))
+            parts.append(registry.version(kind, release.versions[kind]))
     return Promotion(
-        versions,
+        release.versions,
         stage,
         ACTOR,
         "ui",
@@ -176,5 +178,5 @@ def _entry(
         from_stages or {},
         # The instant at which the last of the three was moved: from then on they were a release.
         at=max((part.updated_at for part in parts if part.updated_at is not None), default=None),
-        digests={part.kind: part.digest for part in parts if part.digest},
+        digests=release.digests,
     )

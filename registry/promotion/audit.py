@@ -17,7 +17,15 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from pydantic import JsonValue
 
-from registry.contracts import ARCHIVED, MODEL_NAMES, NO_STAGE, PRODUCTION, ArtifactKind, ReleaseVersions
+from registry.contracts import (
+    ARCHIVED,
+    MODEL_NAMES,
+    NO_STAGE,
+    PRODUCTION,
+    ArtifactKind,
+    ReleaseIdentity,
+    ReleaseVersions,
+)
 from registry.errors import AuditUnavailable, PromotionConflict
 
 Way = Literal["cli", "ui", "automation"]
@@ -51,6 +59,11 @@ class Promotion:
     digests: Mapping[ArtifactKind, str] = field(default_factory=dict)
 
     @property
+    def identity(self) -> ReleaseIdentity:
+        """Return which release this is, with the digests that were known."""
+        return ReleaseIdentity(self.versions, self.digests)
+
+    @property
     def rolled_back_from(self) -> str | None:
         """Return the release that a rollback left, None for a promotion."""
         value = self.gates.get(ROLLED_BACK_FROM)
@@ -73,6 +86,11 @@ class Pin:
     reason: str = ""
     pin_id: int | None = None
     at: datetime | None = None
+
+    @property
+    def identity(self) -> ReleaseIdentity:
+        """Return which release this is."""
+        return ReleaseIdentity(self.versions, self.digests)
 
 
 class PromotionLog(Protocol):

@@ -36,6 +36,7 @@ def promote(
     """Put a release that passed its gates into Production: verified, moved in MLflow, audited, and served."""
     from feature_repo.schema import offered_schema
     from registry.contracts import PRODUCTION, STAGING, ReleaseVersions
+    from registry.promotion.history import standing_mark
     from registry.promotion.promotion import promote as move
 
     parts = (embedding, index, ranker)
@@ -61,10 +62,11 @@ def promote(
             cache=servers.cache,
         )
         print_success(f"{versions.release_id} is in {stage}")
+        mark = standing_mark(servers.log, versions, stage)
         if wait and staging:
-            wait_until_challenging(servers.connection, versions.release_id, before)
+            wait_until_challenging(servers.connection, versions.release_id, before, mark=mark)
         elif wait:
-            wait_until_served(servers.connection, versions.release_id, PROMOTION_S, before)
+            wait_until_served(servers.connection, versions.release_id, PROMOTION_S, before, mark=mark)
 
 
 def rollback(
@@ -78,6 +80,7 @@ def rollback(
     """Put an earlier release back into Production, MLflow reachable or not, and wait until the workers serve it."""
     from feature_repo.schema import offered_schema
     from registry.contracts import ReleaseVersions
+    from registry.promotion.history import standing_mark
     from registry.promotion.promotion import rollback as move_back
 
     name, _, mark = (to or "").partition("@")
@@ -98,4 +101,5 @@ def rollback(
         waiting = release_views.why_pinned(servers)
         if waiting is not None:
             print_note(waiting)
-        wait_until_served(servers.connection, versions.release_id, ROLLBACK_S)
+        served = standing_mark(servers.log, versions)
+        wait_until_served(servers.connection, versions.release_id, ROLLBACK_S, mark=served)

@@ -24,6 +24,11 @@ class _Follower(NamedTuple):
     name: str
     release: str | None
     refused: str | None
+    mark: str | None
+
+    def serves(self, release: str, mark: str | None) -> bool:
+        # A worker of an earlier version says no mark, and an audit of one knows no digests: numbers decide then.
+        return self.release == release and (mark is None or self.mark is None or self.mark == mark)
 
 
 def refusals(connection: "psycopg.Connection[Any]", stage: str = PRODUCTION) -> dict[str, str | None]:
@@ -32,7 +37,7 @@ def refusals(connection: "psycopg.Connection[Any]", stage: str = PRODUCTION) -> 
 
 
 def wait_until_challenging(
-    connection: "psycopg.Connection[Any]", release: str, before: Mapping[str, str | None]
+    connection: "psycopg.Connection[Any]", release: str, before: Mapping[str, str | None], *, mark: str | None = None
 ) -> None:
     """Wait like `wait_until_served` for a challenger where an experiment is active, and say so where none is."""
     from registry.experiments.table import ExperimentState, list_experiments
@@ -40,7 +45,7 @@ def wait_until_challenging(
     with connection.transaction():
         is_active = any(one.state != ExperimentState.OFF for one in list_experiments(connection))
     if is_active:
-        wait_until_served(connection, release, PROMOTION_S, before, stage=STAGING)
+        wait_until_served(connection, release, PROMOTION_S, before, mark=mark, stage=STAGING)
     else:
         print_note(f"{release} is staged, and served once an experiment starts: run `duet experiment start NAME`")
 
@@ -51,10 +56,12 @@ def wait_until_served(
     most_s: float,
     before: Mapping[str, str | None] | None = None,
     *,
+    mark: str | None = None,
     stage: str = PRODUCTION,
 ) -> None:
     """Say when all serving workers serve a release, or after `most_s` which ones do not and why.
 
+    `mark` says which bytes of the release are meant, where the audit knows: the same numbers may name others, too.
     Where all that are late have refused something else than `before` for a while, no time is wasted on waiting.
     """
     arm = " as challenger" if stage == STAGING else ""
@@ -62,7 +69,7 @@ def wait_until_served(
     refused_since: dict[tuple[str, str | None], float] = {}
     while True:
         workers = _followers(connection, stage)
-        late = [worker for worker in workers if worker.release != release]
+        late = [worker for worker in workers if not worker.serves(release, mark)]
         took_s = time.monotonic() - began
         if not workers:
             print_note("no serving worker has reported to Postgres of late")
@@ -81,7 +88,8 @@ def wait_until_served(
         time.sleep(_LOOK_S)
     print_note(f"served by {len(workers) - len(late)} of {len(workers)} workers{arm} after {took_s:.1f} s")
     for worker in late:
-        serves = f"still serves {worker.release or 'no release'}{arm}"
+        which = f"{release}@{worker.mark}" if worker.release == release else worker.release or "no release"
+        serves = f"still serves {which}{arm}"
         print_note(f"{worker.name} {serves}: {worker.refused or 'no reason said'}")
 
 
@@ -89,5 +97,8 @@ def _followers(connection: "psycopg.Connection[Any]", stage: str) -> list[_Follo
     from registry.promotion.workers import live_workers
 
     if stage == STAGING:
-        return [_Follower(one.name, one.challenger, one.challenger_refused) for one in live_workers(connection)]
-    return [_Follower(one.name, one.release, one.refused) for one in live_workers(connection)]
+        return [
+            _Follower(one.name, one.challenger, one.challenger_refused, one.challenger_mark)
+            for one in live_workers(connection)
+        ]
+    return [_Follower(one.name, one.release, one.refused, one.mark) for one in live_workers(connection)]

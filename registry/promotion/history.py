@@ -70,6 +70,14 @@ def known_digests(
     raise UnknownVersion(f"The audit knows no {versions.release_id}@{mark}: `duet releases` lists them.")
 
 
+def standing_mark(log: PromotionLog, versions: ReleaseVersions, stage: str = PRODUCTION) -> str | None:
+    """Return the mark of the bytes that stand in a stage under these numbers, None where the audit does not know."""
+    standing = release_at(log, stage=stage)
+    if standing is None or standing.versions != versions or set(standing.digests) != set(ArtifactKind):
+        return None
+    return mark_of(standing.digests)
+
+
 def require_unambiguous(log: PromotionLog, versions: ReleaseVersions) -> None:
     """Raise UnknownVersion where a release id names releases of different bytes, and say how to name each."""
     marks = dict.fromkeys(

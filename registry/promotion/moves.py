@@ -16,6 +16,7 @@ from registry.contracts import (
     STAGING,
     ArtifactKind,
     ModelVersion,
+    ReleaseIdentity,
     ReleaseVersions,
 )
 from registry.errors import (
@@ -26,7 +27,7 @@ from registry.errors import (
 )
 from registry.promotion.audit import Promotion, PromotionLog
 from registry.promotion.history import release_at
-from registry.store import ModelRegistry, check_tags
+from registry.store import ModelRegistry, check_tags, identity_of
 
 _ORDER: Final = (ArtifactKind.EMBEDDING, ArtifactKind.RANKER, ArtifactKind.INDEX)
 _Done = list[tuple[ModelVersion, list[ModelVersion]]]
@@ -49,7 +50,8 @@ def move(registry: ModelRegistry, log: PromotionLog, promotion: Promotion, featu
         # The record was lost at the very end, and with it the lock: undo unless somebody else has moved on.
         if not done:
             raise
-        moved_on = resolved(registry, promotion.stage) != promotion.versions
+        standing = resolved(registry, promotion.stage)
+        moved_on = standing is None or standing.versions != promotion.versions
         left = "it, because the stage changed meanwhile," if moved_on else _undo(registry, done, promotion.stage)
         raise _failure(promotion, error, left) from error
 
@@ -69,16 +71,16 @@ def sync_aliases(registry: ModelRegistry) -> None:
         standing = resolved(registry, stage)
         for kind in ArtifactKind:
             present = registry.aliases(kind).get(alias)
-            if standing is not None and present != standing[kind]:
-                registry.set_alias(kind, alias, standing[kind])
+            if standing is not None and present != standing.versions[kind]:
+                registry.set_alias(kind, alias, standing.versions[kind])
             elif standing is None and present is not None and not registry.in_stage(stage):
                 registry.delete_alias(kind, alias)
 
 
-def resolved(registry: ModelRegistry, stage: str) -> ReleaseVersions | None:
+def resolved(registry: ModelRegistry, stage: str) -> ReleaseIdentity | None:
     """Return the coherent release in a stage, None without one."""
     try:
-        return registry.resolve_stage(stage)
+        return registry.identify_stage(stage)
     except IncoherentRelease:
         return None
 
@@ -101,13 +103,14 @@ def _move_and_record(
     check_tags(wanted, feature_schema)
     moves = [(*step, kind) for kind in _ORDER for step in _moves(registry, wanted[kind], stage)]
     last = release_at(log, stage=stage)
-    if moves or last is None or last.versions != versions:
+    identity = identity_of(wanted)
+    if moves or last is None or not last.identity.agrees_with(identity):
         # Recorded first: a database that refuses the record refuses the promotion while nothing has moved.
         log.record(
             replace(
                 promotion,
                 from_stages={kind: version.stage for kind, version in wanted.items()},
-                digests={kind: version.digest for kind, version in wanted.items() if version.digest},
+                digests=identity.digests,
             )
         )
     if stage == PRODUCTION:

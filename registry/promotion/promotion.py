@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from infra.faults import failpoint
-from registry.contracts import PRODUCTION, STAGE_ALIASES, ArtifactKind, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGE_ALIASES, ArtifactKind, ReleaseIdentity, ReleaseVersions
 from registry.errors import (
     CorruptArtifact,
     NoCopy,
@@ -93,8 +93,8 @@ def rollback(
     registry, seen = _look(registry)
     standing = standing_releases(before)
     if pin is None and registry is not None:
-        if seen is not None and (not standing or standing[-1] != seen):
-            standing.append(seen)  # moved by hand and not recorded yet
+        if seen is not None and (not standing or standing[-1] != seen.versions):
+            standing.append(seen.versions)  # moved by hand and not recorded yet
         if seen is None and standing:
             standing.append(standing[-1])  # nothing usable stands there: the last recorded one is the one to restore
     target = to or (standing[-2] if len(standing) > 1 else None)
@@ -103,7 +103,7 @@ def rollback(
     if to is not None and mark is None:
         require_unambiguous(log, to)
     left = standing[-1] if standing else None
-    if target == left and mark is None and (seen == target or registry is None):
+    if target == left and mark is None and (registry is None or (seen is not None and seen.versions == target)):
         return target
     digests = _verified(registry, log, target, feature_schema, cache, mark=mark)
     failpoint("rollback.after_verify")
@@ -141,7 +141,7 @@ def verify_release(
         return verify_release(registry, versions, feature_schema, ReleaseCache(Path(folder)))
 
 
-def _look(registry: ModelRegistry | None) -> tuple[ModelRegistry | None, ReleaseVersions | None]:
+def _look(registry: ModelRegistry | None) -> tuple[ModelRegistry | None, ReleaseIdentity | None]:
     """Return the registry if it answers, and what stands in Production."""
     if registry is None:
         return None, None

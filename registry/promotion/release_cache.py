@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.faults import failpoint
 from infra.files import write_whole
-from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseVersions, mark_of
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, Manifest, ReleaseIdentity, ReleaseVersions, mark_of
 from registry.errors import CorruptArtifact
 from registry.release import Release
 from registry.store import ModelRegistry
@@ -48,6 +48,11 @@ class LocalRelease:
     directories: Mapping[ArtifactKind, Path]
     digests: Mapping[ArtifactKind, str]
     manifests: Mapping[ArtifactKind, Manifest]
+
+    @property
+    def identity(self) -> ReleaseIdentity:
+        """Return which release this is."""
+        return ReleaseIdentity(self.versions, self.digests)
 
 
 class ReleaseCache:
@@ -87,7 +92,7 @@ class ReleaseCache:
             embedding=release.versions.embedding,
             index=release.versions.index,
             ranker=release.versions.ranker,
-            digests={kind: manifest.digest for kind, manifest in release.manifests.items()},
+            digests=dict(release.identity.digests),
         )
         content = json.dumps(pointer.model_dump(mode="json"), sort_keys=True).encode()
         write_whole(self._note(release.versions, pointer.digests, stage), content)
@@ -97,8 +102,7 @@ class ReleaseCache:
     def begins_with(self, release: Release, stage: str = PRODUCTION) -> bool:
         """Say whether exactly this release is the one to start with next time."""
         pointer = _read(self.root / _POINTERS[stage])
-        digests = {kind: manifest.digest for kind, manifest in release.manifests.items()}
-        return pointer is not None and (pointer.versions, pointer.digests) == (release.versions, digests)
+        return pointer is not None and ReleaseIdentity(pointer.versions, pointer.digests) == release.identity
 
     def last_good(self, stage: str = PRODUCTION) -> LocalRelease | None:
         """Return the release of a stage to start with while MLflow is down; None without one, or without its files.

@@ -17,7 +17,7 @@ from infra.db.connection_pool import ConnectionPool
 from infra.errors import DuetError
 from infra.metrics import ServingMetrics
 from infra.settings import Settings
-from registry.contracts import ReleaseVersions
+from registry.contracts import ReleaseIdentity
 from registry.mlflow.observer import Observed, observe
 from registry.promotion.audit import ORDERS, PostgresPromotionLog
 from registry.promotion.release_cache import LocalRelease, ReleaseCache
@@ -108,7 +108,7 @@ class Following:
         await self.watcher.run()
 
     def _observe(
-        self, registry: ModelRegistry, stages: tuple[str, ...], honoured: Callable[[ReleaseVersions], bool]
+        self, registry: ModelRegistry, stages: tuple[str, ...], honoured: Callable[[ReleaseIdentity], bool]
     ) -> Observed:
         with self._connect() as connection:
             return observe(registry, PostgresPromotionLog(connection), stages, honoured)

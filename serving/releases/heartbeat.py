@@ -12,8 +12,10 @@ from uuid import uuid4
 import structlog
 from psycopg import sql
 
+from registry.contracts import mark_of
 from registry.promotion.release_cache import ReleaseCache
 from registry.promotion.workers import EVERY_S, FORGET, FORGOTTEN_S, LEAVE, REPORT
+from registry.release import Release
 from serving.releases.watcher import ReleaseWatcher
 
 Write = Callable[[sql.SQL, Mapping[str, Any] | tuple[Any, ...]], Awaitable[None]]
@@ -65,6 +67,8 @@ class Heartbeat:
             "pin_id": releases.pin.pin_id if releases.pin else None,
             "copies": self._cache.good_names(),
             "people_read_at": self._people_read_at(),
+            "mark": _mark(releases.current),
+            "challenger_mark": _mark(releases.challenger),
         }
 
     async def _say(self, statement: sql.SQL, values: Mapping[str, Any] | tuple[Any, ...]) -> None:
@@ -76,3 +80,7 @@ class Heartbeat:
             self._silent = True
         else:
             self._silent = False
+
+
+def _mark(release: Release | None) -> str | None:
+    return None if release is None else mark_of(release.identity.digests)

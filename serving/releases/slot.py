@@ -1,7 +1,7 @@
 """One place for a release that serves: what is in it, what was refused, and when that is tried again."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from infra.metrics import ServingMetrics
-from registry.contracts import ArtifactKind, ReleaseVersions
+from registry.contracts import ReleaseIdentity
 from registry.promotion.release_cache import LocalRelease
 from registry.release import Release
 from serving.reasons import Reason
@@ -54,7 +54,7 @@ class Slot:
     release: Release | None = None
     loaded_at: datetime | None = None
     refusal: str | None = None
-    newest: Attempt[ReleaseVersions] = field(default_factory=Attempt, repr=False)
+    newest: Attempt[ReleaseIdentity] = field(default_factory=Attempt, repr=False)
     copy: Attempt[LocalRelease] = field(default_factory=Attempt, repr=False)
 
     def __post_init__(self) -> None:
@@ -67,11 +67,9 @@ class Slot:
             return Reason.NO_RELEASE, self.empty
         return Reason.RELEASE_REFUSED, self.refusal
 
-    def holds(self, versions: ReleaseVersions, digests: Mapping[ArtifactKind, str] | None = None) -> bool:
-        """Say whether these versions serve already, and are these bytes: a deleted version's number may come again."""
-        if self.release is None or self.release.versions != versions:
-            return False
-        return digests is None or digests == {kind: part.digest for kind, part in self.release.manifests.items()}
+    def holds(self, identity: ReleaseIdentity) -> bool:
+        """Say whether this very release serves already."""
+        return self.release is not None and self.release.identity == identity
 
     def fill(self, release: Release, at: datetime) -> None:
         """Serve a release: one assignment; requests that captured the old one keep it to their end."""

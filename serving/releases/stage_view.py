@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from registry.contracts import ReleaseVersions
+from registry.contracts import ReleaseIdentity, ReleaseVersions
 from registry.errors import IncoherentRelease, RegistryUnavailable
 from registry.promotion.release_cache import LocalRelease, ReleaseCache
 from registry.store import ModelRegistry
@@ -45,9 +45,9 @@ class StageView:
         self._guard = guard
         self._settle_s = settle_s
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="release-asking")
-        self.seen: dict[str, ReleaseVersions | str | None] = {}
+        self.seen: dict[str, ReleaseIdentity | str | None] = {}
 
-    async def settled(self, slot: Slot) -> ReleaseVersions | None:
+    async def settled(self, slot: Slot) -> ReleaseIdentity | None:
         """Return what stands in a slot's stage once it stops changing; raises IncoherentRelease if it is no release.
 
         A stage must look the same twice, `settle_s` apart, before it replaces anything: a promotion moves three models,
@@ -55,7 +55,7 @@ class StageView:
         """
         seen = await self._resolve(slot.stage)
         for _ in range(SETTLE_LOOKS):
-            stays = isinstance(seen, ReleaseVersions) and slot.holds(seen)
+            stays = isinstance(seen, ReleaseIdentity) and slot.holds(seen)
             if slot.release is None or seen is None or stays:
                 break
             await asyncio.sleep(self._settle_s)
@@ -77,12 +77,12 @@ class StageView:
             raise RegistryUnavailable("No MLflow server is configured: set `DUET_MLFLOW__URL`.")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, registry)
 
-    async def _resolve(self, stage: str) -> ReleaseVersions | str | None:
-        def look(registry: ModelRegistry) -> ReleaseVersions | str | None:
+    async def _resolve(self, stage: str) -> ReleaseIdentity | str | None:
+        def look(registry: ModelRegistry) -> ReleaseIdentity | str | None:
             if not registry.in_stage(stage):
                 return None
             try:
-                return registry.resolve_stage(stage, self._digest)
+                return registry.identify_stage(stage, self._digest)
             except IncoherentRelease as error:
                 return str(error)
 

@@ -20,7 +20,7 @@ from infra.errors import DuetError
 from infra.faults import failpoint
 from infra.mapped import forget_pages
 from infra.metrics import ServingMetrics
-from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, ReleaseIdentity
 from registry.errors import CorruptArtifact, IncoherentRelease, RegistryError, RegistryUnavailable
 from registry.mlflow.observer import Observed
 from registry.promotion.audit import Pin
@@ -53,7 +53,7 @@ class ReleaseWatcher:
         prove: Callable[[LocalRelease], None],
         load: Callable[[LocalRelease], Release],
         trial: Callable[[Release], None],
-        observe: Callable[[ModelRegistry, tuple[str, ...], Callable[[ReleaseVersions], bool]], Observed],
+        observe: Callable[[ModelRegistry, tuple[str, ...], Callable[[ReleaseIdentity], bool]], Observed],
         poll_s: float,
         clock: Clock,
         metrics: ServingMetrics,
@@ -215,12 +215,12 @@ class ReleaseWatcher:
 
     async def _obey(self, slot: Slot, pin: Pin, decision: ReleaseDecision) -> None:
         """Serve a pinned release from its copy here; only without one is the registry asked."""
-        if slot.holds(pin.versions, pin.digests):
+        if slot.holds(pin.identity):
             await self._stay(slot, decision)
             return
-        if slot.newest.rests(pin.versions, self._clock.monotonic()):
+        if slot.newest.rests(pin.identity, self._clock.monotonic()):
             return
-        slot.newest.note(pin.versions, self._clock.monotonic())
+        slot.newest.note(pin.identity, self._clock.monotonic())
         local = await self._aside(lambda: self._cache.copy_of(pin.versions, pin.digests))
         if local is not None:
             try:
@@ -237,9 +237,9 @@ class ReleaseWatcher:
         await self._serve(slot, fetched, decision, is_new=not self._cache.is_good(fetched))
 
     async def _follow(self, slot: Slot, decision: ReleaseDecision) -> None:
-        versions = await self._view.settled(slot)
+        standing = await self._view.settled(slot)
         decision.require()
-        if versions is None:
+        if standing is None:
             # A challenger that has left Staging is over; a Production that was emptied keeps its last good release.
             if slot is self._challenger:
                 slot.clear()
@@ -248,13 +248,13 @@ class ReleaseWatcher:
             decision.require()
             slot.accept()
             return
-        if slot.holds(versions):
+        if slot.holds(standing):
             await self._stay(slot, decision)
             return
-        if slot.newest.rests(versions, self._clock.monotonic()):
+        if slot.newest.rests(standing, self._clock.monotonic()):
             return
-        slot.newest.note(versions, self._clock.monotonic())
-        local = await self._view.fetched(versions, self._cache)
+        slot.newest.note(standing, self._clock.monotonic())
+        local = await self._view.fetched(standing.versions, self._cache)
         failpoint("swap.after_fetch")
         await self._serve(slot, local, decision, is_new=not self._cache.is_good(local))
 
@@ -332,19 +332,18 @@ class ReleaseWatcher:
         """Remove copies that nobody needs, as things are now: what is being fetched meanwhile stays."""
         slots = (self._champion, self._challenger)
         held = [slot.release.versions for slot in slots if slot.release is not None]
-        self._cache.prune([*held, *(slot.newest.what for slot in slots if slot.newest.what is not None)])
+        self._cache.prune([*held, *(slot.newest.what.versions for slot in slots if slot.newest.what is not None)])
 
     def _already(self, local: LocalRelease) -> Release | None:
         """Return this release if it serves in the other slot: then all that is left is to swap."""
         for held in (self._champion.release, self._challenger.release):
-            if held is not None and held.versions == local.versions:
-                digests = {kind: manifest.digest for kind, manifest in held.manifests.items()}
-                return held if digests == local.digests else None
+            if held is not None and held.identity == local.identity:
+                return held
         return None
 
     async def _note(self, stages: tuple[str, ...]) -> None:
         """Bring audit and registry in step where what is seen changed since that last went well, or a pin waits."""
-        held = [slot.release.release_id if slot.release else None for slot in (self._champion, self._challenger)]
+        held = [slot.release.identity if slot.release else None for slot in (self._champion, self._challenger)]
         seen = (held, stages, dict(self._view.seen))
         if seen == self._noted and self._pinned() is None:
             self._pin_problem = None

@@ -37,12 +37,15 @@ def worker(
     *,
     challenger: str | None = None,
     challenger_refused: str | None = None,
+    mark: str | None = None,
+    challenger_mark: str | None = None,
 ) -> None:
     connection.execute("delete from duet.serving_workers where pid = %s", (pid,))
     connection.execute(
-        "insert into duet.serving_workers (worker_id, host, pid, release, refused, challenger, challenger_refused)"
-        " values (gen_random_uuid(), 'ghent', %s, %s, %s, %s, %s)",
-        (pid, release, refused, challenger, challenger_refused),
+        "insert into duet.serving_workers"
+        " (worker_id, host, pid, release, refused, challenger, challenger_refused, mark, challenger_mark)"
+        " values (gen_random_uuid(), 'ghent', %s, %s, %s, %s, %s, %s, %s)",
+        (pid, release, refused, challenger, challenger_refused, mark, challenger_mark),
     )
 
 
@@ -53,6 +56,7 @@ def waited(
     during: Callable[[int], None],
     *,
     stage: str = PRODUCTION,
+    mark: str | None = None,
 ) -> tuple[str, Watch]:
     watch = Watch(during)
     with monkeypatch.context() as patch:
@@ -60,9 +64,9 @@ def waited(
         patch.setattr(followers, "time", watch)
         before = refusals(connection, stage)
         if stage == STAGING:
-            wait_until_challenging(connection, "e2-i2-r2", before)
+            wait_until_challenging(connection, "e2-i2-r2", before, mark=mark)
         else:
-            wait_until_served(connection, "e2-i2-r2", PROMOTION_S, before)
+            wait_until_served(connection, "e2-i2-r2", PROMOTION_S, before, mark=mark)
     captured = capsys.readouterr()
     return captured.out + captured.err, watch
 
@@ -107,6 +111,53 @@ def test_a_refusal_that_stays_ends_the_wait_and_one_that_passes_does_not(
     said, watch = waited(connection, monkeypatch, capsys, during)
     assert "ghent:1 still serves e1-i1-r1: The model ends its reader." in said
     assert 4 + followers._REFUSED_S <= watch.now_s < 10
+
+
+def test_a_worker_with_other_bytes_of_the_same_numbers_is_late(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker(connection, 1, "e2-i2-r2", mark="0123456789ab")
+    worker(connection, 2, "e2-i2-r2", mark="ba9876543210")
+
+    def during(n: int) -> None:
+        if n == 5:
+            worker(connection, 2, "e2-i2-r2", mark="0123456789ab")
+
+    said, watch = waited(connection, monkeypatch, capsys, during, mark="0123456789ab")
+    assert "served by 2 of 2 workers after 1.0 s" in said
+    assert watch.slept == 5
+
+
+def test_a_worker_that_stays_with_other_bytes_is_named_with_their_mark(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker(connection, 1, "e2-i2-r2", mark="ba9876543210")
+    said, _ = waited(connection, monkeypatch, capsys, lambda _: None, mark="0123456789ab")
+    assert "served by 0 of 1 workers" in said
+    assert "ghent:1 still serves e2-i2-r2@ba9876543210: no reason said" in said
+
+
+def test_a_challenger_of_other_bytes_is_late(
+    connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_experiment(connection, "taste", share=0.5, state=ExperimentState.RUNNING, by=By("ada"))
+    worker(connection, 1, "e1-i1-r1", challenger="e2-i2-r2", mark="0123456789ab", challenger_mark="ba9876543210")
+    said, _ = waited(connection, monkeypatch, capsys, lambda _: None, stage=STAGING, mark="0123456789ab")
+    assert "ghent:1 still serves e2-i2-r2@ba9876543210 as challenger" in said
+
+
+@pytest.mark.parametrize(("told", "wanted"), [(None, "0123456789ab"), ("0123456789ab", None)])
+def test_where_a_worker_or_the_audit_knows_no_mark_the_numbers_decide(
+    connection: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    told: str | None,
+    wanted: str | None,
+) -> None:
+    worker(connection, 1, "e2-i2-r2", mark=told)
+    said, watch = waited(connection, monkeypatch, capsys, lambda _: None, mark=wanted)
+    assert "served by 1 of 1 workers" in said
+    assert watch.slept == 0
 
 
 def test_without_a_worker_there_is_nobody_to_wait_for(

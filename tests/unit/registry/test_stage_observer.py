@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.contracts import ARCHIVED, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions
+from registry.contracts import ARCHIVED, PRODUCTION, STAGING, ArtifactKind, ReleaseVersions, mark_of
 from registry.mlflow.observer import observe
-from registry.promotion.history import release_at, standing_releases
+from registry.promotion.history import release_at, standing_mark, standing_releases
 from registry.promotion.promotion import promote, rollback
 from tests.fakes import MemoryPromotionLog, MemoryRegistry
 from tests.releases import judge, register_release
@@ -93,7 +93,32 @@ def test_a_stage_that_is_no_release_is_not_recorded(registry: MemoryRegistry, lo
 def test_production_is_recorded_once_it_is_honoured(registry: MemoryRegistry, log: MemoryPromotionLog) -> None:
     move(registry, FIRST, PRODUCTION)
     assert observe(registry, log, honoured=lambda _: False) == []
-    assert [entry.versions for entry in observe(registry, log, honoured=lambda found: found == FIRST)] == [FIRST]
+    (entry,) = observe(registry, log, honoured=lambda found: found.versions == FIRST)
+    assert entry.versions == FIRST
+
+
+def test_other_bytes_of_the_numbers_that_were_recorded_are_recorded_once(
+    registry: MemoryRegistry, log: MemoryPromotionLog, written: list[dict[ArtifactKind, Path]]
+) -> None:
+    go(registry, log, FIRST)
+    registry.start_anew()
+    judge(registry, register_release(registry, written[1]))
+    move(registry, FIRST, PRODUCTION)
+    for _ in range(2):
+        observe(registry, log)
+    assert [entry.versions for entry in log.promotions] == [FIRST, FIRST]
+    assert standing_mark(log, FIRST) == mark_of(log.promotions[1].digests) != mark_of(log.promotions[0].digests)
+
+
+def test_an_emptied_stage_is_recorded_with_the_bytes_that_stood_there(
+    registry: MemoryRegistry, log: MemoryPromotionLog, written: list[dict[ArtifactKind, Path]]
+) -> None:
+    go(registry, log, FIRST)
+    registry.start_anew()
+    judge(registry, register_release(registry, written[1]))
+    (emptied,) = observe(registry, log)
+    assert emptied.is_departure
+    assert emptied.digests == log.promotions[0].digests
 
 
 def test_a_promoted_challenger_leaves_staging_without_a_row_of_its_own(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from registry.contracts import ArtifactKind, ReleaseVersions
+from registry.contracts import STAGING, ArtifactKind, ReleaseVersions
 from registry.errors import AuditUnavailable
 from registry.promotion.audit import Pin
 from registry.promotion.release_cache import LocalRelease, ReleaseCache
@@ -132,7 +132,7 @@ def test_an_experiment_that_ends_during_the_trial_of_its_challenger_gets_none(sh
     shop.look()
     challenger = shop.write("c", range(1, 41))
     for kind in ArtifactKind:
-        shop.registry.transition_stage(kind, challenger[kind], "Staging")
+        shop.registry.transition_stage(kind, challenger[kind], STAGING)
     shop.wanted = True
 
     def end() -> None:
@@ -160,6 +160,69 @@ def test_a_pin_on_other_bytes_of_the_same_numbers_is_not_what_serves(shop: Inter
     shop.log.pin(Pin(ReleaseVersions(2, 2, 2), other, "eve", "cli"))
     shop.look()
     assert "made of other bytes" in str(shop.watcher.refusal)
+
+
+def relearn(shop: Interrupted, name: str, people: range) -> None:
+    """Delete the models and train anew, so that e1-i1-r1 in Production is made of other bytes."""
+    shop.registry.start_anew()
+    shop.produce(shop.write(name, people))
+
+
+def test_other_bytes_under_the_numbers_that_serve_are_loaded_at_the_next_look(shop: Interrupted) -> None:
+    relearn(shop, "c", range(1, 41))
+    first = shop.look()
+    assert first is not None
+    relearn(shop, "d", range(1, 51))
+    second = shop.look()
+    assert second is not None
+    assert first.release_id == second.release_id == "e1-i1-r1"
+    assert len(second.embedding.user_ids) == 50
+    assert shop.look() is second
+    assert shop.cache.begins_with(second)
+
+
+def test_other_bytes_of_a_challenger_are_loaded_at_the_next_look(shop: Interrupted) -> None:
+    shop.wanted = True
+    for name, people in (("c", range(1, 41)), ("d", range(1, 51))):
+        relearn(shop, f"champion {name}", people)
+        challenger = shop.write(name, people[:-1])
+        for kind in ArtifactKind:
+            shop.registry.transition_stage(kind, challenger[kind], STAGING)
+        shop.look()
+        assert shop.watcher.challenger is not None
+        assert shop.watcher.challenger.release_id == "e2-i2-r2"
+        assert len(shop.watcher.challenger.embedding.user_ids) == len(people) - 1
+
+
+def test_a_refusal_of_other_bytes_of_the_same_numbers_keeps_none_waiting(shop: Interrupted) -> None:
+    shop.fails = "e1-i1-r1"
+    relearn(shop, "c", range(1, 41))
+    with capture_logs():
+        shop.look()
+    assert "could not be loaded" in str(shop.watcher.refusal)
+    shop.fails = None
+    relearn(shop, "d", range(1, 51))
+    release = shop.look()
+    assert release is not None
+    assert release.release_id == "e1-i1-r1"
+    assert len(release.embedding.user_ids) == 50
+    assert shop.watcher.refusal is None
+
+
+def test_other_bytes_that_are_refused_reach_no_audit_as_what_serves(shop: Interrupted) -> None:
+    relearn(shop, "c", range(1, 41))
+    first = shop.look()
+    shop.fails = "e1-i1-r1"
+    relearn(shop, "d", range(1, 51))
+    with capture_logs():
+        assert shop.look() is first
+    recorded = len(shop.log.promotions)
+    shop.fails = None
+    shop.clock.advance(61)
+    second = shop.look()
+    assert second is not None
+    assert second is not first
+    assert [entry.digests for entry in shop.log.promotions[recorded:]] == [second.identity.digests]
 
 
 def test_a_disk_that_is_full_keeps_no_release_from_serving(shop: Interrupted, monkeypatch: pytest.MonkeyPatch) -> None:
