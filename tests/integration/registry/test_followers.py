@@ -1,15 +1,26 @@
 """`duet promote` and `duet rollback` end when the workers serve the release, or name those that do not and why."""
 
+import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
-from registry.contracts import PRODUCTION, STAGING
+from infra.endpoints import Endpoints
+from registry.contracts import PRODUCTION, STAGING, ArtifactKind, mark_of
 from registry.experiments.table import By, ExperimentState, start_experiment, stop_experiment
 from registry.promotion import followers
 from registry.promotion.followers import PROMOTION_S, refusals, wait_until_challenging, wait_until_served
+from registry.promotion.release_cache import ReleaseCache
+from registry.promotion.workers import REPORT, Worker, live_workers
+from serving.releases.heartbeat import Heartbeat
+from tests.fakes import MemoryRegistry
+from tests.follower import follower
+from tests.releases import register_release
+from tests.serving_world import write_artifacts
 
 
 class Watch:
@@ -158,6 +169,36 @@ def test_where_a_worker_or_the_audit_knows_no_mark_the_numbers_decide(
     said, watch = waited(connection, monkeypatch, capsys, lambda _: None, mark=wanted)
     assert "served by 1 of 1 workers" in said
     assert watch.slept == 0
+
+
+def test_a_worker_tells_the_mark_of_the_bytes_that_it_serves(
+    connection: psycopg.Connection[Any], endpoints: Endpoints, tmp_path: Path
+) -> None:
+    registry = MemoryRegistry()
+    versions = register_release(registry, write_artifacts(tmp_path / "a", range(1, 21)))
+    for kind in ArtifactKind:
+        registry.transition_stage(kind, versions[kind], PRODUCTION)
+    told: list[Worker] = []
+
+    async def story() -> None:
+        said = asyncio.Event()
+
+        async def write(statement: sql.SQL, values: Any) -> None:
+            connection.execute(statement, values)
+            if statement is REPORT:
+                told.extend(live_workers(connection))
+                said.set()
+
+        with follower(tmp_path, registry, endpoints.database_url, prove=False) as watcher:
+            await watcher.step()
+            task = asyncio.create_task(Heartbeat(watcher, ReleaseCache(tmp_path / "releases"), write).run())
+            await asyncio.wait_for(said.wait(), 60)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(story())
+    mark = mark_of(registry.identify_stage(PRODUCTION).digests)
+    assert [(one.release, one.mark, one.challenger_mark) for one in told] == [("e1-i1-r1", mark, None)]
 
 
 def test_without_a_worker_there_is_nobody_to_wait_for(
