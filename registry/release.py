@@ -16,6 +16,7 @@ from registry.contracts import (
     Manifest,
     ReleaseIdentity,
     ReleaseVersions,
+    mark_of,
     schema_trained_on,
     unmet_schema,
 )
@@ -52,6 +53,11 @@ class Release:
     def identity(self) -> ReleaseIdentity:
         """Return which release this is, by its bytes."""
         return ReleaseIdentity(self.versions, {kind: manifest.digest for kind, manifest in self.manifests.items()})
+
+    @cached_property
+    def mark(self) -> str:
+        """Return what tells this release from others of the same numbers, as `mark_of` does."""
+        return mark_of(self.identity.digests)
 
     @property
     def addresses(self) -> list[int]:

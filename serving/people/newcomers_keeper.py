@@ -90,7 +90,7 @@ class NewcomersKeeper:
             self._count(variant, 0, 0, 0)
 
     def _publish(self) -> None:
-        self.current = {found.release.release_id: found.newcomers for found in self._looks.values()}
+        self.current = {found.release.mark: found.newcomers for found in self._looks.values()}
 
     def _count(self, variant: Variant, people: int, missing: int, left_out: int) -> None:
         self._metrics.newcomers.labels(variant.value).set(people)

@@ -53,7 +53,7 @@ class Run:
     """One recommendation under way; `at` is unix seconds, `started_s` monotonic seconds.
 
     `since` is a moment of the database: whose row changed after it may differ from the population's. `champion` is
-    whose release answers when the challenger's fails. `newcomers` are by release id, `candidates` counted by step.
+    whose release answers when the challenger's fails. `newcomers` are by mark of the release, `candidates` by step.
     `late` says whether something was done without that more time might have brought. `before` are the people of the
     pages before this one, `unwanted` all whom the request leaves out, ids int64.
     """

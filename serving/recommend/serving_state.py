@@ -26,7 +26,7 @@ class ServingState:
     """What a request captures once: releases (or why there is none), the population, and what goes with it.
 
     `since` is a moment of the database before which no row of the population was read; None when it is not known.
-    `newcomers` are those of each release, by its id. `features_lost` says that people may lack their features.
+    `newcomers` are those of each release, by its mark. `features_lost` says that people may lack their features.
     """
 
     release: Release | None

@@ -42,7 +42,7 @@ class SimilarByFactors:
                 at=run.at,
                 rng=self.rng,
                 at_least=asked_at_once(run.request.limit),
-                late=run.newcomers.get(release.release_id),
+                late=run.newcomers.get(release.mark),
                 may_widen=lambda: run.remaining_s() > 0,
             )
             await breathe()

@@ -12,10 +12,8 @@ from uuid import uuid4
 import structlog
 from psycopg import sql
 
-from registry.contracts import mark_of
 from registry.promotion.release_cache import ReleaseCache
 from registry.promotion.workers import EVERY_S, FORGET, FORGOTTEN_S, LEAVE, REPORT
-from registry.release import Release
 from serving.releases.watcher import ReleaseWatcher
 
 Write = Callable[[sql.SQL, Mapping[str, Any] | tuple[Any, ...]], Awaitable[None]]
@@ -67,8 +65,8 @@ class Heartbeat:
             "pin_id": releases.pin.pin_id if releases.pin else None,
             "copies": self._cache.good_names(),
             "people_read_at": self._people_read_at(),
-            "mark": _mark(releases.current),
-            "challenger_mark": _mark(releases.challenger),
+            "mark": releases.current.mark if releases.current else None,
+            "challenger_mark": releases.challenger.mark if releases.challenger else None,
         }
 
     async def _say(self, statement: sql.SQL, values: Mapping[str, Any] | tuple[Any, ...]) -> None:
@@ -80,7 +78,3 @@ class Heartbeat:
             self._silent = True
         else:
             self._silent = False
-
-
-def _mark(release: Release | None) -> str | None:
-    return None if release is None else mark_of(release.identity.digests)

@@ -38,7 +38,7 @@ async def found_for(
         at=run.at,
         rng=rng,
         at_least=asked_at_once(run.request.limit),
-        late=run.newcomers.get(release.release_id),
+        late=run.newcomers.get(release.mark),
         may_widen=lambda: run.remaining_s() > 0,
     )
     step = next(steps)

@@ -184,7 +184,7 @@ def test_newcomers_are_kept_by_release_and_told_to_health(
     kept = keeper(release, snapshot_of(population.upsert(inhabitants([50]))), clock)
     assert kept.report().age_s is None
     asyncio.run(kept.step())
-    assert kept.current[release.release_id].user_ids.tolist() == [50]
+    assert kept.current[release.mark].user_ids.tolist() == [50]
     clock.advance(2)
     report = kept.report()
     assert (report.people, report.missing, report.left_out, report.age_s, report.message) == (1, 1, 0, 2.0, None)
@@ -200,6 +200,24 @@ def test_nothing_is_computed_while_nothing_changes(release: Release, population:
     kept.close()
 
 
+def test_releases_of_the_same_numbers_have_newcomers_of_their_own(
+    release: Release, population: Population, clock: FixedClock, tmp_path: Path
+) -> None:
+    other = load_town(write_artifacts(tmp_path, range(1, 11)))
+    assert other.release_id == release.release_id
+    kept = NewcomersKeeper(
+        snapshot=lambda: snapshot_of(population.upsert(inhabitants([50]))),
+        releases=lambda: {Variant.CHAMPION: release, Variant.CHALLENGER: other},
+        most=MOST,
+        clock=clock,
+        metrics=serving_metrics(),
+    )
+    asyncio.run(kept.step())
+    assert set(kept.current) == {release.mark, other.mark}
+    assert len(kept.current[other.mark]) > len(kept.current[release.mark]) == 1
+    kept.close()
+
+
 def test_the_newcomers_of_a_release_leave_with_it(release: Release, population: Population, clock: FixedClock) -> None:
     serving: dict[Variant, Release | None] = {Variant.CHAMPION: None, Variant.CHALLENGER: release}
     kept = NewcomersKeeper(
@@ -210,7 +228,7 @@ def test_the_newcomers_of_a_release_leave_with_it(release: Release, population: 
         metrics=serving_metrics(),
     )
     asyncio.run(kept.step())
-    assert list(kept.current) == [release.release_id]
+    assert list(kept.current) == [release.mark]
     serving[Variant.CHALLENGER] = None
     asyncio.run(kept.step())
     assert not kept.current
@@ -256,7 +274,7 @@ def test_a_newcomer_is_an_answer_of_the_index(settings: Settings, clock: FixedCl
         return next(list(item.sources) for item in answer.items if item.user_id == 102)
 
     assert "retrieval" not in sources()
-    town.newcomers = {"e1-i1-r1": look(town.release, snapshot_of(town.population), NOW, most=MOST).newcomers}
+    town.newcomers = {town.release.mark: look(town.release, snapshot_of(town.population), NOW, most=MOST).newcomers}
     assert "retrieval" in sources()
     town.people.hidden.add(102)
     with pytest.raises(StopIteration):
