@@ -127,14 +127,14 @@ def test_a_refusal_that_stays_ends_the_wait_and_one_that_passes_does_not(
 def test_a_worker_with_other_bytes_of_the_same_numbers_is_late(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    worker(connection, 1, "e2-i2-r2", mark="0123456789ab")
-    worker(connection, 2, "e2-i2-r2", mark="ba9876543210")
+    worker(connection, 1, "e2-i2-r2", mark="aaaaaaaaaaaa")
+    worker(connection, 2, "e2-i2-r2", mark="bbbbbbbbbbbb")
 
     def during(n: int) -> None:
         if n == 5:
-            worker(connection, 2, "e2-i2-r2", mark="0123456789ab")
+            worker(connection, 2, "e2-i2-r2", mark="aaaaaaaaaaaa")
 
-    said, watch = waited(connection, monkeypatch, capsys, during, mark="0123456789ab")
+    said, watch = waited(connection, monkeypatch, capsys, during, mark="aaaaaaaaaaaa")
     assert "served by 2 of 2 workers after 1.0 s" in said
     assert watch.slept == 5
 
@@ -142,22 +142,22 @@ def test_a_worker_with_other_bytes_of_the_same_numbers_is_late(
 def test_a_worker_that_stays_with_other_bytes_is_named_with_their_mark(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    worker(connection, 1, "e2-i2-r2", mark="ba9876543210")
-    said, _ = waited(connection, monkeypatch, capsys, lambda _: None, mark="0123456789ab")
+    worker(connection, 1, "e2-i2-r2", mark="bbbbbbbbbbbb")
+    said, _ = waited(connection, monkeypatch, capsys, lambda _: None, mark="aaaaaaaaaaaa")
     assert "served by 0 of 1 workers" in said
-    assert "ghent:1 still serves e2-i2-r2@ba9876543210: no reason said" in said
+    assert "ghent:1 still serves e2-i2-r2@bbbbbbbbbbbb: no reason said" in said
 
 
 def test_a_challenger_of_other_bytes_is_late(
     connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start_experiment(connection, "taste", share=0.5, state=ExperimentState.RUNNING, by=By("ada"))
-    worker(connection, 1, "e1-i1-r1", challenger="e2-i2-r2", mark="0123456789ab", challenger_mark="ba9876543210")
-    said, _ = waited(connection, monkeypatch, capsys, lambda _: None, stage=STAGING, mark="0123456789ab")
-    assert "ghent:1 still serves e2-i2-r2@ba9876543210 as challenger" in said
+    worker(connection, 1, "e1-i1-r1", challenger="e2-i2-r2", mark="aaaaaaaaaaaa", challenger_mark="bbbbbbbbbbbb")
+    said, _ = waited(connection, monkeypatch, capsys, lambda _: None, stage=STAGING, mark="aaaaaaaaaaaa")
+    assert "ghent:1 still serves e2-i2-r2@bbbbbbbbbbbb as challenger" in said
 
 
-@pytest.mark.parametrize(("told", "wanted"), [(None, "0123456789ab"), ("0123456789ab", None)])
+@pytest.mark.parametrize(("told", "wanted"), [(None, "aaaaaaaaaaaa"), ("aaaaaaaaaaaa", None)])
 def test_where_a_worker_or_the_audit_knows_no_mark_the_numbers_decide(
     connection: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
