@@ -15,8 +15,7 @@ from pipelines.ranking.lists import HeldOutLists, JudgedLists, judge_lists, poli
 from pipelines.ranking.order import OrderChoice, choose
 from pipelines.ranking.rows import RowKind
 from pipelines.results.inputs import microseconds_of
-from registry.contracts import PRODUCTION, ArtifactKind
-from registry.errors import RegistryError
+from registry.contracts import ArtifactKind
 from registry.models.ranker import Ranker
 from registry.scoring.ranking import served_policy
 
@@ -68,10 +67,14 @@ def judged_order(
     verdict = choose(found, of_missing, config.seed)
     held_out = rows.late & (rows.kind == RowKind.LIKE)
     figures = {**verdict.figures, "met_by_chance": by_chance, **_of_decisions(ranker, rows, held_out)}
-    production = _production(
-        platform, ground, lists, found=found, verdict=verdict, config=config, features=rows.features[held_out],
-        ranker=ranker,
-    )  # fmt: skip
+
+    def compared_with(release: "Release") -> dict[str, JsonValue]:
+        return _compared(
+            platform, ground, lists, release, found=found, verdict=verdict, config=config,
+            features=rows.features[held_out], ranker=ranker,
+        )  # fmt: skip
+
+    production = beside_production(platform, compared_with, tell)
     return OrderChoice(verdict.chosen, verdict.simpler, verdict.difference, {**figures, "production": production})
 
 
@@ -86,21 +89,35 @@ def _of_decisions(ranker: Ranker, rows: RankingRows, held_out: npt.NDArray[np.bo
     return figures
 
 
-def _production(
+def beside_production(
+    platform: "Platform", compare: Callable[["Release"], dict[str, JsonValue]], tell: Callable[[str], None]
+) -> dict[str, JsonValue] | None:
+    """Return what `compare` says of the release in Production, or why it cannot be loaded; None where none stands.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer, so nobody knows.
+    """
+    from pipelines.release.judging import production_release
+
+    release, unloadable = production_release(platform, None, tell)
+    if unloadable is not None:
+        return {"release": unloadable.name, "unloadable": unloadable.why}
+    return None if release is None else compare(release)
+
+
+def _compared(
     platform: "Platform",
     ground: "TrainingGround",
     lists: HeldOutLists,
+    release: "Release",
     *,
     found: JudgedLists,
     verdict: OrderChoice,
     config: RankerConfig,
     features: npt.NDArray[np.float32],
     ranker: Ranker,
-) -> dict[str, JsonValue] | None:
+) -> dict[str, JsonValue]:
     """Return Production's figures and this ranker's on the same requests, all later than what Production learned."""
-    release = _release(platform)
-    if release is None:
-        return None
     told = release.manifests[ArtifactKind.EMBEDDING].lineage.get("as_of")
     learned_us = ground.end_us if told is None else microseconds_of_text(told)
     later = found.at_us > learned_us
@@ -134,16 +151,6 @@ def microseconds_of_text(told: str) -> int:
     from datetime import datetime
 
     return microseconds_of(datetime.fromisoformat(told))
-
-
-def _release(platform: "Platform") -> "Release | None":
-    """Return the release in Production; None where there is none, or where it cannot be loaded here."""
-    from pipelines.release.judging import loaded
-
-    try:
-        return loaded(platform, platform.registry.resolve_stage(PRODUCTION))
-    except RegistryError:
-        return None
 
 
 def keep_judged(platform: "Platform", ranker: Ranker, parameters: Mapping[str, JsonValue]) -> dict[str, str]:

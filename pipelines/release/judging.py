@@ -86,7 +86,7 @@ class Unloadable(NamedTuple):
 
 
 def production_release(
-    platform: "Platform", candidate: ReleaseVersions, tell: Callable[[str], None]
+    platform: "Platform", candidate: ReleaseVersions | None, tell: Callable[[str], None]
 ) -> tuple[Release | None, Unloadable | None]:
     """Load the release in Production, if there is another one than the candidate, or say why it cannot be loaded.
 

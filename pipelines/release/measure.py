@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pipelines.results.inputs import DataSnapshot
 
 EMBEDDING, INDEX, RANKER = ArtifactKind
+_BESIDE_PRODUCTION = ("ndcg_at_20", "match_precision_at_10", "prediction_drift_psi")
+"""What the training of the ranker compares with Production; nobody can do it later."""
 _OF_LISTS = ("ndcg_at_20", "match_precision_at_10", "gain_over_popularity", "gain_over_first_stage")
 
 
@@ -64,7 +66,7 @@ def measure(
         missing["latency_ratio"] = "the clock did not move"
     tell(f"{requesters.size} requests are replayed")
     against = production.release_id if production is not None else None
-    return Measured(values, counts, missing, against)
+    return Measured(values, counts, missing, against, uncompared=uncompared(candidate, production))
 
 
 def _artefacts(candidate: Release, production: Release | None, visible_ids: Positions) -> dict[str, Measurement]:
@@ -183,6 +185,15 @@ def _lists(
         missing["prediction_drift_psi"] = "Production was not asked about the same decisions"
     else:
         values["prediction_drift_psi"] = Measurement(drift)
+
+
+def uncompared(candidate: Release, production: Release | None) -> dict[str, str]:
+    """Say by metric why the training of the candidate's ranker could not compare it with what stood in Production."""
+    compared = (candidate.ranker.judged or {}).get("production")
+    why = compared.get("unloadable") if isinstance(compared, dict) else None
+    if production is None or why is None:
+        return {}
+    return dict.fromkeys(_BESIDE_PRODUCTION, f"{why} So it was when the ranker was trained: train it again.")
 
 
 def _gains(gains: object, values: dict[str, Measurement], missing: dict[str, str]) -> None:

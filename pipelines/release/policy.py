@@ -128,7 +128,8 @@ class Measurement:
 class Measured:
     """All that was measured of a release: by metric, or why not by metric; `counts` says on how much.
 
-    `unloadable` says why what stands in Production, `against`, could not be loaded to compare with.
+    `unloadable` says why what stands in Production, `against`, could not be loaded to compare with; `uncompared` says
+    by metric why that one was not compared, though it should have been.
     """
 
     values: Mapping[str, Measurement]
@@ -136,6 +137,7 @@ class Measured:
     missing: Mapping[str, str] = field(default_factory=dict)
     against: str | None = None
     unloadable: str | None = None
+    uncompared: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_policy(path: Path | None = None) -> Policy:
@@ -193,9 +195,10 @@ def judge_gate(gate: Gate, measured: Measured) -> GateResult:
         "value": found.value if found is not None and usable else None,
         "production": _finite(found.production) if found is not None else None,
     }
-    if measured.unloadable is not None and (gate.tolerance is not None or gate.metric in COMPARISONS):
+    unable = measured.unloadable or measured.uncompared.get(gate.metric)
+    if unable is not None and (gate.tolerance is not None or gate.metric in COMPARISONS):
         # Never "nothing to compare with": what nobody could compare must not pass by itself.
-        return GateResult(**base, passed=False, why=f"It could not be compared: {measured.unloadable}")
+        return GateResult(**base, passed=False, why=f"It could not be compared: {unable}")
     if (reason := _not_applicable(gate, measured)) is not None:
         return GateResult(**base, passed=True, skipped=True, why=f"Not applicable: {reason}.")
     if found is None or not usable:
