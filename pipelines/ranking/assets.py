@@ -17,7 +17,6 @@ from pipelines.results.store import StepResult, combined_digest
 from pipelines.runs.progress import telling
 from registry.contracts import ArtifactKind
 
-SHOWN_FEATURES = 40
 _TOLD_EVERY = 500
 
 
@@ -139,15 +138,13 @@ def ranker(
     ranking_dataset: StepResult,
 ) -> dg.MaterializeResult[Any]:
     """Grow on the early rows, judge lists on the late ones, grow again on all, log and register."""
-    import pandas as pd
-
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.judging import judged_order, keep_judged
     from pipelines.ranking.learn import learn
     from pipelines.ranking.origin import lineage_of_ranker, ranker_result
     from pipelines.ranking.plots import lists_plot, training_figures
+    from pipelines.ranking.tables import FeatureTables, named_importance
     from pipelines.ranking.windows import TrainingGround
-    from registry.models.feature_labels import is_free_slot, readable
     from registry.models.ranker import ATTRIBUTES
 
     dataset = ranking_dataset
@@ -172,18 +169,9 @@ def ranker(
     snapshot = snapshot_of(dataset, interactions)
     lineage, slots = lineage_of_ranker(trained, dataset, snapshot), platform.snapshot(snapshot).slots
     owners = {slot: name for name, slot in slots.items()}
-    shown = replace(report, importance={readable(name, owners): share for name, share in report.importance.items()})
+    shown = replace(report, importance=named_importance(report, owners))
     figures = training_figures(shown) | {"held_out_lists": lists_plot(verdict.figures)}
-    learned = final.report.importance
-    importance = [{"feature": readable(name, owners), "share_of_gain": share} for name, share in learned.items()]
-    of_choices = [] if final.choice is None else list(final.choice.importance.items())
-    choices = [{"feature": readable(name, owners), "share_of_gain": share} for name, share in of_choices]
-    # A slot that no attribute owns is no column of anybody's data.
-    dropped = [
-        {"feature": readable(name, owners), "why": why}
-        for name, why in report.dropped.items()
-        if not is_free_slot(name, owners)
-    ]
+    tables = FeatureTables.of(report, final, owners)
     # Serving describes pairs as these rows do, so it must know with how many likes.
     parameters = config.model_dump(mode="json", exclude={"threads"}) | {
         "last_likes": dataset.facts["last_likes"],
@@ -195,12 +183,7 @@ def ranker(
         ArtifactKind.RANKER,
         lambda directory: trained.save(directory, lineage, parameters, metrics),
         VersionNotes(
-            parameters, metrics, figures,
-            {
-                "feature_importance.csv": pd.DataFrame(importance).to_csv(index=False),
-                "choice_importance.csv": pd.DataFrame(choices).to_csv(index=False),
-                "dropped_features.csv": pd.DataFrame(dropped, columns=["feature", "why"]).to_csv(index=False),
-            },
+            parameters, metrics, figures, tables.files(),
             {f"{name}_log_loss": losses for name, losses in report.curve.items()},
         ),
         context.run.run_id,
@@ -216,9 +199,7 @@ def ranker(
             "orders": table(verdict.rows()),
             "mlflow": link(registered.run_url),
             "metrics": table([{"metric": name, "value": value} for name, value in metrics.items()]),
-            "importance": table(importance[:SHOWN_FEATURES]),
-            "importance_of_choices": table(choices[:SHOWN_FEATURES]),
-            "dropped": table(dropped),
+            **tables.shown(),
             "digest": registered.manifest.digest,
             "path": path(registered.directory),
         }

@@ -22,6 +22,8 @@ from pipelines.release.replay import (
 )
 from pipelines.results.inputs import microseconds_of
 from registry.contracts import ArtifactKind
+from registry.models.feature_labels import readable
+from registry.models.ranker import Ranker
 from registry.release import Release
 
 if TYPE_CHECKING:
@@ -124,22 +126,27 @@ def _features(
         return
     rows = [int(release.manifests[RANKER].metrics.get("rows", 0)) for release in (candidate, production)]
     counts["rows"] = min(rows)
-    here, there = candidate.ranker, production.ranker
+    found = moved_most(candidate.ranker, production.ranker)
+    if isinstance(found, str):
+        missing["feature_drift_psi"] = found
+    else:
+        values["feature_drift_psi"] = found
+
+
+def moved_most(here: Ranker, there: Ranker) -> Measurement | str:
+    """Measure the feature whose training rows moved furthest from `there` to `here`, or say why none can be."""
     if here.reference is None or there.reference is None:
-        missing["feature_drift_psi"] = "a ranker was made without a reference of its training rows; train it again"
-        return
+        return "a ranker was made without a reference of its training rows; train it again"
     shared = [name for name in here.feature_names if name in there.feature_names]
     before, now = (
-        ranker.reference[:, [ranker.feature_names.index(name) for name in shared]]
-        for ranker in (there, here)
-        if ranker.reference is not None
+        reference[:, [ranker.feature_names.index(name) for name in shared]]
+        for ranker, reference in ((there, there.reference), (here, here.reference))
     )
     moved = feature_psi(before, now, shared)
     if not moved:
-        missing["feature_drift_psi"] = "the two rankers have no feature in common"
-        return
+        return "the two rankers have no feature in common"
     name, value = next(iter(moved.items()))
-    values["feature_drift_psi"] = Measurement(value, note=f"`{name}` moved most")
+    return Measurement(value, note=f"`{readable(name, here.attributes)}` moved most")
 
 
 def _lists(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pipelines.resources import Platform
     from pipelines.results.store import StepResult
+    from registry.models.ranker import Ranker
 
 LIKE_RATE = "like_rate"
 
@@ -45,7 +46,7 @@ def measure_drift(
 ) -> Drift | str:
     """Compare the decisions of the last days with the rows of Production's ranker, or say why that is impossible."""
     from feature_repo.layout import RANKING_FEATURES
-    from pipelines.evaluation.drift import feature_psi, psi
+    from pipelines.evaluation.drift import psi
     from pipelines.ranking.errors import NoLabels
     from pipelines.ranking.files import load_rows
     from pipelines.ranking.rows import RowKind
@@ -78,9 +79,8 @@ def measure_drift(
         return str(reason)
     if labels.size < config.min_rows:
         return f"{labels.size} decisions in {config.days:g} days are too few to tell drift from chance"
-    names = Ranker.load(directory, RANKING_FEATURES, threads=1).feature_names
-    columns = [RANKING_FEATURES.index(name) for name in names]
-    moved = feature_psi(rows.features[:, columns], features[:, columns], names) | {LIKE_RATE: psi(rows.labels, labels)}
+    ranker = Ranker.load(directory, RANKING_FEATURES, threads=1)
+    moved = drift_of_features(ranker, rows.features, features) | {LIKE_RATE: psi(rows.labels, labels)}
     return Drift(
         release=release,
         dataset=dataset,
@@ -88,6 +88,19 @@ def measure_drift(
         like_rates=(float(rows.labels.mean()), float(labels.mean())),
         rows=(int(rows.labels.size), int(labels.size)),
     )
+
+
+def drift_of_features(
+    ranker: "Ranker", then: "npt.NDArray[np.float32]", now: "npt.NDArray[np.float32]"
+) -> dict[str, float]:
+    """Return the index of each feature of the ranker by the name that people know it by; rows are float32[n, k]."""
+    from feature_repo.layout import RANKING_FEATURES
+    from pipelines.evaluation.drift import feature_psi
+    from registry.models.feature_labels import readable
+
+    columns = [RANKING_FEATURES.index(name) for name in ranker.feature_names]
+    names = [readable(name, ranker.attributes) for name in ranker.feature_names]
+    return feature_psi(then[:, columns], now[:, columns], names)
 
 
 def current_rows(

@@ -41,6 +41,14 @@ def reasons(by: dict[str, float], *, has_liked: bool = True, **values: float) ->
     return [(reason.code, reason.text, reason.value) for reason in explanation.reasons]
 
 
+def test_an_imported_attribute_is_named_as_its_column_was_in_both_directions() -> None:
+    row = np.full((1, len(RANKING_FEATURES)), np.nan, dtype=np.float32)
+    moved = Moved({"candidate_attribute_06": 0.3, "requester_attribute_06": 0.2}, attributes={6: "height"})
+    (explanation,) = explanations(cast("Ranker", moved), row, row, has_liked=True)
+    named = [{influence.feature for influence in side} for side in (explanation.p_like, explanation.p_liked_back)]
+    assert named == [{"requester_attribute_height"}] * 2, "of the other one no attribute is told"
+
+
 @pytest.mark.parametrize(
     ("feature", "values", "said"),
     [
