@@ -70,7 +70,8 @@ def serving(  # noqa: PLR0917 - Typer reads options from the signature
     uses the one that is there. Starts the service as `duet up` does and drives it over HTTP from another process: a
     closed loop says what it can do, an open loop at a constant rate what its users would feel, counted from the
     instant each request was due. Every answer is checked; wrong ones end the command with exit code 1. Being refused
-    or late is not wrong where the load seeks the limit (several at once, constant rate, overload); it is counted.
+    or late is not wrong where the load seeks the limit (several at once, overload), and is counted; at the constant
+    rate it is.
 
     The client, Postgres and Redis share this machine with the service: leave it alone while it measures.
     """
