@@ -19,12 +19,16 @@ from pipelines.runs.progress import telling
 from registry.contracts import ArtifactKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipelines.results.artifacts import Registered
     from pipelines.results.inputs import DataSnapshot
     from pipelines.retrieval.exposure.sampling import Priced
     from pipelines.retrieval.rebuild import Rebuilt
     from pipelines.retrieval.tuning import Trial
     from registry.models.neighbours import Neighbours
+
+_JUDGED_BY = ("merit", "ndcg_at_20_next", "ndcg_at_20_missing")
 
 
 class EmbeddingStep(EmbeddingConfig, dg.Config):
@@ -124,7 +128,7 @@ def embeddings(
         platform,
         ArtifactKind.EMBEDDING,
         lambda directory: embedding.save(directory, released, metrics),
-        VersionNotes(chosen.model_dump(mode="json"), metrics, figures, {}),
+        VersionNotes(chosen.model_dump(mode="json"), metrics, figures, {}, search_curves(trials)),
         context.run.run_id,
     )
     return dg.MaterializeResult(
@@ -160,6 +164,12 @@ def _trial_row(trial: "Trial") -> dict[str, float]:
         "merit": round(trial.merit, 5),
         "seconds": round(trial.seconds, 2),
     }
+
+
+def search_curves(trials: "Sequence[Trial]") -> dict[str, list[float]]:
+    """Return what the lists of each trial came to, in the order tried: least squares tell no loss of their own."""
+    rows = [_trial_row(trial) for trial in trials]
+    return {f"trial_{name}": [row[name] for row in rows] for name in _JUDGED_BY} if rows else {}
 
 
 @dg.asset(

@@ -4,6 +4,7 @@ import numpy as np
 
 from feature_repo.population.people import People
 from pipelines.features.events import LIKE, Events
+from pipelines.retrieval.assets import search_curves
 from pipelines.retrieval.config import EmbeddingConfig, TuningConfig
 from pipelines.retrieval.content import inputs_of
 from pipelines.retrieval.tuning import Question, Trial, tune
@@ -50,6 +51,15 @@ def test_without_trials_or_people_the_given_settings_stay() -> None:
     assert tuned(trials=0) == (START, [])
     nobody = two_tastes().take(slice(0, 3))
     assert tune(nobody, IDS, inputs_of(People.build(IDS), 0.0), START, TuningConfig()) == (START, [])
+
+
+def test_each_trial_is_a_step_of_the_curves() -> None:
+    _, trials = tuned()
+    curves = search_curves(trials)
+    assert set(curves) == {"trial_merit", "trial_ndcg_at_20_next", "trial_ndcg_at_20_missing"}
+    assert curves["trial_merit"] == [round(trial.merit, 5) for trial in trials]
+    assert curves["trial_ndcg_at_20_missing"] == [round(trial.worth[-1].ndcg, 5) for trial in trials]
+    assert search_curves([]) == {}
 
 
 def test_what_won_before_is_tried_first() -> None:
