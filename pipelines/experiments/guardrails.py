@@ -111,13 +111,14 @@ def judge(rails: Guardrails, rail: Guardrail, subject: Sums, other: Sums, window
     if not enough:
         return Finding(rail.metric, subject.rate, other.rate, rail.limit(other.rate), -inf, enough=False)
     pair = Pair(subject, other)
-    if rail.metric == "like_rate" and pair.effective_events < ENOUGH_EVENTS:
+    # What is rarer than it should be must first be expected; what is more frequent shows itself.
+    if rail.worse == "lower" and pair.effective_events < ENOUGH_EVENTS:
         return Finding(rail.metric, subject.rate, other.rate, rail.limit(other.rate), -inf, enough=False)
     limit = rail.limit(other.rate)
     excess = subject.rate - limit if rail.worse == "higher" else limit - subject.rate
-    variance = subject.variance + (0.0 if rail.metric == "slow_rate" else rail.factor**2 * other.variance)
-    if rail.metric == "like_rate":
-        variance = pair.variance(subject) + rail.factor**2 * pair.variance(other)
+    variance = pair.variance(subject)
+    if rail.metric != "slow_rate":  # whose limit is no figure of the other side
+        variance += rail.factor**2 * pair.variance(other)
     bound = excess - half_width(variance, EXPECTED_EXCESS, rails.alpha_of(window))
     return Finding(rail.metric, subject.rate, other.rate, limit, bound, enough=True)
 

@@ -26,6 +26,7 @@ VISITS: Final = 0.25
 _BATCH: Final = 25
 _RAILS: Final = load_guardrails()
 _LIKES: Final = _RAILS.of("like_rate") or Guardrail(metric="like_rate", worse="lower", factor=0.7)
+_ERRORS: Final = _RAILS.of("error_rate") or Guardrail(metric="error_rate", worse="higher", margin=0.02)
 Judge = Callable[[Sums, Sums], bool]
 """Says whether a champion and a challenger are told apart at one look."""
 
@@ -75,6 +76,11 @@ def guard(champion: Sums, challenger: Sums) -> bool:
     return judge(_RAILS, _LIKES, challenger, champion, 0).broken
 
 
+def guard_of_errors(champion: Sums, challenger: Sums) -> bool:
+    """Judge errors as the guard does in its first window."""
+    return judge(_RAILS, _ERRORS, challenger, champion, 0).broken
+
+
 def each_arm_alone(champion: Sums, challenger: Sums) -> bool:
     """Judge by the variance of each arm's own people, however few: what was done before, and is shown beside."""
     if min(champion.people, challenger.people) < ENOUGH_PEOPLE:
@@ -99,6 +105,9 @@ GRID: Final = tuple(
 """What is published: small and equal arms, rare and common outcomes, likes of everybody alike up to a few people's."""
 WORST: Final = (Case(10_000, 0.02, 0.02, 2.0), Case(3_000, 0.03, 0.02, 0.3), Case(3_000, 0.03, 0.004, 20.0))
 """Cases in which variances alone were wrong often; they stand for the grid in a test that takes seconds."""
+
+SMALL_CHAMPION: Final = Case(800, 0.95, 0.1, 0.03)
+"""Errors of a few people, of whom forty on the champion's side may hold none: its own variance was far too small."""
 
 
 def simulate(case: Case, worlds: int, judges: Mapping[str, Judge] = JUDGES) -> SimulationOutcome:

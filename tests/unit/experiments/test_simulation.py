@@ -1,10 +1,24 @@
 """Equal arms are told apart in at most 5 % of made-up experiments, also by rare, clustered outcomes in small arms."""
 
+from pathlib import Path
+
 import pytest
 
 from infra.cli.app import run
+from pipelines.experiments import simulation
 from pipelines.experiments.clustered import ENOUGH_EVENTS, Pair, Sums
-from pipelines.experiments.simulation import GRID, HELD, WORST, Case, row_of, simulate
+from pipelines.experiments.simulation import (
+    GRID,
+    HELD,
+    JUDGES,
+    SMALL_CHAMPION,
+    WORST,
+    Case,
+    SimulationOutcome,
+    guard_of_errors,
+    row_of,
+    simulate,
+)
 
 MOST = 0.05
 
@@ -13,6 +27,20 @@ MOST = 0.05
 def test_equal_arms_are_rarely_told_apart_where_variances_alone_were_wrong(case: Case) -> None:
     found = simulate(case, worlds=100)
     assert max(found.share(judge) for judge in HELD) <= MOST, row_of(found)
+
+
+def test_errors_of_a_few_people_that_a_small_champion_was_spared_end_no_experiment() -> None:
+    found = simulate(SMALL_CHAMPION, worlds=200, judges={"guard": guard_of_errors})
+    assert found.share("guard") <= MOST, row_of(found)
+
+
+def test_the_published_table_is_of_the_cases_and_the_judges_of_the_code() -> None:
+    lines = (Path(simulation.__file__).with_suffix(".md")).read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    assert rows[0] == ["people", "share", "rate", "spread", *JUDGES]
+    assert [row[:4] for row in rows[1:]] == [row_of(SimulationOutcome(case, 1, {})) for case in GRID]
+    held = [float(cell.rstrip("%")) / 100 for row in rows[1:] for cell in row[4 : 4 + len(HELD)]]
+    assert max(held) <= MOST
 
 
 @pytest.mark.long
