@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import dagster as dg
 import pandas as pd
 
 from pipelines.presentation import table
@@ -43,7 +43,7 @@ class FeatureTables:
         }
         return {f"{name}.csv": frame.to_csv(index=False) for name, frame in frames.items()}
 
-    def shown(self) -> dict[str, dg.MetadataValue]:
+    def shown(self) -> dict[str, Any]:
         """Return the tables of the ranker's page, the longer ones cut."""
         return {
             "importance": table(_shares(self.importance)[:SHOWN_FEATURES]),

@@ -89,35 +89,12 @@ def test_the_run_shows_in_dagster_with_tables_plots_and_links(platform: Platform
         said = [entry.user_message for entry in instance.all_logs(trained.run_id)]
     assert any(line.startswith("iteration 1 of ") for line in said), "least squares tell how they get on"
     assert any(line.startswith("likes: round 1 of at most 30: log loss ") for line in said), "and so do the trees"
-    assert "compared_with" in metadata
     assert isinstance(metadata["importance"], dg.TableMetadataValue)
-    assert "dropped" in metadata
-    address = str(metadata["mlflow"].value)
-    assert "/#/models/duet-ranker/versions/" in address
-    assert address.endswith("?workflowType=machine_learning")
+    assert re.search(r"/#/models/duet-ranker/versions/\d+\?workflowType=", str(metadata["mlflow"].value))
     shown = [name for name in metadata if name.startswith("plot: ")]
     assert {"plot: training curve", "plot: feature importance", "plot: calibration"} <= set(shown)
     assert [*metadata][: len(shown) + 1] == [*shown, "compared_with"], "what a person looks at stands above the rest"
     assert str(metadata[shown[0]].value).startswith("![training_curve](data:image/png;base64,")
-
-
-@pytest.mark.parametrize(
-    ("kind", "metric"), [(ArtifactKind.EMBEDDING, "trial_merit"), (ArtifactKind.RANKER, "training_log_loss")]
-)
-def test_what_is_learned_step_by_step_is_a_curve_in_mlflow(
-    platform: Platform, trained: RunStory, kind: ArtifactKind, metric: str
-) -> None:
-    import httpx
-
-    run_id = platform.registry.versions(kind)[0].run_id
-    found = httpx.get(
-        f"{platform.endpoints.mlflow_url}/api/2.0/mlflow/metrics/get-history",
-        params={"run_id": str(run_id), "metric_key": metric},
-        timeout=30,
-    )
-    steps = [int(point["step"]) for point in found.raise_for_status().json()["metrics"]]
-    assert len(steps) > 1
-    assert sorted(steps) == list(range(1, len(steps) + 1))
 
 
 def test_the_evaluation_asks_the_oracle_of_a_generated_world(platform: Platform, trained: RunStory) -> None:
