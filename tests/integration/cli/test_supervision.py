@@ -99,7 +99,7 @@ def test_services_start_in_order_and_stop_in_reverse(start: Start, data_dir: Pat
     pids = [service.pid for service in state.services.values()]
 
     platform.send_signal(signal.SIGINT)
-    rest, _ = platform.communicate(timeout=20)
+    rest, _ = platform.communicate(timeout=120)
     assert rest.split("\n")[:2] == ["two stopped ", "one stopped "]
     assert platform.returncode == 0
     assert not any(pid is not None and psutil.pid_exists(pid) for pid in pids)
@@ -166,7 +166,7 @@ def specs_port(url: str) -> str:
 
 def test_a_process_that_dies_while_starting_ends_the_start_and_everything_else(start: Start, data_dir: Path) -> None:
     platform = start(web("lasting"), {"name": "broken", "port": 1, "code": "raise SystemExit('no such model')"})
-    output, _ = platform.communicate(timeout=20)
+    output, _ = platform.communicate(timeout=120)
     assert platform.returncode == 1
     assert "error: broken ended with exit code 1; its log is" in output
     assert output.strip().endswith("and ends: no such model")
@@ -179,7 +179,7 @@ def test_a_process_that_dies_while_starting_ends_the_start_and_everything_else(s
 
 def test_a_failed_step_names_itself(start: Start) -> None:
     platform = start({"name": "prepare", "step": True, "code": "raise SystemExit(3)"})
-    output, _ = platform.communicate(timeout=20)
+    output, _ = platform.communicate(timeout=120)
     assert "error: prepare ended with exit code 3" in output
 
 
@@ -187,7 +187,7 @@ def test_a_process_that_never_answers_is_given_up(start: Start, data_dir: Path) 
     platform = start(
         {"name": "mute", "port": free_port(), "code": "import time; time.sleep(300)", "start_timeout_s": 1}
     )
-    output, _ = platform.communicate(timeout=20)
+    output, _ = platform.communicate(timeout=120)
     assert re.search(r"error: mute is not healthy after \d+ s, .* without progress: http://127.0.0.1:", output)
     assert marked(mark_of(data_dir)) == []
 
@@ -196,7 +196,7 @@ def test_a_stop_during_the_start_ends_everything_quietly(start: Start, data_dir:
     platform = start({"name": "mute", "port": free_port(), "code": "import time; time.sleep(300)"})
     read_until(platform, "mute starting")
     platform.send_signal(signal.SIGTERM)
-    platform.communicate(timeout=20)
+    platform.communicate(timeout=120)
     assert platform.returncode == 0
     assert marked(mark_of(data_dir)) == []
 
@@ -232,7 +232,7 @@ def test_down_stops_a_running_platform(start: Start, data_dir: Path) -> None:
     platform = start(web("one"))
     read_until(platform, "ready running")
     assert stop_platform(Settings(data_dir=data_dir)) is True
-    platform.communicate(timeout=5)
+    platform.communicate(timeout=60)
     assert platform.returncode == 0
     assert marked(mark_of(data_dir)) == []
     assert stop_platform(Settings(data_dir=data_dir)) is False
@@ -272,7 +272,7 @@ def test_only_one_platform_runs_on_a_data_directory(start: Start, data_dir: Path
     platform = start(web("one"))
     read_until(platform, "ready running")
     second = start(web("two"))
-    output, _ = second.communicate(timeout=20)
+    output, _ = second.communicate(timeout=120)
     assert f"error: a platform already runs on {data_dir} (pid {platform.pid})" in output
     with pytest.raises(PlatformRunning, match="stop it with `duet down`"), platform_lock(data_dir):
         pass

@@ -27,8 +27,7 @@ from serving.snapshots.stored_likes import everybody
 from tests.serving_world import GHENT, insert_people, insert_person, interact
 from tests.waiting import until
 
-# Other tests write to the same server, and what they began early holds back what is settled.
-OTHERS_S = 300.0
+OTHERS_S = 300.0  # what other tests began early, on the same server, holds back what is settled
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
 AGE_MIN = PROFILE.index("age_min")
