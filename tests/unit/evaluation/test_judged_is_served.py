@@ -161,7 +161,7 @@ def world() -> World:
         parameters={"last_likes": 5},
     )
     release = Release(
-        ReleaseVersions(1, 1, 1), embedding, index, ranker, {ArtifactKind.RANKER: manifest}, fit_neighbours(known)
+        ReleaseVersions(1, 1, 1), embedding, index, ranker, dict.fromkeys(ArtifactKind, manifest), fit_neighbours(known)
     )
     return World(people, past, release, Population.build(people))
 
@@ -204,7 +204,7 @@ def test_the_list_of_two_stages_that_is_judged_is_the_served_one_person_by_perso
     world: World, policy: ListPolicy, settings: Settings
 ) -> None:
     ranker = Ranker(**{**world.release.ranker.__dict__, "policy": policy})
-    release = Release(**{**world.release.__dict__, "ranker": ranker})
+    release = replace(world.release, ranker=ranker)
     chosen = World(world.people, world.events, release, world.population)
     scene = chosen.scene()
     lengths = []
