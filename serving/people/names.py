@@ -1,7 +1,7 @@
 """What apps call people by: resolved into numbers where a call comes in, and put back where its answer leaves.
 
 Everything between knows numbers alone. Whoever is asked about by number is answered by number, without a look here.
-People imported under a hash of their own id are found by that id as well.
+People imported under a hash of their own id are found by that id as well, unless it reads as a number.
 """
 
 from collections.abc import Iterable, Mapping
@@ -49,17 +49,23 @@ def checked_name(name: object) -> Name:
     """Return a name as an app may send it; raises pydantic's error otherwise."""
     if type(name) is int and 1 <= name <= MAX_NUMBER:
         return name
-    if (
-        isinstance(name, str)
-        and 1 <= len(name) <= MAX_NAME
-        and name not in _OF_FOLDERS
-        and not any(ord(c) < 32 or ord(c) == 127 for c in name)
-    ):
-        if not (name.isascii() and name.isdigit()):
+    if isinstance(name, str) and len(name) <= MAX_NAME:
+        if _is_text_name(name):
             return name
-        if str(int(name)) == name and 1 <= int(name) <= MAX_NUMBER:
+        number = number_in(name)
+        if number is not None and str(number) == name and 1 <= number <= MAX_NUMBER:
             return name
     raise PydanticCustomError("person_id", _WRONG)
+
+
+def _is_text_name(name: str) -> bool:
+    """Say whether this is a name that is no number."""
+    return (
+        1 <= len(name) <= MAX_NAME
+        and name not in _OF_FOLDERS
+        and not (name.isascii() and name.isdigit())
+        and not any(ord(c) < 32 or ord(c) == 127 for c in name)
+    )
 
 
 PersonId = Annotated[
@@ -134,7 +140,7 @@ class Names:
             for number, name, source in await self._reads.rows(_NAMES, [np.array(asked, dtype=np.int64)], _AGAIN):
                 if name is not None:
                     names[number] = name
-                elif _is_hash(number, source):
+                elif _is_hash(number, source) and _is_text_name(source):  # digits would name somebody else
                     names[number] = source
         return names
 

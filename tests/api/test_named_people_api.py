@@ -84,11 +84,14 @@ def test_people_imported_under_a_hash_are_known_by_the_id_that_was_hashed(
 ) -> None:
     insert_person(connection, hashed_id("carl"), attributes='{"source_id": "carl"}', gender="man", seeking=["woman"])
     insert_person(connection, 777, attributes='{"source_id": "dora"}')
+    of_digits = hashed_id("12")
+    insert_person(connection, of_digits, attributes='{"source_id": "12"}', gender="man", seeking=["woman"])
     connection.commit()
     assert town.client.get("/v1/people/carl").json()["user_id"] == "carl"
     assert town.client.get("/v1/people/dora").status_code == 404
     assert town.client.put("/v1/people/carl", json=MAN).status_code == 200
-    until(lambda: "carl" in ids(recommend(town, "1", limit=100, explain=True)))
+    until(lambda: {"carl", str(of_digits)} <= set(ids(recommend(town, "1", limit=100, explain=True))))
+    assert town.client.get(f"/v1/people/{of_digits}").json()["user_id"] == of_digits
 
 
 def test_whose_number_is_taken_gets_another_and_nobody_elses_row(
