@@ -211,12 +211,12 @@ class SnapshotKeeper:
         except SnapshotError:
             self._wanted = True
             raise
-        self._refreshed_s, self._base = self._clock.monotonic(), None
+        self._refreshed_s, self._base = began_s, None
         if thorough:
             self._thorough_s = began_s
         self._metrics.population_loaded_at.set(self._clock.now().timestamp())
         self._serve(refreshed)
-        _log.debug("snapshot_refreshed", ms=round((self._refreshed_s - began_s) * 1000))
+        _log.debug("snapshot_refreshed", ms=round((self._clock.monotonic() - began_s) * 1000))
 
     def _serve(self, snapshot: PopulationSnapshot) -> None:
         self.current = snapshot

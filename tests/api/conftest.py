@@ -1,9 +1,11 @@
 """The serving app as BentoML runs it, in a process and a database of its own."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +49,15 @@ class Served:
         assert response.status_code == 200, response.text
         return dict(response.json())
 
-    def wait_for(self, people: int) -> None:
-        """Wait until the snapshot holds so many people."""
-        until(lambda: self.client.get("/health").json()["population"]["people"] == people)
+    def wait_for(self, people: int, since_s: float = -math.inf) -> None:
+        """Wait until the snapshot holds so many people, as they were read after `since_s` (monotonic seconds)."""
+
+        def is_there() -> bool:
+            asked_s = time.monotonic()
+            population = self.client.get("/health").json()["population"]
+            return bool(population["people"] == people and population["age_s"] < asked_s - since_s)
+
+        until(is_there)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +120,8 @@ def as_serving(endpoints: Endpoints) -> str:
 def town(served: Served, connection: psycopg.Connection[Any]) -> Served:
     """The app over people 1..40 of the town, fresh for each test."""
     insert_people(connection, PEOPLE)
-    served.wait_for(PEOPLE)
+    # So many may still be there of the test before, and then be gone for a moment.
+    served.wait_for(PEOPLE, time.monotonic())
     return served
 
 
