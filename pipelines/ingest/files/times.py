@@ -83,9 +83,7 @@ def _typed(array: Any, faults: Faults, column: str) -> Any:
 
 def _parsed(text: Any, faults: Faults, column: str, text_format: str | None) -> Any:
     """Return text as `timestamp[us, UTC]`, taking UTC where it carries no zone."""
-    # Offsets such as +0130 or a bare +01 are ISO 8601; letting pandas see one zone keeps its fast path.
-    frame = pd.Series(without(text, mask_of(pc.is_in(text, _WORDS))).to_pandas(), dtype="object")
-    parsed = pd.to_datetime(frame, errors="coerce", utc=True, format=text_format or ISO)
+    parsed = _read(without(text, mask_of(pc.is_in(text, _WORDS))), text_format or ISO)
     unread = present(text) & ~np.asarray(parsed.notna())
     if unread.any():
         # pandas counts nanoseconds, and so knows no year before 1678 or after 2261.
@@ -93,6 +91,17 @@ def _parsed(text: Any, faults: Faults, column: str, text_format: str | None) -> 
         faults.mark(far, why.OUT_OF_RANGE, column)
         faults.mark(unread, why.WRONG_TYPE, column)
     return pa.Array.from_pandas(parsed, type=_UTC, safe=False)
+
+
+def _read(text: Any, text_format: str) -> pd.Series[Any]:
+    if text_format == ISO:
+        zoned = mask_of(pc.match_substring_regex(text, _ZONED))
+        if zoned.any() and not zoned[present(text)].all():
+            # To pandas, what carries no zone has that of the row before.
+            return _read(without(text, ~zoned), ISO).where(zoned, _read(without(text, zoned), ISO))
+    # Offsets such as +0130 or a bare +01 are ISO 8601; letting pandas see one zone keeps its fast path.
+    frame = pd.Series(text.to_pandas(), dtype="object")
+    return pd.to_datetime(frame, errors="coerce", utc=True, format=text_format)
 
 
 def _rows_where(text: Any, rows: Mask, holds: Callable[[str], bool]) -> Mask:

@@ -1,6 +1,7 @@
 """Times and dates: each is the instant or the day that was written, or a fault; none is guessed and none moves."""
 
 from datetime import UTC, date, datetime
+from itertools import permutations
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +104,14 @@ def test_a_zone_is_applied_once_however_it_is_written() -> None:
     assert parsed(times.instants, texts, timezone="Asia/Kolkata")[0] == values
     days_read, _ = parsed(times.dates, texts)
     assert set(days_read) <= {date(2024, 3, 1), None}
+
+
+@pytest.mark.parametrize("timezone", ["UTC", "Europe/Brussels"])
+def test_no_row_lends_its_zone_to_another(timezone: str) -> None:
+    texts = ["2026-06-01T12:00:00-05:00", "2026-06-02 12:00", "2026-06-03T12:00:00", "2026-06-04T12:00Z", "2026-06-05"]
+    alone = {text: parsed(times.instants, pa.array([text]), timezone=timezone)[0][0] for text in texts}
+    for order in permutations(texts):
+        assert parsed(times.instants, pa.array(order), timezone=timezone) == ([alone[text] for text in order], [])
 
 
 def test_typed_dates_and_times_without_a_zone_are_read_in_the_declared_one() -> None:
