@@ -25,6 +25,8 @@ from pipelines.ingest.files.formats import ISO, reads_zone
 _TIME = r"[Tt ]\s*[0-9]{1,2}(:?[0-9]{1,2}(:?[0-9]{1,2}([.,][0-9]*)?)?)?"
 _ZONE = r"\s*([Zz]|[+-][0-9]{1,2}(:?[0-9]{1,2})?)$"
 _ZONED = _TIME + _ZONE
+# The first day of a year or a month is nobody's day of birth for want of another.
+_WITHOUT_DAY = r"^\s*[0-9]{4}(-?[0-9]{1,2})?\s*$"
 # To pandas these are the instant of the import, whatever the format.
 _WORDS = pa.array(["now", "today"])
 _UTC = pa.timestamp("us", "UTC")
@@ -147,6 +149,9 @@ def dates(array: Any, faults: Faults, column: str, *, text_format: str | None = 
     if text_format is not None and reads_zone(text_format):
         return _days_as_written(text, faults, column, text_format)
     if text_format in {None, ISO}:
+        without_day = mask_of(pc.match_substring_regex(text, _WITHOUT_DAY))
+        faults.mark(without_day, why.WRONG_TYPE, column)
+        text = without(text, without_day)
         zoned = mask_of(pc.match_substring_regex(text, _ZONED))
         if zoned.any():
             text = pc.if_else(pa.array(zoned), pc.replace_substring_regex(text, _ZONE, ""), text)
