@@ -47,7 +47,7 @@ def up(
 ) -> None:
     """Start Postgres, Redis, MLflow, Dagster and the serving app, and wait until each is healthy.
 
-    Ctrl-C stops all of them. A process that dies later, or answers nothing for a minute, is reported and started
+    Ctrl-C stops all of them. A process that dies later, or hangs for a minute, is reported and started
     again, after a wait that grows from a second to a minute while it keeps failing.
     """
     from infra.logging import configure_logging

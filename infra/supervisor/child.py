@@ -97,7 +97,7 @@ class Child:
         return True
 
     def heard(self, refusal: str | None) -> float:
-        """Note an answer to the question whether it lives; return for how many seconds it has answered nothing."""
+        """Note an answer to the question whether it lives; return for how many seconds it has not."""
         now = time.monotonic()
         if refusal is None:
             self._silent_since = None

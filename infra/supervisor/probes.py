@@ -4,6 +4,7 @@ An open port proves nothing: the kernel accepts connections for a server that ha
 inner process that is gone.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -76,9 +77,10 @@ class RedisProbe:
 
 @dataclass(frozen=True)
 class CodeServerProbe:
-    """Healthy when the process that holds our code answers through the code server, also with an error of our code.
+    """Healthy when the process that holds our code answers through the code server that the code is loaded.
 
-    The request is Dagster's `ListRepositories`; an empty message is all it needs, so nothing of Dagster is imported.
+    What could not be loaded, while Postgres was away for instance, the server never tries again by itself. The request
+    is Dagster's `ListRepositories`; an empty message is all it needs, so nothing of Dagster is imported.
     """
 
     socket: Path
@@ -90,11 +92,11 @@ class CodeServerProbe:
 
         try:
             with grpc.insecure_channel(f"unix:{self.socket}") as channel:
-                channel.unary_unary("/api.DagsterApi/ListRepositories")(b"", timeout=self.timeout_s)
+                reply = channel.unary_unary("/api.DagsterApi/ListRepositories")(b"", timeout=self.timeout_s)
         except grpc.RpcError as failure:
             code = failure.code().name if isinstance(failure, grpc.Call) else type(failure).__name__
             return f"the code server at {self.socket} does not answer ({code})"
-        return None
+        return _not_loaded(reply)
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,16 @@ def _answered(url: str, token: str | None, query: str, timeout_s: float) -> Any:
         verify=tls(),
     )
     return answer.raise_for_status().json()["data"]
+
+
+def _not_loaded(reply: bytes) -> str | None:
+    """Return why the code server could not load the code; its reply holds one text of JSON."""
+    told = json.loads(reply[reply.index(b"{") : reply.rindex(b"}") + 1])
+    if told["__class__"] != "SerializableErrorInfo":
+        return None
+    while told["cause"] is not None:
+        told = told["cause"]
+    return f"the code cannot be loaded: {told['message'].strip().splitlines()[0][:300]}"
 
 
 def _first_line(failure: Exception) -> str:

@@ -1,7 +1,7 @@
 """Start a set of processes in order, watch them, start again what died or hangs, and stop them in reverse order.
 
 A start in which a process dies is given up with its last words: a person is looking at it. Later a process that died,
-or that answers no question for a minute, is started again, visibly, after a wait that grows to a minute and is short
+or that does not work for a minute, is started again, visibly, after a wait that grows to a minute and is short
 again after five healthy minutes. One thread changes everything; questions and the revival of a database run beside it.
 """
 
@@ -25,7 +25,7 @@ PROBE_EVERY_S = 5.0
 STARTING_EVERY_S = 0.5
 # A late answer or two on a busy machine are no outage.
 PROBE_FAILURES = 3
-# A process that is alive but answers nothing for so long is ended and started again.
+# A process that is there but does not work for so long is ended and started again.
 HUNG_AFTER_S = 60.0
 
 Report = Callable[[ServiceState], None]
@@ -263,7 +263,7 @@ class Supervisor:
         silent_s = child.heard(refusal)
         hangs = refusal is not None and silent_s >= HUNG_AFTER_S
         if hangs and self.state.services[child.spec.name].phase is not ServicePhase.STARTING:
-            self._died(child, f"answered nothing for {silent_s:.0f} s and was ended: {refusal}")
+            self._died(child, f"did not work for {silent_s:.0f} s and was ended: {refusal}")
 
     def _hear_whether_it_is_well(self, child: Child, refusal: str | None) -> None:
         name = child.spec.name

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 from pydantic import SecretStr
@@ -317,6 +318,10 @@ def test_a_code_server_is_asked_through_to_the_process_that_holds_the_code(tmp_p
         assert path.is_socket()
         assert path.stat().st_mode & 0o077 == 0
         assert not [c for p in marked(mark) for c in p.net_connections("inet")]
+        (tmp_path / "tiny.py").write_text("raise ConnectionError('nobody is there')\n")
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            channel.unary_unary("/api.DagsterApi/ReloadCode")(b"", timeout=120)
+        assert "the code cannot be loaded: ConnectionError: nobody is there" in str(probe.check())
         inner = next(p for p in marked(mark) if p.pid != process.pid and " grpc " in f" {' '.join(p.cmdline())} ")
         inner.kill()
         wait_for(lambda: probe.check() is not None, tail_of=log)
