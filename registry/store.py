@@ -86,7 +86,8 @@ class ModelRegistry(ABC):
         """
         standing = self.in_stage(stage)
         if not standing:
-            raise IncoherentRelease(f"No model is in stage {stage}: train, then run `duet promote`.")
+            command = "duet promote" if stage == PRODUCTION else f"duet promote --{stage.lower()}"
+            raise IncoherentRelease(f"No model is in stage {stage}: train, then run `{command}`.")
         if stage != PRODUCTION and len(standing) < len(ArtifactKind):
             standing = {**self.in_stage(PRODUCTION), **standing}
         if missing := [kind.value for kind in ArtifactKind if kind not in standing]:

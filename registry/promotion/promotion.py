@@ -18,6 +18,7 @@ from registry.errors import (
     CorruptArtifact,
     NoCopy,
     NothingToRollBackTo,
+    PinCannotEnd,
     PromotionConflict,
     RegistryError,
     RegistryUnavailable,
@@ -121,7 +122,8 @@ def rollback(
         try:
             settle_pin(registry, log, patiently=True)
         except RegistryError as error:
-            _log.warning("MLflow will be told of the rollback later: %s", error)
+            follows = "do not follow" if isinstance(error, PinCannotEnd) else "follow later"
+            _log.warning("The stages in MLflow %s: %s", follows, error)
     return target
 
 

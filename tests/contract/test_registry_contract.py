@@ -91,6 +91,8 @@ def test_a_registry_without_models_is_empty_not_broken(subject: Subject) -> None
         subject.registry.version(RANKER, 1)
     with pytest.raises(IncoherentRelease, match="No model is in stage Production"):
         subject.registry.resolve_stage(PRODUCTION)
+    with pytest.raises(IncoherentRelease, match=r"No model is in stage Staging: .*`duet promote --staging`"):
+        subject.registry.resolve_stage(STAGING)
     with pytest.raises(UnknownVersion, match="no complete release candidate"):
         subject.registry.release_candidate()
 
