@@ -86,13 +86,14 @@ class LimitedHttp(HttpToolsProtocol):
         while start < len(view) and self.in_head and not self._is_over():
             if self._timer is None:
                 self._start_timer(self.limits.head_timeout_s)
-            part = view[start : start + _SLICE]
-            start += len(part)
-            self._head_bytes += len(part)
-            super().data_received(bytes(part))
-            if self._head_bytes > self.limits.max_head_bytes:  # 0 again after a whole head
-                most = self.limits.max_head_bytes
+            most = self.limits.max_head_bytes
+            part = view[start : start + min(_SLICE, most - self._head_bytes)]
+            if not part:
                 self._refuse("headers_too_large", f"The headers are larger than {most} bytes.")
+                break
+            start += len(part)
+            self._head_bytes += len(part)  # 0 again after a whole head
+            super().data_received(bytes(part))
         if start < len(view) and not self._is_over():
             super().data_received(bytes(view[start:]))
 

@@ -13,7 +13,7 @@ from pipelines.release.schedules import weekly_retrain
 from pipelines.resources import Platform
 from pipelines.results.changes import ReadHorizon, anything_changed, changed_people, look
 from pipelines.retrieval.schedules import nightly_rebuild_index
-from tests.waiting import until
+from tests.horizon import until_all_was_seen
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 Db = psycopg.Connection[Any]
@@ -118,10 +118,8 @@ def test_a_schedule_waits_for_its_own_last_run(
 
 
 def look_past(connection: Db) -> ReadHorizon:
-    """Return a look that saw every row: a transaction of another test, in whichever database, counts until it ends."""
-    ((own,),) = connection.execute("select pg_current_xact_id()::text::bigint").fetchall()
-    connection.commit()
-    until(lambda: look(connection).horizon > own)
+    """Return a look that saw every row."""
+    until_all_was_seen(connection)
     found = look(connection)
     connection.commit()
     return found
@@ -152,6 +150,7 @@ def test_a_person_has_changed_who_was_edited_or_took_part_in_something(connectio
 
 def test_a_change_that_was_committed_late_is_seen_by_the_next_look(connection: Db, platform: Platform) -> None:
     person(connection, 1)
+    until_all_was_seen(connection)
     with platform.connection() as slow:
         slow.execute("update duet.users set bio = 'slow' where user_id = 1")
         during = look(connection)

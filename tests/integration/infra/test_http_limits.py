@@ -65,6 +65,19 @@ async def answer(port: int, sent: bytes) -> tuple[int, str]:
         return int(head.split()[1]), envelope["error"]["code"]
 
 
+def test_a_head_may_have_as_many_bytes_as_its_bound_and_no_more_when_it_comes_at_once(served: Any) -> None:
+    async def work(port: int) -> None:
+        start, end = b"GET / HTTP/1.1\r\nX: ", b"\r\n\r\n"
+        fits = start + b"a" * (1000 - len(start + end)) + end
+        async with connected(port) as (reader, writer):
+            for _ in range(2):
+                writer.write(fits)
+                assert (await reader.readuntil(b"well")).startswith(b"HTTP/1.1 200")
+        assert await answer(port, start + b"a" + fits.removeprefix(start)) == (431, "headers_too_large")
+
+    served(HttpLimits(max_head_bytes=1000), work)
+
+
 def test_a_head_beyond_its_bound_is_refused_in_whatever_pieces_it_comes(served: Any) -> None:
     async def work(port: int) -> None:
         many = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (i, b"a" * 100) for i in range(2000))

@@ -21,6 +21,7 @@ from pipelines.ingest.world.world_import import import_synthetic
 from pipelines.resources import Platform
 from pipelines.runs.running import Listener, open_instance, run_job
 from tests.clocks import FixedClock
+from tests.horizon import until_all_was_seen
 
 pytestmark = [
     pytest.mark.timeout(400),
@@ -48,6 +49,7 @@ def platform(
     import_synthetic(
         connection, people=60, seed=3, data_dir=settings.data_dir, clock=FixedClock(NOW - timedelta(days=1))
     )
+    until_all_was_seen(connection)
     features = settings.features.model_copy(update={"project": f"changed_{uuid4().hex}"})
     settings = settings.model_copy(update={"features": features})
     made = Platform(settings, replace(endpoints, mlflow_url="http://127.0.0.1:9"), clock)
@@ -98,6 +100,7 @@ def test_only_those_who_changed_are_computed_and_to_the_bits_of_everybody(
             " values (gen_random_uuid(), %s, %s, 'superlike', %s)",
             (LIKER, LIKED, clock.now() - timedelta(seconds=1)),
         )
+        until_all_was_seen(connection)
     asked = tick(platform)
     assert isinstance(asked, dg.RunRequest)
     assert asked.job_name == "materialize_changes"
@@ -153,6 +156,7 @@ def test_a_run_that_broke_off_is_done_again_and_one_long_after_is_announced(
     run_job(platform, "materialize_features", {}, 1, Listener())
     with platform.connection() as connection:
         connection.execute("update duet.users set max_distance_km = 90 where user_id = %s", (EDITED,))
+        until_all_was_seen(connection)
     clock.advance(3_600)
     seen = last_look(platform.results)
     run_job(platform, "materialize_changes", {}, 1, Listener())

@@ -10,24 +10,22 @@ import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from feature_repo.layout import ACTIVITY, PROFILE
 from feature_repo.population.people import People
 from feature_repo.population.traits import GivenTraits
 from feature_repo.transforms import attribute_vectors, profile_vectors
-from infra.db.horizon import HORIZON
 from infra.db.postgres import connect
 from infra.endpoints import Endpoints
 from serving.errors import TooManyChanges
 from serving.snapshots.fresh_changes import CLOCK_STEP, MAX_OVERLAP, FreshChanges
 from serving.snapshots.population_source import PopulationSnapshot, advanced, load
 from serving.snapshots.stored_likes import everybody
+from tests.horizon import PATIENCE_S as OTHERS_S
+from tests.horizon import until_all_was_seen
 from tests.serving_world import GHENT, insert_people, insert_person, interact
 from tests.waiting import until
-
-OTHERS_S = 300.0  # what other tests began early, on the same server, holds back what is settled
 
 LIKES_SENT = ACTIVITY.index("likes_sent_7d")
 AGE_MIN = PROFILE.index("age_min")
@@ -61,12 +59,6 @@ def of(snapshot: PopulationSnapshot, user_id: int) -> People:
 
 def refresh(connection: psycopg.Connection[Any], snapshot: PopulationSnapshot) -> PopulationSnapshot:
     return FreshChanges().applied(connection, snapshot, thorough=False)
-
-
-def until_all_have_ended(connection: psycopg.Connection[Any]) -> None:
-    """Wait until all who began to write before the people were written have ended, in other tests' databases too."""
-    query = sql.SQL("select {} > max(xmin::text::bigint) from duet.users").format(HORIZON)
-    until(lambda: connection.execute(query).fetchone() == (True,), OTHERS_S)
 
 
 def test_everybody_visible_is_loaded_even_without_an_online_store(
@@ -216,7 +208,7 @@ def test_more_changes_than_a_refresh_may_read_are_left_to_the_one_who_writes_ane
 def test_what_was_seen_when_everybody_was_read_is_not_a_change_however_fresh_it_is(
     background: psycopg.Connection[Any],
 ) -> None:
-    until_all_have_ended(background)
+    until_all_was_seen(background)
     snapshot = load(background, None)
     assert FreshChanges(max_changes=0).applied(background, snapshot, thorough=True).population is snapshot.population
 
