@@ -96,7 +96,10 @@ class CodeServerProbe:
         except grpc.RpcError as failure:
             code = failure.code().name if isinstance(failure, grpc.Call) else type(failure).__name__
             return f"the code server at {self.socket} does not answer ({code})"
-        return _not_loaded(reply)
+        try:
+            return _not_loaded(reply)
+        except (ValueError, KeyError, TypeError):
+            return f"the code server at {self.socket} gives an answer that nobody knows"
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def _answered(url: str, token: str | None, query: str, timeout_s: float) -> Any:
 
 def _not_loaded(reply: bytes) -> str | None:
     """Return why the code server could not load the code; its reply holds one text of JSON."""
-    told = json.loads(reply[reply.index(b"{") : reply.rindex(b"}") + 1])
+    told = json.loads(reply[reply.index(b'{"') : reply.rindex(b"}") + 1])  # its length may be a brace by itself
     if told["__class__"] != "SerializableErrorInfo":
         return None
     while told["cause"] is not None:

@@ -26,7 +26,7 @@ _TIME = r"[Tt ]\s*[0-9]{1,2}(:?[0-9]{1,2}(:?[0-9]{1,2}([.,][0-9]*)?)?)?"
 _ZONE = r"\s*([Zz]|[+-][0-9]{1,2}(:?[0-9]{1,2})?)$"
 _ZONED = _TIME + _ZONE
 # The first day of a year or a month is nobody's day of birth for want of another.
-_WITHOUT_DAY = r"^\s*[0-9]{4}(-?[0-9]{1,2})?\s*$"
+_WITHOUT_DAY = r"^\s*[0-9]{4}([-/.\\ ]?[0-9]{1,2})?\s*$"
 # To pandas these are the instant of the import, whatever the format.
 _WORDS = pa.array(["now", "today"])
 _UTC = pa.timestamp("us", "UTC")

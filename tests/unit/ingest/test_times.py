@@ -106,7 +106,7 @@ def test_a_zone_is_applied_once_however_it_is_written() -> None:
     assert set(days_read) <= {date(2024, 3, 1), None}
 
 
-@pytest.mark.parametrize("text", ["1990", "1990-01", "199001", " 1990-1 "])
+@pytest.mark.parametrize("text", ["1990", "1990-01", "199001", " 1990-1 ", "1990/05", "1990.5", "1990 05", r"1990\05"])
 def test_a_year_or_a_month_is_no_day_of_birth_unless_a_format_says_so(text: str) -> None:
     assert parsed(times.dates, pa.array([text])) == ([None], ["wrong_type: x"])
     assert parsed(times.dates, pa.array(["1990"]), text_format="%Y") == ([date(1990, 1, 1)], [])
