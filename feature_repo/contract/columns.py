@@ -29,8 +29,11 @@ _FALSE = ("false", "f", "no", "n", "0", "0.0")
 _WHOLE = r"^([+-]?[0-9]+)\.0+$"
 _WHOLE_KEY = re.compile(_WHOLE)
 _DEFAULT_SEPARATORS = r"[|;,]"
-_IN_BRACKETS = r"(?s)^\[(.*)\]$|^\{(.*)\}$|^\(([^()]*)\)$|^\"([^\"]*)\"$"
+_IN_BRACKETS = r"(?s)^\[(.*)\]$|^\{(.*)\}$|^\(([^()]*)\)$|^\"([^\"]*)\"$|^'([^']*)'$"
 _IN_QUOTES = r"^\"([^\"]*)\"$|^'([^']*)'$"
+# What lists of other languages leave of a label with a separator in it: `['rock, pop']`, `{"rock, pop"}`.
+_LIST = r"(?s)^(\[.*\]|\{.*\})$"
+_HALF_QUOTED = r"^[\"']([^\"']*)$|^([^\"']*)[\"']$"
 # JSON may name one half of a character, which no text can hold.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TEXT = 10_000
@@ -234,22 +237,26 @@ def label_lists(
 
 def _listed(text: Any, faults: Faults, column: str, separator: str | None) -> Any:
     """Return the parts of each text; a JSON list of anything but plain values is a fault."""
-    written = pc.replace_substring_regex(text, _IN_BRACKETS, r"\1\2\3\4")
+    written = pc.replace_substring_regex(text, _IN_BRACKETS, r"\1\2\3\4\5")
     parts = (
         pc.split_pattern_regex(written, _DEFAULT_SEPARATORS)
         if separator is None
         else pc.split_pattern(written, separator)
     )
     labels = pc.replace_substring_regex(pc.utf8_trim_whitespace(parts.values), _IN_QUOTES, r"\1\2")
+    lists = mask_of(pc.match_substring_regex(text, _LIST))
+    if lists.any():
+        inside = pa.array(np.repeat(lists, np.diff(np.asarray(parts.offsets))))
+        labels = pc.if_else(inside, pc.replace_substring_regex(labels, _HALF_QUOTED, r"\1\2"), labels)
     parts = pa.ListArray.from_arrays(parts.offsets, labels)
     may_be_json = mask_of(pc.starts_with(text, "["))
     if not may_be_json.any():
         return parts
     coded = without(text, ~may_be_json).dictionary_encode()
-    lists = [_json_list(cell) for cell in coded.dictionary.to_pylist()]
-    is_wrong = [items is not None and not all(map(_is_label, items)) for items in lists]
+    found = [_json_list(cell) for cell in coded.dictionary.to_pylist()]
+    is_wrong = [items is not None and not all(map(_is_label, items)) for items in found]
     faults.mark(mask_of(pa.array(is_wrong, pa.bool_()).take(coded.indices)), why.WRONG_TYPE, column)
-    sound = pa.array([None if wrong else items for items, wrong in zip(lists, is_wrong, strict=True)], parts.type)
+    sound = pa.array([None if wrong else items for items, wrong in zip(found, is_wrong, strict=True)], parts.type)
     return pc.coalesce(sound.take(coded.indices), parts)
 
 

@@ -20,15 +20,21 @@ from pipelines.ingest.errors import RefusedFile
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NUMBER = r"[+-]?[0-9]+(?:[.,][0-9]+)?"
-_SAMPLED = 1_000
 # Fewer values than these may all be one word by chance; numbers are none by chance.
 _MANY = 20
 # An expression that counts more delimiters grows too large for the engine.
 _MANY_COLUMNS = 200
 _SHAPES = [
     (re.compile(shape), least)
-    for shape, least in ((_NUMBER, 1), (f"(?:{_NUMBER})?", 1), (r"\S+", _MANY), (r"\S*", _MANY), (r"(?s:.*)", 0))
+    for shape, least in (
+        (_NUMBER, 1),
+        (f"(?:{_NUMBER})?", 1),
+        (r"\S*[0-9]\S*", _MANY),  # such as UUIDs
+        (r"\S+", _MANY),
+        (r"\S*", _MANY),
+    )
 ]
+_ANYTHING = re.compile(r"(?s:.*)")
 
 
 def refuse_swallowed(file: str, rows: Any, lines: NDArray[np.int64], delimiter: str) -> None:
@@ -76,13 +82,12 @@ def _suspects(values: Any, delimiter: str, position: int, n_delimiters: int) -> 
 
 def _shape(column: Any) -> re.Pattern[str]:
     """Return the narrowest shape of all values of a column that are one line."""
-    sample = column.slice(0, _SAMPLED)
-    values = [(value or "").strip() for value in sample.filter(pa.array(~_with_line_end(sample))).to_pylist()]
-    return next(
-        shape
-        for shape, least in _SHAPES
-        if len(values) >= least and all(shape.fullmatch(value) is not None for value in values)
-    )
+    values = pc.utf8_trim_whitespace(pc.fill_null(column.filter(pa.array(~_with_line_end(column))), ""))
+
+    def have(shape: re.Pattern[str]) -> bool:
+        return bool(pc.all(pc.match_substring_regex(values, f"^(?:{shape.pattern})$")).as_py())
+
+    return next((shape for shape, least in _SHAPES if len(values) >= least and have(shape)), _ANYTHING)
 
 
 def _rows_within(value: str, delimiter: str, position: int, shapes: Sequence[re.Pattern[str]]) -> int:
@@ -90,7 +95,8 @@ def _rows_within(value: str, delimiter: str, position: int, shapes: Sequence[re.
     first, *middle, last = _LINE_END.split(value)
     n_whole = sum(_fits(line, delimiter, shapes) for line in middle)
     ends = _fits(first, delimiter, shapes[position:]) and _fits(last, delimiter, shapes[: position + 1])
-    return n_whole + ends
+    # A line of two columns may well be one of a list: `1, pizza`.
+    return n_whole + ends if ends or len(shapes) > 2 else 0
 
 
 def _fits(line: str, delimiter: str, shapes: Sequence[re.Pattern[str]]) -> bool:

@@ -85,6 +85,14 @@ def test_stray_quotes_in_any_column_are_found_by_the_rows_inside(
     table_of(tmp_path / "p.csv", quote="double")
 
 
+def test_a_column_that_was_added_later_hides_no_swallowed_rows(tmp_path: Path) -> None:
+    rows = [f"{number},Al,{'' if number <= 1500 else 'note'}" for number in range(1, 3001)]
+    rows[1999], rows[2002] = '2000,Al,"hi', '2003,Al,bye"'
+    (tmp_path / "p.csv").write_text("\n".join(["id,name,note", *rows, ""]))
+    with pytest.raises(RefusedFile, match="`note` in line 2001 holds 3 lines"):
+        table_of(tmp_path / "p.csv")
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", "^", "-"])
 @pytest.mark.parametrize("n_more", [1, 200, 1_200])
 def test_swallowed_rows_are_found_between_any_delimiters_and_many_columns(
@@ -110,6 +118,9 @@ def test_swallowed_rows_are_found_between_any_delimiters_and_many_columns(
         'id,bio,city\n1,"\n\n,,\n",Rome\n2,b,Bonn\n',
         'bio,id\n"Hi, 5 of us\n1, 2, 3\nor, more",7\nb,2\n',
         'bio\n"Hi\nyou"\nb\n',
+        'id,bio\n1,"Top:\n1, pizza\n2, tea\nbye"\n2,b\n',
+        'id,bio\na-1,"I like:\nHiking, biking\nand tea"\n' + "b-2,b\n" * 20,
+        'id,bio\na-1,"I like:\nHiking, biking"\n' + "b-2,b\n" * 20,
     ],
 )
 def test_texts_of_many_lines_with_commas_are_read(tmp_path: Path, text: str, ends: str) -> None:
