@@ -73,6 +73,7 @@ class Service:
         environment: variables on top of the inherited ones.
         probe: how health is seen; None counts a started process as healthy.
         alive: how a process that hangs is seen, which is ended and started again; None when only its end counts.
+        hung_after_s: for how long it may hang before it is ended, where that is more than the usual minute.
         url: the address for a person; None when there is none.
         after: names that must be healthy (a step: done) before this one starts.
         again: names of steps that are done again after each restart of this process.
@@ -87,6 +88,7 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     probe: Probe | None = None
     alive: Probe | None = None
+    hung_after_s: float = 0.0
     url: str | None = None
     after: tuple[str, ...] = ()
     again: tuple[str, ...] = ()

@@ -178,6 +178,7 @@ def build_stack(settings: Settings, endpoints: Endpoints, addresses: Addresses, 
             pipelines,
             probe=GraphqlProbe(dagster, token, daemons=True),
             alive=HeartbeatProbe(dagster, token),
+            hung_after_s=180.0,  # after a sleep of the machine the next beat may be a minute away
             after=("dagster-orphans", "dagster"),
             start_timeout_s=settings.dagster.start_timeout_s,
             limit_setting=DAGSTER_LIMIT,

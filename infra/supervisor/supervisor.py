@@ -261,7 +261,8 @@ class Supervisor:
 
     def _hear_whether_it_lives(self, child: Child, refusal: str | None) -> None:
         silent_s = child.heard(refusal)
-        hangs = refusal is not None and silent_s >= HUNG_AFTER_S
+        at_least_s = child.spec.hung_after_s if isinstance(child.spec, Service) else 0.0
+        hangs = refusal is not None and silent_s >= max(HUNG_AFTER_S, at_least_s)
         if hangs and self.state.services[child.spec.name].phase is not ServicePhase.STARTING:
             self._died(child, f"did not work for {silent_s:.0f} s and was ended: {refusal}")
 

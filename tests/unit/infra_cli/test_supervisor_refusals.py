@@ -178,14 +178,19 @@ def test_a_process_that_hangs_is_ended_and_started_again(tmp_path: Path, monkeyp
         supervisor.stop()
 
 
-def test_a_process_that_is_not_ready_but_lives_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hung_after_s", [0.0, 3600.0], ids=["it lives", "it may hang for longer"])
+def test_a_process_that_is_not_ready_but_lives_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hung_after_s: float
+) -> None:
     monkeypatch.setattr("infra.supervisor.supervisor.PROBE_EVERY_S", 0.0)
     monkeypatch.setattr("infra.supervisor.supervisor.HUNG_AFTER_S", 0.0)
     ready = Cough()
     state = PlatformState(data_dir=tmp_path, pid=os.getpid(), identity="me")
     supervisor = Supervisor(state)
     try:
-        supervisor.start([Service("web", python("import time; time.sleep(300)"), probe=ready, alive=Cough())])
+        alive = ready if hung_after_s else Cough()
+        command = python("import time; time.sleep(300)")
+        supervisor.start([Service("web", command, probe=ready, alive=alive, hung_after_s=hung_after_s)])
         first = state.services["web"].pid
         ready.coughs = True
         watch_until(supervisor, lambda: state.services["web"].phase is ServicePhase.UNHEALTHY)
