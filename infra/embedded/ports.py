@@ -7,6 +7,8 @@ bookmarks and open clients survive, and replaced when somebody else has taken it
 import contextlib
 import secrets
 import socket
+import sys
+from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,8 @@ from infra.errors import PortTaken
 _FOR_SERVERS: Final = range(20_000, 32_000)
 """Below what Linux (from 32,768 on) and others (from 49,152 on) give to outgoing connections."""
 _TRIES: Final = 50
+_reserved: Final[deque[socket.socket]] = deque(maxlen=64)
+"""Sockets bound to the last ports that were given out; as many starts may be under way at once."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -35,14 +39,33 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that is free now, and not one of those that outgoing connections are given.
 
-    Until a server listens on it, any process that connects to anything might take it.
+    On Linux no other caller, of whatever process, is given it before a server listens on it.
     """
     for port in secrets.SystemRandom().sample(_FOR_SERVERS, _TRIES):
-        if is_free(port, host):
+        if _reserve(port, host):
             return port
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _reserve(port: int, host: str) -> bool:
+    """Bind the port without listening, or tell that somebody has bound it.
+
+    Linux lets a server with SO_REUSEADDR or SO_REUSEPORT listen beside such a socket; other systems do not, and there
+    the port stays a guess.
+    """
+    if sys.platform != "linux":
+        return is_free(port, host)
+    reservation = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        reservation.bind((host, port))  # without an option: fails beside every other socket
+    except OSError:
+        reservation.close()
+        return False
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _reserved.append(reservation)
+    return True
 
 
 def choose(asked: int, memory: Path, variable: str, host: str = "127.0.0.1") -> int:
