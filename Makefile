@@ -18,6 +18,8 @@ AUDIT_ARGS ?=
 HOGS ?= 2
 MINUTES ?= 60
 SOAK_ARGS ?=
+# All of it at once, for shells in which Python leaves none behind; 0 leaves it to the first that imports a module.
+COMPILE_BYTECODE ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +28,7 @@ TARGETS := serving pipelines
 PACKAGES := infra feature_repo registry pipelines serving
 # What holds for a person's shell must not leak into the tests. Hundreds of processes are started, so each must find the
 # bytecode that the first has left.
-CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE
+CLEAN_ENV := env -u DAGSTER_HOME -u PYTHONPATH -u PYTHONDONTWRITEBYTECODE -u MAKEFLAGS -u MAKELEVEL
 
 .PHONY: help demo up down test test-long test-busy images topology soak check types shape audit lock clean install format snapshot clients
 
@@ -106,7 +108,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/bootstrap.lock
 			"install one of them and run make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/uv || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r .ci/bootstrap.lock
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock .ci/bootstrap.lock
+	UV_COMPILE_BYTECODE=$(COMPILE_BYTECODE) $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock .ci/bootstrap.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m serving.warm_up
 	@touch $@
