@@ -18,8 +18,6 @@ AUDIT_ARGS ?=
 HOGS ?= 2
 MINUTES ?= 60
 SOAK_ARGS ?=
-# All of it at once, for shells in which Python leaves none behind; 0 leaves it to the first that imports a module.
-COMPILE_BYTECODE ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -108,7 +106,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/bootstrap.lock
 			"install one of them and run make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/uv || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r .ci/bootstrap.lock
-	UV_COMPILE_BYTECODE=$(COMPILE_BYTECODE) $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock .ci/bootstrap.lock
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock .ci/bootstrap.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m serving.warm_up
 	@touch $@
