@@ -4,10 +4,10 @@ A port asked for by number is used or refused; port 0 means one that is free, re
 bookmarks and open clients survive, and replaced when somebody else has taken it.
 """
 
+import atexit
 import contextlib
 import secrets
 import socket
-import sys
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,9 @@ from infra.errors import PortTaken
 _FOR_SERVERS: Final = range(20_000, 32_000)
 """Below what Linux (from 32,768 on) and others (from 49,152 on) give to outgoing connections."""
 _TRIES: Final = 50
-_reserved: Final[deque[socket.socket]] = deque(maxlen=64)
-"""Sockets bound to the last ports that were given out; as many starts may be under way at once."""
+_AT_ONCE: Final = 64
+"""As many servers of one process may be on their way to their ports at once."""
+_reserved: Final[deque[socket.socket]] = deque()
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -39,7 +40,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that is free now, and not one of those that outgoing connections are given.
 
-    On Linux no other caller, of whatever process, is given it before a server listens on it.
+    On Linux no other process is given it by this function before a server listens on it.
     """
     for port in secrets.SystemRandom().sample(_FOR_SERVERS, _TRIES):
         if _reserve(port, host):
@@ -52,20 +53,29 @@ def free_port(host: str = "127.0.0.1") -> int:
 def _reserve(port: int, host: str) -> bool:
     """Bind the port without listening, or tell that somebody has bound it.
 
-    Linux lets a server with SO_REUSEADDR or SO_REUSEPORT listen beside such a socket; other systems do not, and there
-    the port stays a guess.
+    Linux lets a server with SO_REUSEADDR listen beside such a socket. Where a system does not, the port is a guess.
     """
-    if sys.platform != "linux":
-        return is_free(port, host)
     reservation = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        reservation.bind((host, port))  # without an option: fails beside every other socket
+        reservation.bind((host, port))  # without the option: fails beside every other socket
     except OSError:
         reservation.close()
         return False
     reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if not is_free(port, host):
+        reservation.close()
+        return is_free(port, host)
     _reserved.append(reservation)
+    _keep(_AT_ONCE)
     return True
+
+
+def _keep(most: int) -> None:
+    while len(_reserved) > most:
+        _reserved.popleft().close()
+
+
+atexit.register(_keep, 0)
 
 
 def choose(asked: int, memory: Path, variable: str, host: str = "127.0.0.1") -> int:

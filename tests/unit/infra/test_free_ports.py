@@ -1,3 +1,4 @@
+import gc
 import socket
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.embedded import ports
 from infra.embedded.ports import free_port, is_free
 
 OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -39,3 +41,9 @@ def test_a_port_is_given_to_nobody_else_and_its_server_may_listen_and_come_back(
     for _ in range(2):
         with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(("127.0.0.1", port)):
             server.accept()[0].close()
+
+
+def test_only_the_last_ports_are_kept_from_others_and_no_socket_is_left_open() -> None:
+    kept = [free_port() for _ in range(100)][-ports._AT_ONCE :]
+    gc.collect()  # an unclosed socket would warn here
+    assert [reservation.getsockname()[1] for reservation in ports._reserved] == kept
